@@ -1,0 +1,1 @@
+"""keras_deepnets: very deep image networks for Keras."""

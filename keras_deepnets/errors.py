@@ -1,0 +1,10 @@
+"""The error of bad input."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used. The message is one line: the value, the rule, the way out.
+
+    The command line prints it and exits with status 2.
+    """

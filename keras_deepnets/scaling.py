@@ -33,7 +33,9 @@ class Scaling:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if len(self.mean) != len(self.std):
-            raise InputError(f"Scaling: mean has {len(self.mean)} values and std {len(self.std)}; give one a channel to each.")
+            raise InputError(
+                f"Scaling: mean has {len(self.mean)} values and std {len(self.std)}; give one a channel to each."
+            )
         if any(value <= 0 for value in self.std):
             raise InputError(f"Scaling: std={self.std} must be positive (0–255 units).")
         if self.channel_order not in ("RGB", "BGR"):

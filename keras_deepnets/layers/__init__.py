@@ -1,1 +1,72 @@
-"""."""
+"""The layer factories that every family is made of.
+
+The factories are functions ``tensor -> tensor`` and own what the papers' networks share: padding, bias, initialiser, epsilon, momentum.
+The namespace is lazy: naming it costs nothing, the first factory used imports Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_deepnets.layers.convolution import Conv2D, conv2d
+    from keras_deepnets.layers.heads import classifier, pool_features
+    from keras_deepnets.layers.normalization import BatchNormalization, activation, batch_norm, conv_bn, conv_bn_relu
+    from keras_deepnets.layers.pooling import MaxPooling2D, max_pool
+    from keras_deepnets.layers.scaling import InputScaling, scale_input
+    from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, shortcut
+    from keras_deepnets.layers.stochastic import StochasticDepth, linear_survival, stochastic_depth
+
+_MODULES = {
+    "convolution": ("Conv2D", "conv2d"),
+    "heads": ("classifier", "pool_features"),
+    "normalization": ("BatchNormalization", "activation", "batch_norm", "conv_bn", "conv_bn_relu"),
+    "pooling": ("MaxPooling2D", "max_pool"),
+    "scaling": ("InputScaling", "scale_input"),
+    "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "shortcut"),
+    "stochastic": ("StochasticDepth", "linear_survival", "stochastic_depth"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "SHORTCUTS",
+    "BatchNormalization",
+    "Conv2D",
+    "InputScaling",
+    "MaxPooling2D",
+    "StochasticDepth",
+    "ZeroPadShortcut",
+    "activation",
+    "add",
+    "batch_norm",
+    "classifier",
+    "conv2d",
+    "conv_bn",
+    "conv_bn_relu",
+    "linear_survival",
+    "max_pool",
+    "pool_features",
+    "scale_input",
+    "shortcut",
+    "stochastic_depth",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module of a factory when it is first asked for."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
+
+
+def register() -> None:
+    """Imports every layer, which registers it with Keras serialisation."""
+    for module in _MODULES:
+        importlib.import_module(f"{__name__}.{module}")

@@ -1,0 +1,244 @@
+"""Deep residual networks and their plain twins.
+
+K. He, X. Zhang, S. Ren, J. Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras_deepnets import layers
+from keras_deepnets.errors import InputError
+from keras_deepnets.families.base import (
+    CIFAR10,
+    IMAGENET,
+    Domain,
+    Family,
+    Paper,
+    builder,
+    check_choice,
+    option,
+    variant,
+)
+
+PAPER = Paper(
+    "H15", "Deep Residual Learning for Image Recognition", "He et al.", 2015, "https://arxiv.org/abs/1512.03385"
+)
+
+STAGE_FILTERS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
+EXPANSION = {"basic": 1, "bottleneck": 4}
+CONVOLUTIONS = {"basic": 2, "bottleneck": 3}
+
+
+@dataclass(frozen=True)
+class ResidualSpec:
+    """A residual network: one formula for ResNet, Wide ResNet [Z16] and ResNeXt [X16] on ImageNet and CIFAR.
+
+    The 3×3 convolution of a bottleneck has ``filters × base_width / 64 × groups`` channels.
+    """
+
+    blocks: tuple[int, ...] | None = option(None, "blocks a stage, e.g. (3, 4, 6, 3); or give depth.")
+    depth: int | None = option(None, "on CIFAR instead of blocks: 6n+2 of basic blocks, 9n+2 of bottlenecks.")
+    block: str = option("basic", '"basic" (two 3×3) or "bottleneck" (1×1, 3×3, 1×1).')
+    stem: str = option("imagenet", '"imagenet" (7×7/2 and max pooling) or "cifar" (3×3).')
+    filters: tuple[int, ...] | None = option(None, "base filters a stage; 64 … 512, on CIFAR 16, 32, 64.")
+    groups: int = option(1, "cardinality of the bottleneck's 3×3 convolution.")
+    base_width: int = option(64, "channels a group in a stage of 64 filters.")
+    shortcut: str | None = option(
+        "B", '"A" (zero-padded identity), "B" (projection where shapes differ), "C" (all projections).'
+    )
+    downsample: str = option(
+        "1x1", 'which convolution of a bottleneck strides: "1x1" (the paper) or "3x3" (torchvision\'s v1.5).'
+    )
+    zero_init_residual: bool = option(False, "start the last BN gamma of each block at zero (Goyal et al. 2017).")
+    stochastic_depth: float = option(
+        0.0, "drop probability of the last block's branch, linear from 0 (Huang et al. 2016)."
+    )
+
+    def __post_init__(self):
+        """Checks every value and fills in what follows from others."""
+        name = "ResNet"
+        check_choice(name, "block", self.block, EXPANSION)
+        check_choice(name, "stem", self.stem, STAGE_FILTERS)
+        check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", None))
+        check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
+        object.__setattr__(self, "filters", tuple(self.filters or STAGE_FILTERS[self.stem]))
+        object.__setattr__(self, "blocks", self._stages())
+        object.__setattr__(self, "depth", CONVOLUTIONS[self.block] * sum(self.blocks) + 2)
+        if len(self.blocks) != len(self.filters):
+            raise InputError(
+                f"{name}: blocks={self.blocks} and filters={self.filters} must have one number a stage each."
+            )
+        if any(
+            not isinstance(count, int) or count < 1
+            for count in (*self.blocks, *self.filters, self.groups, self.base_width)
+        ):
+            raise InputError(
+                f"{name}: blocks={self.blocks}, filters={self.filters}, groups={self.groups}, base_width={self.base_width} "
+                "must be whole numbers of at least 1."
+            )
+        if self.block == "basic" and (self.groups != 1 or self.base_width != 64):
+            raise InputError(
+                f"{name}: groups={self.groups} and base_width={self.base_width} shape bottlenecks; set block='bottleneck'."
+            )
+        if any(filters * self.base_width % 64 for filters in self.filters):
+            raise InputError(
+                f"{name}: filters × base_width / 64 must be whole in every stage; filters={self.filters}, base_width={self.base_width}."
+            )
+        if not 0 <= self.stochastic_depth < 1:
+            raise InputError(f"{name}: stochastic_depth={self.stochastic_depth} must be a drop probability in [0, 1).")
+
+    def _stages(self) -> tuple[int, ...]:
+        convolutions = CONVOLUTIONS[self.block]
+        if self.blocks is not None:
+            blocks = tuple(self.blocks)
+            if self.depth is not None and self.depth != convolutions * sum(blocks) + 2:
+                raise InputError(f"ResNet: depth={self.depth} contradicts blocks={blocks}; give one of them.")
+            return blocks
+        if self.depth is None:
+            raise InputError("ResNet: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth.")
+        stages = len(self.filters)
+        if self.stem != "cifar":
+            raise InputError(
+                f"ResNet: depth={self.depth} fixes the blocks of CIFAR networks only; give blocks=(…) with stem='imagenet'."
+            )
+        repeats, rest = divmod(self.depth - 2, convolutions * stages)
+        if rest or repeats < 1:
+            step = convolutions * stages
+            nearest = step * max(repeats, 1) + 2
+            raise InputError(
+                f"ResNet: depth={self.depth} is not {step}n+2 ({stages} stages of {self.block} blocks); e.g. {nearest}."
+            )
+        return (repeats,) * stages
+
+    @property
+    def domain(self) -> Domain:
+        """ImageNet or CIFAR, as the stem says."""
+        return IMAGENET if self.stem == "imagenet" else CIFAR10
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels a pixel of the last feature map."""
+        return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.filters) - 1)
+
+
+def stem(x: Any, spec: ResidualSpec) -> Any:
+    """conv1 (Table 1; section 4.2 for CIFAR)."""
+    if spec.stem == "cifar":
+        return layers.conv_bn_relu(x, spec.filters[0], 3, name="conv1")
+    x = layers.conv_bn_relu(x, spec.filters[0], 7, strides=2, name="conv1")
+    return layers.max_pool(x, name="pool1_pool")
+
+
+def basic_branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str) -> Any:
+    """Two 3×3 convolutions (Figure 5, left)."""
+    x = layers.conv_bn_relu(x, filters, 3, strides=strides, name=f"{name}_1")
+    return layers.conv_bn(x, filters, 3, name=f"{name}_2", zero_gamma=spec.zero_init_residual)
+
+
+def bottleneck_branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str) -> Any:
+    """1×1, 3×3, 1×1 (Figure 5, right), with cardinality and width."""
+    width = filters * spec.base_width // 64 * spec.groups
+    first, second = (strides, 1) if spec.downsample == "1x1" else (1, strides)
+    x = layers.conv_bn_relu(x, width, 1, strides=first, name=f"{name}_1")
+    x = layers.conv_bn_relu(x, width, 3, strides=second, groups=spec.groups, name=f"{name}_2")
+    return layers.conv_bn(x, filters * EXPANSION["bottleneck"], 1, name=f"{name}_3", zero_gamma=spec.zero_init_residual)
+
+
+BRANCHES = {"basic": basic_branch, "bottleneck": bottleneck_branch}
+
+
+def block(x: Any, filters: int, strides: int, survival: float, spec: ResidualSpec, name: str) -> Any:
+    """Branch, shortcut, sum, ReLU (equation 2); without the shortcut where the network is plain."""
+    y = BRANCHES[spec.block](x, filters, strides, spec, name)
+    if spec.shortcut:
+        y = layers.stochastic_depth(y, survival, name=f"{name}_drop")
+        identity = layers.shortcut(x, y.shape[-1], strides, kind=spec.shortcut, name=name)
+        y = layers.add(identity, y, name=f"{name}_add")
+    return layers.activation(y, name=f"{name}_out")
+
+
+def features(x: Any, spec: ResidualSpec) -> Any:
+    """The network of Table 1 (ImageNet) or section 4.2 (CIFAR), from images to the last feature map."""
+    x = stem(x, spec)
+    index, total = 0, sum(spec.blocks)
+    for stage, (count, filters) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
+        for number in range(1, count + 1):
+            index += 1
+            strides = 2 if number == 1 and stage > 2 else 1
+            survival = layers.linear_survival(index, total, 1 - spec.stochastic_depth)
+            x = block(x, filters, strides, survival, spec, f"conv{stage}_block{number}")
+    return x
+
+
+FAMILY = Family(
+    "ResNet",
+    ResidualSpec,
+    features,
+    PAPER,
+    ("shortcut", "downsample", "zero_init_residual", "stochastic_depth"),
+)
+
+
+@dataclass(frozen=True)
+class PlainSpec(ResidualSpec):
+    """A residual network without its shortcuts."""
+
+    shortcut: str | None = None
+
+
+PLAIN = Family("PlainNet", PlainSpec, features, PAPER, ())
+
+ResNet = builder("ResNet", FAMILY)
+PlainNet = builder("PlainNet", PLAIN, without=("shortcut", "zero_init_residual", "stochastic_depth"))
+
+_18, _34 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3)}
+_IMAGENET = "Table 1"
+_TEN_CROP = "{} % top-1, ImageNet validation, 10-crop"
+
+
+def _bottlenecks(*blocks: int) -> dict[str, Any]:
+    return {"blocks": blocks, "block": "bottleneck"}
+
+
+ResNet18 = variant("ResNet18", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(27.88), **_18)
+ResNet34 = variant("ResNet34", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(25.03), **_34)
+ResNet50 = variant("ResNet50", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(22.85), **_bottlenecks(3, 4, 6, 3))
+ResNet101 = variant("ResNet101", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(21.75), **_bottlenecks(3, 4, 23, 3))
+ResNet152 = variant("ResNet152", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(21.43), **_bottlenecks(3, 8, 36, 3))
+
+PlainNet18 = variant("PlainNet18", PLAIN, source=_IMAGENET, error=_TEN_CROP.format(27.94), **_18)
+PlainNet34 = variant("PlainNet34", PLAIN, source=_IMAGENET, error=_TEN_CROP.format(28.54), **_34)
+
+_CIFAR = "section 4.2, Table 6"
+
+
+def _cifar_resnet(depth: int, error: float) -> Any:
+    return variant(
+        f"ResNet{depth}",
+        FAMILY,
+        source=_CIFAR,
+        error=f"{error} %, CIFAR-10 test",
+        depth=depth,
+        stem="cifar",
+        shortcut="A",
+    )
+
+
+def _cifar_plain(depth: int) -> Any:
+    return variant(f"PlainNet{depth}", PLAIN, source="section 4.2, Figure 6", depth=depth, stem="cifar")
+
+
+ResNet20 = _cifar_resnet(20, 8.75)
+ResNet32 = _cifar_resnet(32, 7.51)
+ResNet44 = _cifar_resnet(44, 7.17)
+ResNet56 = _cifar_resnet(56, 6.97)
+ResNet110 = _cifar_resnet(110, 6.43)
+ResNet1202 = _cifar_resnet(1202, 7.93)
+
+PlainNet20 = _cifar_plain(20)
+PlainNet32 = _cifar_plain(32)
+PlainNet44 = _cifar_plain(44)
+PlainNet56 = _cifar_plain(56)
+PlainNet110 = _cifar_plain(110)

@@ -1,0 +1,56 @@
+"""Pooling with symmetric padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetric_padding
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """`keras.layers.MaxPooling2D` with ``padding="symmetric"``: ``(pool_size - 1) // 2`` on every side, channels last, odd sizes.
+
+    The padding is minus infinity, as in torch: it never wins, whatever the sign of the input.
+    """
+
+    def __init__(self, pool_size: Any = (2, 2), strides: Any = None, padding: str = "valid", **kwargs: Any):
+        """Takes the arguments of `keras.layers.MaxPooling2D`. Raises ValueError for an even size with symmetric padding."""
+        symmetric = padding == "symmetric"
+        super().__init__(pool_size, strides, padding="valid" if symmetric else padding, **kwargs)
+        if symmetric:
+            if any(size % 2 == 0 for size in self.pool_size) or self.data_format != "channels_last":
+                raise ValueError(
+                    f"MaxPooling2D: padding='symmetric' needs odd sizes and channels last; "
+                    f"pool_size={self.pool_size}, data_format={self.data_format!r}. Use 'valid'."
+                )
+            self.padding = "symmetric"
+
+    def call(self, inputs: Any) -> Any:
+        """``[n, h, w, c]`` to ``[n, h', w', c]``."""
+        if self.padding != "symmetric":
+            return super().call(inputs)
+        geometry = list(zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True))
+        if all(same_padding_is_symmetric(*axis) for axis in geometry):
+            return ops.max_pool(inputs, self.pool_size, self.strides, "same", "channels_last")
+        pads = [(symmetric_padding(size),) * 2 for size in self.pool_size]
+        inputs = ops.pad(inputs, [(0, 0), *pads, (0, 0)], constant_values=-float("inf"))
+        return ops.max_pool(inputs, self.pool_size, self.strides, "valid", "channels_last")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        if self.padding != "symmetric":
+            return super().compute_output_shape(input_shape)
+        sides = [
+            None if side is None else (side + 2 * symmetric_padding(size) - size) // stride + 1
+            for side, size, stride in zip(input_shape[1:3], self.pool_size, self.strides, strict=True)
+        ]
+        return (input_shape[0], *sides, input_shape[-1])
+
+
+def max_pool(x: Any, size: int = 3, strides: int = 2, *, name: str | None = None) -> Any:
+    """Max pooling with symmetric padding, as in the ImageNet stems."""
+    return MaxPooling2D(size, strides, "symmetric", data_format="channels_last", name=name)(x)

@@ -1,0 +1,94 @@
+"""Shortcut connections [He et al. 2015, 3.3 and 4.1]: A (zero-padded identity), B (projection where shapes differ), C (always)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_deepnets.layers.normalization import conv_bn
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class ZeroPadShortcut(keras.layers.Layer):
+    """Option A: every `strides`-th pixel, and zeros for the channels that are missing; no parameters.
+
+    The zeros are split evenly before and after the channels, as in the published CIFAR checkpoints. (The paper leaves the
+    place open; another one permutes channels and nothing else.)
+
+    Shapes: ``[n, h, w, c]`` to ``[n, ceil(h / strides), ceil(w / strides), filters]``.
+    """
+
+    def __init__(self, filters: int, strides: int = 1, **kwargs: Any):
+        """`filters` channels out, at least as many as come in; every `strides`-th pixel."""
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Checks that channels are only ever added."""
+        if input_shape[-1] > self.filters:
+            raise ValueError(
+                f"ZeroPadShortcut: filters={self.filters} is less than the input's {input_shape[-1]} channels; "
+                "option A can only add channels. Use shortcut 'B'."
+            )
+
+    def call(self, inputs: Any) -> Any:
+        """Subsamples and pads."""
+        if self.strides > 1:
+            inputs = inputs[:, :: self.strides, :: self.strides, :]
+        missing = self.filters - inputs.shape[-1]
+        return ops.pad(inputs, [(0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)])
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        sides = [None if side is None else -(-side // self.strides) for side in input_shape[1:3]]
+        return (input_shape[0], *sides, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"filters": self.filters, "strides": self.strides}
+
+
+def zero_padded(x: Any, filters: int, strides: int, name: str) -> Any:
+    """Option A."""
+    if _fits(x, filters, strides):
+        return x
+    return ZeroPadShortcut(filters, strides, name=f"{name}_0_pad")(x)
+
+
+def projected_where_needed(x: Any, filters: int, strides: int, name: str) -> Any:
+    """Option B."""
+    return x if _fits(x, filters, strides) else projected(x, filters, strides, name)
+
+
+def projected(x: Any, filters: int, strides: int, name: str) -> Any:
+    """Option C: a 1×1 convolution with BN, ``{name}_0_conv`` and ``{name}_0_bn``."""
+    return conv_bn(x, filters, 1, strides=strides, name=f"{name}_0")
+
+
+def _fits(x: Any, filters: int, strides: int) -> bool:
+    return strides == 1 and x.shape[-1] == filters
+
+
+SHORTCUTS: dict[str, Callable[[Any, int, int, str], Any]] = {
+    "A": zero_padded,
+    "B": projected_where_needed,
+    "C": projected,
+}
+"""Kind of shortcut to function ``(x, filters, strides, name) -> tensor``."""
+
+
+def shortcut(x: Any, filters: int, strides: int, *, kind: str, name: str) -> Any:
+    """The shortcut of `kind` A, B or C from ``[n, h, w, c]`` to `filters` channels at `strides`."""
+    return SHORTCUTS[kind](x, filters, strides, name)
+
+
+def add(shortcut: Any, residual: Any, *, name: str) -> Any:
+    """The sum of shortcut and residual branch.
+
+    The shortcut comes first: Keras walks a graph by recursion into first inputs, and along the shortcuts it is shallow.
+    """
+    return keras.layers.Add(name=name)([shortcut, residual])

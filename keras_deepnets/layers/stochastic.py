@@ -1,0 +1,83 @@
+"""Stochastic depth [Huang et al. 2016, section 3]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+UNITS = ("sample", "batch")
+RESCALES = ("training", "inference")
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class StochasticDepth(keras.layers.Layer):
+    """Drops a residual branch at random while training.
+
+    Args:
+        survival: probability in (0, 1] that the branch stays.
+        unit: ``"sample"`` draws for each image, ``"batch"`` once for the mini-batch (the paper's way, section 3).
+        rescale: ``"inference"`` keeps the branch as it is while training and multiplies it by `survival` at inference
+            (the paper's equation 5); ``"training"`` divides what survives by `survival` and leaves inference alone.
+            Both have the same expectation.
+        seed: seed of the draws.
+
+    Shapes: any ``[n, …]``, unchanged.
+    """
+
+    def __init__(
+        self, survival: float, unit: str = "sample", rescale: str = "training", seed: int | None = None, **kwargs: Any
+    ):
+        """Raises ValueError for a probability outside (0, 1] or an unknown unit or rescale."""
+        super().__init__(**kwargs)
+        if not 0 < survival <= 1:
+            raise ValueError(f"StochasticDepth: survival={survival} is not a probability in (0, 1].")
+        if unit not in UNITS:
+            raise ValueError(f"StochasticDepth: unit={unit!r} is not one of {', '.join(UNITS)}.")
+        if rescale not in RESCALES:
+            raise ValueError(f"StochasticDepth: rescale={rescale!r} is not one of {', '.join(RESCALES)}.")
+        self.survival = float(survival)
+        self.unit = unit
+        self.rescale = rescale
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The branch, dropped or scaled."""
+        if self.survival == 1:
+            return inputs
+        if not training:
+            return inputs * ops.cast(self.survival, inputs.dtype) if self.rescale == "inference" else inputs
+        count = ops.shape(inputs)[0] if self.unit == "sample" else 1
+        draws = keras.random.uniform(
+            (count,) + (1,) * (len(inputs.shape) - 1), dtype="float32", seed=self.seed_generator
+        )
+        factor = ops.cast(draws < self.survival, "float32")
+        if self.rescale == "training":
+            factor = factor / self.survival
+        return inputs * ops.cast(factor, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output: the input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        config = {"survival": self.survival, "unit": self.unit, "rescale": self.rescale, "seed": self.seed}
+        return super().get_config() | config
+
+
+def linear_survival(block: int, blocks: int, final_survival: float) -> float:
+    """The survival of block 1 … `blocks` under linear decay from 1 to `final_survival` (equation 4)."""
+    return 1 - block / blocks * (1 - final_survival)
+
+
+def stochastic_depth(
+    x: Any, survival: float, *, unit: str = "sample", rescale: str = "training", name: str | None = None
+) -> Any:
+    """Drops the branch `x` with probability ``1 - survival``; no layer at all where it always survives."""
+    if survival == 1:
+        return x
+    return StochasticDepth(survival, unit, rescale, name=name)(x)

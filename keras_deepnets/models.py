@@ -1,0 +1,144 @@
+"""The model that every constructor returns: an ordinary functional Keras model that knows what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.scaling import Scaling
+
+_DEEP_ENOUGH = 20_000
+
+
+@contextlib.contextmanager
+def deep_graphs() -> Iterator[None]:
+    """Lets Keras walk functional graphs of thousands of layers, which it does by recursion (one Python frame a layer)."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP_ENOUGH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class DeepNet(keras.Model):
+    """A functional `keras.Model` whose config carries a record of what it is.
+
+    Attributes:
+        architecture: ``{"constructor": …, "family": …, "options": {…}}``: the call that makes this network again.
+        labels: class names in the order of the outputs, or None.
+        scaling: what the network expects of its input, or None where that is not known.
+    """
+
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
+    ):
+        """As `keras.Model(inputs, outputs)`; `record` holds `architecture`, `labels` and `scaling` as JSON values."""
+        with deep_graphs():
+            super().__init__(inputs, outputs, name=name, **kwargs)
+        record = record or {}
+        scaling = record.get("scaling")
+        self._record = {
+            "architecture": record.get("architecture"),
+            "labels": list(record["labels"]) if record.get("labels") else None,
+            "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else scaling,
+        }
+
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """Constructor, family and options of this network."""
+        return self._record["architecture"]
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the order of the outputs."""
+        labels = self._record["labels"]
+        return tuple(labels) if labels else None
+
+    @labels.setter
+    def labels(self, labels: Any) -> None:
+        labels = None if labels is None else [str(label) for label in labels]
+        outputs = self.output_shape[-1]
+        if labels is not None and len(labels) != outputs:
+            raise InputError(
+                f"{len(labels)} labels were given for the {outputs} outputs of {self.name}; give one label an output."
+            )
+        self._record["labels"] = labels
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """What the network expects of images with values 0–255."""
+        scaling = self._record["scaling"]
+        return Scaling.from_dict(scaling) if scaling else None
+
+    @scaling.setter
+    def scaling(self, scaling: Scaling | None) -> None:
+        self._record["scaling"] = scaling.to_dict() if scaling else None
+
+    @property
+    def includes_preprocessing(self) -> bool:
+        """Whether the model scales its input itself."""
+        return includes_preprocessing(self)
+
+    def get_config(self) -> dict[str, Any]:
+        """The functional config and the record."""
+        return super().get_config() | {"record": self._record}
+
+
+def includes_preprocessing(model: keras.Model) -> bool:
+    """Whether an `InputScaling` layer is part of `model`."""
+    from keras_deepnets.layers import InputScaling
+
+    return any(isinstance(layer, InputScaling) for layer in flat_layers(model))
+
+
+def scaling_of(model: keras.Model) -> Scaling | None:
+    """The scaling that `model` (ours or another) is known to expect of its caller, or None."""
+    from keras_deepnets.layers import InputScaling
+
+    for layer in flat_layers(model):
+        if isinstance(layer, InputScaling):
+            return layer.scaling
+    return getattr(model, "scaling", None)
+
+
+def labels_of(model: keras.Model) -> tuple[str, ...] | None:
+    """The class names that `model` carries, or None."""
+    return getattr(model, "labels", None)
+
+
+def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of `model`, those of nested models in place of the models."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from flat_layers(layer)
+        else:
+            yield layer
+
+
+def trainable_parameters(model: keras.Model) -> int:
+    """Trainable parameters, which is what the papers count (no moving statistics)."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+    total = 0
+    for layer in flat_layers(model):
+        if isinstance(layer, keras.layers.Conv2D):
+            positions = layer.output.shape[1:3]
+            if None in positions:
+                raise InputError(
+                    f"{model.name}: multiply-adds need a fixed input size; build it with input_shape=(height, width, channels)."
+                )
+            total += math.prod(positions) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Dense):
+            total += math.prod(layer.kernel.shape)
+    return total

@@ -1,0 +1,140 @@
+"""Every named network: list, create, describe."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import functools
+import re
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.families import resnet
+from keras_deepnets.families.base import Constructor
+from keras_deepnets.families.facts import recorded
+
+if TYPE_CHECKING:
+    import keras
+
+FAMILY_MODULES: tuple[ModuleType, ...] = (resnet,)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a network without building it.
+
+    Attributes:
+        name: lower-case registry name.
+        constructor: public name of the constructor.
+        family: name of the family.
+        paper: authors, year and title.
+        source: section or table of the paper.
+        dataset: TFDS name of the data it was designed for.
+        input_shape: default ``(height, width, channels)``.
+        classes: default number of classes.
+        depth: layers with weights along the longest path, as the paper counts.
+        parameters: trainable parameters.
+        flops: multiply-adds of one image of the default size.
+        error: published error, as text, or "".
+        weights: names of the published weights that it can load.
+    """
+
+    name: str
+    constructor: str
+    family: str
+    paper: str
+    source: str
+    dataset: str
+    input_shape: tuple[int, int, int]
+    classes: int
+    depth: int
+    parameters: int
+    flops: int
+    error: str
+    weights: tuple[str, ...]
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+@functools.cache
+def _constructors() -> dict[str, Constructor]:
+    found = {}
+    for module in FAMILY_MODULES:
+        for value in vars(module).values():
+            facts = getattr(value, "facts", None)
+            if facts is not None and facts.row:
+                found[facts.name.lower()] = value
+    return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+def list_models(pattern: str = "*", family: str | None = None, dataset: str | None = None) -> list[str]:
+    """The names of the networks, lower case, in natural order.
+
+    Args:
+        pattern: shell pattern, e.g. ``"resnet*"``; case does not matter.
+        family: only this family, e.g. ``"ResNet"``; case does not matter.
+        dataset: only those designed for this data, a TFDS name, e.g. ``"cifar10"``.
+
+    Raises:
+        ValueError: unknown family or dataset.
+    """
+    constructors = _constructors()
+    infos = {name: constructor.facts for name, constructor in constructors.items()}
+    families = {facts.family.name.lower(): facts.family.name for facts in infos.values()}
+    datasets = {facts.spec.domain.dataset for facts in infos.values()}
+    if family is not None and family.lower() not in families:
+        raise InputError(f"Unknown family {family!r}. The families: {', '.join(families.values())}.")
+    if dataset is not None and dataset not in datasets:
+        raise InputError(
+            f"No network was designed for dataset {dataset!r}. The datasets: {', '.join(sorted(datasets))}."
+        )
+    return [
+        name
+        for name, facts in infos.items()
+        if fnmatch.fnmatchcase(name, pattern.lower())
+        and (family is None or family.lower() == facts.family.name.lower())
+        and (dataset is None or dataset == facts.spec.domain.dataset)
+    ]
+
+
+def constructor_of(name: str) -> Constructor:
+    """The constructor called `name` (case does not matter). Raises ValueError with the nearest names."""
+    constructors = _constructors()
+    key = str(name).lower()
+    if key not in constructors:
+        near = difflib.get_close_matches(key, constructors, n=4, cutoff=0.5)
+        hint = f"Did you mean {', '.join(near)}?" if near else "`keras_deepnets.list_models()` names them all."
+        raise InputError(f"Unknown model {name!r}. {hint}")
+    return constructors[key]
+
+
+def create_model(name: str, **kwargs: Any) -> keras.Model:
+    """Builds the network called `name`; the keywords are its constructor's. Raises ValueError for an unknown name."""
+    return constructor_of(name)(**kwargs)
+
+
+def model_info(name: str) -> ModelInfo:
+    """What is known of the network called `name`. Raises ValueError for an unknown name."""
+    constructor = constructor_of(name)
+    facts = constructor.facts
+    spec, domain = facts.spec, facts.spec.domain
+    counts = recorded()[facts.name.lower()]
+    return ModelInfo(
+        name=facts.name.lower(),
+        constructor=facts.name,
+        family=facts.family.name,
+        paper=str(facts.family.paper),
+        source=facts.source,
+        dataset=domain.dataset,
+        input_shape=domain.input_shape,
+        classes=domain.classes,
+        depth=spec.depth,
+        parameters=counts["parameters"],
+        flops=counts["flops"],
+        error=facts.error,
+        weights=(),
+    )

@@ -1,0 +1,234 @@
+"""A folder of class folders as a source.
+
+Two layouts: ``FOLDER/<class>/<images>``, split by hash of seed and file name; and ``FOLDER/<split>/<class>/<images>``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_deepnets.data import splits, verification
+from keras_deepnets.data.image_data import ImageData, cut_out
+from keras_deepnets.data.stores import IndexedStore
+from keras_deepnets.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+"""Of image files, in lower or upper case."""
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_TEST_SHARE = 0.1
+_VALIDATION_SHARE = 0.1
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Image files with their classes.
+
+    Attributes:
+        paths: of the files.
+        names: the same relative to the folder, with forward slashes: what hashes and messages use.
+        sizes: bytes.
+        changed: modification times, ns.
+        targets: index of each file's class.
+    """
+
+    paths: tuple[str, ...]
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    changed: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+# Pixels that some ImageData still uses: the splits of a folder are decoded once for all of them.
+_in_use: weakref.WeakValueDictionary[Listing, verification.Pixels] = weakref.WeakValueDictionary()
+_broken: weakref.WeakKeyDictionary[verification.Pixels, np.ndarray] = weakref.WeakKeyDictionary()
+
+
+def _read(listing: Listing) -> tuple[verification.Pixels, np.ndarray]:
+    """`verification.read`, once for a listing that is in use."""
+    pixels = _in_use.get(listing)
+    if pixels is None:
+        pixels, broken = verification.read(listing.paths, listing.sizes)
+        _in_use[listing], _broken[pixels] = pixels, broken
+    return pixels, _broken[pixels]
+
+
+def natural(name: str) -> tuple:
+    """A sorting key by which ``class2`` comes before ``class10``."""
+    return tuple(
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
+    ), name
+
+
+def load(
+    folder: Path,
+    split: str = "train",
+    *,
+    seed: int = 0,
+    skip_broken: bool = False,
+    validation: int | float | None = None,
+) -> ImageData:
+    """Loads one split of a folder of class folders; see `keras_deepnets.data.load`.
+
+    Raises:
+        InputError: the folder does not exist or is no folder; no class folders, one only, an empty one; no images; broken
+            images without ``skip_broken``; no such split; a bad validation size.
+    """
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder; give a folder of class folders, 'digits', or a TFDS name.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder of class folders (FOLDER/<class>/*.jpg).")
+    children = _folders(folder)
+    by_split: dict[str, list[Path]] = {}
+    for child in children:
+        by_split.setdefault(_SPLIT_NAMES.get(child.name.lower(), ""), []).append(child)
+    if children and "" not in by_split:
+        return _load_split_folders(folder, by_split, split, seed, skip_broken, validation)
+    if split not in splits.SPLITS:
+        raise InputError(f"split {split!r}: {folder} has {', '.join(splits.SPLITS)}.")
+    labels = _labels([folder], folder)
+    data = _load_files(folder, [folder], labels, "all", skip_broken)
+    if split == "all":
+        return data
+    return _part(data, split, seed, validation)
+
+
+def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) -> ImageData:
+    """``FOLDER/<split>/<class>``; the classes are those of all splits, so that labels mean the same in each."""
+    labels = _labels([child for group in by_split.values() for child in group], folder)
+    has_validation = "validation" in by_split and validation is None
+    available = [name for name in splits.SPLITS if name in by_split or (name == "validation" and "train" in by_split)]
+    if split != "all" and split not in available:
+        raise InputError(f"split {split!r}: {folder} has {', '.join([*available, 'all'])}.")
+    if split == "all":
+        roots = [root for name in splits.SPLITS for root in by_split.get(name, [])]
+        return _load_files(folder, roots, labels, split, skip_broken)
+    if split == "test" or (split == "validation" and has_validation):
+        return _load_files(folder, by_split[split], labels, split, skip_broken)
+    train = _load_files(folder, by_split["train"], labels, "train", skip_broken)
+    return cut_out(train, split, validation, seed)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, in natural order."""
+    found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(found, key=lambda path: natural(path.name))
+
+
+def _labels(roots: Iterable[Path], folder: Path) -> tuple[str, ...]:
+    """The class names: the names of the folders in ``roots``."""
+    names = {child.name for root in roots for child in _folders(root)}
+    if not names:
+        loose = any(entry.name.lower().endswith(EXTENSIONS) for entry in os.scandir(folder))
+        found = "images but no class folders" if loose else "no images"
+        raise InputError(
+            f"{folder}: {found}; put the images of each class into a folder of its own, FOLDER/<class>/*.jpg."
+        )
+    return tuple(sorted(names, key=natural))
+
+
+def _list(folder: Path, roots: list[Path], labels: tuple[str, ...]) -> Listing:
+    """The image files of every class below ``roots``, class by class in natural order."""
+    rows = []
+    for target, label in enumerate(labels):
+        for root in roots:
+            files = _images(root / label) if (root / label).is_dir() else []
+            rows += [(path, os.path.relpath(path, folder).replace(os.sep, "/"), *stat, target) for path, *stat in files]
+    return Listing(*zip(*rows, strict=True)) if rows else Listing((), (), (), (), ())
+
+
+def _images(folder: Path) -> list[tuple[str, int, int]]:
+    """Path, size and modification time of the visible image files in a folder and its folders, in natural order."""
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            found += _images(Path(entry.path))
+        elif entry.name.lower().endswith(EXTENSIONS):
+            try:
+                stat = entry.stat()
+                found.append((entry.path, stat.st_size, stat.st_mtime_ns))
+            except OSError:  # a link to nowhere: reading it will say that it is broken
+                found.append((entry.path, 0, 0))
+    return sorted(found, key=lambda file: natural(file[0]))
+
+
+def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split: str, skip_broken: bool) -> ImageData:
+    """Every image below ``roots``, verified."""
+    listing = _list(folder, roots, labels)
+    where = ", ".join(str(root) for root in roots)
+    if not listing.paths:
+        raise InputError(f"{where}: no images ({' '.join(EXTENSIONS)}) in its class folders.")
+    if len(labels) == 1:
+        raise InputError(f"{where}: one class only ({labels[0]!r}); a classifier needs at least two class folders.")
+    targets = np.asarray(listing.targets, np.int64)
+    counts = np.bincount(targets, minlength=len(labels))
+    present = [any((root / label).is_dir() for root in roots) for label in labels]
+    empty = [label for label, count, exists in zip(labels, counts, present, strict=True) if exists and not count]
+    if split == "train":  # a class that only other splits have could not be learnt
+        empty = [label for label, count in zip(labels, counts, strict=True) if not count]
+    if empty:
+        raise InputError(f"{where}: no images of class {_some(empty)}; add images or remove the folder.")
+    pixels, broken = _read(listing)
+    skipped = tuple(name for name, bad in zip(listing.names, broken, strict=True) if bad)
+    if skipped and not skip_broken:
+        raise InputError(
+            f"{where}: {len(skipped)} of {len(listing.names)} images cannot be decoded ({_some(skipped)}); repair or remove "
+            "them, or skip them with skip_broken=True (--skip-broken)."
+        )
+    good = ~broken
+    left = np.bincount(targets[good], minlength=len(labels))
+    lost = [label for label, before, after in zip(labels, counts, left, strict=True) if before and not after]
+    if lost:
+        raise InputError(f"{where}: none of the images of class {_some(lost)} can be decoded; repair or replace them.")
+    store = IndexedStore(pixels, np.arange(len(targets), dtype=np.int64), targets, listing.names).take(good)
+    return ImageData(str(folder), split, labels, store, skipped)
+
+
+def _part(data: ImageData, split: str, seed: int, validation: int | float | None) -> ImageData:
+    """One split of a folder without split folders: 10 % test, 10 % validation, the rest train, within every class."""
+    parts = _parts(data.store.labels, data.store.names, seed)
+    if split != "test" and validation is not None:
+        rest = ImageData(data.name, "train", data.labels, data.store.take(parts != "test"), data.skipped)
+        return cut_out(rest, split, validation, seed)
+    chosen = parts == split
+    if not chosen.any():
+        raise InputError(
+            f"{data.name}: too few images for a {split} split ({data.size}); add images or use split 'all'."
+        )
+    return ImageData(data.name, split, data.labels, data.store.take(chosen), data.skipped)
+
+
+def _parts(targets: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray:
+    """The split that each file belongs to, by hash of seed and name; small classes fill train, then test, then validation."""
+    parts = np.full(len(targets), "train", object)
+    order = np.asarray(splits.shuffled(names, seed), np.int64)
+    for target in range(targets.max() + 1):
+        files = order[targets[order] == target]
+        test = max(1, round(_TEST_SHARE * len(files))) if len(files) > 1 else 0
+        validation = max(1, round(_VALIDATION_SHARE * len(files))) if len(files) > 2 else 0
+        parts[files[:test]] = "test"
+        parts[files[test : test + validation]] = "validation"
+    return parts
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names, for a message of one line."""
+    names = list(names)
+    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

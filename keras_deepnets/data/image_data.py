@@ -1,0 +1,251 @@
+"""A labelled set of images, and everything that is done with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_deepnets.data import augmentation, pipelines, splits, transforms
+from keras_deepnets.data.pipelines import View
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels, Store, from_arrays
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+STATISTICS_SAMPLE = 10_000
+"""Of how many images the statistics of a set are taken that is not held in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """One split of a labelled set of images. Immutable; made by `keras_deepnets.data.load`.
+
+    Attributes:
+        name: the source's name: ``"digits"``, a TFDS name, a folder.
+        split: ``"train"``, ``"validation"``, ``"test"``, ``"all"``.
+        labels: class names; an example's label is an index into them.
+        skipped: files that could not be decoded and were left out (only with ``skip_broken=True``).
+    """
+
+    name: str
+    split: str
+    labels: tuple[str, ...]
+    store: Store = field(repr=False)
+    skipped: tuple[str, ...] = ()
+    _views: dict[View, IndexedStore] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def from_arrays(
+        cls, images: np.ndarray, targets: np.ndarray, labels: tuple[str, ...], name: str = "arrays", split: str = "all"
+    ) -> ImageData:
+        """A set from memory.
+
+        Args:
+            images: uint8 ``[n, h, w, c]`` with 1 or 3 channels, or ``[n, h, w]``.
+            targets: int ``[n]``, indices into ``labels``.
+            labels: class names.
+            name: what messages call the set.
+            split: what messages call this part of it.
+
+        Raises:
+            InputError: another dtype or shape, or a target without a label.
+        """
+        images, targets = np.asarray(images), np.asarray(targets)
+        images = images[..., None] if images.ndim == 3 else images
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
+            raise InputError(
+                f"{name}: images are {images.dtype} {images.shape}; give uint8 [n, height, width, 1 or 3]."
+            )
+        if targets.shape != images.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
+            raise InputError(f"{name}: targets are {targets.dtype} {targets.shape}; give one integer an image.")
+        if len(targets) == 0 or targets.min() < 0 or targets.max() >= len(labels):
+            raise InputError(f"{name}: targets must be indices into the {len(labels)} labels, and at least one.")
+        return cls(name, split, tuple(labels), from_arrays(images, targets))
+
+    @property
+    def size(self) -> int:
+        """How many examples."""
+        return self.store.size
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def classes(self) -> int:
+        """How many classes."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int | None, int | None, int]:
+        """Height, width (None where they differ from image to image), channels."""
+        return self.store.image_shape
+
+    @cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many examples each class has, in the order of `labels`."""
+        if isinstance(self.store, IndexedStore):
+            targets = self.store.labels
+        else:
+            targets = np.fromiter(self.store.read().map(lambda _, label: label).as_numpy_iterator(), np.int64)
+        return tuple(int(count) for count in np.bincount(targets, minlength=self.classes))
+
+    def examples(self) -> tf.data.Dataset:
+        """The examples one by one in a fixed order: (image uint8 ``[h, w, c]``, label int64), neither shuffled nor batched."""
+        import tensorflow as tf
+
+        dataset = self.store.read().map(lambda payload, label: (self.store.open(payload), label), tf.data.AUTOTUNE)
+        return dataset.apply(tf.data.experimental.assert_cardinality(self.size)).prefetch(tf.data.AUTOTUNE)
+
+    def batches(
+        self,
+        batch_size: int,
+        image_size: int | tuple[int, int] | None = None,
+        channels: int | None = None,
+        training: bool = False,
+        augment: str | augmentation.Policy | None = None,
+        seed: int = 0,
+        crop_fraction: float = 1.0,
+        interpolation: str = "bilinear",
+        drop_remainder: bool = False,
+        *,
+        first_epoch: int = 0,
+        repeat: bool = False,
+    ) -> tf.data.Dataset:
+        """Batches of images of one size: (uint8 ``[b, h, w, c]``, int64 ``[b]``).
+
+        Without ``training`` the order is fixed and every image goes through `transforms.evaluation_view`. With it, each
+        epoch is shuffled anew and augmented; epoch k depends on ``seed`` and k alone, so a run that stopped can go on with
+        ``first_epoch=k`` as if it had not. Each time the dataset is iterated over, the next epoch comes; with ``repeat`` one
+        endless dataset holds epoch after epoch instead (give Keras' ``fit`` ``steps_per_epoch=data.steps(batch_size)``):
+        no gap between epochs, and no iterator that something else takes can shift them.
+
+        Args:
+            batch_size: examples in a batch.
+            image_size: pixels, one number for a square or (height, width); None: the images' own.
+            channels: 1 or 3; None: the images' own.
+            training: whether to shuffle and augment.
+            augment: an augmentation policy: a name from `augmentation.policies`, or a `augmentation.Policy`.
+            seed: of order and augmentation.
+            crop_fraction: see `transforms.evaluation_view`; policies that choose their own window do not use it.
+            interpolation: how images are resized, a method of `tf.image.resize`.
+            drop_remainder: whether to leave out a last, smaller batch.
+            first_epoch: the epoch that training begins with.
+            repeat: one endless dataset of epochs instead of one epoch an iteration.
+
+        Raises:
+            InputError: images of differing sizes without ``image_size``; an unknown policy; a value out of range.
+        """
+        policy = augmentation.get(augment)
+        if policy.name != "none" and not training:
+            raise InputError(f"augment={policy.name!r} needs training=True: evaluation sees images as they are.")
+        if repeat and not training:
+            raise InputError("repeat=True needs training=True: evaluation is one pass.")
+        steps = self.steps(batch_size, drop_remainder)
+        if steps == 0:
+            raise InputError(f"batch_size={batch_size} with drop_remainder leaves no batch of {self.size} examples.")
+        view = self._view(image_size, channels, crop_fraction, interpolation)
+        store = self.store if policy.window is not None else self._viewed(view, training)
+        if not training:
+            return pipelines.evaluation(store, view, batch_size, drop_remainder)
+        return pipelines.training(store, view, policy, batch_size, drop_remainder, seed, first_epoch, repeat)
+
+    def steps(self, batch_size: int, drop_remainder: bool = False) -> int:
+        """How many batches an epoch has."""
+        if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
+            raise InputError(f"batch_size={batch_size!r} must be a positive whole number.")
+        return pipelines.steps_of(self.size, batch_size, drop_remainder)
+
+    def divide(self, size: int | float, seed: int = 0) -> tuple[ImageData, ImageData]:
+        """Cuts a validation set out: (the rest, the cut-out), disjoint, each class in proportion, chosen by ``seed``.
+
+        Args:
+            size: how many examples, or which fraction.
+            seed: another seed, another choice.
+
+        Raises:
+            InputError: a size that leaves nothing on one side.
+        """
+        count = splits.cut_size(size, self.size)
+        if count == 0:
+            raise InputError(f"validation={size!r}: at least one example must be cut out of {self.name}.")
+        rest, cut = self.store.divide(count, seed)
+        return (
+            ImageData(self.name, self.split, self.labels, rest, self.skipped),
+            ImageData(self.name, "validation", self.labels, cut, self.skipped),
+        )
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in 0–255 units, for `keras_deepnets.Scaling`.
+
+        Exact for sets in memory; of others 10,000 examples are taken. Computed once. A channel that never varies gets a
+        standard deviation of 1, so that it can be divided by.
+        """
+        return self._statistics
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        # Counts of the 256 values are exact, whatever the number of pixels, and need no second pass.
+        channels = self.image_shape[-1]
+        counts = np.zeros((channels, 256), np.int64)
+        for pixels in self._pixels():
+            for channel in range(channels):
+                counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+        values, total = np.arange(256, dtype=np.float64), counts.sum(axis=1)
+        mean = counts @ values / total
+        variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+        std = np.where(variance > 0, np.sqrt(variance), 1.0)
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+    def _pixels(self) -> Iterator[np.ndarray]:
+        """The pixels in chunks, uint8 ``[n, channels]``."""
+        channels = self.image_shape[-1]
+        store = self.store
+        if isinstance(store, IndexedStore) and isinstance(store.pixels, ArrayPixels):
+            for start in range(0, store.size, 1024):
+                yield store.pixels.images[store.rows[start : start + 1024]].reshape(-1, channels)
+        elif isinstance(store, IndexedStore) and isinstance(store.pixels, PackedPixels):
+            yield from store.pixels.chunks(store.rows)
+        else:
+            for image, _ in self.examples().take(STATISTICS_SAMPLE).as_numpy_iterator():
+                yield image.reshape(-1, channels)
+
+    def _view(self, image_size, channels, crop_fraction, interpolation) -> View:
+        height, width, own_channels = self.image_shape
+        if image_size is not None:
+            height, width = (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size
+        if height is None or width is None:
+            raise InputError(f"{self.name}: its images differ in size; give image_size, e.g. image_size=224.")
+        channels = own_channels if channels is None else channels
+        transforms.check_view(height, width, channels, crop_fraction, interpolation)
+        return View(int(height), int(width), channels, float(crop_fraction), interpolation)
+
+    def _viewed(self, view: View, training: bool) -> Store:
+        """The images at the view's size: resized once and kept when they are small, so that epochs cost only a copy."""
+        in_memory = self.store.in_memory
+        if (self.image_shape == view.shape and in_memory) or not view.fits(self.store) or not (training or in_memory):
+            return self.store
+        if view not in self._views:
+            self._views[view] = pipelines.materialise(self.store, view)
+        return self._views[view]
+
+
+def cut_out(train: ImageData, split: str, validation: int | float | None, seed: int) -> ImageData:
+    """The train or the validation split of a source that has no validation split of its own.
+
+    Raises:
+        InputError: a bad size; or the validation split without a size, which could only overlap with the train split.
+    """
+    size = 0 if validation is None else splits.cut_size(validation, train.size)
+    if split == "train":
+        return train.divide(size, seed)[0] if size else train
+    if not size:
+        raise InputError(
+            f"{train.name} has no validation split of its own: give validation=0.1 (a fraction or a number of examples "
+            "to cut out of train), the same for the train split."
+        )
+    return train.divide(size, seed)[1]

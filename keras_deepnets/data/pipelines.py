@@ -1,0 +1,239 @@
+"""From a store of images to batches that a network takes: fixed order for evaluation, seeded epochs for training.
+
+Everything random is a pure function of (seed, epoch), computed with stateless operations: epoch 7 is the same whether the
+epochs before it were run in this process or not, however many threads there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_deepnets.data import transforms
+from keras_deepnets.data.augmentation import Policy
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+VIEW_BUDGET = 1 << 29
+"""Bytes of resized images that a set may keep in memory to spare later epochs the decoding and resizing."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The arguments of `transforms.evaluation_view`: how images become inputs of one size."""
+
+    height: int
+    width: int
+    channels: int
+    crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __call__(self, images: Any) -> tf.Tensor:
+        """Applies the view to ``[h, w, c]`` or ``[b, h, w, c]``."""
+        return transforms.evaluation_view(
+            images, self.height, self.width, self.channels, self.crop_fraction, self.interpolation
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return (self.height, self.width, self.channels)
+
+    def fits(self, store: Store) -> bool:
+        """Whether the store's images would be kept in memory at this size."""
+        return store.size * math.prod(self.shape) <= VIEW_BUDGET
+
+
+def materialise(store: Store, view: View) -> IndexedStore:
+    """Every image of the store at the view's size, in memory, in the store's order."""
+    import tensorflow as tf
+
+    images = np.empty((store.size, *view.shape), np.uint8)
+    labels = np.empty(store.size, np.int64)
+    start = 0
+    for some_images, some_labels in _opened(store, view).batch(256).prefetch(2).as_numpy_iterator():
+        stop = start + len(some_labels)
+        images[start:stop], labels[start:stop] = some_images, some_labels
+        start = stop
+    if start != store.size:
+        raise tf.errors.DataLossError(None, None, f"{store.size} examples were announced and {start} came.")
+    return IndexedStore(ArrayPixels(images), np.arange(store.size, dtype=np.int64), labels)
+
+
+def _opened(store: Store, view: View) -> tf.data.Dataset:
+    """(image at the view's size, label) of every example, in the fixed order."""
+    import tensorflow as tf
+
+    return store.read().map(lambda payload, label: (view(store.open(payload)), label), tf.data.AUTOTUNE)
+
+
+def steps_of(size: int, batch_size: int, drop_remainder: bool) -> int:
+    """How many batches ``size`` examples make."""
+    return size // batch_size if drop_remainder else -(-size // batch_size)
+
+
+def evaluation(store: Store, view: View, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    """Batches in the fixed order, (uint8 ``[b, h, w, c]``, int64 ``[b]``)."""
+    import tensorflow as tf
+
+    if _is_array(store, view):
+        select = _selector(store, batch_size, drop_remainder)
+        steps = steps_of(store.size, batch_size, drop_remainder)
+        order = tf.range(store.size, dtype=tf.int64)
+        dataset = tf.data.Dataset.range(steps).map(lambda step: select(order, step)[:2], tf.data.AUTOTUNE)
+    else:
+        dataset = _opened(store, view).batch(batch_size, drop_remainder)
+        if view.fits(store):
+            dataset = dataset.cache()
+    return _finish(dataset)
+
+
+def training(
+    store: Store,
+    view: View,
+    policy: Policy,
+    batch_size: int,
+    drop_remainder: bool,
+    seed: int,
+    first_epoch: int,
+    repeat: bool,
+) -> tf.data.Dataset:
+    """Batches of shuffled, augmented epochs, (uint8 ``[b, h, w, c]``, int64 ``[b]``).
+
+    With ``repeat`` one endless dataset of ``first_epoch``, the next, and so on. Without, a dataset of one epoch: the first
+    iterator runs through ``first_epoch``, the second through the next.
+    """
+    import tensorflow as tf
+
+    steps = steps_of(store.size, batch_size, drop_remainder)
+    vectorised = policy.window is None and _is_array(store, view)
+    epoch = (_array_epoch if vectorised else _single_epoch)(store, view, policy, batch_size, drop_remainder, seed)
+    if repeat:
+        epochs = tf.data.Dataset.counter(start=first_epoch)
+        dataset = epochs.flat_map(epoch)
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    else:
+        # A Python counter rather than a variable: the same under any distribution strategy, and on no device.
+        counter = itertools.count(first_epoch)
+        current = tf.data.Dataset.range(1).map(
+            lambda _: tf.ensure_shape(tf.numpy_function(lambda: np.int64(next(counter)), [], tf.int64), [])
+        )
+        dataset = current.flat_map(epoch).apply(tf.data.experimental.assert_cardinality(steps))
+    return _finish(dataset)
+
+
+def _is_array(store: Store, view: View) -> bool:
+    """Whether batches can be gathered from one array without resizing."""
+    return isinstance(store, IndexedStore) and isinstance(store.pixels, ArrayPixels) and store.image_shape == view.shape
+
+
+def _selector(store: IndexedStore, batch_size: int, drop_remainder: bool) -> Callable:
+    """A function from an order of the examples and a step to that batch: images, labels, first and last position."""
+    import tensorflow as tf
+
+    images, (rows, labels) = store.pixels.tensor, store.tensors
+    full = drop_remainder or store.size % batch_size == 0
+
+    def select(order, step):
+        start = step * batch_size
+        stop = tf.minimum(start + batch_size, store.size)
+        some = order[start:stop]
+        some.set_shape([batch_size if full else None])
+        return tf.gather(images, tf.gather(rows, some)), tf.gather(labels, some), start, stop
+
+    return select
+
+
+def _seeds(seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The stateless seeds of an epoch: of its order, and of its augmentation."""
+    import tensorflow as tf
+
+    base = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return base, tf.random.experimental.stateless_fold_in(base, 1, alg="philox")
+
+
+def _draws(store: Store, policy: Policy, seed: tf.Tensor) -> tf.Tensor:
+    """The uniform numbers of an epoch, float32 ``[n, draws]``, by position in the epoch."""
+    import tensorflow as tf
+
+    return tf.random.stateless_uniform([store.size, policy.draws], seed, alg="philox")
+
+
+def _array_epoch(store, view, policy, batch_size, drop_remainder, seed) -> Callable:
+    """An epoch of images of one size in memory: whole batches are gathered and augmented at once."""
+    import tensorflow as tf
+
+    select = _selector(store, batch_size, drop_remainder)
+    steps = steps_of(store.size, batch_size, drop_remainder)
+
+    def epoch(number):
+        order_seed, draws_seed = _seeds(seed, number)
+        order = tf.range(store.size, dtype=tf.int64)
+        order = tf.random.experimental.stateless_shuffle(order, order_seed, alg="philox")
+        draws = _draws(store, policy, draws_seed)
+
+        def batch(step):
+            images, labels, start, stop = select(order, step)
+            if policy.batch is not None:
+                images = tf.ensure_shape(policy.batch(images, draws[start:stop]), images.shape)
+            return images, labels
+
+        return tf.data.Dataset.range(steps).map(batch, tf.data.AUTOTUNE, deterministic=True)
+
+    return epoch
+
+
+def _single_epoch(store, view, policy, batch_size, drop_remainder, seed) -> Callable:
+    """An epoch of anything else: each image is opened and resized by itself, then batched."""
+    import tensorflow as tf
+
+    whole = View(view.height, view.width, view.channels, 1.0, view.interpolation)
+
+    def single(example, draws):
+        payload, label = example
+        if policy.window is None:
+            return view(store.open(payload)), label, draws
+        # What the window leaves out is random already: all of it is kept, stretched to the network's size.
+        part = store.open(payload, lambda height, width: policy.window(height, width, draws))
+        return stretch(part, whole), label, draws
+
+    def batch(images, labels, draws):
+        return (images if policy.batch is None else policy.batch(images, draws)), labels
+
+    def epoch(number):
+        order_seed, draws_seed = _seeds(seed, number)
+        draws = tf.data.Dataset.from_tensor_slices(_draws(store, policy, draws_seed))
+        dataset = tf.data.Dataset.zip(store.read(order_seed), draws)
+        dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True).batch(batch_size, drop_remainder)
+        return dataset.map(batch, tf.data.AUTOTUNE, deterministic=True)
+
+    return epoch
+
+
+def stretch(image: tf.Tensor, view: View) -> tf.Tensor:
+    """Resizes ``[h, w, c]`` to the view's size without keeping proportions, antialiased when it shrinks."""
+    import tensorflow as tf
+
+    size = [view.height, view.width]
+    resized = tf.image.resize(image, size, method=view.interpolation, antialias=True)
+    resized = transforms.to_dtype(resized, image.dtype)
+    return transforms.convert_channels(tf.ensure_shape(resized, [*size, None]), view.channels)
+
+
+def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Options and prefetching that every pipeline ends with."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = True
+    # Examples in memory have no files to shard by: workers share out the batches.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,0 +1,50 @@
+"""From a source's name to its images. A source is a function; what tells them apart is here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from keras_deepnets.data import digits
+from keras_deepnets.data.image_data import ImageData
+
+
+def load(
+    source: str | os.PathLike,
+    split: str = "train",
+    *,
+    seed: int = 0,
+    skip_broken: bool = False,
+    validation: int | float | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> ImageData:
+    """Loads one split of a labelled set of images.
+
+    Args:
+        source: ``"digits"`` (embedded); the TensorFlow Datasets name of a classification set (``"cifar10"``, ``"cifar100"``,
+            ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); or a folder: ``FOLDER/<class>/*.jpg``, or
+            ``FOLDER/{train,validation,test}/<class>/*.jpg``. Files are JPEG, PNG, BMP or GIF. A name that is both is the
+            dataset; write ``./cifar10`` for the folder.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``; of a TFDS set any of its splits.
+        seed: chooses what belongs to which split where the source does not say.
+        skip_broken: leave out image files that cannot be decoded, and list them in `ImageData.skipped`, instead of raising.
+        validation: how many examples, or which fraction, to cut out of the train split for validation; the same value for
+            ``split="train"`` and ``split="validation"`` gives disjoint sets. None: the source's own validation split; of a
+            folder of class folders 80 % are train, 10 % validation, 10 % test.
+        data_dir: where TFDS keeps its data; None: ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+
+    Raises:
+        InputError: nothing of that name, no such split, no images, one class only, broken files, a download that failed, …
+            One line: what, why, and the way out.
+    """
+    name = os.fspath(source)
+    if name == digits.NAME and not isinstance(source, os.PathLike):
+        return digits.load(split, seed=seed, validation=validation)
+    from keras_deepnets.data import catalogue, folders
+
+    if not isinstance(source, os.PathLike) and catalogue.is_name(name):
+        return catalogue.load(name, split, seed=seed, validation=validation, data_dir=data_dir)
+    path = Path(name).expanduser()
+    if path.exists() or isinstance(source, os.PathLike) or catalogue.looks_like_path(name):
+        return folders.load(path, split, seed=seed, skip_broken=skip_broken, validation=validation)
+    raise catalogue.unknown(name)

@@ -1,0 +1,75 @@
+"""Cutting a labelled set in two: by seed, the same on every machine, every class in proportion."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from keras_deepnets.errors import InputError
+
+SPLITS = ("train", "validation", "test", "all")
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[int]:
+    """The order of ``names`` by a hash of (seed, name).
+
+    It does not depend on a library's random numbers, and a name added later moves no other: what was tested on once
+    does not slip into the training set.
+    """
+    keys = [
+        hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest() for name in names
+    ]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def cut_size(size: int | float, total: int, what: str = "validation") -> int:
+    """How many of ``total`` examples a size means: a number of examples, or a fraction of them in (0, 1).
+
+    Raises:
+        InputError: not a number, negative, or nothing would be left.
+    """
+    valid = isinstance(size, (int, float, np.integer, np.floating)) and not isinstance(size, bool)
+    count = round(size * total) if valid and 0 < size < 1 else size
+    if not valid or count != count or count != int(count) or not 0 <= count < total or (0 < size < 1 and count == 0):
+        raise InputError(
+            f"{what}={size!r}: give a fraction between 0 and 1, or a whole number of examples below {total:,}."
+        )
+    return int(count)
+
+
+def proportional(counts: Sequence[int], size: int) -> list[int]:
+    """How many to take of each class so that they add up to ``size``: largest remainders, one left in every class."""
+    counts = np.asarray(counts, np.int64)
+    quotas = counts * (size / max(counts.sum(), 1))
+    limits = np.maximum(counts - 1, 0)
+    taken = np.minimum(np.floor(quotas).astype(np.int64), limits)
+    ranking = np.argsort(-(quotas - np.floor(quotas)), kind="stable")
+    while taken.sum() < size:
+        open_classes = [index for index in ranking if taken[index] < limits[index]]
+        if not open_classes:
+            raise InputError(f"{size} examples cannot be cut out of {counts.sum()} and leave one in every class.")
+        taken[open_classes[: size - taken.sum()]] += 1
+    return [int(count) for count in taken]
+
+
+def stratified(labels: np.ndarray, names: Sequence[str], size: int, seed: int) -> np.ndarray:
+    """Chooses ``size`` examples, each class in proportion, by hash of (seed, name).
+
+    Args:
+        labels: int ``[n]``.
+        names: one a example, stable identities such as relative paths.
+        size: how many to choose.
+        seed: another seed, another choice.
+
+    Returns:
+        bool ``[n]``: True where chosen.
+    """
+    order = np.asarray(shuffled(names, seed), np.int64)
+    counts = np.bincount(labels)
+    taken = proportional(counts, size)
+    chosen = np.zeros(len(labels), bool)
+    for label, take in enumerate(taken):
+        chosen[order[labels[order] == label][:take]] = True
+    return chosen

@@ -1,0 +1,223 @@
+"""Where the pixels of a set live: an array, a packed buffer, files or a stream of records.
+
+All of them give the pipelines the same three things: a dataset of (payload, label) in a fixed or a seeded order, a function
+that opens a payload, and a shape. A payload is an image, or the bytes of a file that `open` decodes – as late as possible,
+so that only the part that is wanted is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from keras_deepnets.data import transforms
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Shape = tuple["int | None", "int | None", int]
+
+
+class Store(Protocol):
+    """What the pipelines ask of a place where pixels live."""
+
+    size: int
+    image_shape: Shape
+    in_memory: bool
+
+    def read(self, seed: Any | None = None) -> tf.data.Dataset:
+        """(payload, label int64) of every example: in the fixed order, or shuffled by a stateless ``seed`` ``[2]``."""
+
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """A payload's image, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
+
+    def divide(self, size: int, seed: int) -> tuple[Store, Store]:
+        """The rest, and ``size`` examples cut out of it by ``seed``."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPixels:
+    """Images of one size, uint8 ``[n, h, w, c]``."""
+
+    images: np.ndarray
+    in_memory = True
+
+    @property
+    def image_shape(self) -> Shape:
+        """Height, width, channels."""
+        return self.images.shape[1:]
+
+    @cached_property
+    def tensor(self) -> tf.Tensor:
+        """The images as one tensor in main memory, made once: pipelines gather from it."""
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            return tf.convert_to_tensor(self.images)
+
+    def payload(self, row: tf.Tensor) -> tf.Tensor:
+        """Image number ``row``."""
+        return self.tensor[row]
+
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """The payload is the image."""
+        return payload if window is None else transforms.cut(payload, window)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPixels:
+    """Images of many sizes, one after the other in one buffer.
+
+    Attributes:
+        values: uint8 ``[sum of h·w·c]``.
+        shapes: int32 ``[n, 3]``, one image a row.
+        channels: of all images.
+    """
+
+    values: np.ndarray
+    shapes: np.ndarray
+    channels: int
+    in_memory = True
+
+    @property
+    def image_shape(self) -> Shape:
+        """Sizes differ: None, None, channels."""
+        return (None, None, self.channels)
+
+    @cached_property
+    def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Values, shapes and where each image starts, as tensors in main memory."""
+        import tensorflow as tf
+
+        ends = np.cumsum(self.shapes.astype(np.int64).prod(axis=1))
+        starts = np.concatenate([[0], ends])
+        with tf.device("CPU:0"):
+            return tuple(tf.convert_to_tensor(values) for values in (self.values, self.shapes, starts))
+
+    def payload(self, row: tf.Tensor) -> tf.Tensor:
+        """Image number ``row``."""
+        import tensorflow as tf
+
+        values, shapes, starts = self.tensors
+        image = tf.reshape(values[starts[row] : starts[row + 1]], shapes[row])
+        return tf.ensure_shape(image, self.image_shape)
+
+    open = ArrayPixels.open
+
+    def chunks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The pixels of the images ``rows``, one image at a time, uint8 ``[h·w, channels]``."""
+        starts = self.tensors[2].numpy()
+        for row in rows:
+            yield self.values[starts[row] : starts[row + 1]].reshape(-1, self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class FilePixels:
+    """Image files, read and decoded whenever they are asked for."""
+
+    paths: np.ndarray
+    channels: int = 3
+    in_memory = False
+
+    @property
+    def image_shape(self) -> Shape:
+        """Sizes are not known beforehand: None, None, channels."""
+        return (None, None, self.channels)
+
+    @cached_property
+    def tensor(self) -> tf.Tensor:
+        """The paths as one string tensor."""
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            return tf.constant(list(self.paths), tf.string)
+
+    def payload(self, row: tf.Tensor) -> tf.Tensor:
+        """The bytes of file number ``row``."""
+        import tensorflow as tf
+
+        return tf.io.read_file(self.tensor[row])
+
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """Decodes a file's bytes."""
+        return transforms.decode(payload, self.channels, window)
+
+
+@dataclass(frozen=True, eq=False)
+class IndexedStore:
+    """Examples that can be reached by number: rows of pixels that several splits may share.
+
+    Attributes:
+        pixels: where the images are.
+        rows: int64 ``[n]``: which of them belong to this set.
+        labels: int64 ``[n]``, one a row.
+        names: stable identities by which a seed cuts, e.g. relative paths; empty: the row numbers.
+    """
+
+    pixels: ArrayPixels | PackedPixels | FilePixels
+    rows: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many examples."""
+        return len(self.rows)
+
+    @property
+    def image_shape(self) -> Shape:
+        """Height and width, None where they differ, and channels."""
+        return tuple(self.pixels.image_shape)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading costs no file access and no decoding."""
+        return self.pixels.in_memory
+
+    @cached_property
+    def tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows and labels as tensors in main memory."""
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            return tf.convert_to_tensor(self.rows), tf.convert_to_tensor(self.labels)
+
+    def read(self, seed: Any | None = None) -> tf.data.Dataset:
+        """See `Store.read`: every order is possible, so a shuffle is a true permutation."""
+        import tensorflow as tf
+
+        rows, labels = self.tensors
+        order = tf.range(self.size, dtype=tf.int64)
+        if seed is not None:
+            order = tf.random.experimental.stateless_shuffle(order, seed, alg="philox")
+        dataset = tf.data.Dataset.from_tensor_slices(order)
+        return dataset.map(
+            lambda index: (self.pixels.payload(rows[index]), labels[index]),
+            num_parallel_calls=None if self.in_memory else tf.data.AUTOTUNE,
+        )
+
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """See `Store.open`."""
+        return self.pixels.open(payload, window)
+
+    def take(self, chosen: np.ndarray) -> IndexedStore:
+        """The examples where ``chosen`` (bool ``[n]``) holds; the pixels are shared, not copied."""
+        names = tuple(name for name, wanted in zip(self.names, chosen, strict=True) if wanted) if self.names else ()
+        return IndexedStore(self.pixels, self.rows[chosen], self.labels[chosen], names)
+
+    def divide(self, size: int, seed: int) -> tuple[IndexedStore, IndexedStore]:
+        """See `Store.divide`: each class in proportion."""
+        from keras_deepnets.data import splits
+
+        names = self.names or [str(row) for row in self.rows]
+        chosen = splits.stratified(self.labels, names, size, seed)
+        return self.take(~chosen), self.take(chosen)
+
+
+def from_arrays(images: np.ndarray, labels: np.ndarray) -> IndexedStore:
+    """A store of images in memory, uint8 ``[n, h, w, c]``, and labels ``[n]``."""
+    return IndexedStore(ArrayPixels(images), np.arange(len(images), dtype=np.int64), labels.astype(np.int64))

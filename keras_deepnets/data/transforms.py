@@ -1,0 +1,215 @@
+"""How an encoded file becomes an image, and an image a network's input at test time.
+
+Both functions work eagerly and inside `tf.function` with unknown shapes: the data pipelines, prediction and the exported
+graph share them, so that a served model sees what it was evaluated on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Window = Callable[[Any, Any], tuple[Any, Any, Any, Any]]
+"""From an image's height and width to the part to keep: top, left, height, width (int32 scalars)."""
+
+# Names of `tf.image.resize` → kernels of the one op that resizes, antialiases and crops.
+_KERNELS = {
+    "bilinear": "triangle",
+    "bicubic": "keyscubic",
+    "lanczos3": "lanczos3",
+    "lanczos5": "lanczos5",
+    "gaussian": "gaussian",
+    "mitchellcubic": "mitchellcubic",
+}
+_PLAIN = ("nearest", "area")
+INTERPOLATIONS = (*_KERNELS, *_PLAIN)
+"""The methods of resizing, as `tf.image.resize` calls them."""
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what PIL's "L" mode uses
+
+
+def check_view(height: int, width: int, channels: int | None, crop_fraction: float, interpolation: str) -> None:
+    """Raises `InputError` when an evaluation view cannot be made with these values."""
+    if height < 1 or width < 1:
+        raise InputError(f"image size {height}×{width}: height and width must be positive numbers of pixels.")
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels={channels}: images have 1 (grey) or 3 (RGB) channels.")
+    if not 0 < crop_fraction <= 1:
+        raise InputError(f"crop_fraction={crop_fraction} is not in (0, 1]; 0.875 keeps 224 of 256 pixels, 1 keeps all.")
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"interpolation={interpolation!r} is unknown; choose one of {', '.join(INTERPOLATIONS)}.")
+
+
+def decode(contents: Any, channels: int = 3, window: Window | None = None) -> tf.Tensor:
+    """Decodes one JPEG, PNG, BMP or GIF (its first frame), told apart by content, not by name.
+
+    Transparency is dropped, grey is repeated to RGB, RGB is weighted to grey where ``channels`` asks for it.
+
+    Args:
+        contents: the file's bytes, a scalar string tensor or ``bytes``.
+        channels: 3 (RGB) or 1 (grey).
+        window: chooses the part of the image to keep from its height and width. Of a JPEG only that part is decoded.
+
+    Returns:
+        uint8 ``[height, width, channels]``, height and width unknown to the graph.
+
+    Raises:
+        InputError: ``channels`` is not 1 or 3.
+        tf.errors.InvalidArgumentError: when it runs: the bytes are no image, or a truncated one.
+    """
+    import tensorflow as tf
+
+    if channels not in (1, 3):
+        raise InputError(f"channels={channels}: images have 1 (grey) or 3 (RGB) channels.")
+    contents = tf.convert_to_tensor(contents)
+
+    def jpeg():
+        # The accurate transform costs little and agrees with PIL and torch to a grey level.
+        if window is None:
+            return tf.io.decode_jpeg(contents, channels=channels, dct_method="INTEGER_ACCURATE")
+        height, width = tf.unstack(tf.io.extract_jpeg_shape(contents)[:2])
+        box = tf.stack(window(height, width))
+        return tf.io.decode_and_crop_jpeg(contents, box, channels=channels, dct_method="INTEGER_ACCURATE")
+
+    def other():
+        # BMP insists on the channels of the file and GIF on three: convert after decoding.
+        image = tf.cond(
+            tf.strings.substr(contents, 0, 2) == b"BM",
+            lambda: convert_channels(tf.io.decode_bmp(contents, channels=0), 3),
+            lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
+        )
+        image = convert_channels(tf.ensure_shape(image, [None, None, 3]), channels)
+        return image if window is None else cut(image, window)
+
+    image = tf.cond(tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff", jpeg, other)
+    return tf.ensure_shape(image, [None, None, channels])
+
+
+def cut(image: tf.Tensor, window: Window) -> tf.Tensor:
+    """The part of ``image`` ``[h, w, c]`` that ``window`` chooses."""
+    import tensorflow as tf
+
+    shape = tf.shape(image)
+    top, left, height, width = window(shape[0], shape[1])
+    part = image[top : top + height, left : left + width]
+    part.set_shape([None, None, image.shape[-1]])
+    return part
+
+
+def convert_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Grey or RGB, with or without transparency, to ``channels`` of the same dtype.
+
+    Args:
+        images: ``[..., 1]``, ``[..., 3]``, or one more with an alpha channel, which is dropped.
+        channels: 1 or 3.
+    """
+    import tensorflow as tf
+
+    if images.shape[-1] == channels:
+        return images
+    present = images.shape[-1] if images.shape[-1] is not None else tf.shape(images)[-1]
+    colours = present - (1 - present % 2)  # 2 and 4 channels carry alpha
+    images = images[..., :colours]
+    if channels == 3:
+        # Repeats one channel three times and three channels once: no branch where the count is known only at run time.
+        images = tf.repeat(images, 3 // colours, axis=-1)
+    elif not isinstance(colours, int) or colours == 3:
+        luma = tf.constant(_LUMA)
+        weights = luma if isinstance(colours, int) else tf.cond(colours == 3, lambda: luma, lambda: tf.ones([1]))
+        images = to_dtype(tf.tensordot(tf.cast(images, tf.float32), tf.reshape(weights, [-1, 1]), 1), images.dtype)
+    images.set_shape([*images.shape[:-1], channels])
+    return images
+
+
+def to_dtype(images: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Rounds and clips float images when ``dtype`` is an integer type."""
+    import tensorflow as tf
+
+    return tf.saturate_cast(tf.round(images), dtype) if dtype.is_integer else tf.cast(images, dtype)
+
+
+def evaluation_view(
+    images: Any,
+    height: int,
+    width: int,
+    channels: int | None = None,
+    crop_fraction: float = 1.0,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """What a network sees of images at test time: resized to cover, then the centre cropped.
+
+    The image is resized, keeping its proportions, until it just covers ``height / crop_fraction`` by
+    ``width / crop_fraction`` (for a square: the shorter side gets ``size / crop_fraction``), antialiased when it shrinks;
+    then the central ``height`` by ``width`` is kept. Sizes and offsets are rounded as torchvision's Resize and CenterCrop
+    do. Images that are ``height`` by ``width`` already stay as they are, whatever the ``crop_fraction``.
+
+    Args:
+        images: uint8 ``[h, w, c]`` or ``[b, h, w, c]``; h, w and c may be unknown to the graph.
+        height: rows of the result, pixels.
+        width: columns of the result, pixels.
+        channels: 1 or 3; None keeps the images'.
+        crop_fraction: which part of the resized image's shorter side is kept, in (0, 1].
+        interpolation: a method of `tf.image.resize`, one of `INTERPOLATIONS`.
+
+    Returns:
+        uint8 ``[height, width, channels]`` or ``[b, height, width, channels]``, rounded and clipped.
+
+    Raises:
+        InputError: a value out of range, or images of another rank.
+    """
+    import tensorflow as tf
+
+    check_view(height, width, channels, crop_fraction, interpolation)
+    images = tf.convert_to_tensor(images)
+    if images.shape.rank not in (3, 4):
+        raise InputError(f"evaluation_view: images of shape {images.shape}; give [h, w, c] or [batch, h, w, c].")
+    if images.shape.rank == 3:
+        return evaluation_view(images[None], height, width, channels, crop_fraction, interpolation)[0]
+    if channels == 1:  # fewer channels to resize
+        images = convert_channels(images, 1)
+    if None in images.shape[1:3]:
+        shape = tf.shape(images)
+        images = tf.cond(
+            (shape[1] == height) & (shape[2] == width),
+            lambda: images,
+            lambda: _resize_and_crop(images, height, width, crop_fraction, interpolation),
+        )
+    elif tuple(images.shape[1:3]) != (height, width):
+        images = _resize_and_crop(images, height, width, crop_fraction, interpolation)
+    images = tf.ensure_shape(images, [None, height, width, None])
+    return images if channels is None else convert_channels(images, channels)
+
+
+def _resize_and_crop(images, height: int, width: int, crop_fraction: float, interpolation: str):
+    """Resizes ``[b, h, w, c]`` to cover and crops the centre, in one pass over the pixels that are kept."""
+    import tensorflow as tf
+
+    target_height, target_width = round(height / crop_fraction), round(width / crop_fraction)
+    shape = tf.shape(images)
+    old_height, old_width = shape[1], shape[2]
+    # Integer arithmetic, so that the same image gets the same size everywhere.
+    height_rules = target_height * old_width >= target_width * old_height
+    new_height = tf.where(height_rules, target_height, target_width * old_height // old_width)
+    new_width = tf.where(height_rules, target_height * old_width // old_height, target_width)
+    top = tf.round(tf.cast(new_height - height, tf.float32) / 2)
+    left = tf.round(tf.cast(new_width - width, tf.float32) / 2)
+    if interpolation in _PLAIN:
+        resized = tf.image.resize(images, [new_height, new_width], method=interpolation)
+        top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)
+        resized = tf.cast(resized[:, top : top + height, left : left + width], tf.float32)
+    else:
+        scale = tf.cast(tf.stack([new_height / old_height, new_width / old_width]), tf.float32)
+        resized = tf.raw_ops.ScaleAndTranslate(
+            images=images,
+            size=[height, width],
+            scale=scale,
+            translation=-tf.stack([top, left]),
+            kernel_type=_KERNELS[interpolation],
+            antialias=True,
+        )
+    return to_dtype(resized, images.dtype)

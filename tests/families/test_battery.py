@@ -1,0 +1,166 @@
+"""One battery over every registered network."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_deepnets as kd
+from keras_deepnets import models
+from keras_deepnets.families import facts
+from tests.families.expected import FLOPS, PARAMETERS
+
+NAMES = kd.list_models()
+
+
+def _representatives():
+    """The cheapest network of each family for each kind of data: they run always, the others in the slow run."""
+    cheapest = {}
+    for info in map(kd.model_info, NAMES):
+        key = info.family, info.dataset
+        if key not in cheapest or info.depth < cheapest[key].depth:
+            cheapest[key] = info
+    return {info.name for info in cheapest.values()}
+
+
+def _marked(names):
+    quick = _representatives()
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+every_network = pytest.mark.parametrize("name", _marked(NAMES))
+
+
+def small(name, **kwargs):
+    """The network at the smallest sensible input."""
+    info = kd.model_info(name)
+    side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
+    kwargs.setdefault("input_shape", (side, side, info.input_shape[-1]))
+    return kd.create_model(name, **kwargs)
+
+
+def images(model, rng, count=2):
+    return rng.normal(size=(count, *model.input_shape[1:])).astype("float32")
+
+
+def test_the_tables_cover_every_network():
+    assert sorted(PARAMETERS) == sorted(NAMES)
+    assert sorted(facts.recorded()) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_parameters_and_flops_are_the_papers(name):
+    info = kd.model_info(name)
+    assert info.parameters == PARAMETERS[name]
+    if name in FLOPS:
+        assert info.flops == pytest.approx(FLOPS[name], rel=0.02)
+
+
+@every_network
+def test_recorded_facts_are_the_models(name):
+    assert facts.compute(name) == facts.recorded()[name]
+
+
+@every_network
+def test_forward_top_pooling_logits_and_classes(name, rng):
+    model = small(name, classes=7)
+    x = images(model, rng)
+    y = model(x, training=False).numpy()
+    assert y.shape == (2, 7) and model.name == name
+    np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)
+    logits = small(name, classes=7, classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    np.testing.assert_allclose(tf.nn.softmax(logits(x, training=False)), y, atol=1e-5)
+    features = small(name, include_top=False)
+    pooled = small(name, include_top=False, pooling="avg")
+    pooled.set_weights(features.get_weights())
+    feature_maps = features(x, training=False).numpy()
+    if feature_maps.ndim == 4:
+        feature_maps = feature_maps.mean((1, 2))
+    np.testing.assert_allclose(pooled(x, training=False), feature_maps, rtol=1e-3, atol=1e-5)
+
+
+@every_network
+def test_input_tensor_and_odd_sizes(name, rng):
+    info = kd.model_info(name)
+    if info.dataset == "mnist":
+        pytest.skip("a fully connected network has one input size")
+    inputs = keras.Input((None, None, 3))
+    model = kd.create_model(name, input_tensor=inputs * 2.0, classes=3)
+    x = rng.normal(size=(1, 45, 33, 3)).astype("float32")
+    twin = kd.create_model(name, input_shape=(45, 33, 3), classes=3)
+    twin.set_weights(model.get_weights())
+    np.testing.assert_allclose(model(x), twin(2 * x), atol=1e-5)
+
+
+@every_network
+def test_preprocessing_inside(name, rng):
+    model, plain = small(name, include_preprocessing=True), small(name)
+    plain.set_weights(model.get_weights())
+    x = rng.integers(0, 256, (2, *model.input_shape[1:])).astype("uint8")
+    assert model.includes_preprocessing and not plain.includes_preprocessing
+    np.testing.assert_allclose(model(x), plain(plain.scaling.apply(x)), atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@every_network
+def test_one_training_step(name, policy, rng):
+    keras.config.set_dtype_policy(policy)
+    model = small(name, classes=3)
+    assert model.output.dtype == "float32"
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    before = [weight.numpy() for weight in model.trainable_weights]
+    loss = model.train_on_batch(images(model, rng, 4), np.array([0, 1, 2, 0]))
+    assert np.isfinite(loss)
+    # float16's loss scaling may skip a first step that overflows; it then halves the scale and goes on.
+    if policy != "mixed_float16":
+        changed = [(weight.numpy() != old).any() for weight, old in zip(model.trainable_weights, before, strict=True)]
+        assert np.mean(changed) > 0.95
+
+
+@every_network
+def test_save_and_load(name, rng, tmp_path):
+    model = small(name, classes=4)
+    model.labels = ["a", "b", "c", "d"]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = images(model, rng)
+    np.testing.assert_array_equal(model(x, training=False), loaded(x, training=False))
+    assert loaded.labels == ("a", "b", "c", "d") and loaded.architecture == model.architecture
+    assert loaded.architecture["constructor"].lower() == name and loaded.scaling == model.scaling
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = small(name, classes=4, weights=tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(model(x, training=False), again(x, training=False))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_and_docstring(name):
+    constructor = getattr(kd, kd.model_info(name).constructor)
+    parameters = list(inspect.signature(constructor).parameters.values())
+    reference = list(inspect.signature(keras.applications.ResNet50).parameters)
+    assert [parameter.name for parameter in parameters[:8]] == reference[:8]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters[8:])
+    assert parameters[8].name == "include_preprocessing" and parameters[7].default == name
+    assert f"{PARAMETERS[name]:,} parameters" in constructor.__doc__
+    for parameter in parameters:
+        assert f"{parameter.name}:" in constructor.__doc__
+    json.dumps(facts.recorded()[name])
+
+
+@every_network
+def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
+    constructor = getattr(kd, kd.model_info(name).constructor)
+    values = {
+        "shortcut": ["A", "B", "C"],
+        "downsample": ["1x1", "3x3"],
+        "zero_init_residual": [True],
+        "stochastic_depth": [0.3],
+    }
+    for option in constructor.facts.options:
+        for value in values[option]:
+            model = small(name, classes=2, **{option: value})
+            assert model.architecture["options"] == {option: value}
+            assert models.DeepNet.from_config(model.get_config()).architecture == model.architecture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_deepnets.data import digits
 from keras_deepnets.data.image_data import ImageData
+from keras_deepnets.errors import InputError
 
 
 def load(
@@ -38,11 +39,15 @@ def load(
             One line: what, why, and the way out.
     """
     name = os.fspath(source)
+    if not name:
+        raise InputError(
+            "the data source is empty; give 'digits', a TFDS name such as cifar10, or a folder of class folders."
+        )
     if name == digits.NAME and not isinstance(source, os.PathLike):
         return digits.load(split, seed=seed, validation=validation)
     from keras_deepnets.data import catalogue, folders
 
-    if not isinstance(source, os.PathLike) and catalogue.is_name(name):
+    if not isinstance(source, os.PathLike) and catalogue.is_name(name, data_dir):
         return catalogue.load(name, split, seed=seed, validation=validation, data_dir=data_dir)
     path = Path(name).expanduser()
     if path.exists() or isinstance(source, os.PathLike) or catalogue.looks_like_path(name):

@@ -24,6 +24,11 @@ def shuffled(names: Iterable[str], seed: int) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
+def number(seed: int, below: int) -> int:
+    """A whole number in ``[0, below)`` by hash of the seed."""
+    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big") % below
+
+
 def cut_size(size: int | float, total: int, what: str = "validation") -> int:
     """How many of ``total`` examples a size means: a number of examples, or a fraction of them in (0, 1).
 

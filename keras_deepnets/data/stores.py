@@ -7,7 +7,7 @@ so that only the part that is wanted is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -221,3 +221,10 @@ class IndexedStore:
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> IndexedStore:
     """A store of images in memory, uint8 ``[n, h, w, c]``, and labels ``[n]``."""
     return IndexedStore(ArrayPixels(images), np.arange(len(images), dtype=np.int64), labels.astype(np.int64))
+
+
+def from_images(images: Sequence[np.ndarray], labels: np.ndarray) -> IndexedStore:
+    """A store of images of many sizes, each uint8 ``[h, w, c]`` with the same c, and labels ``[n]``."""
+    shapes = np.array([image.shape for image in images], np.int32)
+    pixels = PackedPixels(np.concatenate([image.ravel() for image in images]), shapes, int(shapes[0, 2]))
+    return IndexedStore(pixels, np.arange(len(images), dtype=np.int64), labels.astype(np.int64))

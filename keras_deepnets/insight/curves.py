@@ -1,0 +1,135 @@
+"""Training curves as the papers draw them: thin and dashed on the training images, bold on the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.training.run import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colour-blind safe (Wong, Nature Methods 8, 441, 2011), strongest first.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_GREY = "#555555"
+
+Rows = list[dict[str, float]]
+
+
+def draw_curves(
+    runs: str | os.PathLike | Iterable[str | os.PathLike] | Mapping[str, str | os.PathLike],
+    path: str | os.PathLike,
+    title: str | None = None,
+) -> Path:
+    """Draws error, loss and learning rate over the epochs, of one run or of several together.
+
+    Args:
+        runs: a run's folder or `metrics.csv`; several of them; or several by the name that the legend gives them.
+        path: of the picture; its ending chooses the format (`.png`, `.svg`, `.pdf`).
+        title: above the picture.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: a run has no metrics yet.
+    """
+    figure = _figure(_named(runs), title)
+    figure.savefig(path, dpi=150, facecolor="white")
+    return Path(path)
+
+
+def _named(runs: Any) -> dict[str, Rows]:
+    """Each run's rows by the name that the legend gives it."""
+    if isinstance(runs, (str, os.PathLike)):
+        runs = [runs]
+    if not isinstance(runs, Mapping):
+        runs = {_name(Path(run)): run for run in runs}
+    if not runs:
+        raise InputError("There are no runs to draw; give the folder of one.")
+    found = {}
+    for name, run in runs.items():
+        file = Path(run) / "metrics.csv" if Path(run).is_dir() else Path(run)
+        found[str(name)] = read_metrics(file)
+        if not found[str(name)]:
+            raise InputError(f"{file} has no epoch yet.")
+    return found
+
+
+def _name(path: Path) -> str:
+    return (path if path.is_dir() else path.parent).resolve().name
+
+
+def _figure(runs: Mapping[str, Rows], title: str | None) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    panels = figure.subplot_mosaic([["error", "loss"], ["rate", "rate"]], height_ratios=[4, 1])
+    for (name, rows), colour in zip(runs.items(), _cycle(len(runs)), strict=True):
+        prefix = f"{name} " if len(runs) > 1 else ""
+        errors = [
+            {key: 100 * (1 - row[key]) for key in _ACCURACIES if key in row} | {"epoch": row["epoch"]} for row in rows
+        ]
+        _pair(panels["error"], errors, "accuracy", prefix, colour, "{:.2f} %")
+        _pair(panels["loss"], rows, "loss", prefix, colour, "{:.3f}")
+        panels["rate"].plot(
+            [row["epoch"] for row in rows], [row["learning_rate"] for row in rows], color=colour, linewidth=1.5
+        )
+    last = max(rows[-1]["epoch"] for rows in runs.values())
+    for panel, label in (("error", "error (%)"), ("loss", "loss"), ("rate", "learning rate")):
+        _finish(panels[panel], label, last)
+    for panel in ("error", "loss"):
+        _focus(panels[panel])
+        panels[panel].legend(frameon=False, fontsize=9, loc="upper right")
+        panels[panel].tick_params(labelbottom=True)
+    panels["rate"].set_xlabel("epoch", color=_GREY)
+    panels["rate"].set_ylim(bottom=0)
+    if title:
+        figure.suptitle(title, fontsize=12, x=0.012, ha="left")
+    return figure
+
+
+_ACCURACIES = ("accuracy", "val_accuracy")
+
+
+def _pair(axes: Axes, rows: Rows, name: str, prefix: str, colour: str, form: str) -> None:
+    """One quantity on training images and, where there are any, on the others."""
+    for key, part, style in (
+        (name, "train", {"linestyle": (0, (4, 2)), "linewidth": 1.0}),
+        (f"val_{name}", "test", {"linewidth": 2.4}),
+    ):
+        points = [(row["epoch"], row[key]) for row in rows if key in row]
+        if points:
+            label = f"{prefix}{part} {form.format(points[-1][1])}"
+            # One epoch alone would be an invisible line.
+            axes.plot(
+                *zip(*points, strict=True), color=colour, label=label, marker="o" if len(points) == 1 else "", **style
+            )
+
+
+def _focus(axes: Axes) -> None:
+    """Cuts off the first few epochs' high values, which would press the rest of the curves flat."""
+    later = [value for line in axes.lines for value in line.get_ydata()[len(line.get_ydata()) // 4 :]]
+    finite = [value for value in later if value == value and value != float("inf")]
+    low, high = min(finite, default=0), max(finite, default=1)
+    axes.set_ylim(min(0, low), high * 1.08 if high > 0 else 1)
+
+
+def _finish(axes: Axes, label: str, last: float) -> None:
+    axes.set_title(label, loc="left", fontsize=10, color=_GREY)
+    axes.set_xlim(min(1, last - 1), last)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors=_GREY, labelsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[at % len(_COLOURS)] for at in range(count)]

@@ -1,0 +1,242 @@
+"""What happens while a model is fitted. Every callback works alone, in a plain `model.fit`.
+
+Those that look at single batches set `async_safe`: Keras then calls them from a thread of its own with the numbers as
+Python floats, and the training loop does not wait for the device after each step.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_deepnets.training.errors import TrainingError
+from keras_deepnets.training.files import written_aside
+
+
+class StopAtStep(keras.callbacks.Callback):
+    """Ends a run after a number of optimiser steps, within an epoch if need be.
+
+    Args:
+        step: how many steps the run has, those before a resume included.
+        steps_per_epoch: steps of a full epoch.
+    """
+
+    def __init__(self, step: int, steps_per_epoch: int):
+        super().__init__()
+        self._last_epoch, self._last_batch = divmod(step - 1, steps_per_epoch)
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Asks for the end before the last step, since Keras looks after each step, and this call is never deferred."""
+        if (self._epoch, batch) >= (self._last_epoch, self._last_batch):
+            self.model.stop_training = True
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Raises `TrainingError` as soon as the mean loss of an epoch is not a number or infinite.
+
+    Place it before what writes checkpoints.
+
+    Args:
+        advice: what the message ends with, e.g. which checkpoint is good.
+    """
+
+    async_safe = True
+
+    def __init__(self, advice: Callable[[], str] | str = ""):
+        super().__init__()
+        self._advice, self._epoch = advice, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the running mean."""
+        self._check(logs, f"epoch {self._epoch + 1}, step {batch + 1}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the epoch's mean."""
+        self._check(logs, f"epoch {epoch + 1}")
+
+    def _check(self, logs: dict[str, float] | None, where: str) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            advice = self._advice() if callable(self._advice) else self._advice
+            raise TrainingError(
+                f"The loss became {loss} in {where}; try a lower learning rate, a warm-up, or float32.{' ' * bool(advice)}{advice}"
+            )
+
+
+class MetricsFile(keras.callbacks.Callback):
+    """Keeps the numbers of each epoch: in a list, and in a CSV file that is whole at any moment.
+
+    Columns: `epoch`, `step` (optimiser steps so far), `learning_rate` (of the epoch's last step), `seconds` and
+    `images_per_second` (of training, without validation), then what Keras logs.
+
+    Args:
+        path: of the CSV file; `None` for the list alone.
+        history: rows of earlier epochs; extended in place.
+        batch_size: images a step.
+    """
+
+    def __init__(self, path: str | Path | None, history: list[dict[str, float]], batch_size: int):
+        super().__init__()
+        self._path, self._history, self._batch_size = path and Path(path), history, batch_size
+        self._begin = self._seconds = 0.0
+        self._batches = 0
+
+    def on_train_begin(self, logs=None):
+        """Brings the file in line with the history: a run may have been killed between the file and the checkpoint."""
+        self._write()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self._begin, self._seconds, self._batches = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Counts the steps, those too that loss scaling leaves out."""
+        self._batches = batch + 1
+
+    def on_test_begin(self, logs=None):
+        """Stops the clock: what follows is validation."""
+        self._seconds = self._seconds or time.perf_counter() - self._begin
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the epoch's row."""
+        seconds = self._seconds or time.perf_counter() - self._begin
+        row = {
+            "epoch": epoch + 1,
+            "step": int(self.model.optimizer.iterations),
+            "learning_rate": last_learning_rate(self.model.optimizer),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self._batches * self._batch_size / max(seconds, 1e-9), 1),
+        }
+        self._history.append(row | {name: float(value) for name, value in (logs or {}).items()})
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        if not self._history:
+            self._path.unlink(missing_ok=True)
+            return
+        with written_aside(self._path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+            names = dict.fromkeys(name for row in self._history for name in row)
+            writer = csv.DictWriter(file, list(names))
+            writer.writeheader()
+            writer.writerows(self._history)
+
+
+class TensorBoardScalars(keras.callbacks.Callback):
+    """Writes each epoch's numbers for TensorBoard, to `train` and `validation` under `folder`.
+
+    Keras' own `TensorBoard` also looks at every batch, which makes the training loop wait for the device.
+
+    Args:
+        folder: TensorBoard's `--logdir`.
+        history: the rows that `MetricsFile` extends, which must come before.
+    """
+
+    def __init__(self, folder: str | Path, history: list[dict[str, float]]):
+        super().__init__()
+        self._folder, self._history = Path(folder), history
+        self._writers: dict[str, Any] = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the newest row."""
+        import tensorflow as tf
+
+        row = self._history[-1]
+        for name, value in row.items():
+            if name in ("epoch", "seconds"):
+                continue
+            part, name = ("validation", name[4:]) if name.startswith("val_") else ("train", name)
+            if part not in self._writers:
+                self._writers[part] = tf.summary.create_file_writer(str(self._folder / part))
+            with self._writers[part].as_default(step=int(row["step"])):
+                tf.summary.scalar(name, value)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs=None):
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+
+class PlateauRate(keras.callbacks.Callback):
+    """Multiplies the learning rate by `drop` when the error has not fallen for `patience` epochs (He et al. 2015, section 3.4).
+
+    It is a function of the epochs so far, so a resumed run has the same rates.
+
+    Args:
+        learning_rate: the first rate.
+        drop: the factor.
+        patience: epochs without a lower error before a drop.
+        history: the rows that `MetricsFile` extends, which must come before.
+    """
+
+    def __init__(self, learning_rate: float, drop: float, patience: int, history: list[dict[str, float]]):
+        super().__init__()
+        self._first, self._drop, self._patience, self._history = learning_rate, drop, patience, history
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the epoch's rate."""
+        errors = [1.0 - row.get("val_accuracy", row["accuracy"]) for row in self._history]
+        self.model.optimizer.learning_rate = self._first * self._drop ** plateaus(errors, self._patience)
+
+
+def plateaus(errors: list[float], patience: int) -> int:
+    """How often `errors`, one an epoch, have gone `patience` epochs without a new lowest (counting afresh after each time)."""
+    count, waited, best = 0, 0, math.inf
+    for error in errors:
+        waited = 0 if error < best else waited + 1
+        best = min(best, error)
+        if waited >= patience:
+            count, waited = count + 1, 0
+    return count
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Validates with the optimizer's running average of the weights (`use_ema=True`) in place of the weights.
+
+    Keras' `SwapEMAWeights` swaps by additions, which leaves rounding errors behind; this one puts back the very numbers.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._kept: list[Any] | None = None
+
+    def on_test_begin(self, logs=None):
+        """Puts the average in."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        weights = self.model.trainable_variables
+        self._kept = [keras.ops.convert_to_numpy(weight).copy() for weight in weights]
+        optimizer.finalize_variable_values(weights)
+
+    def on_test_end(self, logs=None):
+        """Puts the weights back."""
+        for weight, value in zip(self.model.trainable_variables, self._kept or (), strict=True):
+            weight.assign(value)
+        self._kept = None
+
+
+def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the last step made (of the next, before the first)."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    schedule = getattr(optimizer, "_learning_rate", None)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return float(schedule(max(int(optimizer.iterations) - 1, 0)))
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

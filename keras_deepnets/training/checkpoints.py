@@ -1,0 +1,151 @@
+"""Checkpoints: the whole state of a run after an epoch, each whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_deepnets.models import deep_graphs
+from keras_deepnets.training.errors import TrainingError, is_disk_full
+from keras_deepnets.training.files import sha256, written_aside
+
+_WEIGHTS = "state.weights.h5"
+_RECORD = "state.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint says beside the numbers of model and optimizer.
+
+    Attributes:
+        epoch: epochs done.
+        step: optimiser steps done.
+        history: the measured values of those epochs, one row an epoch.
+    """
+
+    epoch: int
+    step: int
+    history: list[dict[str, float]]
+
+
+class CheckpointStore:
+    """The checkpoints of a run, in `folder/epoch-NNNNN/`.
+
+    One holds `state.weights.h5` (weights, moving statistics, optimizer; `model.load_weights` reads it) and `state.json`
+    (epoch, step, history, state of the layers' random generators, SHA-256 of the former).
+
+    Args:
+        folder: where they lie.
+        keep: how many of the newest stay.
+        say: is given a line of text where a user should know of something.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2, say: Callable[[str], None] | None = None):
+        self.folder, self.keep = Path(folder), keep
+        self._say = say or (lambda line: print(line, file=sys.stderr))
+
+    def paths(self) -> list[Path]:
+        """The checkpoints, newest first."""
+        return sorted(self.folder.glob("epoch-[0-9]*"), reverse=True) if self.folder.is_dir() else []
+
+    def last_good(self) -> str:
+        """Which checkpoint a user can go on from, as a sentence."""
+        newest = next(iter(self.paths()), None)
+        return f"Last good checkpoint: {newest}." if newest else "There is no checkpoint yet."
+
+    def save(self, model: keras.Model, state: State) -> Path:
+        """Writes a checkpoint, then removes the ones that are too old.
+
+        Raises:
+            TrainingError: no space is left; the checkpoints before stay as they are.
+        """
+        path = self.folder / f"epoch-{state.epoch:05d}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with written_aside(path) as aside, deep_graphs():
+                aside.mkdir()
+                model.save_weights(aside / _WEIGHTS)
+                record = {
+                    "epoch": state.epoch,
+                    "step": state.step,
+                    "history": state.history,
+                    "random": [variable.numpy().tolist() for variable in _random_states(model)],
+                    "sha256": sha256(aside / _WEIGHTS),
+                }
+                (aside / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+        except Exception as error:
+            if is_disk_full(error):
+                raise TrainingError(f"No space left for checkpoint {path}. {self.last_good()}") from error
+            raise
+        # Later ones are of a run that was resumed from before them, because they are corrupt.
+        later = [other for other in self.paths() if other.name > path.name]
+        earlier = [other for other in self.paths() if other.name <= path.name]
+        for old in (*later, *earlier[self.keep :]):
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def restore(self, model: keras.Model) -> State | None:
+        """Brings a compiled, built model to the newest checkpoint that is sound; says which are not.
+
+        Returns:
+            The checkpoint's state; None if there is no sound one, and then the model is as it was.
+        """
+        for path in self.paths():
+            try:
+                record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+                state = State(int(record["epoch"]), int(record["step"]), list(record["history"]))
+                if sha256(path / _WEIGHTS) != record["sha256"]:
+                    raise ValueError(f"{_WEIGHTS} is not what was written")
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._say(f"Checkpoint {path} is corrupt ({error}); falling back to the one before.")
+                continue
+            self._load(model, path, record)
+            return state
+        return None
+
+    def _load(self, model: keras.Model, path: Path, record: dict[str, Any]) -> None:
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        with deep_graphs():
+            model.load_weights(path / _WEIGHTS)
+        for variable, value in zip(_random_states(model), record["random"], strict=True):
+            variable.assign(value)
+
+
+def _random_states(model: keras.Model) -> list[Any]:
+    """The states of the layers' random generators (dropout …), which Keras' weight files leave out."""
+    known = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    return [variable for variable in model.variables if id(variable) not in known]
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes a checkpoint at the start of a run and after every epoch.
+
+    Args:
+        store: where to.
+        history: the rows of the epochs so far; the same list that `MetricsFile` extends, which must come before.
+    """
+
+    def __init__(self, store: CheckpointStore, history: list[dict[str, float]]):
+        super().__init__()
+        self._store, self._history = store, history
+
+    def on_train_begin(self, logs=None):
+        """Keeps the initial state, so that an interruption in the first epoch resumes from the same weights."""
+        if not self._history:
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the state after an epoch."""
+        self._save()
+
+    def _save(self) -> None:
+        state = State(len(self._history), int(self.model.optimizer.iterations), list(self._history))
+        self._store.save(self.model, state)

@@ -1,0 +1,176 @@
+"""What a network is fed with: the data's batches at the size and scale that the network takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_deepnets import data as datasets
+from keras_deepnets import models
+from keras_deepnets.data import ImageData
+from keras_deepnets.errors import InputError
+from keras_deepnets.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Source = str | os.PathLike | ImageData
+_SMALL = 64  # pixels: below it a random crop of 8 % of the area shows nothing
+
+
+def load(data: Source, validation: Source | float | bool | None, seed: int) -> tuple[ImageData, ImageData | None]:
+    """The training images, and those to measure on after each epoch.
+
+    Args:
+        data: a source of `keras_deepnets.data.load`, or its result.
+        validation: another (all of a folder, the test split of a named set); or how many examples or which fraction to cut
+            out of `data`; or `False` for none. `None`: the source's validation split, else its test split; of an
+            `ImageData` none.
+        seed: of what is cut out.
+
+    Raises:
+        InputError: bad source or size; or labels that differ from the training images'.
+    """
+    given = isinstance(data, ImageData)
+    cut = isinstance(validation, (int, float)) and not isinstance(validation, bool)
+    if given:
+        train, held = data.divide(validation, seed) if cut else (data, None)
+    elif cut:
+        train, held = (
+            datasets.load(data, split, seed=seed, validation=validation) for split in ("train", "validation")
+        )
+    else:
+        train = datasets.load(data, "train", seed=seed)
+        held = _own(data, seed) if validation is None else None
+    if validation is True:
+        raise InputError("validation=True: give a source, a fraction, or None for the source's own split.")
+    if not cut and validation is not None and validation is not False:
+        held = validation if isinstance(validation, ImageData) else _other(validation, seed)
+    if held is not None and held.labels != train.labels:
+        raise InputError(
+            f"Validation data {held.name!r} has the classes {_few(held.labels)}, training data {train.name!r} {_few(train.labels)}; "
+            "they must be the same, in the same order."
+        )
+    return train, held
+
+
+def _own(source: str | os.PathLike, seed: int) -> ImageData | None:
+    for split in ("validation", "test"):
+        try:
+            return datasets.load(source, split, seed=seed)
+        except InputError:
+            continue  # the source has no such split
+    return None
+
+
+def _other(source: str | os.PathLike, seed: int) -> ImageData:
+    return datasets.load(source, "all" if Path(source).expanduser().is_dir() else "test", seed=seed)
+
+
+def identity(data: ImageData | None) -> dict[str, Any] | None:
+    """What makes two sets of images the same for a run: plain JSON values."""
+    if data is None:
+        return None
+    return {
+        "name": data.name,
+        "split": data.split,
+        "size": data.size,
+        "image_shape": list(data.image_shape),
+        "labels": list(data.labels),
+    }
+
+
+def suitable_augmentation(data: ImageData, side: int) -> str:
+    """The policy that varies images without changing what they show.
+
+    Written characters are told by labels of one character each, and are not mirrored.
+
+    Args:
+        data: the images.
+        side: in pixels, of what the network takes.
+    """
+    if all(len(label) == 1 for label in data.labels):
+        return "shift"
+    return "pad_crop_flip" if side <= _SMALL else "random_resized_crop_flip"
+
+
+def batch_size(data: ImageData, recipe: Recipe) -> int:
+    """Images a step: the recipe's, or all there are."""
+    return min(recipe.batch_size, data.size)
+
+
+def training(
+    model: keras.Model, data: ImageData, recipe: Recipe, augmentation: str | None, seed: int, first_epoch: int
+) -> tf.data.Dataset:
+    """Endless shuffled and augmented batches, epoch after epoch; each epoch is a function of `seed` and its number.
+
+    A last, smaller batch of an epoch is left out (other images every time), so that all steps have one shape.
+
+    Args:
+        model: which takes them.
+        data: training images.
+        recipe: of the run.
+        augmentation: policy; the recipe's, resolved.
+        seed: of order and augmentation.
+        first_epoch: the epoch to begin with.
+    """
+    batches = data.batches(
+        batch_size(data, recipe),
+        training=True,
+        augment=augmentation,
+        seed=seed,
+        drop_remainder=True,
+        first_epoch=first_epoch,
+        repeat=True,
+        **_view(model, data, recipe.image_size),
+    )
+    return _scaled(model, batches)
+
+
+def evaluation(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> tf.data.Dataset:
+    """All images once, in a fixed order, in batches of at most `batch`, as the network sees them at test time."""
+    # Batches of nearly one size: a small last one would be traced and compiled for itself.
+    batch = -(-data.size // -(-data.size // batch))
+    return _scaled(model, data.batches(batch, **_view(model, data, image_size)))
+
+
+def input_side(model: keras.Model, data: ImageData, image_size: int | None = None) -> int:
+    """The smaller side in pixels of what the network is fed with."""
+    return min(_view(model, data, image_size)["image_size"])
+
+
+def _view(model: keras.Model, data: ImageData, image_size: int | None) -> dict[str, Any]:
+    """Size, channels and test-time view of a network's input, as arguments of `ImageData.batches`."""
+    _, height, width, channels = model.input_shape
+    own_height, own_width, own_channels = data.image_shape
+    size = (height or image_size or own_height, width or image_size or own_width)
+    if None in size:
+        raise InputError(
+            f"Model {model.name!r} takes images of any size and those of {data.name!r} differ; set image_size."
+        )
+    scaling = models.scaling_of(model)
+    view = {"crop_fraction": scaling.crop_fraction, "interpolation": scaling.interpolation} if scaling else {}
+    return {"image_size": size, "channels": channels or own_channels} | view
+
+
+def _scaled(model: keras.Model, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Scales the images where the model does not but is known to need it; others get RGB 0–255."""
+    import tensorflow as tf
+
+    scaling = models.scaling_of(model)
+    if scaling is None or models.includes_preprocessing(model):
+        return batches
+
+    def scale(images, labels):
+        images = tf.cast(images, "float32")
+        images = images[..., ::-1] if scaling.channel_order == "BGR" else images
+        return (images - tf.constant(scaling.mean)) / tf.constant(scaling.std), labels
+
+    return batches.map(scale, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels[:4]) + (f", … ({len(labels)})" if len(labels) > 4 else "")

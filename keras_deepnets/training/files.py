@@ -1,0 +1,76 @@
+"""Files that are either whole or not there: written aside, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A path to write to (a file, or a folder that the caller makes) which becomes `path` when the block ends well.
+
+    What stood at `path` is replaced only then. If the block fails, nothing of it stays behind.
+    The name keeps the ending of `path`, which some writers go by.
+    """
+    aside = path.with_name(f".partial-{path.name}")
+    _remove(aside)
+    try:
+        yield aside
+        _flush(aside)
+        if path.is_dir():
+            shutil.rmtree(path)
+        aside.replace(path)
+        _flush_entry(path.parent)
+    except BaseException:
+        _remove(aside)
+        raise
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes plain values as JSON, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def _sha256(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Brings a file, or the files of a folder, to the disk: a rename may otherwise survive a power cut that the data does not."""
+    for file in [path] if path.is_file() else path.iterdir():
+        with file.open("r+b") as stream:
+            os.fsync(stream.fileno())
+
+
+def _flush_entry(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

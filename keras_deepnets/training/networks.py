@@ -1,0 +1,157 @@
+"""The network of a run: built by name for the data, or given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_deepnets import models, registry
+from keras_deepnets.errors import InputError
+from keras_deepnets.scaling import Scaling
+from keras_deepnets.training import feed
+from keras_deepnets.training import precision as precisions
+from keras_deepnets.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from keras_deepnets.data import ImageData
+
+
+class NamedNetwork:
+    """A network of the registry, built for some data: its size from the recipe, its classes and input scaling from the data.
+
+    Args:
+        name: of the registry.
+        options: further arguments of its constructor.
+        data: the training images.
+        recipe: of the run.
+
+    Raises:
+        InputError: there is no such network.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any], data: ImageData, recipe: Recipe):
+        info = registry.model_info(name)
+        height, width, channels = info.input_shape
+        self.name = info.name
+        self._shape = (recipe.image_size or height, recipe.image_size or width, channels)
+        self._options, self._data = dict(options), data
+        taken = {"classes", "include_top", "include_preprocessing", "input_shape", "input_tensor"} & set(self._options)
+        try:
+            json.dumps(self._options)
+        except TypeError as error:
+            raise InputError(f"model_options={self._options!r} must be plain values ({error}).") from None
+        if taken:
+            raise InputError(
+                f"model_options sets {', '.join(sorted(taken))}, which the run itself decides; leave it out."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two networks the same: plain JSON values."""
+        return {"name": self.name, "input_shape": list(self._shape), "options": self._options}
+
+    def side(self) -> int:
+        """The smaller side of its input, in pixels."""
+        return min(self._shape[:2])
+
+    def scaling(self) -> Scaling:
+        """The data's statistics as the network's input scaling. Reads the data once."""
+        mean, std = self._data.statistics()
+        channels = self._shape[2]
+        if len(mean) != channels:
+            # Grey images become RGB by repetition and RGB ones grey by their mean: so do their statistics.
+            mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
+        return Scaling(mean, [max(value, 1.0) for value in std], crop_fraction=1.0)
+
+    def build(self, precision: str | None, scaling: Scaling) -> keras.Model:
+        """The network, freshly initialised."""
+        arguments = {"input_shape": self._shape, "classes": len(self._data.labels), "include_preprocessing": scaling}
+        with precisions.policy(precision):
+            model = registry.create_model(self.name, **arguments, **self._options)
+        model.labels = self._data.labels
+        return model
+
+
+class GivenNetwork:
+    """A model that the caller built.
+
+    Raises:
+        InputError: it does not fit the data: number of outputs, labels, shape.
+    """
+
+    def __init__(self, model: keras.Model, data: ImageData, recipe: Recipe):
+        check_fit(model, data)
+        size = model.input_shape[1:3]
+        if recipe.image_size is not None and any(side not in (None, recipe.image_size) for side in size):
+            raise InputError(
+                f"image_size={recipe.image_size}, but model {model.name!r} takes {size[0]}×{size[1]} pixels."
+            )
+        self.model, self._data, self._image_size = model, data, recipe.image_size
+        self.name = constructor_name(model) or model.name
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two networks the same: plain JSON values."""
+        shape = list(self.model.input_shape[1:])
+        return {"name": self.name, "input_shape": shape, "fingerprint": fingerprint(self.model)}
+
+    def side(self) -> int:
+        """The smaller side of its input, in pixels."""
+        return feed.input_side(self.model, self._data, self._image_size)
+
+    def scaling(self) -> Scaling | None:
+        """What the model is known to expect of its caller."""
+        return models.scaling_of(self.model)
+
+    def build(self, precision: str | None, scaling: Scaling | None) -> keras.Model:
+        """The model itself."""
+        if getattr(self.model, "labels", self._data.labels) is None:
+            self.model.labels = self._data.labels
+        return self.model
+
+
+def constructor_name(model: str | keras.Model) -> str | None:
+    """The registry name of a network, where it is one of ours."""
+    if isinstance(model, str):
+        return model.lower()
+    record = getattr(model, "architecture", None) or {}
+    return str(record["constructor"]).lower() if "constructor" in record else None
+
+
+def check_fit(model: keras.Model, data: ImageData) -> None:
+    """Raises `InputError` unless `model` takes images and has an output for each of the data's labels, in their order."""
+    if not model.built or not isinstance(getattr(model, "input_shape", None), tuple) or len(model.input_shape) != 4:
+        raise InputError(f"Model {model.name!r} must be built, with one input of images [n, height, width, channels].")
+    classes = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+    if classes != len(data.labels) or len(model.output_shape) != 2:
+        raise InputError(
+            f"Model {model.name!r} has outputs of shape {model.output_shape}, but data {data.name!r} has {len(data.labels)} "
+            "classes; build it with as many (or use replace_classifier)."
+        )
+    labels = models.labels_of(model)
+    if labels is not None and tuple(labels) != tuple(data.labels):
+        differ = next(
+            (at, *pair) for at, pair in enumerate(zip(labels, data.labels, strict=True)) if pair[0] != pair[1]
+        )
+        raise InputError(
+            f"Output {differ[0]} of model {model.name!r} is {differ[1]!r}, but class {differ[0]} of data {data.name!r} is {differ[2]!r}."
+        )
+
+
+def fingerprint(model: keras.Model) -> str:
+    """A short hash of a model's layers, their settings and shapes, whatever their names and weights."""
+    parts = []
+    for layer in models.flat_layers(model):
+        config = {name: value for name, value in _config(layer).items() if name not in ("name", "build_config", "seed")}
+        parts.append([type(layer).__name__, config, [list(weight.shape) for weight in layer.weights]])
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _config(layer: keras.layers.Layer) -> dict[str, Any]:
+    try:
+        return layer.get_config()
+    except NotImplementedError:  # a layer of the caller's that cannot be serialised
+        return {}

@@ -1,0 +1,211 @@
+"""The folder of a run: what it was asked to do, and what came out."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.training.files import write_json, written_aside
+from keras_deepnets.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+# What makes two calls the same run. The rest of config.json only tells how it was done.
+_IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed")
+
+
+@dataclass
+class Run:
+    """A run and its results.
+
+    Attributes:
+        path: its folder.
+        history: each measured value, one number an epoch: `loss`, `accuracy`, `val_loss`, `learning_rate`, …
+        metrics: the last epoch's values, and `epochs`, `steps`, `seconds` and `images_per_second` of training.
+    """
+
+    path: Path
+    history: dict[str, list[float]]
+    metrics: dict[str, float]
+    _model: keras.Model | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> keras.Model:
+        """The trained model; read from `model.keras` where it is not in memory yet."""
+        if self._model is None:
+            import keras
+
+            import keras_deepnets.models  # noqa: F401  (registers our layers)
+
+            self._model = keras.saving.load_model(self.path / "model.keras")
+        return self._model
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: of the folder; it need not exist.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.csv"
+        self.model = self.path / "model.keras"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.curves = self.path / "curves.png"
+
+    def check(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The folder's configuration, if the run in it is the one asked for; None if there is no run in it yet.
+
+        Raises:
+            InputError: it belongs to a run with another configuration (the message names the fields), or holds something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"Run folder {self.path} is a file; give a folder.")
+        if not self.config.exists():
+            if self.path.is_dir() and any(entry.name != self.config.name for entry in _visible(self.path)):
+                raise InputError(
+                    f"Run folder {self.path} holds other files and no config.json; give a new or empty folder."
+                )
+            return None
+        try:
+            config = json.loads(self.config.read_text(encoding="utf-8"))
+            there = {name: config[name] for name in _IDENTITY}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.config} is not the configuration of a run ({error}); give a new folder.") from None
+        found = differences(_comparable(there), _comparable(identity))
+        if found:
+            shown = "; ".join(found[:6]) + (f"; and {len(found) - 6} more" if len(found) > 6 else "")
+            raise InputError(f"Run folder {self.path} belongs to another configuration: {shown}. Give another folder.")
+        return config
+
+    def finished(self) -> bool:
+        """Whether the run in it has ended: `model.keras` is the last file written."""
+        return self.model.exists()
+
+    def begin(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        """Makes the folder and writes `config.json`: the identity, and how it is done."""
+        new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.config, {name: identity[name] for name in _IDENTITY} | dict(details) | surroundings())
+        except OSError as error:
+            if new:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise InputError(f"Cannot write run folder {self.path}: {error.strerror or error}.") from error
+
+    def save_model(self, model: keras.Model) -> None:
+        """Writes `model.keras`."""
+        from keras_deepnets.models import deep_graphs
+
+        with written_aside(self.model) as aside, deep_graphs():
+            model.save(aside)
+
+    def results(self, model: keras.Model | None = None) -> Run:
+        """The run as `metrics.csv` has it."""
+        rows = read_metrics(self.metrics)
+        return Run(self.path, columns(rows), summary(rows), model)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a `metrics.csv`; whole numbers as `int`.
+
+    Raises:
+        InputError: there is no such file, or it is not a table of numbers.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [{name: _number(text) for name, text in row.items() if text != ""} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a table of numbers ({error}).") from None
+
+
+def columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Rows of numbers as one list a name."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row[name] for row in rows if name in row] for name in names}
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The last row's measured values and the totals of the run; the first epoch's speed does not count, it compiles."""
+    if not rows:
+        return {}
+    last = {name: value for name, value in rows[-1].items() if name not in ("epoch", "step", "seconds")}
+    speeds = sorted(row["images_per_second"] for row in rows[1:] or rows)
+    return last | {
+        "epochs": rows[-1]["epoch"],
+        "steps": rows[-1]["step"],
+        "seconds": round(sum(row["seconds"] for row in rows), 3),
+        "images_per_second": speeds[len(speeds) // 2],
+    }
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """The fields in which two configurations differ, each as `name: value there, value here`."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        names = dict.fromkeys([*there, *here])
+        return [
+            line
+            for key in names
+            for line in differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if there == here else [f"{name} is {_short(there)} there, {_short(here)} here"]
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, machine and time."""
+    import keras
+
+    packages = ("keras-deepnets", "tensorflow", "keras", "numpy")
+    versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    return {
+        "versions": versions,
+        "backend": keras.config.backend(),
+        "platform": platform.platform(),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity in the form in which JSON keeps it, without what does not change a run."""
+    values = json.loads(json.dumps(dict(identity)))
+    # Through `Recipe`, so that a field that a later version adds has its default in older folders.
+    recipe = Recipe.from_dict(values["recipe"]).to_dict()
+    return values | {"recipe": {name: value for name, value in recipe.items() if name not in ("source", "exceptions")}}
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)

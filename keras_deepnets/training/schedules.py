@@ -1,0 +1,143 @@
+"""Learning rates over a run: Keras schedules, registered, so that an optimizer that uses one can be saved and loaded."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_deepnets.training.recipes import Recipe
+
+
+class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule whose config is the arguments that it was made with."""
+
+    def __init__(self, **config: Any):
+        self._config = config
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return dict(self._config)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class PiecewiseDrops(_Schedule):
+    """`learning_rate * drop ** n` after `n` of the milestones have been reached.
+
+    Args:
+        learning_rate: rate of the first piece.
+        boundaries: the first step of each later piece, rising.
+        drop: factor from one piece to the next.
+    """
+
+    def __init__(self, learning_rate: float, boundaries: list[int], drop: float = 0.1):
+        super().__init__(learning_rate=learning_rate, boundaries=list(boundaries), drop=drop)
+        # The products are formed here, in double precision, so that 0.1 / 10 is what a paper calls 0.01.
+        self._rates = [learning_rate * drop**n for n in range(len(boundaries) + 1)]
+        self._boundaries = list(boundaries)
+
+    def __call__(self, step):
+        """The rate at `step` (0 is the first), a float32 scalar."""
+        step = ops.cast(step, "float32")
+        rate = ops.convert_to_tensor(self._rates[0], "float32")
+        for boundary, later in zip(self._boundaries, self._rates[1:], strict=True):
+            rate = ops.where(step >= boundary, ops.cast(later, "float32"), rate)
+        return rate
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class OneCycle(_Schedule):
+    """From `learning_rate / 25` straight up to `learning_rate`, then straight down to zero (Smith & Topin 2017, section 3).
+
+    Args:
+        learning_rate: the highest rate.
+        steps: length of the run.
+        peak_at: where the highest rate is reached, as a fraction of the run; 0 to start there.
+    """
+
+    def __init__(self, learning_rate: float, steps: int, peak_at: float = 0.25):
+        super().__init__(learning_rate=learning_rate, steps=steps, peak_at=peak_at)
+        self._peak, self._steps, self._top = learning_rate, steps, peak_at * steps
+
+    def __call__(self, step):
+        """The rate at `step` (0 is the first), a float32 scalar."""
+        step = ops.cast(step, "float32")
+        low = self._peak / 25
+        up = low + (self._peak - low) * step / max(self._top, 1.0)
+        down = self._peak * (self._steps - step) / max(self._steps - self._top, 1.0)
+        return ops.where(step < self._top, up, ops.maximum(down, 0.0))
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class HalfCosine(_Schedule):
+    """`learning_rate * (1 + cos(pi * step / steps)) / 2` (Loshchilov & Hutter 2016, equation 5, without restarts).
+
+    Args:
+        learning_rate: the first rate.
+        steps: length of the run.
+    """
+
+    def __init__(self, learning_rate: float, steps: int):
+        super().__init__(learning_rate=learning_rate, steps=steps)
+        self._first, self._steps = learning_rate, steps
+
+    def __call__(self, step):
+        """The rate at `step` (0 is the first), a float32 scalar."""
+        part = ops.minimum(ops.cast(step, "float32") / self._steps, 1.0)
+        return 0.5 * self._first * (1.0 + ops.cos(math.pi * part))
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class WarmUp(_Schedule):
+    """Another schedule after a gentle start.
+
+    The schedule behind it is not shifted: step 500 has the rate that it would have without a warm-up.
+
+    Args:
+        schedule: the learning rate afterwards: a number, a schedule, or a schedule's serialised form.
+        steps: length of the warm-up.
+        learning_rate: its first rate.
+        shape: `"linear"`, up to what `schedule` gives; or `"constant"`.
+    """
+
+    def __init__(self, schedule: Any, steps: int, learning_rate: float = 0.0, shape: str = "linear"):
+        if isinstance(schedule, dict):
+            schedule = keras.saving.deserialize_keras_object(schedule)
+        super().__init__(steps=steps, learning_rate=learning_rate, shape=shape)
+        self._schedule, self._steps, self._first, self._shape = schedule, steps, learning_rate, shape
+
+    def __call__(self, step):
+        """The rate at `step` (0 is the first), a float32 scalar."""
+        after = self._schedule(step) if callable(self._schedule) else self._schedule
+        after = ops.cast(after, "float32")
+        step = ops.cast(step, "float32")
+        first = ops.convert_to_tensor(self._first, "float32")
+        during = first + (after - first) * step / self._steps if self._shape == "linear" else first
+        return ops.where(step < self._steps, during, after)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the inner schedule serialised."""
+        inner = self._schedule
+        return super().get_config() | {
+            "schedule": keras.saving.serialize_keras_object(inner) if callable(inner) else inner
+        }
+
+
+def learning_rate(recipe: Recipe, steps: int) -> Any:
+    """What a recipe gives as a Keras optimizer's `learning_rate` in a run of `steps` steps.
+
+    Returns:
+        A schedule, or a number where the rate stays (`"constant"`) or follows the measured error (`"plateau"`).
+    """
+    rate: Any = recipe.learning_rate
+    if recipe.schedule == "piecewise":
+        rate = PiecewiseDrops(rate, [round(at * steps) for at in recipe.milestones], recipe.drop)
+    elif recipe.schedule == "one_cycle":
+        rate = OneCycle(rate, steps, recipe.peak_at)
+    elif recipe.schedule == "cosine":
+        rate = HalfCosine(rate, steps)
+    if recipe.warmup_steps and recipe.schedule != "plateau":
+        rate = WarmUp(rate, recipe.warmup_steps, recipe.warmup_learning_rate, recipe.warmup_shape)
+    return rate

@@ -1,1 +1,11 @@
-"""."""
+"""From a trained model to what a server or a device takes.
+
+Nothing heavy is imported here: TensorFlow is loaded when the first function runs.
+"""
+
+from keras_deepnets.export.folding import fold_batchnorm
+from keras_deepnets.export.litert import tflite
+from keras_deepnets.export.prediction import predict
+from keras_deepnets.export.savedmodel import saved_model
+
+__all__ = ["fold_batchnorm", "predict", "saved_model", "tflite"]

@@ -1,0 +1,134 @@
+"""Batch normalisation folded into the convolution or dense layer before it: the same outputs with fewer passes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from keras_deepnets.export import _graph
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+class _Pair(NamedTuple):
+    """A layer and the batch normalisation that alone reads its output."""
+
+    linear: Any
+    norm: Any
+
+
+def fold_batchnorm(model: keras.Model) -> keras.Model:
+    """The same network without the batch normalisations that follow a convolution or a dense layer.
+
+    At inference BN is ``y·s + (beta - mean·s)`` with ``s = gamma / sqrt(variance + epsilon)`` per channel: where `y` is the
+    output of a linear layer and nothing else reads it, `s` goes into the kernel and the rest into the bias. That holds for
+    convolutions of one to three dimensions, grouped or dilated, depthwise and transposed ones, and for dense layers, in
+    nested models too. A BN with a non-linearity before it (pre-activation networks, DenseNet), one that is shared or called
+    with ``training=True``, and one behind a layer that others read or that is quantised or adapted (LoRA) stays.
+
+    Args:
+        model: a functional or built sequential model. It is left as it is.
+
+    Returns:
+        A new functional model, not compiled, for inference and export: outputs equal `model`'s to rounding (the arithmetic of the
+        folding is float64). Layer names stay, `architecture`, `labels` and `scaling` too.
+
+    Raises:
+        InputError: the model is not built or has no graph of layers.
+    """
+    graph = _graph.as_functional(model)
+    pairs = _pairs(graph)
+    norms = {id(pair.norm) for pair in pairs.values()}
+    return _graph.rebuild(
+        graph,
+        new_layer=lambda layer: _with_bias(layer) if id(layer) in pairs else None,
+        weights_of=lambda layer: _folded_weights(*pairs[id(layer)]) if id(layer) in pairs else layer.get_weights(),
+        left_out=lambda node: id(node.operation) in norms,
+        nested=fold_batchnorm,
+        marks={"folded": True},
+    )
+
+
+def _pairs(model: keras.Model) -> dict[int, _Pair]:
+    """What can be folded in one graph, nested models apart, by the `id` of the linear layer."""
+    nodes = _graph.nodes(model)
+    calls = Counter(id(node.operation) for node in nodes)
+    readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    readers.update(id(tensor) for tensor in model.outputs)
+    pairs = {}
+    for node in nodes:
+        norm = node.operation
+        if not _is_plain_norm(norm) or calls[id(norm)] > 1 or node.arguments.kwargs.get("training"):
+            continue
+        tensor = node.input_tensors[0]
+        linear = tensor._keras_history.operation
+        alone = calls[id(linear)] == 1 and readers[id(tensor)] == 1
+        if alone and _is_plain_linear(linear) and _same_axis(linear, norm, len(tensor.shape)):
+            pairs[id(linear)] = _Pair(linear, norm)
+    return pairs
+
+
+def _is_ours(layer: Any) -> bool:
+    """Whether the class is Keras' or this package's: a stranger's subclass may do more than its base."""
+    return type(layer).__module__.split(".")[0] in ("keras", "keras_deepnets")
+
+
+def _is_plain_norm(layer: Any) -> bool:
+    import keras
+
+    return (
+        isinstance(layer, keras.layers.BatchNormalization) and _is_ours(layer) and not getattr(layer, "renorm", False)
+    )
+
+
+def _is_plain_linear(layer: Any) -> bool:
+    import keras
+
+    kinds = keras.layers
+    convolutions = (kinds.Conv1D, kinds.Conv2D, kinds.Conv3D, kinds.DepthwiseConv1D, kinds.DepthwiseConv2D)
+    transposed = (kinds.Conv1DTranspose, kinds.Conv2DTranspose, kinds.Conv3DTranspose)
+    if not isinstance(layer, (*convolutions, *transposed, kinds.Dense)) or not _is_ours(layer):
+        return False
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+        return False
+    return layer.activation is None or layer.activation is keras.activations.linear
+
+
+def _same_axis(linear: Any, norm: Any, rank: int) -> bool:
+    """Whether the normalisation is over the layer's output channels."""
+    axis = 1 if getattr(linear, "data_format", "channels_last") == "channels_first" else rank - 1
+    return isinstance(norm.axis, int) and norm.axis % rank == axis
+
+
+def _with_bias(layer: Any) -> Any:
+    """A copy of the layer that has a bias; its weights are set later."""
+    return type(layer).from_config(layer.get_config() | {"use_bias": True})
+
+
+def _folded_weights(linear: Any, norm: Any) -> list[np.ndarray]:
+    """Kernel and bias that do what `linear` and `norm` do one after the other; computed in float64."""
+    import numpy as np
+    from keras import ops
+
+    def value(variable: Any) -> np.ndarray:
+        return ops.convert_to_numpy(ops.cast(variable, "float32")).astype("float64")
+
+    kernel = value(linear.kernel)
+    scale = 1.0 / np.sqrt(value(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        scale = scale * value(norm.gamma)
+    bias = (value(linear.bias) if linear.use_bias else 0.0) - value(norm.moving_mean)
+    bias = bias * scale + (value(norm.beta) if norm.center else 0.0)
+    return [kernel * _over_kernel(linear, scale), bias]
+
+
+def _over_kernel(linear: Any, scale: np.ndarray) -> np.ndarray:
+    """The factors, one an output channel, in a shape that multiplies the kernel."""
+    name = type(linear).__name__
+    if "Depthwise" in name:  # [..., channels, multiplier], output channel = channel · multiplier + index
+        return scale.reshape(linear.kernel.shape[-2:])
+    if "Transpose" in name:  # [..., outputs, inputs]
+        return scale[:, None]
+    return scale  # [..., inputs, outputs]

@@ -1,0 +1,203 @@
+"""TFLite files for devices: one image in, probabilities out, nothing but built-in operators."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import _card, _files
+from keras_deepnets.export._classifier import Classifier, classifier_of
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_deepnets.data import ImageData
+
+QUANTIZATIONS = ("float16", "dynamic", "int8")
+CALIBRATION_IMAGES = 200
+"""At most so many images calibrate: ranges hardly move after that, and each costs a float32 forward pass."""
+
+
+def tflite(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    quantize: str | None = None,
+    calibration: np.ndarray | tf.data.Dataset | ImageData | None = None,
+) -> Path:
+    """Writes a ``.tflite`` file and ``<path>.json`` with its input, output, scaling, labels and quantisation.
+
+    The input is ``images`` ``[1, height, width, channels]``, RGB with values 0–255 (the scaling is inside); the output
+    ``probabilities`` ``[1, classes]``. Both are float32, or uint8 where `quantize` is ``"int8"``: pixels go in as they are (scale 1, or
+    next to it, as the JSON says), and a probability is ``scale · (value - zero_point)``.
+
+    Args:
+        model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
+        path: the file to write, ``….tflite``; what is there is replaced.
+        quantize: None (float32), ``"float16"`` (weights; half the size), ``"dynamic"`` (weights int8; a quarter) or
+            ``"int8"`` (all arithmetic in integers; a quarter and the fastest).
+        calibration: for ``"int8"``: typical images with values 0–255, from which the ranges of the activations are read: an array
+            uint8 ``[n, h, w, c]``, a `tf.data.Dataset` of images or of (images, labels), batched or not, or an `ImageData`.
+            200 images serve well and are the most that are read; more are thinned evenly where their number is known.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the model does not fit, unknown `quantize`, calibration is missing or no images, or the file cannot be written.
+            Nothing is left behind.
+    """
+    path = Path(path)
+    if path.suffix != ".tflite":
+        raise InputError(f"path {str(path)!r} does not end in .tflite; name the file so.")
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
+    if quantize == "int8" and calibration is None:
+        raise InputError(
+            "quantize='int8' needs calibration: give about 200 typical images with values 0–255 "
+            "(uint8 array [n, h, w, c], tf.data of images, or an ImageData)."
+        )
+    classifier = classifier_of(model, for_device=True)
+    views = list(_calibration_views(calibration, classifier)) if quantize == "int8" else []
+    content = _convert(classifier, quantize, views)
+    card = _card.describe(model, classifier)
+    card["input"] |= _tensor_facts(content, "input")
+    card |= {"output": _tensor_facts(content, "output"), "quantize": quantize, "calibration_images": len(views)}
+    beside = card_path(path)
+    with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
+        (aside / path.name).write_bytes(content)
+        _files.write_json(aside / beside.name, card)
+        (aside / beside.name).replace(beside)
+        (aside / path.name).replace(path)
+    return path
+
+
+def card_path(path: Path) -> Path:
+    """Where the JSON of a TFLite file lies."""
+    return path.with_name(path.name + ".json")
+
+
+def open_interpreter(**kwargs: Any) -> Any:
+    """An interpreter with its tensors allocated: ai-edge-litert's if installed, else the one inside TensorFlow."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        import warnings
+
+        import tensorflow as tf
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its deprecation points to the package that is not installed
+            interpreter = tf.lite.Interpreter(**kwargs)
+    else:
+        interpreter = Interpreter(**kwargs)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _convert(classifier: Classifier, quantize: str | None, views: list[np.ndarray]) -> bytes:
+    import tensorflow as tf
+
+    shape = [1, classifier.height, classifier.width, classifier.channels]
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": classifier.probabilities(images)}
+
+    module = tf.Module()
+    function = serve.get_concrete_function()
+    module.weights = list(function.graph.variables)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+    # Nothing else: a missing operator is an error here and not a crash on the device.
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if quantize is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+        converter.representative_dataset = lambda: ([view] for view in views)
+    return converter.convert()
+
+
+def _tensor_facts(content: bytes, end: str) -> dict[str, Any]:
+    """Name, shape, dtype and quantisation of the input or output of a TFLite file."""
+    import numpy as np
+
+    interpreter = open_interpreter(model_content=content)
+    signature = interpreter.get_signature_list()["serving_default"]
+    details = interpreter.get_input_details() if end == "input" else interpreter.get_output_details()
+    scale, zero_point = details[0]["quantization"]
+    return {
+        "name": signature[f"{end}s"][0],
+        "tensor": details[0]["name"],
+        "shape": details[0]["shape"].tolist(),
+        "dtype": np.dtype(details[0]["dtype"]).name,
+        "quantization": {"scale": float(scale), "zero_point": int(zero_point)} if scale else None,
+    }
+
+
+def _calibration_views(calibration: Any, classifier: Classifier) -> Iterator[np.ndarray]:
+    """Calibration images as the network sees them: float32 ``[1, height, width, channels]``, values 0–255."""
+    import numpy as np
+
+    brightest, view = 0.0, None
+    for image in itertools.islice(_calibration_images(calibration), CALIBRATION_IMAGES):
+        first = view is None
+        brightest = max(brightest, float(image.max()))
+        view = np.array(classifier.view(_pixels(image)[np.newaxis]), "float32")
+        if first:
+            # One black and one white pixel: the input's range is then 0–255 whatever the images, its scale 1, its zero point 0.
+            view[0, 0, 0], view[0, 0, 1] = 0, 255
+        yield view
+    if view is None:
+        raise InputError("calibration has no images; give about 200 typical ones.")
+    if brightest <= 1:
+        raise InputError(
+            f"calibration images have no value above {brightest:g}; give pixels with values 0–255, not scaled."
+        )
+
+
+def _calibration_images(calibration: Any) -> Iterator[np.ndarray]:
+    """Single images of whatever was given, thinned evenly where there are many."""
+    import numpy as np
+
+    if hasattr(calibration, "examples"):
+        data = calibration.examples()
+        # Examples may lie class by class: every n-th one, so that all classes take part.
+        yield from _calibration_images(data.shard(max(1, calibration.size // CALIBRATION_IMAGES), 0))
+    elif hasattr(calibration, "as_numpy_iterator"):
+        for element in calibration.as_numpy_iterator():
+            images = element[0] if isinstance(element, tuple) else element
+            if not isinstance(images, np.ndarray) or images.ndim not in (3, 4):
+                raise InputError(
+                    "calibration must give images [h, w, c] or batches [n, h, w, c], alone or with labels."
+                )
+            yield from images if images.ndim == 4 else [images]
+    else:
+        images = np.asarray(calibration)
+        if images.ndim != 4:
+            raise InputError(f"calibration has the shape {images.shape}; give images [n, h, w, c].")
+        positions = np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(int)
+        yield from images[positions]
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """The image as uint8."""
+    import numpy as np
+
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise InputError(f"a calibration image has the shape {image.shape}; give images [h, w, 1 or 3].")
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "fiu" or not (image.min() >= 0 and image.max() <= 255):
+        raise InputError(
+            f"a calibration image is {image.dtype} from {image.min()} to {image.max()}; give pixels with values 0–255, not scaled."
+        )
+    return np.rint(image).astype("uint8")

@@ -1,0 +1,253 @@
+"""One call that runs any artifact: a SavedModel, a TFLite file or a saved Keras model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import _files, litert
+from keras_deepnets.export._classifier import classifier_of
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+BATCH_SIZE = 64
+
+# What an opened artifact is: encoded images (a list of bytes) or pixels (uint8 [n, h, w, 3]) to (probabilities, labels of the images).
+_Runner = Callable[[Any], tuple[Any, list[str]]]
+
+
+def predict(
+    path: str | os.PathLike[str] | keras.Model, images: np.ndarray | Sequence[str | os.PathLike[str] | bytes]
+) -> dict[str, np.ndarray]:
+    """Classifies images with an exported model.
+
+    Args:
+        path: a SavedModel of `saved_model` (its folder of versions, of which the newest runs, or one version), a ``.tflite`` file of
+            `tflite` with its JSON, or a ``.keras`` file; a Keras model itself will do too.
+        images: pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size, or a list of JPEG and
+            PNG files: paths or their bytes.
+
+    Returns:
+        ``"probabilities"`` float32 ``[n, classes]``, ``"classes"`` int64 ``[n]``, ``"labels"`` the names of the classes ``[n]``.
+
+    Raises:
+        InputError: `path` is no such artifact, or an image cannot be read; the message names it.
+    """
+    import numpy as np
+
+    images, names = _checked_images(images)
+    run = _open(path)
+    probabilities, labels = [], []
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = images[start : start + BATCH_SIZE]
+        values, batch_labels = _naming_the_broken(run, batch, names[start : start + BATCH_SIZE])
+        probabilities.append(values)
+        labels.extend(batch_labels)
+    joined = np.concatenate(probabilities)
+    return {"probabilities": joined, "classes": joined.argmax(axis=-1).astype("int64"), "labels": np.array(labels)}
+
+
+def _checked_images(images: Any) -> tuple[Any, list[str]]:
+    """The images as an array or a list of bytes, and what an error should call each."""
+    import numpy as np
+
+    if isinstance(images, (str, os.PathLike, bytes)):
+        images = [images]
+    if isinstance(images, (list, tuple)) and all(isinstance(image, (str, os.PathLike, bytes)) for image in images):
+        names = [
+            f"image {number}" if isinstance(image, bytes) else os.fspath(image) for number, image in enumerate(images)
+        ]
+        encoded = [_bytes_of(image) for image in images]
+        if not encoded:
+            raise InputError("no images were given; give at least one.")
+        return encoded, names
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise InputError(
+            f"images are {images.dtype} {list(images.shape)}; give uint8 [n, h, w, 3] with values 0–255, or a list of files or their bytes."
+        )
+    if 0 in images.shape:
+        raise InputError(f"images have the shape {list(images.shape)}; give at least one that is not empty.")
+    if images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
+    return images, [f"image {number}" for number in range(len(images))]
+
+
+def _bytes_of(image: str | os.PathLike[str] | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise InputError(f"{os.fspath(image)}: cannot be read ({error.strerror}).") from error
+
+
+def _naming_the_broken(run: _Runner, batch: Any, names: list[str]) -> tuple[Any, list[str]]:
+    """Runs a batch; where TensorFlow only says that something in it cannot be decoded, finds out which image it is."""
+    import tensorflow as tf
+
+    try:
+        return run(batch)
+    except tf.errors.InvalidArgumentError:
+        if isinstance(batch, list):
+            for encoded, name in zip(batch, names, strict=True):
+                _decoded(encoded, name)
+        raise
+
+
+def _decoded(encoded: bytes, name: str) -> Any:
+    import tensorflow as tf
+
+    from keras_deepnets.data import transforms
+
+    try:
+        return transforms.decode(encoded)
+    except tf.errors.InvalidArgumentError as error:
+        raise InputError(f"{name} is not a JPEG or PNG file that can be decoded; leave it out or repair it.") from error
+
+
+def _open(path: Any) -> _Runner:
+    import keras
+
+    if isinstance(path, keras.Model):
+        return _keras_runner(path)
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite or a .keras file.")
+    if path.is_dir():
+        return _saved_model_runner(_version_in(path))
+    if path.suffix == ".tflite":
+        return _tflite_runner(path)
+    if path.suffix == ".keras":
+        return _keras_runner(_load_keras(path))
+    raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite or a .keras file.")
+
+
+def _version_in(path: Path) -> Path:
+    """The SavedModel itself, or the newest version in a folder of versions."""
+    if _is_saved_model(path):
+        return path
+    version = _files.newest_version(path, _is_saved_model)
+    if not _is_saved_model(path / str(version)):
+        raise InputError(
+            f"{path} holds no saved_model.pb and no numbered version with one; give a folder that export.saved_model wrote."
+        )
+    return path / str(version)
+
+
+def _is_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file()
+
+
+def _saved_model_runner(path: Path) -> _Runner:
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise InputError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if not {"serving_default", "serving_images"} <= set(loaded.signatures):
+        raise InputError(
+            f"{path} lacks the signatures serving_default and serving_images; export it with export.saved_model."
+        )
+
+    def run(batch: Any) -> tuple[Any, list[str]]:
+        if isinstance(batch, list):
+            outputs = loaded.signatures["serving_default"](image_bytes=tf.constant(batch))
+        else:
+            outputs = loaded.signatures["serving_images"](images=tf.constant(batch))
+        return outputs["probabilities"].numpy(), [label.decode() for label in outputs["labels"].numpy()]
+
+    return run
+
+
+def _tflite_runner(path: Path) -> _Runner:
+    import numpy as np
+
+    from keras_deepnets.data import transforms
+
+    card_path = litert.card_path(path)
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        view, labels = card["input"], card["labels"]
+        interpreter = litert.open_interpreter(model_path=str(path), num_threads=os.cpu_count())
+    except OSError as error:
+        raise InputError(
+            f"{card_path} cannot be read ({error.strerror}); export.tflite writes it beside the model: keep them together."
+        ) from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{path} or its JSON is not what export.tflite writes: {str(error).splitlines()[0]}"
+        ) from error
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def one(image: Any) -> np.ndarray:
+        pixels = transforms.evaluation_view(
+            image[np.newaxis],
+            view["height"],
+            view["width"],
+            view["channels"],
+            view["crop_fraction"],
+            view["interpolation"],
+        )
+        interpreter.set_tensor(source["index"], _quantized(np.asarray(pixels), source))
+        interpreter.invoke()
+        return _dequantized(interpreter.get_tensor(target["index"]), target)
+
+    def run(batch: Any) -> tuple[Any, list[str]]:
+        if isinstance(batch, list):
+            batch = [transforms.decode(encoded) for encoded in batch]
+        values = np.concatenate([one(image) for image in batch])
+        return values, [labels[index] for index in values.argmax(axis=-1)]
+
+    return run
+
+
+def _quantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    import numpy as np
+
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return values.astype(details["dtype"])
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.rint(values / scale + zero_point), limits.min, limits.max).astype(details["dtype"])
+
+
+def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    return (values.astype("float32") - zero_point) * scale if scale else values
+
+
+def _keras_runner(model: keras.Model) -> _Runner:
+    import tensorflow as tf
+
+    from keras_deepnets.data import transforms
+
+    classifier = classifier_of(model, fold=False)
+    shape = [None, classifier.height, classifier.width, classifier.channels]
+    compiled = tf.function(classifier.probabilities, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
+
+    def run(batch: Any) -> tuple[Any, list[str]]:
+        if isinstance(batch, list):
+            views = tf.concat([classifier.view(transforms.decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
+        else:
+            views = classifier.view(tf.constant(batch))
+        values = compiled(views).numpy()
+        return values, [classifier.labels[index] for index in values.argmax(axis=-1)]
+
+    return run
+
+
+def _load_keras(path: Path) -> keras.Model:
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # a truncated zip, a wrong config: Keras raises whatever it meets
+        raise InputError(f"{path} cannot be loaded as a Keras model: {str(error).splitlines()[0]}") from error

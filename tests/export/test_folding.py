@@ -1,0 +1,165 @@
+"""Folding changes no output, leaves out what it may and leaves alone what it may not."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+import keras_deepnets as kd
+from keras_deepnets import layers
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import fold_batchnorm
+from tests.export.conftest import norms, unsettle
+
+TOLERANCE = 1e-5
+
+
+def assert_same(model, folded, shape=(16, 16, 3)):
+    """Outputs equal to 1e-5 of the largest one."""
+    images = np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
+    expected, found = model.predict(images, verbose=0), folded.predict(images, verbose=0)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def network(*stack, shape=(16, 16, 3)):
+    inputs = x = keras.Input(shape)
+    for layer in stack:
+        x = layer(x)
+    return unsettle(keras.Model(inputs, x))
+
+
+@pytest.mark.parametrize(
+    "linear",
+    [
+        kl.Conv2D(6, 3, padding="same", use_bias=False),
+        kl.Conv2D(6, 3, strides=2, bias_initializer="random_normal"),
+        kl.Conv2D(6, 3, dilation_rate=2, groups=3, padding="same"),
+        layers.Conv2D(6, 3, 2, "symmetric", groups=3),
+        kl.DepthwiseConv2D(3, depth_multiplier=2),
+        kl.Conv2DTranspose(5, 3, strides=2),
+        kl.Dense(7),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}-{getattr(layer, 'groups', 1)}",
+)
+@pytest.mark.parametrize("kind", [kl.BatchNormalization, layers.BatchNormalization])
+def test_every_linear_layer_folds(linear, kind):
+    model = network(type(linear).from_config(linear.get_config()), kind())
+    folded = fold_batchnorm(model)
+    assert norms(folded) == []
+    assert_same(model, folded)
+
+
+@pytest.mark.parametrize(
+    "shape, linear", [((12, 3), kl.Conv1D(4, 3)), ((6, 6, 6, 2), kl.Conv3D(4, 3)), ((9,), kl.Dense(4))]
+)
+def test_other_dimensions_fold(shape, linear):
+    model = network(linear, kl.BatchNormalization(), shape=shape)
+    folded = fold_batchnorm(model)
+    assert norms(folded) == []
+    assert_same(model, folded, shape)
+
+
+@pytest.mark.parametrize("scale, center", [(False, True), (True, False), (False, False)])
+def test_norms_without_gamma_or_beta_fold(scale, center):
+    model = network(kl.Conv2D(4, 3), kl.BatchNormalization(scale=scale, center=center), kl.ReLU())
+    folded = fold_batchnorm(model)
+    assert norms(folded) == []
+    assert_same(model, folded)
+
+
+def test_resnet20_folds_whole_and_stays_itself(resnet20, pictures):
+    before = [weight.copy() for weight in resnet20.get_weights()]
+    folded = fold_batchnorm(resnet20)
+    assert len(norms(resnet20)) == 19 and norms(folded) == []
+    images = pictures.astype("float32")
+    np.testing.assert_allclose(folded.predict(images, verbose=0), resnet20.predict(images, verbose=0), atol=1e-5)
+    assert all(np.array_equal(old, new) for old, new in zip(before, resnet20.get_weights(), strict=True))
+    assert (folded.labels, folded.scaling) == (resnet20.labels, resnet20.scaling)
+    assert folded.architecture == resnet20.architecture | {"folded": True}
+    assert folded.includes_preprocessing
+
+
+def test_a_folded_model_saves_and_loads(resnet20, pictures, tmp_path):
+    folded = fold_batchnorm(resnet20)
+    folded.save(tmp_path / "folded.keras")
+    again = keras.saving.load_model(tmp_path / "folded.keras")
+    np.testing.assert_array_equal(again.predict(pictures, verbose=0), folded.predict(pictures, verbose=0))
+    assert again.labels == resnet20.labels
+
+
+def test_what_cannot_be_folded_exactly_stays():
+    inputs = keras.Input((16, 16, 3))
+    first = kl.BatchNormalization(name="at_the_input")(inputs)
+    read_twice = kl.Conv2D(4, 3, padding="same")(first)
+    x = kl.Add()([read_twice, kl.BatchNormalization(name="after_a_tensor_that_is_read_twice")(read_twice)])
+    x = kl.BatchNormalization(name="after_an_activation")(kl.Conv2D(4, 3, activation="relu")(x))
+    x = kl.BatchNormalization(axis=1, name="over_the_rows")(kl.Conv2D(4, 3)(x))
+    shared = kl.BatchNormalization(name="shared")
+    x = kl.Add()([shared(kl.Conv2D(4, 1)(x)), shared(kl.Conv2D(4, 1)(x))])
+    model = unsettle(keras.Model(inputs, x))
+    folded = fold_batchnorm(model)
+    assert sorted(norms(folded)) == sorted(norms(model))
+    assert_same(model, folded)
+
+
+def test_a_strangers_convolution_is_not_trusted():
+    class Standardised(kl.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, kernel - keras.ops.mean(kernel))
+
+    model = network(Standardised(4, 3), kl.BatchNormalization())
+    folded = fold_batchnorm(model)
+    assert len(norms(folded)) == 1
+    assert_same(model, folded)
+
+
+def test_a_norm_in_training_mode_stays():
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, kl.BatchNormalization()(kl.Conv2D(4, 3)(inputs), training=True))
+    assert len(norms(fold_batchnorm(model))) == 1
+
+
+def test_nested_models_operations_and_dictionaries_of_outputs():
+    inner_input = keras.Input((16, 16, 4))
+    inner = keras.Model(
+        inner_input, kl.BatchNormalization()(kl.Conv2D(4, 3, padding="same")(inner_input)), name="inner"
+    )
+    tail = keras.Sequential([kl.Conv2D(5, 1), kl.BatchNormalization(), kl.Dropout(0.5)], name="tail")
+    inputs = keras.Input((16, 16, 3))
+    x = kl.BatchNormalization()(kl.Conv2D(4, 3, padding="same")(inputs))
+    x = inner(inner(keras.ops.relu(x)) * 2.0 + 1.0)[:, ::-1]
+    model = unsettle(keras.Model(inputs, {"deep": tail(x), "shallow": keras.ops.mean(x, axis=(1, 2))}))
+    folded = fold_batchnorm(model)
+    assert norms(folded) == []
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    expected, found = model.predict(images, verbose=0), folded.predict(images, verbose=0)
+    for name in ("deep", "shallow"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5 * np.abs(expected[name]).max())
+
+
+def test_a_compiled_sequential_model_gives_an_uncompiled_functional_one():
+    model = keras.Sequential([keras.Input((16, 16, 3)), kl.Conv2D(4, 3), kl.BatchNormalization(), kl.ReLU()])
+    model.compile("adam", "mse")
+    unsettle(model)
+    folded = fold_batchnorm(model)
+    assert not folded.compiled and norms(folded) == []
+    assert_same(model, folded)
+
+
+def test_a_thousand_layers_do_not_exhaust_the_stack():
+    stack = [layer for _ in range(550) for layer in (kl.Conv2D(1, 1), kl.BatchNormalization())]
+    with kd.models.deep_graphs():
+        model = network(*stack, shape=(2, 2, 1))
+    folded = fold_batchnorm(model)
+    assert len(folded.layers) == 551
+
+
+def test_unbuilt_and_subclassed_models_are_refused():
+    class Own(keras.Model):
+        pass
+
+    with pytest.raises(InputError, match="not built"):
+        fold_batchnorm(keras.Sequential([kl.Dense(3)], name="later"))
+    with pytest.raises(InputError, match=r"keras.Model\(inputs, model\(inputs\)\)"):
+        fold_batchnorm(Own())

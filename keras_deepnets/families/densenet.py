@@ -1,0 +1,220 @@
+"""Densely connected networks.
+
+G. Huang, Z. Liu, L. van der Maaten, K. Q. Weinberger: "Densely Connected Convolutional Networks", CVPR 2017, arXiv:1608.06993.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras_deepnets import layers
+from keras_deepnets.errors import InputError
+from keras_deepnets.families.base import (
+    CIFAR10,
+    IMAGENET,
+    Domain,
+    Family,
+    Paper,
+    builder,
+    check_choice,
+    option,
+    variant,
+)
+
+PAPER = Paper(
+    "G16", "Densely Connected Convolutional Networks", "Huang et al.", 2016, "https://arxiv.org/abs/1608.06993"
+)
+
+BOTTLENECK_WIDTH = 4
+"""Channels of a bottleneck's 1×1 convolution in growth rates (section 3, "Bottleneck layers")."""
+
+STEMS = ("imagenet", "cifar")
+CIFAR_BLOCKS = 3
+PLAIN_CIFAR_FILTERS = 16
+
+
+@dataclass(frozen=True)
+class DenseSpec:
+    """A DenseNet: every layer of a block reads the feature maps of all layers before it (section 3)."""
+
+    blocks: tuple[int, ...] | None = option(None, "layers a dense block, e.g. (6, 12, 24, 16); or give depth.")
+    depth: int | None = option(None, "on CIFAR instead of blocks: 3n+4, with bottlenecks 6n+4.")
+    growth_rate: int = option(32, "k: feature maps that each layer adds.")
+    bottleneck: bool = option(True, "B: a 1×1 convolution to 4k channels before each 3×3.")
+    compression: float = option(0.5, "C: θ, the share of channels that a transition keeps; 1 keeps all.")
+    stem: str = option("imagenet", '"imagenet" (7×7/2 and max pooling) or "cifar" (3×3).')
+    initial_filters: int | None = option(
+        None, "of the first convolution; 2k, or 16 on CIFAR unless bottlenecks and compression are both on."
+    )
+    dropout: float = option(
+        0.0, "drop probability after each convolution but the first (section 4.2: 0.2 without augmentation)."
+    )
+
+    def __post_init__(self):
+        """Checks every value and fills in what follows from others."""
+        check_choice("DenseNet", "stem", self.stem, STEMS)
+        check_choice("DenseNet", "bottleneck", self.bottleneck, (True, False))
+        _check_count("growth_rate", self.growth_rate)
+        if not 0 < self.compression <= 1:
+            raise InputError(f"DenseNet: compression={self.compression} must be a share in (0, 1].")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"DenseNet: dropout={self.dropout} must be a probability in [0, 1).")
+        object.__setattr__(self, "blocks", self._blocks())
+        object.__setattr__(self, "depth", self._convolutions * sum(self.blocks) + len(self.blocks) + 1)
+        if self.initial_filters is None:
+            object.__setattr__(self, "initial_filters", self._initial_filters())
+        _check_count("initial_filters", self.initial_filters)
+
+    @property
+    def _convolutions(self) -> int:
+        return 2 if self.bottleneck else 1
+
+    def _initial_filters(self) -> int:
+        if self.stem == "cifar" and not (self.bottleneck and self.compression < 1):
+            return PLAIN_CIFAR_FILTERS
+        return 2 * self.growth_rate
+
+    def _blocks(self) -> tuple[int, ...]:
+        if self.blocks is not None:
+            blocks = tuple(self.blocks)
+            if not blocks:
+                raise InputError("DenseNet: blocks=() is empty; give the layers of at least one block.")
+            for count in blocks:
+                _check_count(f"blocks={blocks}: each", count)
+            if self.depth not in (None, self._convolutions * sum(blocks) + len(blocks) + 1):
+                raise InputError(f"DenseNet: depth={self.depth} contradicts blocks={blocks}; give one of them.")
+            return blocks
+        if self.depth is None:
+            raise InputError("DenseNet: give blocks, e.g. blocks=(6, 12, 24, 16), or with stem='cifar' a depth.")
+        if self.stem != "cifar":
+            raise InputError(
+                f"DenseNet: depth={self.depth} fixes the blocks of CIFAR networks only; give blocks=(…) with stem='imagenet'."
+            )
+        _check_count("depth", self.depth)
+        step = CIFAR_BLOCKS * self._convolutions
+        count, rest = divmod(self.depth - CIFAR_BLOCKS - 1, step)
+        if rest or count < 1:
+            kind = "with" if self.bottleneck else "without"
+            nearest = step * max(count, 1) + CIFAR_BLOCKS + 1
+            raise InputError(
+                f"DenseNet: depth={self.depth} is not {step}n+4 (three blocks {kind} bottlenecks); e.g. {nearest}."
+            )
+        return (count,) * CIFAR_BLOCKS
+
+    @property
+    def domain(self) -> Domain:
+        """ImageNet or CIFAR, as the stem says."""
+        return IMAGENET if self.stem == "imagenet" else CIFAR10
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels a pixel of the last feature map."""
+        return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.blocks) - 1)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"DenseNet: {name}={value!r} must be a whole number of at least 1.")
+
+
+def stem(x: Any, spec: DenseSpec) -> Any:
+    """The first convolution (Table 1; section 3, "Implementation Details", for CIFAR, where the first layer's BN follows it)."""
+    if spec.stem == "cifar":
+        return layers.conv2d(x, spec.initial_filters, 3, name="conv1_conv")
+    x = layers.conv_bn_relu(x, spec.initial_filters, 7, strides=2, name="conv1")
+    return layers.max_pool(x, name="pool1")
+
+
+def composite(x: Any, filters: int, kernel_size: int, spec: DenseSpec, before: str, name: str) -> Any:
+    """BN, ReLU, convolution, dropout ("Composite function", section 3): ``{before}_bn``, ``{before}_relu``, ``{name}_conv``."""
+    x = layers.batch_norm(x, name=f"{before}_bn")
+    x = layers.activation(x, name=f"{before}_relu")
+    x = layers.conv2d(x, filters, kernel_size, name=f"{name}_conv")
+    return dropout(x, spec, name)
+
+
+def dropout(x: Any, spec: DenseSpec, name: str) -> Any:
+    """Dropout, where the network has it: ``{name}_dropout``."""
+    import keras
+
+    return keras.layers.Dropout(spec.dropout, name=f"{name}_dropout")(x) if spec.dropout else x
+
+
+def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> Any:
+    """Layers that each add `growth_rate` feature maps to all that came before (equation 2)."""
+    import keras
+
+    for number in range(1, count + 1):
+        layer = f"{name}_block{number}"
+        if spec.bottleneck:
+            y = composite(x, BOTTLENECK_WIDTH * spec.growth_rate, 1, spec, f"{layer}_0", f"{layer}_1")
+            y = composite(y, spec.growth_rate, 3, spec, f"{layer}_1", f"{layer}_2")
+        else:
+            y = composite(x, spec.growth_rate, 3, spec, f"{layer}_0", f"{layer}_1")
+        x = keras.layers.Concatenate(name=f"{layer}_concat")([x, y])
+    return x
+
+
+def transition(x: Any, spec: DenseSpec, name: str) -> Any:
+    """1×1 convolution to ⌊θm⌋ channels and 2×2 average pooling; an odd last row or column is left out, as in torch."""
+    import keras
+
+    filters = int(x.shape[-1] * spec.compression)
+    if filters < 1:
+        raise InputError(
+            f"DenseNet: compression={spec.compression} leaves none of the {x.shape[-1]} channels before a transition."
+        )
+    x = composite(x, filters, 1, spec, name, name)
+    return keras.layers.AveragePooling2D(2, 2, "valid", name=f"{name}_pool")(x)
+
+
+def features(x: Any, spec: DenseSpec) -> Any:
+    """The network of Table 1 (ImageNet) or section 3 (CIFAR), from images to the last feature map."""
+    x = stem(x, spec)
+    for stage, count in enumerate(spec.blocks, start=2):
+        x = dense_block(x, count, spec, f"conv{stage}")
+        if stage <= len(spec.blocks):
+            x = transition(x, spec, f"pool{stage}")
+    return layers.activation(layers.batch_norm(x, name="bn"), name="relu")
+
+
+FAMILY = Family("DenseNet", DenseSpec, features, PAPER, ("dropout",))
+
+DenseNet = builder("DenseNet", FAMILY)
+
+
+def _imagenet(depth: int, *blocks: int, growth_rate: int = 32, top1: float | None = None) -> Any:
+    error = f"{top1} % top-1, ImageNet validation, single crop" if top1 else ""
+    source = "Tables 1 and 3" if top1 else "Table 1's layout"
+    return variant(f"DenseNet{depth}", FAMILY, source=source, error=error, blocks=blocks, growth_rate=growth_rate)
+
+
+DenseNet121 = _imagenet(121, 6, 12, 24, 16, top1=25.02)
+DenseNet161 = _imagenet(161, 6, 12, 36, 24, growth_rate=48)
+DenseNet169 = _imagenet(169, 6, 12, 32, 32, top1=23.80)
+DenseNet201 = _imagenet(201, 6, 12, 48, 32, top1=22.58)
+# Table 1's blocks make 265 layers by the count that gives the others their names.
+DenseNet264 = _imagenet(264, 6, 12, 64, 48, top1=22.15)
+
+
+def _cifar(name: str, depth: int, growth_rate: int, error: float, *, bc: bool = False) -> Any:
+    return variant(
+        name,
+        FAMILY,
+        source="section 3 and Table 2",
+        error=f"{error} %, CIFAR-10 test",
+        depth=depth,
+        growth_rate=growth_rate,
+        bottleneck=bc,
+        compression=0.5 if bc else 1.0,
+        stem="cifar",
+    )
+
+
+DenseNet40_12 = _cifar("DenseNet40_12", 40, 12, 5.24)
+DenseNet100_12 = _cifar("DenseNet100_12", 100, 12, 4.10)
+DenseNet100_24 = _cifar("DenseNet100_24", 100, 24, 3.74)
+DenseNetBC100_12 = _cifar("DenseNetBC100_12", 100, 12, 4.51, bc=True)
+DenseNetBC250_24 = _cifar("DenseNetBC250_24", 250, 24, 3.62, bc=True)
+DenseNetBC190_40 = _cifar("DenseNetBC190_40", 190, 40, 3.46, bc=True)

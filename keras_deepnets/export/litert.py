@@ -55,6 +55,8 @@ def tflite(
     path = Path(path)
     if path.suffix != ".tflite":
         raise InputError(f"path {str(path)!r} does not end in .tflite; name the file so.")
+    if path.is_dir():
+        raise InputError(f"path {str(path)!r} is a folder; name a file.")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
     if quantize == "int8" and calibration is None:
@@ -66,8 +68,9 @@ def tflite(
     views = list(_calibration_views(calibration, classifier)) if quantize == "int8" else []
     content = _convert(classifier, quantize, views)
     card = _card.describe(model, classifier)
-    card["input"] |= _tensor_facts(content, "input")
-    card |= {"output": _tensor_facts(content, "output"), "quantize": quantize, "calibration_images": len(views)}
+    facts = _tensor_facts(content)
+    card["input"] |= facts["input"]
+    card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
     beside = card_path(path)
     with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
         (aside / path.name).write_bytes(content)
@@ -126,19 +129,23 @@ def _convert(classifier: Classifier, quantize: str | None, views: list[np.ndarra
     return converter.convert()
 
 
-def _tensor_facts(content: bytes, end: str) -> dict[str, Any]:
-    """Name, shape, dtype and quantisation of the input or output of a TFLite file."""
-    import numpy as np
-
+def _tensor_facts(content: bytes) -> dict[str, dict[str, Any]]:
+    """Name, shape, dtype and quantisation of a TFLite file's input and output, as the file itself says."""
     interpreter = open_interpreter(model_content=content)
     signature = interpreter.get_signature_list()["serving_default"]
-    details = interpreter.get_input_details() if end == "input" else interpreter.get_output_details()
-    scale, zero_point = details[0]["quantization"]
+    ends = {"input": interpreter.get_input_details(), "output": interpreter.get_output_details()}
+    return {end: _facts_of(details[0], signature[f"{end}s"][0]) for end, details in ends.items()}
+
+
+def _facts_of(details: dict[str, Any], name: str) -> dict[str, Any]:
+    import numpy as np
+
+    scale, zero_point = details["quantization"]
     return {
-        "name": signature[f"{end}s"][0],
-        "tensor": details[0]["name"],
-        "shape": details[0]["shape"].tolist(),
-        "dtype": np.dtype(details[0]["dtype"]).name,
+        "name": name,
+        "tensor": details["name"],
+        "shape": details["shape"].tolist(),
+        "dtype": np.dtype(details["dtype"]).name,
         "quantization": {"scale": float(scale), "zero_point": int(zero_point)} if scale else None,
     }
 

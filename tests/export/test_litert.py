@@ -48,7 +48,8 @@ def digits():
     model = keras.Model(inputs, layers.classifier(layers.pool_features(x, "avg"), 10, "softmax"))
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
     model.fit(images, labels, epochs=12, batch_size=64, verbose=0)
-    return model, train, next(iter(test.batches(test.size, image_size=(16, 16), channels=3)))
+    images, labels = next(iter(test.batches(test.size, image_size=(16, 16), channels=3)))
+    return model, train, (images.numpy(), labels.numpy())
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_int8_keeps_the_accuracy_of_a_trained_network(digits, tmp_path):
     model, train, (images, labels) = digits
     path = export.tflite(model, tmp_path / "digits.tflite", "int8", calibration=train)
     expected = keras_probabilities(model, images)
-    found = export.predict(path, images.numpy())
+    found = export.predict(path, images)
     accuracy = (expected.argmax(-1) == labels).mean()
     assert accuracy > 0.95
     assert (found["classes"] == expected.argmax(-1)).mean() >= 0.99
@@ -98,7 +99,7 @@ def test_int8_is_integer_from_end_to_end(digits, tmp_path):
 
 def test_calibration_may_be_an_array_or_a_dataset(digits, tmp_path):
     model, _, (images, labels) = digits
-    images = images.numpy()[:60]
+    images = images[:60]
     data = tf.data.Dataset.from_tensor_slices((images, labels[:60]))
     sources = {
         "array": images,
@@ -168,6 +169,7 @@ def test_the_file_is_replaced_whole(small, tmp_path):
     "arguments, message",
     [
         (("model.bin",), "does not end in .tflite"),
+        (("../folder.tflite",), "is a folder"),
         (("model.tflite", "int4"), "quantize='int4' is not one of None, 'float16', 'dynamic', 'int8'"),
         (("model.tflite", "int8"), "needs calibration: give about 200 typical images"),
         (("model.tflite", "int8", np.zeros((0, 16, 16, 3), "uint8")), "no images"),
@@ -180,7 +182,9 @@ def test_the_file_is_replaced_whole(small, tmp_path):
 )
 def test_bad_input_is_one_line_and_leaves_nothing(small, tmp_path, arguments, message):
     path, *rest = arguments
+    (tmp_path / "new").mkdir()
+    (tmp_path / "folder.tflite").mkdir()
     with pytest.raises(InputError, match=message) as error:
         export.tflite(small, tmp_path / "new" / path, *rest)
     assert "\n" not in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["folder.tflite", "new"]

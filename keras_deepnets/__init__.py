@@ -7,6 +7,18 @@
 from keras_deepnets import data, export, families, layers, training, weights
 from keras_deepnets._registration import register_with_keras as _register_with_keras
 from keras_deepnets.errors import InputError
+from keras_deepnets.families.preact import (
+    PreActResNet,
+    PreActResNet110,
+    PreActResNet164,
+    PreActResNet1001,
+    ResNet18V2,
+    ResNet34V2,
+    ResNet50V2,
+    ResNet101V2,
+    ResNet152V2,
+    ResNet200V2,
+)
 from keras_deepnets.families.resnet import (
     PlainNet,
     PlainNet18,
@@ -29,10 +41,98 @@ from keras_deepnets.families.resnet import (
     ResNet152,
     ResNet1202,
 )
+from keras_deepnets.families.resnext import (
+    ResNet101_1x100d,
+    ResNeXt,
+    ResNeXt29_8x64d,
+    ResNeXt29_16x64d,
+    ResNeXt50_32x4d,
+    ResNeXt101_2x64d,
+    ResNeXt101_32x4d,
+    ResNeXt101_32x8d,
+    ResNeXt101_64x4d,
+)
+from keras_deepnets.families.stochastic_depth import (
+    StochasticDepthResNet110,
+    StochasticDepthResNet1202,
+)
+from keras_deepnets.families.wide_resnet import (
+    WideResNet,
+    WideResNet16_4,
+    WideResNet16_8,
+    WideResNet28_10,
+    WideResNet40_4,
+    WideResNet50_2,
+    WideResNet101_2,
+)
 from keras_deepnets.registry import ModelInfo, create_model, list_models, model_info
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.weights import load_weights
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "ModelInfo",
+    "PlainNet",
+    "PlainNet18",
+    "PlainNet20",
+    "PlainNet32",
+    "PlainNet34",
+    "PlainNet44",
+    "PlainNet56",
+    "PlainNet110",
+    "PreActResNet",
+    "PreActResNet110",
+    "PreActResNet164",
+    "PreActResNet1001",
+    "ResNeXt",
+    "ResNeXt29_8x64d",
+    "ResNeXt29_16x64d",
+    "ResNeXt50_32x4d",
+    "ResNeXt101_2x64d",
+    "ResNeXt101_32x4d",
+    "ResNeXt101_32x8d",
+    "ResNeXt101_64x4d",
+    "ResNet",
+    "ResNet18",
+    "ResNet18V2",
+    "ResNet20",
+    "ResNet32",
+    "ResNet34",
+    "ResNet34V2",
+    "ResNet44",
+    "ResNet50",
+    "ResNet50V2",
+    "ResNet56",
+    "ResNet101",
+    "ResNet101V2",
+    "ResNet101_1x100d",
+    "ResNet110",
+    "ResNet152",
+    "ResNet152V2",
+    "ResNet200V2",
+    "ResNet1202",
+    "Scaling",
+    "StochasticDepthResNet110",
+    "StochasticDepthResNet1202",
+    "WideResNet",
+    "WideResNet16_4",
+    "WideResNet16_8",
+    "WideResNet28_10",
+    "WideResNet40_4",
+    "WideResNet50_2",
+    "WideResNet101_2",
+    "create_model",
+    "data",
+    "export",
+    "families",
+    "layers",
+    "list_models",
+    "load_weights",
+    "model_info",
+    "training",
+    "weights",
+]
 
 _register_with_keras()

@@ -9,7 +9,11 @@ import pytest
 
 def run(code):
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -23,7 +27,10 @@ def test_the_package_and_its_list_need_no_tensorflow():
     assert run(code).split() == []
 
 
-@pytest.mark.parametrize("order", ["import keras, keras_deepnets", "import keras_deepnets, keras", "import keras_deepnets; from keras import ops"])
+@pytest.mark.parametrize(
+    "order",
+    ["import keras, keras_deepnets", "import keras_deepnets, keras", "import keras_deepnets; from keras import ops"],
+)
 def test_layers_are_registered_in_either_order(order):
     code = f"{order}; import keras; print(keras.saving.get_registered_object('keras_deepnets>BatchNormalization'))"
     assert "keras_deepnets.layers.normalization.BatchNormalization" in run(code)

@@ -1,6 +1,6 @@
 """Images a second of a training step, ours and the stock Keras twin's alternating in one process.
 
-    python -m keras_deepnets.benchmark.train_step resnet20 --batch 128 --dtype float32 mixed_bfloat16
+python -m keras_deepnets.benchmark.train_step resnet20 --batch 128 --dtype float32 mixed_bfloat16
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def _prepare(model: keras.Model, batch: int):
     return lambda: step(iter([data]))
 
 
-def measure(name: str, batch: int, dtype: str, pairs: int, input_shape: tuple[int, int, int] | None = None) -> dict[str, float]:
+def measure(
+    name: str, batch: int, dtype: str, pairs: int, input_shape: tuple[int, int, int] | None = None
+) -> dict[str, float]:
     """Medians of images a second and of the ratio pair by pair."""
     keras.config.set_dtype_policy(dtype)
     ours = registry.create_model(name, input_shape=input_shape)

@@ -275,6 +275,30 @@ def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
         raise InputError(f"{owner}: {name}={value!r} is not one of {', '.join(map(repr, choices))}.")
 
 
+def check_probability(owner: str, name: str, value: Any) -> None:
+    """Raises InputError unless `value` is a drop probability."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+        raise InputError(f"{owner}: {name}={value!r} must be a drop probability in [0, 1).")
+
+
+def check_counts(owner: str, **values: Any) -> None:
+    """Raises InputError unless every value (a number or a tuple of them) is a whole number of at least 1."""
+    for name, value in values.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(not isinstance(number, int) or isinstance(number, bool) or number < 1 for number in numbers):
+            raise InputError(f"{owner}: {name}={value!r} must be a whole number of at least 1.")
+
+
+def repeats_of_depth(owner: str, depth: Any, step: int, rest: int, what: str) -> int:
+    """The n of a depth of ``step·n + rest`` layers. Raises InputError naming the rule and the nearest depth."""
+    check_counts(owner, depth=depth)
+    repeats, remainder = divmod(depth - rest, step)
+    if remainder or repeats < 1:
+        nearest = step * max(repeats, 1) + rest
+        raise InputError(f"{owner}: depth={depth} is not {step}n+{rest} ({what}); e.g. {nearest}.")
+    return repeats
+
+
 def build(
     facts: VariantFacts,
     spec: Any,

@@ -5,8 +5,9 @@ K. He, X. Zhang, S. Ren, J. Sun: "Deep Residual Learning for Image Recognition",
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
@@ -18,7 +19,10 @@ from keras_deepnets.families.base import (
     Paper,
     builder,
     check_choice,
+    check_counts,
+    check_probability,
     option,
+    repeats_of_depth,
     variant,
 )
 
@@ -29,6 +33,7 @@ PAPER = Paper(
 STAGE_FILTERS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}
+RESCALE = {"sample": "training", "batch": "inference"}
 
 
 @dataclass(frozen=True)
@@ -56,27 +61,28 @@ class ResidualSpec:
         0.0, "drop probability of the last block's branch, linear from 0 (Huang et al. 2016)."
     )
 
+    drop_unit: str = option(
+        "sample", '"sample": a draw an image, rescaled in training; "batch": a draw a batch, rescaled at inference.'
+    )
+    dropout: float = option(0.0, "dropout after the first activation of each block (Zagoruyko & Komodakis 2016, 2.4).")
+
+    owner: ClassVar[str] = "ResNet"
+
     def __post_init__(self):
         """Checks every value and fills in what follows from others."""
-        name = "ResNet"
+        name = self.owner
         check_choice(name, "block", self.block, EXPANSION)
         check_choice(name, "stem", self.stem, STAGE_FILTERS)
         check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", None))
         check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
+        check_choice(name, "drop_unit", self.drop_unit, ("sample", "batch"))
         object.__setattr__(self, "filters", tuple(self.filters or STAGE_FILTERS[self.stem]))
+        check_counts(name, filters=self.filters, groups=self.groups, base_width=self.base_width)
         object.__setattr__(self, "blocks", self._stages())
         object.__setattr__(self, "depth", CONVOLUTIONS[self.block] * sum(self.blocks) + 2)
         if len(self.blocks) != len(self.filters):
             raise InputError(
                 f"{name}: blocks={self.blocks} and filters={self.filters} must have one number a stage each."
-            )
-        if any(
-            not isinstance(count, int) or count < 1
-            for count in (*self.blocks, *self.filters, self.groups, self.base_width)
-        ):
-            raise InputError(
-                f"{name}: blocks={self.blocks}, filters={self.filters}, groups={self.groups}, base_width={self.base_width} "
-                "must be whole numbers of at least 1."
             )
         if self.block == "basic" and (self.groups != 1 or self.base_width != 64):
             raise InputError(
@@ -86,31 +92,21 @@ class ResidualSpec:
             raise InputError(
                 f"{name}: filters × base_width / 64 must be whole in every stage; filters={self.filters}, base_width={self.base_width}."
             )
-        if not 0 <= self.stochastic_depth < 1:
-            raise InputError(f"{name}: stochastic_depth={self.stochastic_depth} must be a drop probability in [0, 1).")
+        for field in ("stochastic_depth", "dropout"):
+            check_probability(name, field, getattr(self, field))
 
     def _stages(self) -> tuple[int, ...]:
-        convolutions = CONVOLUTIONS[self.block]
+        convolutions, stages = CONVOLUTIONS[self.block], len(self.filters)
         if self.blocks is not None:
             blocks = tuple(self.blocks)
-            if self.depth is not None and self.depth != convolutions * sum(blocks) + 2:
-                raise InputError(f"ResNet: depth={self.depth} contradicts blocks={blocks}; give one of them.")
+            check_counts(self.owner, blocks=blocks)
+            if self.depth not in (None, convolutions * sum(blocks) + 2):
+                raise InputError(f"{self.owner}: depth={self.depth} contradicts blocks={blocks}; give one of them.")
             return blocks
-        if self.depth is None:
-            raise InputError("ResNet: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth.")
-        stages = len(self.filters)
-        if self.stem != "cifar":
-            raise InputError(
-                f"ResNet: depth={self.depth} fixes the blocks of CIFAR networks only; give blocks=(…) with stem='imagenet'."
-            )
-        repeats, rest = divmod(self.depth - 2, convolutions * stages)
-        if rest or repeats < 1:
-            step = convolutions * stages
-            nearest = step * max(repeats, 1) + 2
-            raise InputError(
-                f"ResNet: depth={self.depth} is not {step}n+2 ({stages} stages of {self.block} blocks); e.g. {nearest}."
-            )
-        return (repeats,) * stages
+        if self.depth is None or self.stem != "cifar":
+            raise InputError(f"{self.owner}: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth.")
+        what = f"{stages} stages of {self.block} blocks"
+        return (repeats_of_depth(self.owner, self.depth, convolutions * stages, 2, what),) * stages
 
     @property
     def domain(self) -> Domain:
@@ -131,29 +127,52 @@ def stem(x: Any, spec: ResidualSpec) -> Any:
     return layers.max_pool(x, name="pool1_pool")
 
 
-def basic_branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str) -> Any:
-    """Two 3×3 convolutions (Figure 5, left)."""
-    x = layers.conv_bn_relu(x, filters, 3, strides=strides, name=f"{name}_1")
-    return layers.conv_bn(x, filters, 3, name=f"{name}_2", zero_gamma=spec.zero_init_residual)
-
-
-def bottleneck_branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str) -> Any:
-    """1×1, 3×3, 1×1 (Figure 5, right), with cardinality and width."""
+def convolutions(filters: int, strides: int, spec: ResidualSpec) -> list[tuple[int, int, int, int]]:
+    """Kernel size, channels, strides and groups of a block's convolutions (Figure 5), with cardinality and width."""
+    if spec.block == "basic":
+        return [(3, filters, strides, 1), (3, filters, 1, 1)]
     width = filters * spec.base_width // 64 * spec.groups
     first, second = (strides, 1) if spec.downsample == "1x1" else (1, strides)
-    x = layers.conv_bn_relu(x, width, 1, strides=first, name=f"{name}_1")
-    x = layers.conv_bn_relu(x, width, 3, strides=second, groups=spec.groups, name=f"{name}_2")
-    return layers.conv_bn(x, filters * EXPANSION["bottleneck"], 1, name=f"{name}_3", zero_gamma=spec.zero_init_residual)
+    return [(1, width, first, 1), (3, width, second, spec.groups), (1, filters * EXPANSION["bottleneck"], 1, 1)]
 
 
-BRANCHES = {"basic": basic_branch, "bottleneck": bottleneck_branch}
+def branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str, last: tuple[str, ...] = ("bn",)) -> Any:
+    """The residual branch: convolutions with BN and ReLU between them, and `last` after the last of them."""
+    rows = convolutions(filters, strides, spec)
+    for number, (kernel_size, channels, step, groups) in enumerate(rows, start=1):
+        final = number == len(rows)
+        part = f"{name}_{number}"
+        x = layers.conv2d(x, channels, kernel_size, strides=step, groups=groups, name=f"{part}_conv")
+        sequence = last if final else ("bn", "relu")
+        x = layers.norm_activation(x, sequence, name=part, zero_gamma=final and spec.zero_init_residual)
+        if number == 1:
+            x = layers.dropout(x, spec.dropout, name=f"{part}_dropout")
+    return x
+
+
+def drop(y: Any, survival: float, spec: ResidualSpec, name: str) -> Any:
+    """Stochastic depth of a residual branch as the spec has it."""
+    return layers.stochastic_depth(
+        y, survival, unit=spec.drop_unit, rescale=RESCALE[spec.drop_unit], name=f"{name}_drop"
+    )
+
+
+def stages(spec: ResidualSpec) -> Iterator[tuple[str, int, int, float]]:
+    """Name, filters, strides and survival of every block in turn."""
+    index, total = 0, sum(spec.blocks)
+    for stage, (count, filters) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
+        for number in range(1, count + 1):
+            index += 1
+            strides = 2 if number == 1 and stage > 2 else 1
+            survival = layers.linear_survival(index, total, 1 - spec.stochastic_depth)
+            yield f"conv{stage}_block{number}", filters, strides, survival
 
 
 def block(x: Any, filters: int, strides: int, survival: float, spec: ResidualSpec, name: str) -> Any:
     """Branch, shortcut, sum, ReLU (equation 2); without the shortcut where the network is plain."""
-    y = BRANCHES[spec.block](x, filters, strides, spec, name)
+    y = branch(x, filters, strides, spec, name)
     if spec.shortcut:
-        y = layers.stochastic_depth(y, survival, name=f"{name}_drop")
+        y = drop(y, survival, spec, name)
         identity = layers.shortcut(x, y.shape[-1], strides, kind=spec.shortcut, name=name)
         y = layers.add(identity, y, name=f"{name}_add")
     return layers.activation(y, name=f"{name}_out")
@@ -162,13 +181,8 @@ def block(x: Any, filters: int, strides: int, survival: float, spec: ResidualSpe
 def features(x: Any, spec: ResidualSpec) -> Any:
     """The network of Table 1 (ImageNet) or section 4.2 (CIFAR), from images to the last feature map."""
     x = stem(x, spec)
-    index, total = 0, sum(spec.blocks)
-    for stage, (count, filters) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
-        for number in range(1, count + 1):
-            index += 1
-            strides = 2 if number == 1 and stage > 2 else 1
-            survival = layers.linear_survival(index, total, 1 - spec.stochastic_depth)
-            x = block(x, filters, strides, survival, spec, f"conv{stage}_block{number}")
+    for name, filters, strides, survival in stages(spec):
+        x = block(x, filters, strides, survival, spec, name)
     return x
 
 
@@ -187,11 +201,13 @@ class PlainSpec(ResidualSpec):
 
     shortcut: str | None = None
 
+    owner: ClassVar[str] = "PlainNet"
+
 
 PLAIN = Family("PlainNet", PlainSpec, features, PAPER, ())
 
 ResNet = builder("ResNet", FAMILY)
-PlainNet = builder("PlainNet", PLAIN, without=("shortcut", "zero_init_residual", "stochastic_depth"))
+PlainNet = builder("PlainNet", PLAIN, without=("shortcut", "zero_init_residual", "stochastic_depth", "drop_unit"))
 
 _18, _34 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3)}
 _IMAGENET = "Table 1"

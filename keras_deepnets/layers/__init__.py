@@ -12,20 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.heads import classifier, pool_features
-    from keras_deepnets.layers.normalization import BatchNormalization, activation, batch_norm, conv_bn, conv_bn_relu
+    from keras_deepnets.layers.normalization import (
+        BatchNormalization,
+        activation,
+        batch_norm,
+        conv_bn,
+        conv_bn_relu,
+        norm_activation,
+    )
     from keras_deepnets.layers.pooling import MaxPooling2D, max_pool
     from keras_deepnets.layers.scaling import InputScaling, scale_input
     from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, shortcut
-    from keras_deepnets.layers.stochastic import StochasticDepth, linear_survival, stochastic_depth
+    from keras_deepnets.layers.stochastic import StochasticDepth, dropout, linear_survival, stochastic_depth
 
 _MODULES = {
     "convolution": ("Conv2D", "conv2d"),
     "heads": ("classifier", "pool_features"),
-    "normalization": ("BatchNormalization", "activation", "batch_norm", "conv_bn", "conv_bn_relu"),
+    "normalization": ("BatchNormalization", "activation", "batch_norm", "conv_bn", "conv_bn_relu", "norm_activation"),
     "pooling": ("MaxPooling2D", "max_pool"),
     "scaling": ("InputScaling", "scale_input"),
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "shortcut"),
-    "stochastic": ("StochasticDepth", "linear_survival", "stochastic_depth"),
+    "stochastic": ("StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -44,8 +51,10 @@ __all__ = [
     "conv2d",
     "conv_bn",
     "conv_bn_relu",
+    "dropout",
     "linear_survival",
     "max_pool",
+    "norm_activation",
     "pool_features",
     "scale_input",
     "shortcut",

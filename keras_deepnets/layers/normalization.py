@@ -81,6 +81,14 @@ def activation(x: Any, kind: str = "relu", *, name: str | None = None) -> Any:
     return keras.layers.Activation(kind, name=name)(x)
 
 
+def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma: bool = False) -> Any:
+    """What follows or precedes a convolution: any of ``"bn"``, ``"relu"`` in turn, as ``{name}_bn``, ``{name}_relu``."""
+    for step in sequence:
+        part = f"{name}_{step}"
+        x = batch_norm(x, name=part, zero_gamma=zero_gamma) if step == "bn" else activation(x, step, name=part)
+    return x
+
+
 def conv_bn(x: Any, filters: int, kernel_size: int, *, name: str, zero_gamma: bool = False, **kwargs: Any) -> Any:
     """Convolution, BN: ``{name}_conv``, ``{name}_bn``."""
     x = conv2d(x, filters, kernel_size, name=f"{name}_conv", **kwargs)

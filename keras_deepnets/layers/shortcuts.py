@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers.normalization import conv_bn
+from keras_deepnets.layers.convolution import conv2d
+from keras_deepnets.layers.normalization import norm_activation
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -52,38 +53,37 @@ class ZeroPadShortcut(keras.layers.Layer):
         return super().get_config() | {"filters": self.filters, "strides": self.strides}
 
 
-def zero_padded(x: Any, filters: int, strides: int, name: str) -> Any:
+def zero_padded(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...]) -> Any:
     """Option A."""
     if _fits(x, filters, strides):
         return x
     return ZeroPadShortcut(filters, strides, name=f"{name}_0_pad")(x)
 
 
-def projected_where_needed(x: Any, filters: int, strides: int, name: str) -> Any:
+def projected_where_needed(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...]) -> Any:
     """Option B."""
-    return x if _fits(x, filters, strides) else projected(x, filters, strides, name)
+    return x if _fits(x, filters, strides) else projected(x, filters, strides, name, sequence)
 
 
-def projected(x: Any, filters: int, strides: int, name: str) -> Any:
-    """Option C: a 1×1 convolution with BN, ``{name}_0_conv`` and ``{name}_0_bn``."""
-    return conv_bn(x, filters, 1, strides=strides, name=f"{name}_0")
+def projected(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...]) -> Any:
+    """Option C: a 1×1 convolution, ``{name}_0_conv``, and what follows it."""
+    return norm_activation(conv2d(x, filters, 1, strides=strides, name=f"{name}_0_conv"), sequence, name=f"{name}_0")
 
 
 def _fits(x: Any, filters: int, strides: int) -> bool:
     return strides == 1 and x.shape[-1] == filters
 
 
-SHORTCUTS: dict[str, Callable[[Any, int, int, str], Any]] = {
-    "A": zero_padded,
-    "B": projected_where_needed,
-    "C": projected,
-}
-"""Kind of shortcut to function ``(x, filters, strides, name) -> tensor``."""
+SHORTCUTS: dict[str, Callable[..., Any]] = {"A": zero_padded, "B": projected_where_needed, "C": projected}
+"""Kind of shortcut to function ``(x, filters, strides, name, sequence) -> tensor``."""
 
 
-def shortcut(x: Any, filters: int, strides: int, *, kind: str, name: str) -> Any:
-    """The shortcut of `kind` A, B or C from ``[n, h, w, c]`` to `filters` channels at `strides`."""
-    return SHORTCUTS[kind](x, filters, strides, name)
+def shortcut(x: Any, filters: int, strides: int, *, kind: str, name: str, sequence: tuple[str, ...] = ("bn",)) -> Any:
+    """The shortcut of `kind` A, B or C from ``[n, h, w, c]`` to `filters` channels at `strides`.
+
+    `sequence` follows a projection's convolution: BN, or nothing in pre-activation units.
+    """
+    return SHORTCUTS[kind](x, filters, strides, name, sequence)
 
 
 def add(shortcut: Any, residual: Any, *, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Stochastic depth [Huang et al. 2016, section 3]."""
+"""Random regularisation inside a network: stochastic depth [Huang et al. 2016, section 3] and dropout."""
 
 from __future__ import annotations
 
@@ -81,3 +81,8 @@ def stochastic_depth(
     if survival == 1:
         return x
     return StochasticDepth(survival, unit, rescale, name=name)(x)
+
+
+def dropout(x: Any, rate: float, *, name: str | None = None) -> Any:
+    """Drops units with probability `rate`; no layer at all at rate 0."""
+    return keras.layers.Dropout(rate, name=name)(x) if rate else x

@@ -11,6 +11,7 @@ import tensorflow as tf
 import keras_deepnets as kd
 from keras_deepnets import models
 from keras_deepnets.families import facts
+from keras_deepnets.families.preact import UNITS
 from tests.families.expected import FLOPS, PARAMETERS
 
 NAMES = kd.list_models()
@@ -158,6 +159,9 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "downsample": ["1x1", "3x3"],
         "zero_init_residual": [True],
         "stochastic_depth": [0.3],
+        "unit": list(UNITS),
+        "final_survival": [0.8],
+        "dropout": [0.2],
     }
     for option in constructor.facts.options:
         for value in values[option]:

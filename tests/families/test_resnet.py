@@ -27,7 +27,10 @@ import keras_deepnets as kd
         (lambda: kd.ResNet20(pooling="mean"), "pooling='mean'"),
         (lambda: kd.ResNet20(weights="imagenet"), "weights='imagenet'"),
         (lambda: kd.ResNet20(weights="missing.weights.h5"), "no weights file 'missing.weights.h5'"),
-        (lambda: kd.ResNet20(input_shape=(32, 32, 1), include_preprocessing=True), "scales 3 channels and the input has 1"),
+        (
+            lambda: kd.ResNet20(input_shape=(32, 32, 1), include_preprocessing=True),
+            "scales 3 channels and the input has 1",
+        ),
         (lambda: kd.ResNet20(input_tensor=np.zeros((1, 32, 32, 3))), "must be a Keras tensor"),
         (lambda: kd.create_model("resnet51"), "Did you mean .*resnet50"),
         (lambda: kd.list_models(family="ResNets"), "Unknown family 'ResNets'"),
@@ -41,7 +44,9 @@ def test_bad_input_is_one_clear_line(call, message):
 
 
 def test_unknown_option_lists_the_valid_ones():
-    with pytest.raises(TypeError, match=r"unknown option 'dropout'.*shortcut, downsample, zero_init_residual, stochastic_depth"):
+    with pytest.raises(
+        TypeError, match=r"unknown option 'dropout'.*shortcut, downsample, zero_init_residual, stochastic_depth"
+    ):
         kd.ResNet50(dropout=0.1)
     with pytest.raises(TypeError, match="unknown option 'shortcut'"):
         kd.PlainNet20(shortcut="A")

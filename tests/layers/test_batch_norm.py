@@ -72,7 +72,9 @@ def test_inference_matches_float64(rng, dtype):
     x = tf.cast(rng.normal(2, 3, (2, 5, 3, 6)), dtype)
     layer = make(policy_of(dtype), 6)
     values = rng.normal(1, 0.2, (3, 6)), rng.uniform(0.5, 4, 6)
-    for weight, value in zip((layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance), (*values[0], values[1]), strict=True):
+    for weight, value in zip(
+        (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance), (*values[0], values[1]), strict=True
+    ):
         weight.assign(value)
     (gamma, beta, mean), variance = values
     expected = (x.numpy().astype("float64") - mean) / np.sqrt(variance + EPSILON) * gamma + beta
@@ -84,7 +86,9 @@ def test_agrees_with_keras_and_shares_its_config_and_weights(rng):
     x = rng.normal(1, 2, (4, 5, 5, 3)).astype("float32")
     ours, theirs = make(channels=3), keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON)
     theirs.build((None, None, None, 3))
-    assert {k: v for k, v in ours.get_config().items() if k != "name"} == {k: v for k, v in theirs.get_config().items() if k != "name"}
+    assert {k: v for k, v in ours.get_config().items() if k != "name"} == {
+        k: v for k, v in theirs.get_config().items() if k != "name"
+    }
     for training in (True, False):
         np.testing.assert_allclose(ours(x, training=training), theirs(x, training=training), atol=1e-5)
     for mine, other in zip(ours.weights, theirs.weights, strict=True):
@@ -131,7 +135,11 @@ def test_mask_falls_back_to_keras(rng):
 
 def test_the_graph_holds_the_fused_kernel_and_no_upcast():
     layer = make("mixed_bfloat16")
-    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.TensorSpec((2, 4, 4, 5), "bfloat16")).graph
+    graph = (
+        tf.function(lambda x: layer(x, training=True))
+        .get_concrete_function(tf.TensorSpec((2, 4, 4, 5), "bfloat16"))
+        .graph
+    )
     types = [op.type for op in graph.get_operations()]
     assert types.count("FusedBatchNormV3") == 1
     assert not [op for op in graph.get_operations() if op.type == "Cast" and op.inputs[0].dtype == tf.bfloat16]

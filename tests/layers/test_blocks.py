@@ -32,7 +32,14 @@ def test_zero_padded_shortcut_cannot_drop_channels():
 
 @pytest.mark.parametrize(
     "kind, filters, strides, parameters",
-    [("A", 16, 1, 0), ("A", 32, 2, 0), ("B", 16, 1, 0), ("B", 32, 2, 16 * 32 + 64), ("C", 16, 1, 16 * 16 + 32), ("C", 32, 2, 16 * 32 + 64)],
+    [
+        ("A", 16, 1, 0),
+        ("A", 32, 2, 0),
+        ("B", 16, 1, 0),
+        ("B", 32, 2, 16 * 32 + 64),
+        ("C", 16, 1, 16 * 16 + 32),
+        ("C", 32, 2, 16 * 32 + 64),
+    ],
 )
 def test_shortcut_parameters(kind, filters, strides, parameters):
     x = keras.Input((8, 8, 16))

@@ -128,7 +128,11 @@ def test_reloads_with_its_padding_and_groups(rng, tmp_path):
     model = keras.Sequential([keras.Input((6, 6, 8)), grouped(8, 8, 4, 3, 2), MaxPooling2D(3, 2, "symmetric")])
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert (loaded.layers[0].padding, loaded.layers[0].groups, loaded.layers[1].padding) == ("symmetric", 4, "symmetric")
+    assert (loaded.layers[0].padding, loaded.layers[0].groups, loaded.layers[1].padding) == (
+        "symmetric",
+        4,
+        "symmetric",
+    )
     np.testing.assert_array_equal(model(x), loaded(x))
 
 

@@ -1,0 +1,132 @@
+"""Pre-activation residual networks and the five residual units.
+
+K. He, X. Zhang, S. Ren, J. Sun: "Identity Mappings in Deep Residual Networks", ECCV 2016, arXiv:1603.05027.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from keras_deepnets import layers
+from keras_deepnets.families.base import Family, Paper, builder, check_choice, option, variant
+from keras_deepnets.families.resnet import ResidualSpec, branch, drop, stages
+
+PAPER = Paper(
+    "H16", "Identity Mappings in Deep Residual Networks", "He et al.", 2016, "https://arxiv.org/abs/1603.05027"
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Where a residual unit (Figure 4) has its BN and ReLU, beside those between its convolutions.
+
+    Attributes:
+        before: in front of the first convolution; the network then ends with the same (appendix).
+        last: behind the last convolution, inside the branch.
+        after: behind the sum.
+    """
+
+    before: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+UNITS = {
+    "original": Unit(last=("bn",), after=("relu",)),  # Figure 4(a)
+    "bn_after_addition": Unit(after=("bn", "relu")),  # 4(b)
+    "relu_before_addition": Unit(last=("bn", "relu")),  # 4(c)
+    "relu_only_preactivation": Unit(before=("relu",), last=("bn",)),  # 4(d)
+    "full_preactivation": Unit(before=("bn", "relu")),  # 4(e)
+}
+
+
+@dataclass(frozen=True)
+class PreActSpec(ResidualSpec):
+    """A residual network of any of the five units. Projections have BN where the branch ends in BN, and none elsewhere."""
+
+    downsample: str = option("3x3", 'which convolution of a bottleneck strides: "1x1" or "3x3".')
+    unit: str = option(
+        "full_preactivation", "residual unit of Figure 4: " + ", ".join(f'"{unit}"' for unit in UNITS) + "."
+    )
+    stem_filters: int | None = option(None, "filters of the first convolution; those of the first stage if not given.")
+    activate_first: bool | None = option(
+        None,
+        "activate right after the first convolution, so that the first unit's shortcut is activated too (the paper's appendix; "
+        "its CIFAR networks); False: the first unit has its own pre-activation (ImageNet networks, as timm and Keras have them).",
+    )
+
+    owner: ClassVar[str] = "PreActResNet"
+
+    def __post_init__(self):
+        """Checks every value and fills in what follows from others."""
+        check_choice(self.owner, "unit", self.unit, UNITS)
+        super().__post_init__()
+        object.__setattr__(self, "stem_filters", self.stem_filters or self.filters[0])
+        if self.activate_first is None or not UNITS[self.unit].before:
+            object.__setattr__(self, "activate_first", self.stem == "cifar" or not UNITS[self.unit].before)
+
+
+def stem(x: Any, spec: PreActSpec) -> Any:
+    """The first convolution, activated unless the first unit does that."""
+    small = spec.stem == "cifar"
+    x = layers.conv2d(x, spec.stem_filters, 3 if small else 7, strides=1 if small else 2, name="conv1_conv")
+    if spec.activate_first:
+        x = layers.norm_activation(x, ("bn", "relu"), name="conv1")
+    return x if small else layers.max_pool(x, name="pool1_pool")
+
+
+def unit(x: Any, filters: int, strides: int, survival: float, spec: PreActSpec, name: str, activated: bool) -> Any:
+    """A residual unit. Where the shortcut is a projection it starts from the activated input, as the branch does."""
+    kind = UNITS[spec.unit]
+    source = x if activated else layers.norm_activation(x, kind.before, name=f"{name}_preact")
+    y = drop(branch(source, filters, strides, spec, name, kind.last), survival, spec, name)
+    projects = spec.shortcut == "C" or strides > 1 or x.shape[-1] != y.shape[-1]
+    sequence = ("bn",) if "bn" in kind.last else ()
+    identity = source if projects else x
+    identity = layers.shortcut(identity, y.shape[-1], strides, kind=spec.shortcut, name=name, sequence=sequence)
+    if not kind.after:
+        return layers.add(identity, y, name=f"{name}_out")
+    y = layers.add(identity, y, name=f"{name}_add")
+    if "bn" in kind.after:
+        y = layers.batch_norm(y, name=f"{name}_bn")
+    return layers.activation(y, name=f"{name}_out")
+
+
+def features(x: Any, spec: PreActSpec) -> Any:
+    """The network from images to the last, activated feature map."""
+    x = stem(x, spec)
+    activated = spec.activate_first
+    for name, filters, strides, survival in stages(spec):
+        x = unit(x, filters, strides, survival, spec, name, activated)
+        activated = False
+    return layers.norm_activation(x, UNITS[spec.unit].before, name="post")
+
+
+IMAGENET_FAMILY = Family("ResNetV2", PreActSpec, features, PAPER, ("downsample",))
+FAMILY = Family("PreActResNet", PreActSpec, features, PAPER, ("unit",))
+
+PreActResNet = builder("PreActResNet", FAMILY)
+
+
+def _imagenet(depth: int, blocks: tuple[int, ...], block: str = "bottleneck", error: str = "") -> Any:
+    return variant(f"ResNet{depth}V2", IMAGENET_FAMILY, source="section 4.1", error=error, blocks=blocks, block=block)
+
+
+def _cifar(depth: int, error: float, block: str = "bottleneck") -> Any:
+    error = f"{error} %, CIFAR-10 test"
+    # The authors' code strides in a bottleneck's first convolution.
+    row = {"depth": depth, "stem": "cifar", "block": block, "downsample": "1x1"}
+    return variant(f"PreActResNet{depth}", FAMILY, source="Table 2", error=error, **row)
+
+
+ResNet18V2 = _imagenet(18, (2, 2, 2, 2), "basic")
+ResNet34V2 = _imagenet(34, (3, 4, 6, 3), "basic")
+ResNet50V2 = _imagenet(50, (3, 4, 6, 3))
+ResNet101V2 = _imagenet(101, (3, 4, 23, 3))
+ResNet152V2 = _imagenet(152, (3, 8, 36, 3), error="21.1 % top-1, ImageNet validation, 320 crop (Table 5)")
+ResNet200V2 = _imagenet(200, (3, 24, 36, 3), error="20.7 % top-1, ImageNet validation, 320 crop (Table 5)")
+
+PreActResNet110 = _cifar(110, 6.37, "basic")
+PreActResNet164 = _cifar(164, 5.46)
+PreActResNet1001 = _cifar(1001, 4.62)

@@ -83,7 +83,7 @@ def load(
     train_only = split == "validation" and (validation is not None or (splits and "validation" not in splits))
     wanted = "train" if train_only else split
     available = splits + ["validation"] * ("train" in splits and "validation" not in splits) + ["all"]
-    if splits and wanted not in (*splits, "all"):
+    if splits and re.split(r"[\[+]", wanted)[0] not in (*splits, "all"):  # TFDS knows "train[:10%]" and "train+test"
         raise InputError(f"split {split!r}: {name} has {', '.join(available)}.")
     store = _store(name, builder, wanted, image_key, label_key)
     feature = builder.info.features[label_key]
@@ -201,8 +201,11 @@ def _swept(root: Path, name: str) -> Iterator[None]:
 def _store(name: str, builder: Any, split: str, image_key: str, label_key: str) -> Store:
     """The split's examples: in memory when they are small and of one size, else streamed."""
     shape = tuple(builder.info.features[image_key].shape)
-    # A mocked builder knows no splits: what it gives is small.
-    info = builder.info.splits[split] if builder.info.splits else None
+    try:
+        # A mocked builder knows no splits: what it gives is small.
+        info = builder.info.splits[split] if builder.info.splits else None
+    except (ValueError, KeyError, AssertionError) as error:
+        raise InputError(f"split {split!r} of {name}: TFDS cannot read it ({_line(error)}).") from error
     if info is not None and info.num_examples == 0:
         raise InputError(f"split {split!r} of {name} has no examples; choose another split.")
     if info is None or (None not in shape and info.num_examples * prod(shape) <= MEMORY_BUDGET):

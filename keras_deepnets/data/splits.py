@@ -37,7 +37,7 @@ def cut_size(size: int | float, total: int, what: str = "validation") -> int:
     """
     valid = isinstance(size, (int, float, np.integer, np.floating)) and not isinstance(size, bool)
     count = round(size * total) if valid and 0 < size < 1 else size
-    if not valid or count != count or count != int(count) or not 0 <= count < total or (0 < size < 1 and count == 0):
+    if not valid or not 0 <= count < total or count != int(count) or (0 < size < 1 and count == 0):
         raise InputError(
             f"{what}={size!r}: give a fraction between 0 and 1, or a whole number of examples below {total:,}."
         )
@@ -45,16 +45,15 @@ def cut_size(size: int | float, total: int, what: str = "validation") -> int:
 
 
 def proportional(counts: Sequence[int], size: int) -> list[int]:
-    """How many to take of each class so that they add up to ``size``: largest remainders, one left in every class."""
+    """How many to take of each class so that they add up to ``size``: largest remainders; one stays in each if possible."""
     counts = np.asarray(counts, np.int64)
     quotas = counts * (size / max(counts.sum(), 1))
     limits = np.maximum(counts - 1, 0)
+    limits = limits if limits.sum() >= size else counts
     taken = np.minimum(np.floor(quotas).astype(np.int64), limits)
     ranking = np.argsort(-(quotas - np.floor(quotas)), kind="stable")
     while taken.sum() < size:
         open_classes = [index for index in ranking if taken[index] < limits[index]]
-        if not open_classes:
-            raise InputError(f"{size} examples cannot be cut out of {counts.sum()} and leave one in every class.")
         taken[open_classes[: size - taken.sum()]] += 1
     return [int(count) for count in taken]
 

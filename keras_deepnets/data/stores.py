@@ -56,7 +56,7 @@ class ArrayPixels:
         """The images as one tensor in main memory, made once: pipelines gather from it."""
         import tensorflow as tf
 
-        with tf.device("CPU:0"):
+        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
             return tf.convert_to_tensor(self.images)
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
@@ -95,7 +95,7 @@ class PackedPixels:
 
         ends = np.cumsum(self.shapes.astype(np.int64).prod(axis=1))
         starts = np.concatenate([[0], ends])
-        with tf.device("CPU:0"):
+        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
             return tuple(tf.convert_to_tensor(values) for values in (self.values, self.shapes, starts))
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
@@ -133,7 +133,7 @@ class FilePixels:
         """The paths as one string tensor."""
         import tensorflow as tf
 
-        with tf.device("CPU:0"):
+        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
             return tf.constant(list(self.paths), tf.string)
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
@@ -183,7 +183,7 @@ class IndexedStore:
         """Rows and labels as tensors in main memory."""
         import tensorflow as tf
 
-        with tf.device("CPU:0"):
+        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
             return tf.convert_to_tensor(self.rows), tf.convert_to_tensor(self.labels)
 
     def read(self, seed: Any | None = None) -> tf.data.Dataset:

@@ -69,25 +69,41 @@ def decode(contents: Any, channels: int = 3, window: Window | None = None) -> tf
     contents = tf.convert_to_tensor(contents)
 
     def jpeg():
-        # The accurate transform costs little and agrees with PIL and torch to a grey level.
+        # The accurate transform costs little and agrees with PIL and torch to the last bit. RGB even where grey is wanted:
+        # the library has no way from CMYK to grey.
         if window is None:
-            return tf.io.decode_jpeg(contents, channels=channels, dct_method="INTEGER_ACCURATE")
+            return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
         height, width = tf.unstack(tf.io.extract_jpeg_shape(contents)[:2])
         box = tf.stack(window(height, width))
-        return tf.io.decode_and_crop_jpeg(contents, box, channels=channels, dct_method="INTEGER_ACCURATE")
+        return tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method="INTEGER_ACCURATE")
 
     def other():
-        # BMP insists on the channels of the file and GIF on three: convert after decoding.
         image = tf.cond(
             tf.strings.substr(contents, 0, 2) == b"BM",
-            lambda: convert_channels(tf.io.decode_bmp(contents, channels=0), 3),
+            lambda: _decode_bmp(contents),
             lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
         )
-        image = convert_channels(tf.ensure_shape(image, [None, None, 3]), channels)
+        image = tf.ensure_shape(image, [None, None, 3])
         return image if window is None else cut(image, window)
 
     image = tf.cond(tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff", jpeg, other)
-    return tf.ensure_shape(image, [None, None, channels])
+    return convert_channels(tf.ensure_shape(image, [None, None, 3]), channels)
+
+
+def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
+    """RGB of a BMP with 8, 24 or 32 bits a pixel; of 8 bits TensorFlow gives indices and leaves the palette to us."""
+    import tensorflow as tf
+
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 54), tf.uint8), tf.int32)
+    image = tf.io.decode_bmp(contents, channels=0)
+
+    def look_up():
+        first = 14 + header[14]  # after the file's header and the picture's, whose length is its first byte
+        # Fixed length: a palette may be shorter than 256 colours.
+        palette = tf.io.decode_raw(tf.strings.substr(contents, first, 1024), tf.uint8, fixed_length=1024)
+        return tf.gather(tf.reshape(palette, [256, 4])[:, 2::-1], tf.cast(image[..., 0], tf.int32))
+
+    return tf.cond(header[28] == 8, look_up, lambda: convert_channels(image, 3))
 
 
 def cut(image: tf.Tensor, window: Window) -> tf.Tensor:
@@ -110,6 +126,7 @@ def convert_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     """
     import tensorflow as tf
 
+    images = tf.convert_to_tensor(images)
     if images.shape[-1] == channels:
         return images
     present = images.shape[-1] if images.shape[-1] is not None else tf.shape(images)[-1]

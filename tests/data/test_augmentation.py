@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_deepnets.data import augmentation
+from keras_deepnets.errors import InputError
+from tests.data.conftest import picture
+
+
+def reference_crop(image, row, column, mirrored, padding=4):
+    padded = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
+    crop = padded[row : row + image.shape[0], column : column + image.shape[1]]
+    return crop[:, ::-1] if mirrored else crop
+
+
+def test_crop_and_flip_against_numpy():
+    images = np.stack([picture(seed, 12, 10) for seed in range(6)])
+    places = [(0, 0, 0), (8, 8, 1), (4, 4, 0), (4, 4, 1), (0, 8, 1), (3, 5, 0)]
+    draws = np.array(
+        [[(row + 0.5) / 9, (column + 0.5) / 9, 0.25 + 0.5 * side] for row, column, side in places], np.float32
+    )
+    cropped = augmentation.crop_and_flip(tf.constant(images), draws)
+    assert cropped.dtype == tf.uint8 and cropped.shape == images.shape
+    np.testing.assert_array_equal(
+        cropped, [reference_crop(image, *place) for image, place in zip(images, places, strict=True)]
+    )
+    np.testing.assert_array_equal(cropped[2], images[2])
+
+
+def test_draws_close_to_one_stay_inside():
+    images = np.stack([picture(1, 12, 12)])
+    last = np.nextafter(np.float32(1), np.float32(0))
+    cropped = augmentation.crop_and_flip(tf.constant(images), np.full([1, 3], last, np.float32))
+    np.testing.assert_array_equal(cropped[0], reference_crop(images[0], 8, 8, True))
+
+
+def test_every_offset_comes_equally_often():
+    marked = np.zeros((4096, 9, 9, 1), np.uint8)
+    marked[:, 4, 4] = 255
+    draws = tf.random.stateless_uniform([4096, 3], [0, 1])
+    cropped = augmentation.crop_and_flip(tf.constant(marked), draws).numpy()
+    counts = (cropped[..., 0] > 0).sum(axis=0)
+    assert counts.shape == (9, 9) and counts.sum() == 4096
+    assert counts.min() > 20 and counts.max() < 90  # 50.6 expected, standard deviation 7.1
+
+
+def test_shift_without_shift_is_the_identity():
+    images = np.stack([picture(seed, 16, 16) for seed in range(2)])
+    np.testing.assert_array_equal(
+        augmentation.shift_and_rotate(tf.constant(images), np.full([2, 3], 0.5, np.float32)), images
+    )
+
+
+def test_shift_moves_whole_pixels_exactly():
+    image = picture(1, 16, 16)
+    # The op looks up where an output pixel comes from: a positive shift moves the picture up and left.
+    draws = np.array([[1.0, 0.0, 0.5]], np.float32)
+    moved = augmentation.shift_and_rotate(tf.constant(image[None]), draws, pixels=2)[0].numpy()
+    np.testing.assert_array_equal(moved[:-2, 2:], image[2:, :-2])
+    assert not moved[-2:].any() and not moved[:, :2].any()
+
+
+def test_shift_turns_about_the_centre():
+    image = np.zeros((1, 15, 15, 1), np.uint8)
+    image[0, 7] = 200  # a horizontal line through the centre
+    turned = augmentation.shift_and_rotate(tf.constant(image), np.array([[0.5, 0.5, 1.0]], np.float32), degrees=90)[0]
+    np.testing.assert_array_equal(turned, np.swapaxes(image[0], 0, 1))
+
+
+def test_random_resized_windows_are_inside_and_of_the_stated_shape():
+    @tf.function
+    def windows_of(height, width, draws):
+        return tf.map_fn(
+            lambda one: tf.stack(augmentation.random_resized_window(height, width, one)),
+            draws,
+            fn_output_signature=tf.int32,
+        )
+
+    for height, width in ((100, 120), (300, 200)):
+        windows = windows_of(height, width, tf.random.stateless_uniform([500, 3], [1, 2])).numpy()
+        top, left, tall, wide = windows.T
+        assert (top >= 0).all() and (left >= 0).all() and (top + tall <= height).all() and (left + wide <= width).all()
+        share, ratio = tall * wide / (height * width), wide / tall
+        assert share.min() >= 0.075 and share.min() < 0.12 and share.max() > 0.8
+        assert ratio.min() >= 0.72 and ratio.max() <= 1.39
+        assert abs(np.log(ratio).mean()) < 0.05
+
+
+def test_no_window_fits_a_narrow_image():
+    draws = tf.constant([0.1, 0.2, 0.3])
+    assert [int(value) for value in augmentation.random_resized_window(10, 10_000, draws)] == [0, 4993, 10, 13]
+    assert [int(value) for value in augmentation.random_resized_window(10_000, 12, draws)] == [4992, 0, 16, 12]
+
+
+def test_policies_by_name():
+    assert augmentation.policies()[:3] == ["pad_crop_flip", "shift", "random_resized_crop_flip"]
+    assert augmentation.get(None).name == augmentation.get("none").name == "none"
+    own = augmentation.Policy("own")
+    assert augmentation.get(own) is own
+    with pytest.raises(InputError, match="pad_crop_flip, shift, random_resized_crop_flip"):
+        augmentation.get("cutout")
+    with pytest.raises(InputError, match="registered already"):
+        augmentation.register(augmentation.Policy("shift"))
+
+
+def test_a_policy_of_ones_own(monkeypatch):
+    monkeypatch.setattr(augmentation, "_POLICIES", dict(augmentation._POLICIES))
+    mine = augmentation.register(augmentation.Policy("negative", batch=lambda images, draws: 255 - images))
+    assert augmentation.get("negative") is mine

@@ -65,8 +65,10 @@ from keras_deepnets.families.wide_resnet import (
     WideResNet50_2,
     WideResNet101_2,
 )
+from keras_deepnets.predictions import decode_predictions, preprocess_input
 from keras_deepnets.registry import ModelInfo, create_model, list_models, model_info
 from keras_deepnets.scaling import Scaling
+from keras_deepnets.surgery import feature_pyramid, freeze, replace_classifier
 from keras_deepnets.weights import load_weights
 
 __version__ = "0.1.0"
@@ -125,12 +127,17 @@ __all__ = [
     "WideResNet101_2",
     "create_model",
     "data",
+    "decode_predictions",
     "export",
     "families",
+    "feature_pyramid",
+    "freeze",
     "layers",
     "list_models",
     "load_weights",
     "model_info",
+    "preprocess_input",
+    "replace_classifier",
     "training",
     "weights",
 ]

@@ -23,6 +23,8 @@ class StochasticDepth(keras.layers.Layer):
             Both have the same expectation.
         seed: seed of the draws.
 
+    A frozen layer (``trainable=False``) drops nothing, as at inference.
+
     Shapes: any ``[n, …]``, unchanged.
     """
 
@@ -48,7 +50,7 @@ class StochasticDepth(keras.layers.Layer):
         """The branch, dropped or scaled."""
         if self.survival == 1:
             return inputs
-        if not training:
+        if not (training and self.trainable):
             return inputs * ops.cast(self.survival, inputs.dtype) if self.rescale == "inference" else inputs
         count = ops.shape(inputs)[0] if self.unit == "sample" else 1
         draws = keras.random.uniform(
@@ -83,6 +85,15 @@ def stochastic_depth(
     return StochasticDepth(survival, unit, rescale, name=name)(x)
 
 
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` that drops nothing while it is frozen (``trainable=False``), as batch normalisation behaves."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Drops units in training."""
+        return super().call(inputs, training=bool(training) and self.trainable)
+
+
 def dropout(x: Any, rate: float, *, name: str | None = None) -> Any:
     """Drops units with probability `rate`; no layer at all at rate 0."""
-    return keras.layers.Dropout(rate, name=name)(x) if rate else x
+    return Dropout(rate, name=name)(x) if rate else x

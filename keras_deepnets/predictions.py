@@ -1,0 +1,98 @@
+"""From images to a network's input, and from its outputs to names."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def preprocess_input(x: Any, model: keras.Model | str) -> Any:
+    """Images with values 0–255 as the network takes them.
+
+    Args:
+        x: ``[…, height, width, channels]`` RGB, uint8 or float, a NumPy array or a tensor; it is not changed.
+        model: a model of ours, or the name of one. A model that scales its input itself gets the images as they are.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: unknown name, a model whose scaling is not known, or another number of channels.
+    """
+    import numpy as np
+
+    from keras_deepnets import registry
+
+    if isinstance(model, str):
+        name, scaling, inside = model, registry.constructor_of(model).facts.spec.domain.scaling, False
+    else:
+        from keras_deepnets.models import includes_preprocessing, scaling_of
+
+        name, scaling, inside = model.name, scaling_of(model), includes_preprocessing(model)
+    if scaling is None:
+        raise InputError(
+            f"{name}: it is not known how its input is scaled; set model.scaling = keras_deepnets.Scaling(mean, std)."
+        )
+    if x.shape[-1] != scaling.channels:
+        raise InputError(
+            f"{name} takes {scaling.channels} channels and the images have {x.shape[-1]} (shape {tuple(x.shape)})."
+        )
+    if not hasattr(x, "__array_interface__"):
+        from keras import ops
+
+        x = ops.cast(x, "float32")
+        return x if inside else scaling.apply(x)
+    return np.array(x, "float32") if inside else scaling.apply(np.asarray(x, "float32"))
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """WordNet id and name of ImageNet's 1,000 classes, in the order that every published checkpoint has."""
+    return tuple(map(tuple, json.loads(Path(__file__).with_name("imagenet_classes.json").read_text())))
+
+
+def decode_predictions(
+    probabilities: Any, top: int = 5, labels: Sequence[str] | keras.Model | None = None
+) -> list[list[tuple[str, str, float]]]:
+    """The best classes of each image.
+
+    Args:
+        probabilities: ``[n, classes]``.
+        top: how many, best first.
+        labels: class names, or a model that carries them; None: ImageNet's for 1,000 classes.
+
+    Returns:
+        For each image `top` triples: id (WordNet's for ImageNet, else the index as text), name, probability.
+
+    Raises:
+        ValueError: another rank, no labels known, or as many labels as there are classes are not given.
+    """
+    import numpy as np
+
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 2:
+        raise InputError(f"probabilities must be [n, classes]; their shape is {probabilities.shape}.")
+    classes = probabilities.shape[1]
+    if not isinstance(top, int) or top < 1:
+        raise InputError(f"top={top!r} must be a whole number of at least 1.")
+    labels = getattr(labels, "labels", labels)
+    if labels is not None:
+        names = [(str(index), str(label)) for index, label in enumerate(labels)]
+    elif classes == 1000:
+        names = list(imagenet_classes())
+    else:
+        raise InputError(f"The names of these {classes} classes are not known; pass labels=[…] or labels=model.")
+    if len(names) != classes:
+        raise InputError(f"{len(names)} labels were given for {classes} classes; give one label a class.")
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        [(*names[index], float(row[index])) for index in order] for row, order in zip(probabilities, best, strict=True)
+    ]

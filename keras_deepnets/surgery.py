@@ -1,0 +1,150 @@
+"""Working with a built model: its feature pyramid, another classifier, frozen parts."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+_BLOCK_ENDS = re.compile(r"(conv\d+)_block\d+_(out|concat)|post_relu|relu")
+
+
+def feature_pyramid(model: keras.Model) -> keras.Model:
+    """The feature maps at the end of each stage, for detection and segmentation.
+
+    Args:
+        model: an image network, with or without its top.
+
+    Returns:
+        A model on the same layers with outputs ``{"P2": …, "P5": …}``, where level l has stride 2ˡ. A CIFAR network gives the
+        levels that it has (P0, P1, P2). The last map of a pre-activation network or a DenseNet is the normalised, activated one.
+
+    Raises:
+        ValueError: the model has no feature maps of fixed channels behind a single image input.
+    """
+    from keras_deepnets.models import DeepNet
+
+    maps = [layer for layer in model.layers if len(getattr(_output(layer), "shape", ())) == 4]
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or not maps:
+        raise InputError(
+            f"{model.name}: a feature pyramid needs a network on one image input; it takes {model.input_shape}."
+        )
+    strides = _strides(model, maps)
+    levels: dict[int, Any] = {}
+    ends = [layer for layer in maps if _BLOCK_ENDS.fullmatch(layer.name)] or maps
+    for layer in ends:
+        levels[strides[layer.name]] = _output(layer)
+    outputs = {f"P{level}": levels[level] for level in sorted(levels)}
+    record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
+    return DeepNet(model.input, outputs, name=f"{model.name}_pyramid", record=record)
+
+
+def _output(layer: keras.layers.Layer) -> Any:
+    """The layer's one output tensor, or None."""
+    try:
+        output = layer.output
+    except (AttributeError, ValueError):  # never called, or called more than once
+        return None
+    return None if isinstance(output, (list, tuple, dict)) else output
+
+
+def _strides(model: keras.Model, maps: list[keras.layers.Layer]) -> dict[str, int]:
+    """Layer name to log2 of the stride of its output."""
+    import keras
+
+    from keras_deepnets.models import deep_graphs
+
+    height, width = model.inputs[0].shape[1:3]
+    if None in (height, width):
+        # Shapes at a size that every stride divides, without building anything.
+        size = (1, 256, 256, model.inputs[0].shape[3])
+        with deep_graphs():
+            probe = keras.Model(model.input, [_output(layer) for layer in maps])
+            shapes = probe.compute_output_shape(size)
+        shapes = shapes if isinstance(shapes, list) else [shapes]
+        height = 256
+    else:
+        shapes = [_output(layer).shape for layer in maps]
+    return {layer.name: round(math.log2(height / shape[1])) for layer, shape in zip(maps, shapes, strict=True)}
+
+
+def replace_classifier(model: keras.Model, classes: int, classifier_activation: Any = "softmax") -> keras.Model:
+    """The same network with a new, freshly initialised classifier; the other layers and their weights are shared.
+
+    Args:
+        model: a network that ends in a fully connected classifier.
+        classes: number of outputs of the new one.
+        classifier_activation: of the new one; None gives logits.
+
+    Raises:
+        ValueError: `classes` is not a whole number of at least 1, or the model does not end in a fully connected layer.
+    """
+    import keras
+
+    from keras_deepnets import layers
+    from keras_deepnets.families.base import check_counts
+    from keras_deepnets.models import DeepNet
+
+    check_counts(model.name, classes=classes)
+    head = model.layers[-1]
+    if not isinstance(head, keras.layers.Dense):
+        raise InputError(
+            f"{model.name}: its last layer {head.name!r} is no fully connected classifier; build it with include_top=True."
+        )
+    outputs = layers.classifier(head.input, classes, classifier_activation, name=head.name)
+    record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
+    return DeepNet(model.input, outputs, name=model.name, record=record)
+
+
+def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
+    """Freezes the lower part of a network, in place.
+
+    Frozen weights get no updates; frozen batch normalisation works with its moving statistics, which stand still, and frozen
+    dropout and stochastic depth drop nothing: in training the frozen part computes what it computes at inference.
+    Compile the model afterwards.
+
+    Args:
+        model: a network.
+        up_to: name of the last frozen layer, e.g. ``"conv4_block6_out"``; None freezes all but the classifier (without a top,
+            all).
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: no layer is called `up_to`.
+    """
+    import keras
+
+    names = [layer.name for layer in model.layers]
+    if up_to is None:
+        last = len(names) - isinstance(model.layers[-1], keras.layers.Dense)
+        frozen = set(names[:last])
+    elif up_to in names:
+        frozen = _ancestors(model.get_layer(up_to)) & set(names)
+    else:
+        near = difflib.get_close_matches(up_to, names, n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else "`model.summary()` names its layers."
+        raise InputError(f"{model.name} has no layer {up_to!r}. {hint}")
+    for layer in model.layers:
+        layer.trainable = layer.name not in frozen
+    return model
+
+
+def _ancestors(layer: keras.layers.Layer) -> set[str]:
+    """The names of the layer and of all that its output is computed from."""
+    found, waiting = {layer.name}, [layer]
+    while waiting:
+        node = waiting.pop()._inbound_nodes[0]
+        for tensor in node.input_tensors:
+            parent = tensor._keras_history.operation
+            if parent.name not in found:
+                found.add(parent.name)
+                waiting.append(parent)
+    return found

@@ -92,11 +92,8 @@ def load(
         raise InputError(f"{folder}: no such folder; give a folder of class folders, 'digits', or a TFDS name.")
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder of class folders (FOLDER/<class>/*.jpg).")
-    children = _folders(folder)
-    by_split: dict[str, list[Path]] = {}
-    for child in children:
-        by_split.setdefault(_SPLIT_NAMES.get(child.name.lower(), ""), []).append(child)
-    if children and "" not in by_split:
+    by_split = _split_folders(folder)
+    if by_split:
         return _load_split_folders(folder, by_split, split, seed, skip_broken, validation)
     if split not in splits.SPLITS:
         raise InputError(f"split {split!r}: {folder} has {', '.join(splits.SPLITS)}.")
@@ -123,17 +120,26 @@ def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) 
     return cut_out(train, split, validation, seed)
 
 
+def _split_folders(folder: Path) -> dict[str, list[Path]]:
+    """The folders of each split; none where the folders are classes, one of which may be called ``train`` too."""
+    found: dict[str, list[Path]] = {}
+    for child in _folders(folder):
+        found.setdefault(_SPLIT_NAMES.get(child.name.lower(), ""), []).append(child)
+    others = found.pop("", [])
+    return found if not others or any(_folders(child) for child in found.get("train", [])) else {}
+
+
 def _folders(folder: Path) -> list[Path]:
     """The visible folders in a folder, in natural order."""
     found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
     return sorted(found, key=lambda path: natural(path.name))
 
 
-def _labels(roots: Iterable[Path], folder: Path) -> tuple[str, ...]:
+def _labels(roots: list[Path], folder: Path) -> tuple[str, ...]:
     """The class names: the names of the folders in ``roots``."""
     names = {child.name for root in roots for child in _folders(root)}
     if not names:
-        loose = any(entry.name.lower().endswith(EXTENSIONS) for entry in os.scandir(folder))
+        loose = any(entry.name.lower().endswith(EXTENSIONS) for root in roots for entry in os.scandir(root))
         found = "images but no class folders" if loose else "no images"
         raise InputError(
             f"{folder}: {found}; put the images of each class into a folder of its own, FOLDER/<class>/*.jpg."

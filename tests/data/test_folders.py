@@ -81,6 +81,16 @@ def test_split_folders_without_some_split(tmp_path):
     raises("split 'dev': .* has train, validation, test, all", tmp_path / "train", "dev")
 
 
+def test_classes_called_as_splits_and_folders_beside_splits(tmp_path):
+    write_class_folders(tmp_path / "vehicles", {"train": 4, "bus": 4})
+    assert data.load(tmp_path / "vehicles", "all").labels == ("bus", "train")
+    write_class_folders(tmp_path / "set" / "train", {"a": 2, "b": 2})
+    (tmp_path / "set" / "notes").mkdir()
+    assert data.load(tmp_path / "set", "train").labels == ("a", "b")
+    write_class_folders(tmp_path / "flat", {"train": 3, "test": 3})
+    raises("images but no class folders", tmp_path / "flat")
+
+
 def test_formats_cases_and_hidden_files(tmp_path):
     write_class_folders(tmp_path, {"a": 1, "b": 1})
     for extension in ("jpg", "JPEG", "bmp", "GIF"):

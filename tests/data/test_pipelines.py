@@ -67,8 +67,16 @@ def test_an_epoch_holds_every_example_once(augment):
     np.testing.assert_array_equal(labels, (who.astype(int) - 1) % 3)
 
 
-@pytest.mark.parametrize("source", ["digits", "pictures"])
-@pytest.mark.parametrize("augment", POLICIES)
+@pytest.mark.parametrize(
+    ("source", "augment"),
+    [
+        ("digits", None),
+        ("digits", "pad_crop_flip"),
+        ("digits", "random_resized_crop_flip"),
+        ("pictures", "shift"),
+        ("pictures", "random_resized_crop_flip"),
+    ],
+)
 def test_an_epoch_depends_on_seed_and_number_alone(source, augment, request):
     images = data.load("digits", "test") if source == "digits" else request.getfixturevalue(source)
     arguments = {

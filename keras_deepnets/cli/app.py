@@ -1,0 +1,227 @@
+"""The commands and their options. What they do stands in `catalog` and `work`, which are imported when a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_deepnets.cli import PROGRAM
+
+_ARTIFACT = "A run folder, a .keras file, a SavedModel folder or a .tflite file."
+_DATA = (
+    'Where the images come from: "digits" (embedded), a folder of class folders (FOLDER/<class>/*.jpg), '
+    'or the TFDS name of a data set, e.g. "cifar10".'
+)
+_BEGIN, _WORK = "Begin", "Work"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA, show_default=False)]
+Artifact = Annotated[Path, typer.Argument(metavar="MODEL", help=_ARTIFACT, show_default=False)]
+SkipBroken = Annotated[
+    bool,
+    typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and count them, instead of stopping."),
+]
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Very deep image networks for Keras: look them up, train them on your images, use and export them.",
+    epilog=f"Start with `{PROGRAM} demo`. Every command has its own --help.",
+    add_completion=True,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(argv: Sequence[str] | None = None) -> int | None:
+    """Runs the command that `argv` asks for; what goes wrong is raised, typer's and click's usage errors too."""
+    command = typer.main.get_command(app)
+    words = None if argv is None else list(argv)
+    return command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from keras_deepnets.cli import catalog
+
+        catalog.print_version()
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(rich_help_panel=_BEGIN)
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+) -> None:
+    """Train ResNet20 on the embedded digits, export it, compare, predict: everything once, in about two minutes."""
+    import time
+
+    from keras_deepnets.cli.quiet import load_tensorflow
+
+    begin = time.perf_counter()
+    load_tensorflow()
+    from keras_deepnets import demo as main_job
+
+    main_job.run(out, begin)
+
+
+@app.command("list", rich_help_panel=_BEGIN)
+def list_command(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Shell pattern of the names, e.g. 'resnet*'.")
+    ] = "*",
+    family: Annotated[str | None, typer.Option(help="Only this family, e.g. ResNet.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data, e.g. cifar10.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the networks: name, family, data, depth, parameters, multiply-adds, published error."""
+    from keras_deepnets.cli import catalog
+
+    catalog.list_networks(pattern, family, dataset, as_json)
+
+
+@app.command(rich_help_panel=_BEGIN)
+def info(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A network's name, as `list` prints it.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show what is known of a network, and its options."""
+    from keras_deepnets.cli import catalog
+
+    catalog.show_network(name, as_json)
+
+
+@app.command(rich_help_panel=_WORK)
+def train(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A network's name, as `list` prints it.", show_default=False)
+    ],
+    data: Data,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/MODEL-DATA-RECIPE.", show_default=False)
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="How it is trained: fast, he2015_cifar, he2015_imagenet, …")] = "fast",
+    epochs: Annotated[float | None, typer.Option(min=0, help="Length of the run, in place of the recipe's.")] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Another field of the recipe, e.g. batch_size=64.", show_default=False
+        ),
+    ] = [],  # noqa: B006 - typer makes a new list
+    options: Annotated[
+        list[str],
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="An option of the network, as `info` prints them, e.g. shortcut=B.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, mixed_bfloat16, mixed_float16 or auto; by default the recipe's.", show_default=False
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network on images. The same command resumes a run that was interrupted."""
+    from keras_deepnets.cli import train as command
+
+    fields = command.pairs(settings, "--set")
+    given = {"epochs": epochs, "image_size": image_size}
+    fields |= {name: value for name, value in given.items() if value is not None}
+    command.train(
+        model,
+        data,
+        run_dir,
+        recipe,
+        fields,
+        command.pairs(options, "--option"),
+        precision=precision,
+        seed=seed,
+        skip_broken=skip_broken,
+        as_json=as_json,
+    )
+
+
+@app.command(rich_help_panel=_WORK)
+def evaluate(
+    model: Artifact,
+    data: Data,
+    split: Annotated[str, typer.Option(help="Part of the data: test, validation, train or all.")] = "test",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of what belongs to which split of a folder; by default that of the run.", show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a trained model on labelled images: top-1, top-5, each class, images a second."""
+    from keras_deepnets.cli import use
+
+    use.evaluate(model, data, split, seed=seed, batch_size=batch_size, skip_broken=skip_broken, as_json=as_json)
+
+
+@app.command(rich_help_panel=_WORK)
+def predict(
+    model: Artifact,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes are named.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Name what is on images: a line for each, the most probable classes first."""
+    from keras_deepnets.cli import use
+
+    use.predict(model, images, top, as_json=as_json)
+
+
+@app.command(rich_help_panel=_WORK)
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a .keras file.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The folder of versions (savedmodel), or the .tflite file.", show_default=False
+        ),
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="savedmodel (TF Serving) or tflite (devices).", show_default=False)
+    ],
+    quantize: Annotated[str | None, typer.Option(help="Of a .tflite file: float16, dynamic or int8.")] = None,
+    calibration: Annotated[str | None, typer.Option(metavar="DATA", help="Typical images, which int8 needs.")] = None,
+    version: Annotated[
+        int | None, typer.Option("--model-version", min=0, help="Of a SavedModel; by default the next free number.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model as a SavedModel or a TFLite file."""
+    from keras_deepnets.cli import use
+
+    use.export_model(model, out, form, quantize, calibration, version, as_json=as_json)

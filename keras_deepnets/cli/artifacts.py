@@ -1,0 +1,99 @@
+"""What a user may name where a trained model is wanted, found before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets import registry
+from keras_deepnets.cli import PROGRAM
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+KERAS, SAVED_MODEL, TFLITE = "keras", "savedmodel", "tflite"
+_KINDS = "a run folder, a .keras file, a SavedModel folder or a .tflite file"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained model on disk.
+
+    Attributes:
+        path: what `export.predict` takes: a file, or a SavedModel's own folder.
+        kind: `KERAS`, `SAVED_MODEL` or `TFLITE`.
+    """
+
+    path: Path
+    kind: str
+
+    def labels(self) -> list[str] | None:
+        """The class names that lie with it, in the order of its outputs; None where there are none, or they cannot be read."""
+        try:
+            if self.kind == SAVED_MODEL:
+                return (self.path / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
+            if self.kind == TFLITE:
+                return json.loads(self.path.with_name(self.path.name + ".json").read_text(encoding="utf-8"))["labels"]
+            with zipfile.ZipFile(self.path) as archive:
+                return json.loads(archive.read("config.json"))["config"]["record"]["labels"]
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            return None
+
+    def seed(self) -> int:
+        """The seed of the run that it is the result of, which chose the images of each split; 0 where it is of no run."""
+        try:
+            return int(json.loads((self.path.parent / "config.json").read_text(encoding="utf-8"))["seed"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def model(self) -> keras.Model:
+        """The Keras model; InputError where it is none, or cannot be read."""
+        if self.kind != KERAS:
+            raise InputError(
+                f"{self.path} is an exported model; give the run folder or the .keras file that it was made of."
+            )
+        import keras
+
+        import keras_deepnets.models  # noqa: F401 - registers our layers
+
+        try:
+            return keras.saving.load_model(self.path, compile=False)
+        except Exception as error:  # a truncated zip, a strange config: Keras raises whatever it meets
+            raise InputError(f"{self.path} cannot be loaded as a Keras model: {_first_line(error)}") from error
+
+
+def find(path: Path) -> Artifact:
+    """The trained model that a path names. Raises InputError where there is none."""
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        kinds = {".keras": KERAS, ".tflite": TFLITE}
+        if path.suffix not in kinds:
+            raise InputError(f"{path} is no trained model; give {_KINDS}.")
+        return Artifact(path, kinds[path.suffix])
+    if str(path).lower() in registry.list_models():
+        raise InputError(f"{path} is a network without trained weights; train it first: `{PROGRAM} train {path} DATA`.")
+    raise InputError(f"{path} does not exist; give {_KINDS}.")
+
+
+def _in_folder(path: Path) -> Artifact:
+    if (path / "model.keras").is_file():
+        return Artifact(path / "model.keras", KERAS)
+    if (path / "saved_model.pb").is_file():
+        return Artifact(path, SAVED_MODEL)
+    # A server reads ASCII digits only; isdigit() alone would take "²".
+    names = (entry.name for entry in path.iterdir() if (entry / "saved_model.pb").is_file())
+    versions = [name for name in names if name.isascii() and name.isdigit()]
+    if versions:
+        return Artifact(path / max(versions, key=int), SAVED_MODEL)
+    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+        raise InputError(f"{path} holds a run that has not ended; give the same `train` command again to finish it.")
+    raise InputError(f"{path} holds no trained model; give {_KINDS}.")
+
+
+def _first_line(error: Any) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,44 @@
+"""Images that a user names: labelled sets, and single files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_deepnets.cli.quiet import native_output_held_back
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    from keras_deepnets.data import ImageData
+
+
+def images_of(source: str, split: str, seed: int, skip_broken: bool = False) -> ImageData:
+    """A split of a labelled set, as `keras_deepnets.data.load` gives it."""
+    from keras_deepnets import data
+
+    if not Path(source).exists():  # a name: a download shows its progress on stderr
+        return data.load(source, split=split, seed=seed, skip_broken=skip_broken)
+    with native_output_held_back():
+        return data.load(source, split=split, seed=seed, skip_broken=skip_broken)
+
+
+def image_files(paths: list[Path]) -> list[Path]:
+    """The image files that are named, those below a folder in the order of their names.
+
+    Raises:
+        InputError: a path that does not exist, or a folder without images.
+    """
+    from keras_deepnets.data.folders import EXTENSIONS
+
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            if not found:
+                raise InputError(f"{path} holds no images ({' '.join(EXTENSIONS)}).")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"{path} does not exist; give image files, or folders of them.")
+    return files

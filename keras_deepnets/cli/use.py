@@ -1,0 +1,178 @@
+"""The commands that use a trained model: evaluate, predict, export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.cli import artifacts, show
+from keras_deepnets.cli.images import image_files, images_of
+from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_deepnets.data import ImageData
+
+FORMATS = ("savedmodel", "tflite")
+# Encoded test images that are held at once: a few hundred megabytes of photographs.
+_CHUNK = 2048
+
+
+def evaluate(
+    model: Path, source: str, split: str, *, seed: int | None, batch_size: int, skip_broken: bool, as_json: bool
+) -> None:
+    """Prints the accuracy of a trained model on labelled images."""
+    artifact = artifacts.find(model)
+    load_tensorflow()
+    from keras_deepnets import training
+
+    seed = artifact.seed() if seed is None else seed
+    images = images_of(source, split, seed, skip_broken)
+    if artifact.kind == artifacts.KERAS:
+        result = training.evaluate(artifact.model(), images, batch_size=batch_size)
+        values = {
+            "top1": result.top1,
+            "top5": result.top5,
+            "loss": result.loss,
+            "images": result.size,
+            "images_per_second": result.images_per_second,
+            "per_class": dict(result.per_class),
+        }
+    else:
+        values = _evaluate_exported(artifact, images)
+    values = {"model": str(artifact.path), "data": source, "split": split} | values | {"skipped": len(images.skipped)}
+    if as_json:
+        show.print_json(values)
+        return
+    loss = f", loss {values['loss']:.4f}" if "loss" in values else ""
+    print(
+        f"{artifact.path} on {values['images']:,} images of {source} ({split}): "
+        f"top-1 {show.percent(values['top1'])}, top-5 {show.percent(values['top5'])}{loss}, "
+        f"{values['images_per_second']:,.0f} img/s"
+        f"{f', {len(images.skipped):,} broken left out' if images.skipped else ''}"
+    )
+    rows = [(label, show.percent(value)) for label, value in values["per_class"].items()]
+    show.print_table(("class", "accuracy"), rows, right=("accuracy",))
+
+
+def _evaluate_exported(artifact: artifacts.Artifact, images: ImageData) -> dict[str, Any]:
+    """Accuracy of what a server or a device would run: it is given image files, as they would be."""
+    import numpy as np
+
+    from keras_deepnets import export
+
+    labels = artifact.labels()
+    if labels is not None and list(labels) != list(images.labels):
+        raise InputError(
+            f"{artifact.path} knows {len(labels)} classes ({labels[0]!r} …) and the data has {len(images.labels)} "
+            f"({images.labels[0]!r} …); evaluate it on data with the same classes."
+        )
+    classes = len(images.labels)
+    right, counts, top5 = np.zeros(classes, int), np.zeros(classes, int), 0
+    begin = time.perf_counter()
+    for files, truth in _chunks(images):
+        with native_output_held_back():
+            probabilities = export.predict(artifact.path, files)["probabilities"]
+        ranked = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
+        counts += np.bincount(truth, minlength=classes)
+        right += np.bincount(truth[ranked[:, 0] == truth], minlength=classes)
+        top5 += int((ranked == truth[:, np.newaxis]).any(axis=1).sum())
+    total = int(counts.sum())
+    return {
+        "top1": int(right.sum()) / total,
+        "top5": top5 / total,
+        "images": total,
+        "images_per_second": round(total / (time.perf_counter() - begin), 1),
+        "per_class": {label: int(right[i]) / int(counts[i]) for i, label in enumerate(images.labels) if counts[i]},
+    }
+
+
+def _chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]]:
+    """The images as PNG files, which lose nothing, with their labels."""
+    import numpy as np
+    import tensorflow as tf
+
+    encoded = images.examples().map(lambda image, label: (tf.io.encode_png(image), label))
+    for files, truth in encoded.batch(_CHUNK).as_numpy_iterator():
+        yield list(files), np.asarray(truth)
+
+
+def predict(model: Path, paths: list[Path], top: int, *, as_json: bool) -> None:
+    """Prints the most probable classes of image files, a line an image."""
+    artifact = artifacts.find(model)
+    files = image_files(paths)
+    load_tensorflow()
+    from keras_deepnets import export
+
+    with native_output_held_back():
+        probabilities = export.predict(artifact.path, files)["probabilities"]
+    names = artifact.labels() or [str(index) for index in range(probabilities.shape[1])]
+    results = []
+    for file, row in zip(files, probabilities, strict=True):
+        best = (-row).argsort(kind="stable")[:top]
+        results.append(
+            {"image": str(file), "predictions": [{"label": names[i], "probability": float(row[i])} for i in best]}
+        )
+    if as_json:
+        show.print_json(results)
+        return
+    width = max(len(result["image"]) for result in results)
+    for result in results:
+        texts = [f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in result["predictions"]]
+        print(f"{result['image']:<{width}}  {', '.join(texts)}")
+
+
+def export_model(
+    model: Path,
+    out: Path,
+    form: str,
+    quantize: str | None,
+    calibration: str | None,
+    version: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Writes what a server or a device runs; prints where it lies and its size."""
+    _check_export(out, form, quantize, calibration, version)
+    artifact = artifacts.find(model)
+    if artifact.kind != artifacts.KERAS:
+        artifact.model()  # says what to give instead
+    load_tensorflow()
+    from keras_deepnets import export
+
+    images = images_of(calibration, "train", artifact.seed()) if calibration else None
+    network = artifact.model()
+    with native_output_held_back():
+        if form == "savedmodel":
+            path = export.saved_model(network, out, version=version)
+        else:
+            path = export.tflite(network, out, quantize=quantize, calibration=images)
+    size = show.size_of(path)
+    if as_json:
+        show.print_json({"path": str(path), "format": form, "quantize": quantize, "bytes": size})
+    else:
+        print(f"{path}  {show.bytes_text(size)}")
+
+
+def _check_export(out: Path, form: str, quantize: str | None, calibration: str | None, version: int | None) -> None:
+    """What can be said of the options alone, before anything is loaded."""
+    if form not in FORMATS:
+        raise InputError(f"--format {form!r} is not one of {', '.join(FORMATS)}.")
+    if form == "savedmodel" and (quantize or calibration):
+        raise InputError("--quantize and --calibration are for --format tflite; a SavedModel computes in float32.")
+    if form == "tflite" and version is not None:
+        raise InputError("--model-version is for --format savedmodel; a .tflite file has no version.")
+    if form == "tflite" and out.suffix != ".tflite":
+        raise InputError(
+            f"OUT {str(out)!r} does not end in .tflite; name the file so, e.g. {out.name or 'model'}.tflite."
+        )
+    if quantize == "int8" and not calibration:
+        raise InputError(
+            "--quantize int8 needs --calibration DATA: images from which the ranges of the activations are read."
+        )
+    if calibration and quantize != "int8":
+        raise InputError("--calibration is for --quantize int8.")

@@ -1,0 +1,231 @@
+"""Every bad input is one line on stderr, exit status 2, and nothing half-written."""
+
+import errno
+import os
+import shutil
+
+import pytest
+from PIL import Image
+
+from .conftest import COLOURS, TINY, paint
+
+
+@pytest.fixture
+def train(cli, tmp_path):
+    """The train command into a new folder, of which nothing may stay behind."""
+
+    def call(model, data, *words):
+        error = cli("train", model, data, *words, "--run-dir", tmp_path / "run").error
+        assert not (tmp_path / "run").exists()
+        return error
+
+    return call
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A small folder of class folders to spoil."""
+    return paint(tmp_path / "few", COLOURS, 10)
+
+
+def test_unknown_model(train, patches):
+    assert "Unknown model 'resnet21'. Did you mean " in train("resnet21", patches)
+
+
+def test_unknown_recipe(train, patches):
+    assert "'fasst'" in train("resnet20", patches, "--recipe", "fasst")
+
+
+def test_unknown_field_of_a_recipe(train, patches):
+    error = train("resnet20", patches, "--set", "batchsize=3")
+    assert "no field 'batchsize'. Did you mean 'batch_size'?" in error
+
+
+def test_what_is_no_field_of_a_recipe(train, patches):
+    for name in ("verbose", "validation", "run_dir", "callbacks", "name"):
+        assert f"no field {name!r}" in train("resnet20", patches, "--set", f"{name}=3")
+
+
+def test_wrong_value_of_a_field(train, patches):
+    assert "batch_size='many'" in train("resnet20", patches, "--set", "batch_size=many")
+
+
+def test_unknown_option_of_a_network(train, patches):
+    error = train("resnet20", patches, "--option", "cardinality=3")
+    assert error.startswith("resnet20 has no option 'cardinality'; its options: shortcut, downsample, ")
+    assert train("plainnet20", patches, "--option", "shortcut=B").endswith("its options: none.")
+
+
+def test_wrong_value_of_an_option(train, patches):
+    assert "shortcut='Z'" in train("resnet20", patches, "--option", "shortcut=Z")
+
+
+def test_wrong_precision(train, patches):
+    assert "precision='float8'" in train("resnet20", patches, "--precision", "float8")
+
+
+def test_unknown_dataset(train):
+    assert "'cifar11'" in train("resnet20", "cifar11")
+
+
+def test_no_network_for_a_dataset(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def unreachable(*args, **kwargs):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", unreachable)
+    assert "cifar10" in train("resnet20", "cifar10")
+
+
+def test_a_folder_that_is_not_there(train, tmp_path):
+    assert str(tmp_path / "nowhere") in train("resnet20", tmp_path / "nowhere")
+
+
+def test_a_folder_without_images(train, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in train("resnet20", tmp_path / "empty")
+
+
+def test_a_folder_with_one_class(train, few):
+    shutil.rmtree(few / "red")
+    shutil.rmtree(few / "blue")
+    error = train("resnet20", few)
+    assert "green" in error or "one class" in error
+
+
+def test_a_broken_image_is_named(train, few):
+    Image.new("RGB", (9, 9)).save(few / "red" / "whole.jpg")
+    whole = (few / "red" / "whole.jpg").read_bytes()
+    (few / "red" / "broken.jpg").write_bytes(whole[: len(whole) // 2])
+    assert "broken.jpg" in train("resnet20", few)
+
+
+def test_broken_images_are_skipped_and_counted_where_that_is_asked_for(cli, few, trained):
+    (few / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    assert "broken.jpg" in cli("evaluate", trained, few, "--split", "all").error
+    assert "--skip-broken" in cli("train", *TINY[:1], few, *TINY[1:]).error
+    words = (*TINY[:1], few, *TINY[1:], "--skip-broken", "--run-dir", few.parent / "run")
+    done = cli("train", *words)
+    assert done.status == 0, done.err
+    assert "24 images of" in done.out.splitlines()[0]
+    assert "1 broken left out" in done.out.splitlines()[0]
+    assert cli("train", *words, "--json").json["skipped"] == 1
+    values = cli("evaluate", trained, few, "--split", "all", "--skip-broken", "--json").json
+    assert (values["images"], values["skipped"]) == (30, 1)
+    assert "1 broken left out" in cli("evaluate", trained, few, "--split", "all", "--skip-broken").out
+
+
+def test_images_too_small_for_the_network(train, patches):
+    assert "input_shape=(2, 2, 3)" in train("resnet20", patches, "--image-size", "2")
+
+
+def test_a_run_of_another_configuration(cli, trained, patches):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    words = [word if word != "3" else "4" for word in TINY[1:]]
+    error = cli("train", TINY[0], patches, *words, "--run-dir", trained).error
+    assert "another configuration: seed is 3 there, 4 here" in error
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_a_run_folder_that_holds_something_else(cli, patches, tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear")
+    assert str(tmp_path) in cli("train", "resnet20", patches, "--run-dir", tmp_path).error
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_no_space_left_for_an_export(cli, trained, tmp_path, monkeypatch):
+    from keras_deepnets.export import litert
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(litert._files, "write_json", full)
+    error = cli("export", trained, tmp_path / "out" / "model.tflite", "--format", "tflite").error
+    assert "No space left on" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_space_left_for_a_run(cli, patches, tmp_path, monkeypatch):
+    import keras
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keras.Model, "save_weights", full)
+    done = cli("train", TINY[0], patches, *TINY[1:], "--run-dir", tmp_path / "run", "--json")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "No space left" in done.err
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert not list((tmp_path / "run").rglob(".partial*"))
+
+
+def test_what_is_no_trained_model(cli, patches, tmp_path):
+    image = patches / "red" / "00.png"
+    kinds = "give a run folder, a .keras file, a SavedModel folder or a .tflite file."
+    assert cli("predict", tmp_path / "nothing", image).error == f"{tmp_path / 'nothing'} does not exist; {kinds}"
+    assert cli("predict", image, image).error == f"{image} is no trained model; {kinds}"
+    assert cli("predict", patches, image).error == f"{patches} holds no trained model; {kinds}"
+    assert "train it first: `keras-deepnets train resnet20 DATA`" in cli("predict", "resnet20", image).error
+    (tmp_path / "model.keras").write_bytes(b"no zip")
+    assert str(tmp_path / "model.keras") in cli("predict", tmp_path / "model.keras", image).error
+    assert str(tmp_path / "model.keras") in cli("evaluate", tmp_path / "model.keras", patches).error
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "holds a run that has not ended" in cli("predict", tmp_path / "run", image).error
+
+
+def test_what_is_no_image(cli, trained, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    Image.new("RGB", (9, 9)).save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
+    (tmp_path / "none").mkdir()
+    assert "half.jpg" in cli("predict", trained, tmp_path / "whole.jpg", tmp_path / "half.jpg").error
+    assert "broken.png" in cli("predict", trained, tmp_path / "broken.png").error
+    assert cli("predict", trained, tmp_path / "none").error.startswith(f"{tmp_path / 'none'} holds no images (.jpg ")
+    assert "does not exist" in cli("predict", trained, tmp_path / "nothing.png").error
+
+
+def test_data_with_other_classes(cli, trained, exported, few):
+    (few / "red").rename(few / "yellow")
+    for model in (trained, exported["savedmodel"], exported["tflite"]):
+        cli("evaluate", model, few, "--split", "all").error  # noqa: B018 - which asserts
+    shutil.rmtree(few / "yellow")
+    assert (
+        "knows 3 classes ('blue' …) and the data has 2"
+        in cli("evaluate", exported["tflite"], few, "--split", "all").error
+    )
+
+
+def test_an_unknown_split(cli, trained, patches):
+    assert "'exam'" in cli("evaluate", trained, patches, "--split", "exam").error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("out --format onnx", "--format 'onnx' is not one of savedmodel, tflite."),
+        ("out --format tflite", "'out' does not end in .tflite"),
+        ("out --format savedmodel --quantize int8", "--quantize and --calibration are for --format tflite"),
+        ("out.tflite --format tflite --quantize int8", "--quantize int8 needs --calibration DATA"),
+        ("out.tflite --format tflite --quantize int4", "'int4'"),
+        ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8."),
+        ("out.tflite --format tflite --model-version 3", "--model-version is for --format savedmodel"),
+    ],
+)
+def test_export_options_that_do_not_go_together(cli, trained, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in cli("export", trained, *words.split()).error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exported_model_is_not_exported_again(cli, exported, tmp_path):
+    error = cli("export", exported["savedmodel"], tmp_path / "again", "--format", "savedmodel").error
+    assert error.endswith("is an exported model; give the run folder or the .keras file that it was made of.")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_version_that_is_there(cli, trained, exported):
+    words = ("--format", "savedmodel", "--model-version", "1")
+    assert "version 1 exists" in cli("export", trained, exported["savedmodel"], *words).error

@@ -1,0 +1,108 @@
+"""Looking things up: what is printed, how fast, and without TensorFlow."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+import keras_deepnets as kd
+
+
+def fresh(*words, code=None):
+    """A command in an interpreter of its own: its output, and its seconds on a processor, which other processes do not change."""
+    code = code or "import sys; from keras_deepnets.cli import main; sys.exit(main(sys.argv[1:]))"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("words", [("list",), ("--help",), ("train", "--help"), ("--version",), ("info", "resnet20")])
+def test_looking_up_is_quick(words):
+    done, seconds = min((fresh(*words) for _ in range(2)), key=lambda pair: pair[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "list --json", "--help", "info resnet50 --json", "--version", "predict nosuch x.png"]
+)
+def test_looking_up_loads_no_tensorflow(words):
+    code = (
+        "import sys; from keras_deepnets.cli import main; main(sys.argv[1:]);"
+        "sys.exit(', '.join({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done, _ = fresh(*words.split(), code=code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_prints_a_row_for_each_network(cli):
+    lines = cli("list").out.splitlines()
+    assert lines[0].split("  ")[0] == "name"
+    assert [line.split()[0] for line in lines[1:]] == kd.list_models()
+    (row,) = [line for line in lines if line.startswith("resnet20 ")]
+    assert row.split()[:7] == ["resnet20", "ResNet", "cifar10", "20", "269,722", "0.0406", "G"]
+    assert row.endswith("8.75 %, CIFAR-10 test")
+
+
+def test_list_filters(cli):
+    words = ("list", "ResNet1*", "--family", "resnet", "--dataset", "imagenet2012", "--json")
+    assert [row["name"] for row in cli(*words).json] == ["resnet18", "resnet101", "resnet152"]
+    families = {row["family"] for row in cli("list", "--family", "plainnet", "--json").json}
+    assert families == {"PlainNet"}
+
+
+def test_list_as_json_has_the_facts(cli):
+    (row,) = cli("list", "resnet50", "--json").json
+    assert row["parameters"] == 25_557_032
+    assert row["depth"] == 50
+    assert row["input_shape"] == [224, 224, 3]
+
+
+def test_info_prints_facts_and_options(cli):
+    lines = cli("info", "ResNet20").out.splitlines()
+    assert lines[0] == "resnet20"
+    assert "parameters       269,722" in lines
+    (option,) = [line for line in lines if line.startswith("shortcut ")]
+    assert option.split()[1] == "'A'"
+    assert "zero-padded identity" in option
+
+
+def test_info_as_json(cli):
+    values = cli("info", "resnet50", "--json").json
+    assert values["flops"] == kd.model_info("resnet50").flops
+    defaults = {option["name"]: option["default"] for option in values["options"]}
+    assert (
+        defaults.items()
+        >= {"shortcut": "B", "downsample": "1x1", "zero_init_residual": False, "stochastic_depth": 0.0}.items()
+    )
+    assert all(option["description"] for option in values["options"])
+
+
+def test_info_of_every_network(cli):
+    for name in kd.list_models():
+        assert cli("info", name).out.splitlines()[0] == name
+        assert cli("info", name, "--json").json["name"] == name
+
+
+def test_version(cli):
+    assert cli("--version").out.startswith(f"keras-deepnets {kd.__version__} (tensorflow 2.")
+
+
+def test_no_command_prints_the_help(cli):
+    done = cli()
+    assert done.status == 0
+    assert done.out == cli("--help").out
+    for command in ("list", "info", "train", "evaluate", "predict", "export", "demo"):
+        assert f"│ {command} " in done.out
+
+
+def test_unknown_names(cli):
+    assert cli("info", "resnet51").error.startswith("Unknown model 'resnet51'. Did you mean resnet")
+    assert cli("list", "--family", "vgg").error.startswith("Unknown family 'vgg'. The families: ")
+    assert cli("list", "--dataset", "cifar11").error.startswith("No network was designed for dataset 'cifar11'.")
+    assert (
+        cli("list", "vgg*", "--json").error == "No network's name fits 'vgg*'; `keras-deepnets list` prints them all."
+    )

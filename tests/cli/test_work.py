@@ -1,0 +1,164 @@
+"""Train, evaluate, predict, export: small, but with the real parts."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_deepnets.cli import train as command
+from keras_deepnets.errors import InputError
+
+from .conftest import COLOURS, TINY
+
+LABELS = sorted(COLOURS)
+
+
+def test_train_leaves_a_run_folder(trained):
+    assert {path.name for path in trained.iterdir()} >= {
+        "config.json",
+        "metrics.csv",
+        "model.keras",
+        "checkpoints",
+        "tensorboard",
+        "curves.png",
+    }
+    config = json.loads((trained / "config.json").read_text())
+    assert config["model"]["name"] == "plainnet20"
+    assert config["model"]["input_shape"] == [8, 8, 3]
+    assert config["recipe"]["batch_size"] == 16
+    assert config["seed"] == 3
+    with (trained / "metrics.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
+
+
+def test_the_same_command_returns_at_once(cli, trained, patches):
+    before = (trained / "model.keras").stat().st_mtime_ns
+    done = cli("train", TINY[0], patches, *TINY[1:], "--run-dir", trained)
+    assert done.status == 0, done.err
+    assert "holds the finished run" in done.out
+    assert str(trained / "model.keras") in done.out
+    assert f"keras-deepnets predict {trained} IMAGE" in done.out
+    assert (trained / "model.keras").stat().st_mtime_ns == before
+
+
+def test_train_as_json(cli, trained, patches):
+    values = cli("train", TINY[0], patches, *TINY[1:], "--run-dir", trained, "--json").json
+    assert values["run"] == str(trained)
+    assert values["metrics"]["epochs"] == 2
+    assert values["files"]["curves.png"] == str(trained / "curves.png")
+
+
+def test_evaluation_is_the_same_for_the_run_and_for_what_was_exported(cli, trained, exported, patches):
+    found = {
+        path: cli("evaluate", path, patches, "--split", "all", "--seed", "3", "--json").json
+        for path in (trained, trained / "model.keras", exported["savedmodel"], exported["tflite"])
+    }
+    for values in found.values():
+        assert values["images"] == 60
+        assert values["skipped"] == 0
+        assert values["top5"] == 1.0
+        assert list(values["per_class"]) == LABELS
+        assert values["top1"] == pytest.approx(np.mean(list(values["per_class"].values())))
+    assert len({values["top1"] for values in found.values()}) == 1
+
+
+def test_evaluate_takes_the_split_that_the_run_left_out(cli, trained, patches):
+    ours = cli("evaluate", trained, patches, "--json").json
+    said = cli("evaluate", trained, patches, "--seed", "3", "--json").json
+    assert ours["images"] == 6
+    assert ours["loss"] == said["loss"]
+
+
+def test_evaluate_prints_a_table(cli, trained, patches):
+    lines = cli("evaluate", trained, patches).out.splitlines()
+    assert lines[0].startswith(f"{trained / 'model.keras'} on 6 images of {patches} (test): top-1 ")
+    assert [line.split()[0] for line in lines[1:]] == ["class", *LABELS]
+
+
+def test_predictions_agree_and_carry_labels(cli, trained, exported, patches):
+    found = [
+        cli("predict", path, patches / "red", patches / "blue" / "03.png", "--json").json
+        for path in (trained, exported["savedmodel"], exported["savedmodel"] / "1", exported["tflite"])
+    ]
+    for results in found:
+        assert [result["image"] for result in results] == [
+            *(str(patches / "red" / f"{number:02}.png") for number in range(20)),
+            str(patches / "blue" / "03.png"),
+        ]
+        for result, first in zip(results, found[0], strict=True):
+            probabilities = [guess["probability"] for guess in result["predictions"]]
+            assert sorted(guess["label"] for guess in result["predictions"]) == LABELS
+            assert probabilities == sorted(probabilities, reverse=True)
+            assert probabilities == pytest.approx([guess["probability"] for guess in first["predictions"]], abs=1e-4)
+
+
+def test_predict_prints_a_line_an_image(cli, trained, patches):
+    image = patches / "green" / "00.png"
+    (line,) = cli("predict", trained, image, "--top", "2").out.splitlines()
+    path, guesses = line.split("  ")
+    assert path == str(image)
+    first, second = guesses.split(", ")
+    assert first.split()[0] in LABELS
+    assert float(first.split()[1]) >= float(second.split()[1])
+    assert first.endswith(" %")
+
+
+def test_export_prints_path_and_size(cli, trained, patches, tmp_path):
+    done = cli("export", trained, tmp_path / "served", "--format", "savedmodel", "--json").json
+    assert done["path"] == str(tmp_path / "served" / "1")
+    assert done["bytes"] == sum(file.stat().st_size for file in (tmp_path / "served").rglob("*") if file.is_file())
+    words = ("--format", "tflite", "--quantize", "int8", "--calibration", patches)
+    line = cli("export", trained / "model.keras", tmp_path / "model.tflite", *words).out
+    assert line.startswith(f"{tmp_path / 'model.tflite'}  ")
+    assert line.endswith(" kB\n")
+    assert cli("predict", tmp_path / "model.tflite", patches / "red" / "00.png").status == 0
+
+
+def test_fields_are_read_as_python_values():
+    texts = [
+        "batch_size=64",
+        "learning-rate=1e-2",
+        "milestones=0.5,0.75",
+        "augmentation=none",
+        "nesterov=True",
+        "schedule=cosine",
+    ]
+    assert command.pairs(texts, "--set") == {
+        "batch_size": 64,
+        "learning_rate": 0.01,
+        "milestones": (0.5, 0.75),
+        "augmentation": None,
+        "nesterov": True,
+        "schedule": "cosine",
+    }
+    with pytest.raises(InputError, match=r"--set 'batch_size' is not of the form field=value"):
+        command.pairs(["batch_size"], "--set")
+
+
+def test_ctrl_c_stops_a_run_that_the_same_command_resumes(cli, patches, tmp_path):
+    program = "import sys; from keras_deepnets.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["train", TINY[0], str(patches), *TINY[1:], "--run-dir", str(tmp_path / "run")]
+    words[words.index("--epochs") + 1] = "25"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "48 images of" in lines[0]
+    assert lines[1].startswith("epoch  1/25")
+    assert process.returncode == 130
+    assert err.count("\n") == 1
+    assert "resumes" in err
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+    assert "not ended" in cli("predict", tmp_path / "run", patches / "red").error
+    done = cli(*words)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("Resuming ")
+    assert "\nepoch 25/25 " in done.out
+    assert "\nepoch  1/25 " not in done.out

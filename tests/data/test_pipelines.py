@@ -72,7 +72,6 @@ def test_an_epoch_holds_every_example_once(augment):
     [
         ("digits", None),
         ("digits", "pad_crop_flip"),
-        ("digits", "random_resized_crop_flip"),
         ("pictures", "shift"),
         ("pictures", "random_resized_crop_flip"),
     ],

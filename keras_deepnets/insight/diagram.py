@@ -1,0 +1,207 @@
+"""A picture of a network: one box for each run of equal blocks, with the shortcuts that bend around them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+SUFFIXES = (".png", ".svg", ".pdf")
+_BLOCK = re.compile(r"(conv\d+_block\d+|conv\d+|pool\d+)(?:_|$)")
+_COLOURS = {"input": "#e8e8e8", "stem": "#cfe3f5", "block": "#dcecd2", "transition": "#f7e7c6", "head": "#f3d6d6"}
+
+
+@dataclass
+class Box:
+    """A run of equal blocks, or a part before or behind them.
+
+    Attributes:
+        title: name of the block, or of the first and last of the run.
+        kind: ``"input"``, ``"stem"``, ``"block"``, ``"transition"`` or ``"head"``.
+        lines: its weighted layers, as text.
+        shape: of its output, without the batch.
+        parameters: of the whole run.
+        repeats: blocks in the run.
+        shortcut: None, ``"identity"``, ``"projection"`` (anything that changes the shape) or ``"concatenation"``.
+    """
+
+    title: str
+    kind: str
+    lines: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    parameters: int
+    repeats: int = 1
+    shortcut: str | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes two neighbours one run: the same layers, and for sums the same size. Concatenations grow."""
+        grows = self.shortcut == "concatenation"
+        return self.kind, self.lines, self.shape[:2] if grows else self.shape, self.shortcut
+
+
+def boxes(model: keras.Model) -> list[Box]:
+    """The boxes of a network, from the input on. Layers are told apart by the names that our constructors give."""
+    groups: list[tuple[str, list[Any]]] = []
+    for layer in sorted(model.layers, key=_order(model)):
+        match = _BLOCK.match(layer.name)
+        name = match.group(1) if match else layer.name
+        for known, layers in groups:
+            if known == name:
+                layers.append(layer)
+                break
+        else:
+            groups.append((name, [layer]))
+    merged: list[Box] = []
+    for name, layers in groups:
+        box = _box(name, layers)
+        if box is None:
+            continue
+        if merged and box.kind == "block" and merged[-1].key == box.key:
+            last = merged[-1]
+            first = last.title.split(" … ")[0]
+            merged[-1] = Box(
+                f"{first} … {name}",
+                box.kind,
+                box.lines,
+                box.shape,
+                last.parameters + box.parameters,
+                last.repeats + 1,
+                box.shortcut,
+            )
+        else:
+            merged.append(box)
+    return merged
+
+
+def _order(model: keras.Model) -> Any:
+    places = {layer.name: place for place, layer in enumerate(model.layers)}
+    return lambda layer: places[layer.name]
+
+
+def _box(name: str, layers: list[Any]) -> Box | None:
+    kinds = [type(layer).__name__ for layer in layers]
+    lines = [text for layer, kind in zip(layers, kinds, strict=True) if (text := _line(layer, kind))]
+    shape = tuple(layers[-1].output.shape[1:])
+    parameters = sum(math.prod(weight.shape) for layer in layers for weight in layer.trainable_weights)
+    if kinds == ["InputLayer"]:
+        return Box("input", "input", (), shape, 0)
+    if not lines and parameters:
+        lines = ["BN, ReLU"]  # before the head of a pre-activation network
+    if not lines:
+        return None
+    shortcut = None
+    if "Concatenate" in kinds:
+        shortcut = "concatenation"
+    elif "Add" in kinds:
+        changes = any(layer.name.endswith(("_0_conv", "_0_pad")) for layer in layers)
+        shortcut = "projection" if changes else "identity"
+    if "_block" in name:
+        kind = "block"
+    elif name.startswith("pool") and any("conv" in layer.name for layer in layers):
+        kind = "transition"
+    else:
+        kind = "stem" if name.startswith(("conv", "pool")) else "head"
+    return Box(name, kind, tuple(lines), shape, parameters, shortcut=shortcut)
+
+
+def _line(layer: Any, kind: str) -> str:
+    if kind == "Conv2D":
+        if layer.name.endswith("_0_conv"):
+            return ""
+        text = f"{'×'.join(map(str, layer.kernel_size))} conv, {layer.filters}"
+        text += f", groups {layer.groups}" if layer.groups > 1 else ""
+        return text + (f", /{layer.strides[0]}" if layer.strides[0] > 1 else "")
+    if kind == "Dense":
+        return f"fully connected, {layer.units}"
+    if "Pooling" in kind:
+        if kind.startswith("Global"):
+            return f"global {'average' if 'Average' in kind else 'max'} pool"
+        sort = "average" if "Average" in kind else "max"
+        return f"{'×'.join(map(str, layer.pool_size))} {sort} pool, /{layer.strides[0]}"
+    return ""
+
+
+def draw_network(model: keras.Model, path: str | Path) -> Path:
+    """Draws a network into a PNG, SVG or PDF.
+
+    Args:
+        model: one of ours (others are drawn a box a layer).
+        path: of the picture; the suffix says which kind.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another suffix, or the picture cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}.")
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    from keras_deepnets.models import trainable_parameters
+
+    rows = boxes(model)
+    heights = [0.42 + 0.2 * max(len(row.lines), 1) for row in rows]
+    gap, width = 0.28, 4.2
+    total = sum(heights) + gap * (len(rows) - 1)
+    figure = Figure(figsize=(7.6, total + 1.0))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-2.9, 4.7)
+    axes.set_ylim(-0.4, total + 0.6)
+    axes.axis("off")
+    title = f"{model.name}: {trainable_parameters(model):,} parameters"
+    axes.text(0, total + 0.3, title, ha="center", size=12, weight="bold")
+    top = total
+    for place, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        bottom = top - height
+        style = "round,pad=0,rounding_size=0.06"
+        colour = _COLOURS[row.kind]
+        for back in range(min(row.repeats, 3) - 1, -1, -1):  # a run is a small stack
+            corner = (-width / 2 + 0.05 * back, bottom - 0.05 * back)
+            axes.add_patch(FancyBboxPatch(corner, width, height, style, fc=colour, ec="#555555", lw=0.8))
+        times = f"   × {row.repeats}" if row.repeats > 1 else ""
+        axes.text(0, top - 0.2, row.title + times, ha="center", va="center", size=9, weight="bold")
+        for number, line in enumerate(row.lines):
+            axes.text(0, top - 0.42 - 0.2 * number, line, ha="center", va="center", size=8.5)
+        size = "×".join("?" if side is None else str(side) for side in row.shape)
+        axes.text(width / 2 + 0.75, (top + bottom) / 2 + 0.1, size, va="center", size=8.5)
+        if row.parameters:
+            label = f"{row.parameters:,}"
+            axes.text(width / 2 + 0.75, (top + bottom) / 2 - 0.1, label, va="center", size=7.5, color="#666666")
+        if row.shortcut:
+            dashed = "--" if row.shortcut == "projection" else "-"
+            colour = "#b5651d" if row.shortcut == "concatenation" else "#2a6fb0"
+            arc = FancyArrowPatch(
+                (width / 2, top - 0.06),
+                (width / 2, bottom + 0.06),
+                connectionstyle="arc3,rad=-0.55",
+                arrowstyle="-|>",
+                mutation_scale=8,
+                linestyle=dashed,
+                color=colour,
+                lw=1.2,
+            )
+            axes.add_patch(arc)
+        if place < len(rows) - 1:
+            arrow = FancyArrowPatch((0, bottom), (0, bottom - gap), arrowstyle="-|>", mutation_scale=9, color="#555555")
+            axes.add_patch(arrow)
+        top = bottom - gap
+    legend = (
+        "shortcuts: solid = identity, dashed = changes the shape, brown = concatenation;  right: output, parameters"
+    )
+    axes.text(0, -0.25, legend, ha="center", size=7.5, color="#666666")
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    return path

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_deepnets.data import transforms
 from keras_deepnets.data.stores import ArrayPixels, FilePixels, PackedPixels
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 MEMORY_BUDGET = 1 << 30
 """Bytes of decoded images that are kept in memory."""
 
 DECODE_LIMIT = 2 << 30
 """Bytes of files up to which each is decoded to verify it; of more only beginning and end are looked at."""
+
+_SMALL_FILE = 1 << 14
+_BATCH = 128
 
 Pixels = ArrayPixels | PackedPixels | FilePixels
 
@@ -36,34 +43,42 @@ def read(paths: Sequence[str], sizes: Sequence[int]) -> tuple[Pixels, np.ndarray
         with ThreadPoolExecutor(32) as threads:
             broken = np.fromiter((not good for good in threads.map(looks_whole, paths)), bool, len(paths))
         return FilePixels(np.asarray(paths, object)), broken
-    # Photographs shrink about twelvefold as JPEG: pass some 32 MiB of pixels on at a time.
-    batch_size = int(np.clip((32 << 20) // (12 * np.mean(sizes) + 1), 1, 256))
-    return _decode(paths, batch_size)
+    return _decode(paths, _BATCH if np.mean(sizes) < _SMALL_FILE else None)
 
 
-def _decode(paths: Sequence[str], batch_size: int) -> tuple[Pixels, np.ndarray]:
-    import tensorflow as tf
-
-    def load(index, path):
-        image = transforms.decode(tf.io.read_file(path))
-        return index, tf.shape(image), tf.reshape(image, [-1])
-
-    files = tf.data.Dataset.from_tensor_slices(tf.constant(list(paths), tf.string)).enumerate()
-    images = files.map(load, tf.data.AUTOTUNE, deterministic=False).ignore_errors().ragged_batch(batch_size).prefetch(2)
+def _decode(paths: Sequence[str], batch_size: int | None) -> tuple[Pixels, np.ndarray]:
+    """Decodes all files, and keeps the pixels until they exceed the budget."""
     shapes = np.zeros((len(paths), 3), np.int32)
     broken = np.ones(len(paths), bool)
     chunks, total = [], 0
-    for index, shape, values in images:
-        index = index.numpy()
-        shapes[index], broken[index] = shape.numpy(), False
-        total += int(values.values.shape[0])
+    for rows, some_shapes, pixels in _decoded(paths, batch_size):
+        shapes[rows], broken[rows] = some_shapes, False
+        total += int(pixels.shape[0])
         if total <= MEMORY_BUDGET:
-            chunks.append((index, values.values.numpy()))
+            chunks.append((rows, pixels.numpy()))
         else:
             chunks.clear()
     if total > MEMORY_BUDGET:
         return FilePixels(np.asarray(paths, object)), broken
     return _pack(chunks, shapes), broken
+
+
+def _decoded(paths: Sequence[str], batch_size: int | None) -> Iterator[tuple[np.ndarray, np.ndarray, tf.Tensor]]:
+    """Rows, shapes ``[n, 3]`` and all pixels of the images that can be decoded, in any order, one or several at a time."""
+    import tensorflow as tf
+
+    def load(row, path):
+        image = transforms.decode(tf.io.read_file(path))
+        return row, tf.shape(image), tf.reshape(image, [-1])
+
+    files = tf.data.Dataset.from_tensor_slices(tf.constant(list(paths), tf.string)).enumerate()
+    images = files.map(load, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    if batch_size is None:
+        for row, shape, pixels in images:
+            yield row.numpy()[None], shape.numpy()[None], pixels
+    else:  # of small images the Python between them would take longer than the decoding
+        for rows, shape, pixels in images.ragged_batch(batch_size).prefetch(2):
+            yield rows.numpy(), shape.numpy(), pixels.values
 
 
 def _pack(chunks: list[tuple[np.ndarray, np.ndarray]], shapes: np.ndarray) -> Pixels:

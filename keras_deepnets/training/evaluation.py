@@ -26,7 +26,7 @@ class Evaluation:
         loss: mean cross entropy, in nats, without label smoothing.
         size: how many images.
         per_class: `top1` of each class's images, by label; classes without an image are left out.
-        images_per_second: input pipeline included, first batch (which compiles) left out.
+        images_per_second: input pipeline included, first batch (which compiles) left out if there are more.
     """
 
     top1: float
@@ -70,13 +70,13 @@ def evaluate(
     networks.check_fit(model, data)
     logits = losses.gives_logits(model)
     tally = _Tally(len(data.labels))
-    seen, begin = 0, 0.0
+    seen, begin, first = 0, time.perf_counter(), True
     for images, labels in feed.evaluation(model, data, batch_size, image_size).as_numpy_iterator():
         tally.add(np.asarray(model.predict_on_batch(images)), labels, logits)
-        if begin:
-            seen += len(labels)
-        else:
-            begin = time.perf_counter()
+        seen += len(labels)
+        if first and len(labels) < data.size:
+            seen, begin = 0, time.perf_counter()
+        first = False
     return tally.evaluation(data.labels, seen / max(time.perf_counter() - begin, 1e-9))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,8 @@ class GivenNetwork:
                 f"image_size={recipe.image_size}, but model {model.name!r} takes {size[0]}×{size[1]} pixels."
             )
         self.model, self._data, self._image_size = model, data, recipe.image_size
-        self.name = constructor_name(model) or model.name
+        # Keras numbers the models of a process: sequential, sequential_1, …
+        self.name = constructor_name(model) or re.sub(r"_\d+$", "", model.name)
 
     def identity(self) -> dict[str, Any]:
         """What makes two networks the same: plain JSON values."""

@@ -46,21 +46,15 @@ class CoupledSGD(keras.optimizers.SGD):
         super().__init__(learning_rate, momentum=float(momentum), nesterov=nesterov, name=name, **kwargs)
         self.l2, self.l2_on = float(l2), l2_on
 
-    def apply(self, grads, trainable_variables=None):
-        """Adds the penalty's gradient to `grads` and makes the step.
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable.
 
-        Gradients are added before Keras clips or accumulates them, as they would be were the penalty part of the loss.
+        The penalty joins here, after gradients were summed over replicas, unscaled, averaged over accumulated steps and
+        clipped: each of these would multiply or change it.
         """
-        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        grads = [self._with_penalty(grad, variable) for grad, variable in zip(grads, variables, strict=True)]
-        return super().apply(grads, trainable_variables)
-
-    def _with_penalty(self, grad, variable):
-        if grad is None or not self.l2 or (self.l2_on == "kernels" and len(variable.shape) < 2):
-            return grad
-        # A fixed loss scale multiplies the gradients that come in, and is divided out later.
-        factor = self.l2 * (self.loss_scale_factor or 1.0)
-        return ops.add(grad, ops.multiply(ops.cast(variable, grad.dtype), factor))
+        if self.l2 and (self.l2_on == "all" or len(variable.shape) >= 2):
+            gradient = ops.add(ops.cast(gradient, variable.dtype), ops.multiply(variable, self.l2))
+        super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""

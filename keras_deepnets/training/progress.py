@@ -63,7 +63,7 @@ class Bar(EpochLines):
         self._lock = threading.Lock()
         self._recent = _Rate()
         self._epoch = self._done = self._shown = 0
-        self._rate = self._rate_read = 0.0
+        self._rate = self._rate_read = self._moved = 0.0
 
     def on_train_begin(self, logs=None):
         """Opens the bar, at the step where a resumed run stands."""
@@ -97,8 +97,11 @@ class Bar(EpochLines):
                 return
             self._done += batch + 1 - self._shown
             self._shown = batch + 1
-            speed = self._recent.add(self._shown * self.batch_size)
             now = time.monotonic()
+            if now - self._moved < 0.1 and self._done < self.total_steps:
+                return
+            self._moved = now
+            speed = self._recent.add(self._shown * self.batch_size)
             if now - self._rate_read > 1:  # reading it waits for the device
                 self._rate, self._rate_read = last_learning_rate(self.model.optimizer), now
         numbers = [f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy") if name in logs]

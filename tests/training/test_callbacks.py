@@ -1,0 +1,127 @@
+import io
+import math
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from keras_deepnets.training import MetricsFile, StopOnNonFinite, TrainingError, progress_callback, read_metrics
+from keras_deepnets.training import precision as precisions
+from keras_deepnets.training.callbacks import plateaus
+from keras_deepnets.training.errors import is_disk_full
+from keras_deepnets.training.files import written_aside
+from tests.training.common import images, network
+
+
+def test_plateaus():
+    assert plateaus([], 2) == 0
+    assert plateaus([0.5, 0.4, 0.3], 2) == 0
+    assert plateaus([0.5, 0.5, 0.5], 2) == 1
+    assert plateaus([0.5, 0.6, 0.5, 0.5, 0.5], 2) == 2
+    assert plateaus([0.5, 0.6, 0.4, 0.5, 0.3], 2) == 0
+
+
+def test_every_callback_works_in_a_plain_fit(tmp_path):
+    """As the documentation promises: no `train` around them."""
+    model, history = network(), []
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(
+        images().batches(32),
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[StopOnNonFinite(), MetricsFile(tmp_path / "metrics.csv", history, 32)],
+    )
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == [3, 6]
+    assert read_metrics(tmp_path / "metrics.csv") == history
+    model.layers[-1].kernel.assign(np.full(model.layers[-1].kernel.shape, math.nan))
+    with pytest.raises(TrainingError, match="The loss became nan in epoch 1, step 1"):
+        model.fit(images().batches(32), shuffle=False, verbose=0, callbacks=[StopOnNonFinite()])
+
+
+def test_the_bar_counts_every_step():
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=160)
+    model, history = network(), []
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    bar = progress_callback("auto", 6, 32, history, console)
+    model.fit(images().batches(32), epochs=2, shuffle=False, verbose=0, callbacks=[MetricsFile(None, history, 32), bar])
+    shown = text.getvalue()
+    for part in ("epoch 1/2", "epoch 2/2", "step 6/6", "img/s", "accuracy", "lr 0.01"):
+        assert part in shown
+
+
+def test_which_progress():
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    plain = Console(file=io.StringIO(), force_terminal=False)
+    kinds = [
+        type(progress_callback(verbose, 1, 1, [], console)).__name__
+        for verbose, console in (("auto", terminal), ("auto", plain), (1, plain), (2, terminal), (0, terminal))
+    ]
+    assert kinds == ["Bar", "EpochLines", "Bar", "EpochLines", "NoneType"]
+
+
+def test_written_aside(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), written_aside(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    with written_aside(path) as aside:
+        aside.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
+
+
+def test_disk_full_is_recognised():
+    assert is_disk_full(OSError(28, "No space left on device"))
+    assert is_disk_full(
+        RuntimeError("Can't flush (file write failed: errno = 28, error message = 'No space left on device')")
+    )
+    assert not is_disk_full(OSError(13, "Permission denied"))
+    try:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise ValueError("while saving") from error
+    except ValueError as error:
+        assert is_disk_full(error)
+
+
+def test_policies(monkeypatch):
+    with precisions.policy("mixed_bfloat16"):
+        model = network()
+    assert precisions.policy_of(model) == "mixed_bfloat16"
+    assert precisions.policy_of(network()) == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capability", "bfloat16", "seconds", "expected"),
+    [
+        ((9, 0), False, None, "mixed_bfloat16"),
+        ((7, 5), False, None, "mixed_float16"),
+        ((6, 1), False, None, "float32"),
+        (None, False, None, "float32"),
+        (None, True, {"float32": 1.0, "mixed_bfloat16": 2.0}, "float32"),
+        (None, True, {"float32": 2.0, "mixed_bfloat16": 1.0}, "mixed_bfloat16"),
+    ],
+)
+def test_automatic_precision(monkeypatch, capability, bfloat16, seconds, expected):
+    monkeypatch.setattr(precisions, "_compute_capability", lambda: capability)
+    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(precisions, "step_seconds", lambda build, name, batch: seconds[name])
+    assert precisions.automatic(network) == expected
+
+
+def test_a_step_is_timed_under_the_policy():
+    policies = []
+
+    def build():
+        policies.append(keras.config.dtype_policy().name)
+        return network()
+
+    assert 0 < precisions.step_seconds(build, "mixed_bfloat16", 4) < 60
+    assert policies == ["mixed_bfloat16"]

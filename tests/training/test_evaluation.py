@@ -1,0 +1,94 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_deepnets as kd
+from keras_deepnets.errors import InputError
+from keras_deepnets.training import evaluate
+from tests.training.common import images, network
+
+
+class Fixed(keras.layers.Layer):
+    """Gives, for image i (its top left value), row i of a table."""
+
+    def __init__(self, table, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, inputs):
+        return keras.ops.take(
+            keras.ops.convert_to_tensor(self.table), keras.ops.cast(inputs[:, 0, 0, 0], "int32"), axis=0
+        )
+
+
+def answering(table, activation):
+    model = keras.Sequential([keras.Input((2, 2, 1)), Fixed(table), keras.layers.Activation(activation)])
+    return model
+
+
+@pytest.fixture
+def problem(rng):
+    logits = rng.normal(size=(37, 7)).astype("float32") * 3
+    labels = rng.integers(0, 6, 37)  # the last class has no image
+    pixels = np.zeros((37, 2, 2, 1), "uint8")
+    pixels[:, 0, 0, 0] = np.arange(37)
+    return logits, labels, kd.data.ImageData.from_arrays(pixels, labels, tuple("abcdefg"), "numbers", "test")
+
+
+@pytest.mark.parametrize("activation", ["linear", "softmax"])
+@pytest.mark.parametrize("batch_size", [5, 256])
+def test_against_numpy(problem, activation, batch_size):
+    logits, labels, data = problem
+    found = evaluate(answering(logits, activation), data, batch_size)
+    order = np.argsort(-logits, axis=1)
+    right = order[:, 0] == labels
+    wide = logits.astype(np.float64)
+    log = wide - np.log(np.exp(wide).sum(1, keepdims=True))
+    assert found.size == 37
+    assert found.top1 == right.mean()
+    assert found.top5 == (order[:, :5] == labels[:, None]).any(1).mean()
+    np.testing.assert_allclose(found.loss, -log[np.arange(37), labels].mean(), rtol=1e-5)
+    assert found.per_class == {"abcdefg"[at]: right[labels == at].mean() for at in range(6)}
+    assert found.images_per_second > 0
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+
+
+def test_ties_go_to_the_lower_class(problem):
+    _, labels, data = problem
+    found = evaluate(answering(np.zeros((37, 7), "float32"), "softmax"), data)
+    assert found.top1 == (labels == 0).mean() and found.top5 == (labels < 5).mean()
+    np.testing.assert_allclose(found.loss, np.log(7), rtol=1e-6)
+
+
+def test_a_model_that_wants_scaled_images_gets_them(rng):
+    """The same weights with and without the scaling inside say the same."""
+    data = kd.data.load("digits", "test")
+    scaling = kd.Scaling((40.0,) * 3, (80.0,) * 3, crop_fraction=1.0)
+    inside = kd.ResNet20(include_preprocessing=scaling)
+    outside = kd.ResNet20()
+    outside.set_weights(inside.get_weights())
+    outside.scaling = scaling
+    first, second = evaluate(inside, data), evaluate(outside, data)
+    assert first.per_class == second.per_class
+    np.testing.assert_allclose(first.loss, second.loss, rtol=1e-5)
+
+
+def test_a_saved_model(tmp_path):
+    model = network()
+    model.save(tmp_path / "model.keras")
+    assert evaluate(tmp_path / "model.keras", images(40)).loss == evaluate(model, images(40)).loss
+    with pytest.raises(InputError, match=r"is not a \.keras file"):
+        evaluate(tmp_path / "nothing.keras", images(40))
+
+
+def test_labels_in_another_order(problem):
+    model = kd.ResNet20(classes=4)
+    model.labels = ("north-east", "north-west", "south-west", "south-east")
+    with pytest.raises(
+        InputError, match=r"Output 0 of model 'resnet20' is 'north-east', but class 0 .* is 'north-west'"
+    ):
+        evaluate(model, images(40))
+    with pytest.raises(InputError, match="4 classes"):
+        evaluate(kd.ResNet20(), images(40))

@@ -1,0 +1,53 @@
+"""Killed in an epoch and in the writing of a checkpoint, a run ends with the very weights of one that was left alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_deepnets.training import read_metrics
+
+ROOT = Path(__file__).parents[2]
+
+
+def go(folder, moment):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.training.interrupted", str(folder), moment],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def arrays(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return {name: value for name, value in found.items() if not name.startswith("optimizer")}
+
+
+def test_killed_twice(tmp_path):
+    run = tmp_path / "run"
+    assert go(tmp_path, "in an epoch").returncode == -9
+    assert len(read_metrics(run / "metrics.csv")) == 1
+    assert go(tmp_path, "in a checkpoint").returncode == -9
+    # The metrics are ahead of the checkpoint that was being written; a resume takes them back to it.
+    assert len(read_metrics(run / "metrics.csv")) == 3
+    assert sorted(path.name for path in run.glob("checkpoints/epoch*")) == ["epoch-00001", "epoch-00002"]
+    last = go(tmp_path, "no more")
+    assert last.returncode == 0, last.stderr
+    assert "after epoch 2 of 5" in last.stdout
+    resumed, whole = arrays(tmp_path / "resumed.weights.h5"), arrays(tmp_path / "whole.weights.h5")
+    assert len(whole) == 8 and resumed.keys() == whole.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    ours, theirs = (read_metrics(tmp_path / name / "metrics.csv") for name in ("run", "whole"))
+    for row, other in zip(ours, theirs, strict=True):
+        timing = ("seconds", "images_per_second")
+        assert {name: row[name] for name in row if name not in timing} == {
+            name: other[name] for name in other if name not in timing
+        }
+    leftovers = [path.name for path in run.rglob(".partial*")]
+    assert leftovers == []

@@ -1,0 +1,343 @@
+import csv
+import errno
+import json
+import os
+import re
+
+import keras
+import numpy as np
+import pytest
+from tensorflow.python.summary.summary_iterator import summary_iterator
+
+import keras_deepnets as kd
+from keras_deepnets.errors import InputError
+from keras_deepnets.training import TrainingError, checkpoints, train
+from tests.training.common import images, network
+
+SHORT = {"epochs": 3, "batch_size": 32, "learning_rate": 0.1, "augmentation": None, "verbose": 0}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "quadrants"
+    return train(network(), images(), "fast", path, validation=images(40, seed=1, split="test"), **SHORT)
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_folder(finished):
+    names = {entry.name for entry in finished.path.iterdir()}
+    assert names == {"checkpoints", "config.json", "curves.png", "metrics.csv", "model.keras", "tensorboard"}
+    assert [path.name for path in sorted((finished.path / "checkpoints").iterdir())] == ["epoch-00002", "epoch-00003"]
+
+
+def test_it_learnt(finished):
+    assert finished.metrics["val_accuracy"] == 1.0
+    assert finished.metrics["steps"] == 9 and finished.metrics["epochs"] == 3
+
+
+def test_metrics_file(finished):
+    with (finished.path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert [int(row["step"]) for row in rows] == [3, 6, 9]
+    # One-cycle over 9 steps, peak at 2.25; the rate of each epoch's last step: 2, 5, 8.
+    low = 0.1 / 25
+    expected = [low + (0.1 - low) * 2 / 2.25, 0.1 * 4 / 6.75, 0.1 * 1 / 6.75]
+    np.testing.assert_allclose([float(row["learning_rate"]) for row in rows], expected, rtol=1e-5)
+    assert [float(row["val_loss"]) for row in rows] == finished.history["val_loss"]
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+
+
+def test_config_file(finished):
+    config = json.loads((finished.path / "config.json").read_text())
+    assert config["recipe"]["epochs"] == 3 and config["recipe"]["label_smoothing"] == 0.1
+    assert config["data"] | {"labels": None} == {
+        "name": "quadrants",
+        "split": "train",
+        "size": 96,
+        "image_shape": [8, 8, 1],
+        "labels": None,
+    }
+    assert config["resolved"]["steps_per_epoch"] == 3 and config["resolved"]["steps"] == 9
+    assert config["versions"]["keras"] == keras.__version__
+    assert config["precision"] == "float32" and config["seed"] == 0
+
+
+def test_model_file_needs_no_custom_objects(finished):
+    model = keras.saving.load_model(finished.path / "model.keras")
+    assert type(model.optimizer) is keras.optimizers.SGD
+    for ours, theirs in zip(finished.model.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    held = images(40, seed=1)
+    _, accuracy = model.evaluate(held.batches(40), verbose=0)
+    assert accuracy == 1.0
+
+
+def test_tensorboard_has_every_epoch(finished):
+    found = {}
+    for file in (finished.path / "tensorboard").rglob("events*"):
+        for event in summary_iterator(str(file)):
+            for value in event.summary.value:
+                found.setdefault((file.parent.name, value.tag), []).append(event.step)
+    assert found["train", "loss"] == found["validation", "accuracy"] == [3, 6, 9]
+    assert ("train", "learning_rate") in found
+
+
+def test_a_finished_run_returns_its_results_and_touches_nothing(finished):
+    before = snapshot(finished.path)
+    model = network(seed=9)
+    again = train(model, images(), "fast", finished.path, validation=images(40, seed=1, split="test"), **SHORT)
+    assert again.history == finished.history and again.metrics == finished.metrics
+    assert again.model is model
+    np.testing.assert_array_equal(model.get_weights()[0], finished.model.get_weights()[0])
+    assert snapshot(finished.path) == before
+
+
+def test_another_configuration_is_refused_and_nothing_touched(finished):
+    before = snapshot(finished.path)
+    with pytest.raises(InputError) as error:
+        train(network(), images(size=100), "fast", finished.path, **SHORT | {"epochs": 4, "seed": 1})
+    message = str(error.value)
+    for part in ("data.size is 96 there, 100 here", "recipe.epochs is 3.0 there, 4.0 here", "seed is 0 there, 1 here"):
+        assert part in message
+    assert "validation" in message and "learning_rate" not in message and "\n" not in message
+    with pytest.raises(InputError, match=r"model\.fingerprint is"):
+        train(
+            network(dropout=0.3), images(), "fast", finished.path, validation=images(40, seed=1, split="test"), **SHORT
+        )
+    assert snapshot(finished.path) == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear reader")
+    with pytest.raises(InputError, match="holds other files"):
+        train(network(), images(), "fast", tmp_path, **SHORT)
+    with pytest.raises(InputError, match="is a file"):
+        train(network(), images(), "fast", tmp_path / "thesis.tex", **SHORT)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epoch": 3}, "no field 'epoch'"),
+        ({"recipe": "quick"}, "no recipe 'quick'"),
+        ({"model": "resnet21"}, "resnet20"),
+        ({"model": network(activation="sigmoid")}, "ends in 'sigmoid'"),
+        (
+            {"model": keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])},
+            "4 classes",
+        ),
+        ({"precision": "mixed_bfloat16"}, "was built in float32"),
+        ({"image_size": 16}, "takes 8×8 pixels"),
+        ({"model": "resnet20", "model_options": {"classes": 4}}, "leave it out"),
+        ({"data": "./nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_input_is_found_before_anything_is_written(tmp_path, arguments, message):
+    arguments = {"model": network(), "data": images(), "recipe": "fast", "run_dir": tmp_path / "run"} | arguments
+    with pytest.raises(InputError, match=message) as error:
+        train(**arguments, verbose=0)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_differ_are_refused(tmp_path):
+    held = images(40)
+    swapped = kd.data.ImageData(held.name, held.split, held.labels[::-1], held.store)
+    with pytest.raises(InputError, match="must be the same, in the same order"):
+        train(network(), images(), "fast", tmp_path / "run", validation=swapped, **SHORT)
+
+
+def test_a_corrupt_newest_checkpoint_falls_back(tmp_path, capsys):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    whole = train(network(), images(), "fast", tmp_path / "whole", **SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), images(), "fast", tmp_path / "run", callbacks=[Stop()], **SHORT)
+    newest = tmp_path / "run" / "checkpoints" / "epoch-00002" / "state.weights.h5"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    run = train(network(seed=8), images(), "fast", tmp_path / "run", **SHORT)
+    said = capsys.readouterr().err
+    assert "epoch-00002 is corrupt" in said and "falling back" in said
+    for ours, theirs in zip(whole.model.get_weights(), run.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert run.history["epoch"] == [1, 2, 3]
+
+
+def test_all_checkpoints_corrupt_starts_afresh(tmp_path, capsys):
+    store = checkpoints.CheckpointStore(tmp_path)
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    store.save(model, checkpoints.State(1, 3, []))
+    for file in tmp_path.rglob("state.json"):
+        file.write_text("{")
+    before = model.get_weights()
+    assert store.restore(model) is None
+    assert "corrupt" in capsys.readouterr().err
+    np.testing.assert_array_equal(before[0], model.get_weights()[0])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.layers[-1].kernel.assign(np.full(self.model.layers[-1].kernel.shape, np.nan))
+
+    with pytest.raises(
+        TrainingError, match=r"The loss became nan in epoch 2, step \d.*Last good checkpoint: .*epoch-00001"
+    ):
+        train(network(), images(), "fast", tmp_path / "run", callbacks=[Spoil()], **SHORT)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["epoch-00000", "epoch-00001"]
+    run = train(network(), images(), "fast", tmp_path / "run", **SHORT)
+    assert np.isfinite(run.history["loss"]).all() and len(run.history["loss"]) == 3
+
+
+def test_no_space_left_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    original = keras.Model.save_weights
+
+    def save_weights(self, path, *args, **kwargs):
+        original(self, path, *args, **kwargs)
+        if "epoch-00002" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keras.Model, "save_weights", save_weights)
+    with pytest.raises(
+        TrainingError, match=r"No space left for checkpoint .*epoch-00002\. Last good checkpoint: .*epoch-00001"
+    ) as error:
+        train(network(), images(), "fast", tmp_path / "run", **SHORT)
+    assert "\n" not in str(error.value)
+    assert sorted(entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "epoch-00000",
+        "epoch-00001",
+    ]
+    monkeypatch.undo()
+    assert len(train(network(), images(), "fast", tmp_path / "run", **SHORT).history["loss"]) == 3
+
+
+def test_no_space_left_for_the_folder_itself(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("keras_deepnets.training.run.write_json", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        train(network(), images(), "fast", tmp_path / "run", **SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_length_in_steps_ends_within_an_epoch(tmp_path):
+    run = train(
+        network(),
+        images(),
+        "fast",
+        tmp_path / "run",
+        validation=0.25,
+        **SHORT | {"epochs": None, "steps": 5, "batch_size": 24},
+    )
+    assert run.history["step"] == [3, 5]  # 72 images are left to train on
+    assert len(run.history["val_loss"]) == 2
+
+
+def test_fewer_images_than_a_batch(tmp_path):
+    run = train(network(), images(size=20), "fast", tmp_path / "run", **SHORT | {"batch_size": 512})
+    assert run.history["step"] == [1, 2, 3]
+
+
+def test_lines_and_silence(tmp_path, capsys):
+    train(network(), images(), "fast", tmp_path / "lines", **SHORT | {"verbose": 2})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r"epoch 3/3  loss \d\.\d{4}  accuracy \d\.\d{4}  lr 0\.0148  [\d,]+ img/s  [\d.]+ s", lines[2])
+    train(network(), images(), "fast", tmp_path / "silent", **SHORT)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_average_of_the_weights(tmp_path):
+    """What is kept is the running average, and that is what was validated."""
+    held = images(40, seed=1, split="test", noise=105)
+    run = train(
+        network(), images(), "fast", tmp_path / "run", validation=held, **SHORT | {"ema": 0.8, "label_smoothing": 0.0}
+    )
+    loss, _ = run.model.evaluate(held.batches(40), verbose=0)
+    np.testing.assert_allclose(loss, run.history["val_loss"][-1], rtol=1e-5)
+    plain = train(network(), images(), "fast", tmp_path / "plain", validation=held, **SHORT | {"label_smoothing": 0.0})
+    np.testing.assert_allclose(plain.history["loss"], run.history["loss"], rtol=1e-6)  # training is not changed by it
+    assert abs(plain.history["val_loss"][-1] - loss) > 1e-4
+
+
+def test_plateau_divides_the_rate(tmp_path):
+    run = train(
+        network(),
+        images(),
+        "fast",
+        tmp_path / "run",
+        **SHORT | {"schedule": "plateau", "patience": 1, "epochs": 6, "learning_rate": 0.2},
+    )
+    errors, rate, best, expected = [1 - value for value in run.history["accuracy"]], 0.2, float("inf"), []
+    for error in errors:
+        expected.append(rate)
+        rate = rate if error < best else rate / 10
+        best = min(best, error)
+    assert expected[-1] < 0.1
+    np.testing.assert_allclose(run.history["learning_rate"], expected, rtol=1e-5)
+
+
+def test_a_given_model_in_half_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = network()
+    keras.config.set_dtype_policy("float32")
+    run = train(model, images(), "fast", tmp_path / "run", **SHORT)
+    assert json.loads((run.path / "config.json").read_text())["precision"] == "mixed_bfloat16"
+    assert run.metrics["accuracy"] > 0.9
+
+
+def test_loss_scaling_in_float16(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = network()
+    keras.config.set_dtype_policy("float32")
+    run = train(model, images(), "fast", tmp_path / "run", **SHORT)
+    assert run.metrics["accuracy"] > 0.9
+
+
+def test_a_named_network(tmp_path):
+    run = train(
+        "resnet20",
+        images(64),
+        "fast",
+        tmp_path / "run",
+        image_size=16,
+        epochs=1,
+        batch_size=32,
+        verbose=0,
+        precision="mixed_bfloat16",
+    )
+    model = run.model
+    assert model.input_shape == (None, 16, 16, 3) and model.labels == images().labels
+    mean, std = images(64).statistics()
+    np.testing.assert_allclose(model.scaling.mean, [mean[0]] * 3)
+    np.testing.assert_allclose(model.scaling.std, [std[0]] * 3)
+    assert keras.config.dtype_policy().name == "float32"
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["model"] == {"name": "resnet20", "input_shape": [16, 16, 3], "options": {}}
+    assert config["resolved"]["augmentation"] == "pad_crop_flip"
+    again = kd.training.train(
+        "ResNet20",
+        images(64),
+        "fast",
+        tmp_path / "run",
+        image_size=16,
+        epochs=1,
+        batch_size=32,
+        verbose=0,
+        precision="mixed_bfloat16",
+    )
+    np.testing.assert_array_equal(again.model.get_weights()[0], model.get_weights()[0])

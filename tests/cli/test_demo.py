@@ -16,10 +16,13 @@ from keras_deepnets.cli.problems import CheckFailed
 @pytest.mark.slow
 def test_the_demo(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    begin = time.process_time()
     done = cli("demo")
+    # Of the processor, on which other processes do not count: under three minutes on the clock, with a core or two.
+    assert time.process_time() - begin < 180
     assert (done.status, done.err) == (0, "")
     assert float(re.search(r"Test accuracy ([\d.]+) %", done.out)[1]) >= 97
-    assert int(re.search(r"Done in (\d+) s\.", done.out)[1]) < 180
+    assert re.search(r"\nDone in \d+ s\.\n$", done.out)
     for name in ("SavedModel", "TFLite float32", "TFLite int8"):
         (row,) = [line for line in done.out.split("4/6")[1].splitlines() if line.startswith(f"{name} ")]
         difference, same = re.search(r"([\d.e+-]+) +([\d.]+) % +[\d.]+ %$", row).groups()
@@ -37,11 +40,11 @@ def test_the_demo(cli, tmp_path, monkeypatch):
         assert program == "keras-deepnets"
         assert cli(*words).status == 0
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     again = cli("demo")
     assert again.status == 0
     assert "demo/run holds this run already" in again.out
-    assert time.perf_counter() - begin < 60
+    assert time.process_time() - begin < 60
     assert [path.name for path in Path("demo/savedmodel").iterdir()] == ["1"]
 
 

@@ -70,7 +70,6 @@ def test_an_epoch_holds_every_example_once(augment):
 @pytest.mark.parametrize(
     ("source", "augment"),
     [
-        ("digits", None),
         ("digits", "pad_crop_flip"),
         ("pictures", "shift"),
         ("pictures", "random_resized_crop_flip"),

@@ -51,10 +51,15 @@ class DenseSpec:
         0.0, "drop probability after each convolution but the first (section 4.2: 0.2 without augmentation)."
     )
 
+    memory_efficient: bool = option(
+        False, "recompute what the layers read in the backward pass: memory linear in depth; same weights and results."
+    )
+
     def __post_init__(self):
         """Checks every value and fills in what follows from others."""
         check_choice("DenseNet", "stem", self.stem, STEMS)
-        check_choice("DenseNet", "bottleneck", self.bottleneck, (True, False))
+        for name in ("bottleneck", "memory_efficient"):
+            check_choice("DenseNet", name, getattr(self, name), (True, False))
         _check_count("growth_rate", self.growth_rate)
         if not 0 < self.compression <= 1:
             raise InputError(f"DenseNet: compression={self.compression} must be a share in (0, 1].")
@@ -134,6 +139,21 @@ def composite(x: Any, filters: int, kernel_size: int, spec: DenseSpec, before: s
     return dropout(x, spec, name)
 
 
+def dense_composite(
+    x: Any, maps: list[Any], filters: int, kernel_size: int, spec: DenseSpec, before: str, name: str
+) -> Any:
+    """The composite function of `x`, which is `maps` concatenated; of a memory-efficient network, without storing what it reads.
+
+    Then BN and convolution are the sublayers of ``{before}_recomputed``.
+    """
+    if not spec.memory_efficient:
+        return composite(x, filters, kernel_size, spec, before, name)
+    from keras_deepnets.layers.dense_connectivity import recomputed_conv2d
+
+    names = {"norm_name": f"{before}_bn", "convolution_name": f"{name}_conv", "name": f"{before}_recomputed"}
+    return dropout(recomputed_conv2d(x, maps, filters, kernel_size, **names), spec, name)
+
+
 def dropout(x: Any, spec: DenseSpec, name: str) -> Any:
     """Dropout, where the network has it: ``{name}_dropout``."""
     import keras
@@ -141,22 +161,28 @@ def dropout(x: Any, spec: DenseSpec, name: str) -> Any:
     return keras.layers.Dropout(spec.dropout, name=f"{name}_dropout")(x) if spec.dropout else x
 
 
-def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> Any:
-    """Layers that each add `growth_rate` feature maps to all that came before (equation 2)."""
+def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> tuple[Any, list[Any]]:
+    """Layers that each add `growth_rate` feature maps to all that came before (equation 2).
+
+    Returns:
+        The concatenation of all maps, and the maps.
+    """
     import keras
 
+    maps = [x]
     for number in range(1, count + 1):
         layer = f"{name}_block{number}"
         if spec.bottleneck:
-            y = composite(x, BOTTLENECK_WIDTH * spec.growth_rate, 1, spec, f"{layer}_0", f"{layer}_1")
+            y = dense_composite(x, maps, BOTTLENECK_WIDTH * spec.growth_rate, 1, spec, f"{layer}_0", f"{layer}_1")
             y = composite(y, spec.growth_rate, 3, spec, f"{layer}_1", f"{layer}_2")
         else:
-            y = composite(x, spec.growth_rate, 3, spec, f"{layer}_0", f"{layer}_1")
+            y = dense_composite(x, maps, spec.growth_rate, 3, spec, f"{layer}_0", f"{layer}_1")
         x = keras.layers.Concatenate(name=f"{layer}_concat")([x, y])
-    return x
+        maps = [*maps, y]
+    return x, maps
 
 
-def transition(x: Any, spec: DenseSpec, name: str) -> Any:
+def transition(x: Any, maps: list[Any], spec: DenseSpec, name: str) -> Any:
     """1×1 convolution to ⌊θm⌋ channels and 2×2 average pooling; an odd last row or column is left out, as in torch."""
     import keras
 
@@ -165,7 +191,7 @@ def transition(x: Any, spec: DenseSpec, name: str) -> Any:
         raise InputError(
             f"DenseNet: compression={spec.compression} leaves none of the {x.shape[-1]} channels before a transition."
         )
-    x = composite(x, filters, 1, spec, name, name)
+    x = dense_composite(x, maps, filters, 1, spec, name, name)
     return keras.layers.AveragePooling2D(2, 2, "valid", name=f"{name}_pool")(x)
 
 
@@ -173,13 +199,13 @@ def features(x: Any, spec: DenseSpec) -> Any:
     """The network of Table 1 (ImageNet) or section 3 (CIFAR), from images to the last feature map."""
     x = stem(x, spec)
     for stage, count in enumerate(spec.blocks, start=2):
-        x = dense_block(x, count, spec, f"conv{stage}")
+        x, maps = dense_block(x, count, spec, f"conv{stage}")
         if stage <= len(spec.blocks):
-            x = transition(x, spec, f"pool{stage}")
+            x = transition(x, maps, spec, f"pool{stage}")
     return layers.activation(layers.batch_norm(x, name="bn"), name="relu")
 
 
-FAMILY = Family("DenseNet", DenseSpec, features, PAPER, ("dropout",))
+FAMILY = Family("DenseNet", DenseSpec, features, PAPER, ("dropout", "memory_efficient"))
 
 DenseNet = builder("DenseNet", FAMILY)
 

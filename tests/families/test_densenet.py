@@ -1,4 +1,4 @@
-"""DenseNets: what their paper says beyond the common battery."""
+"""DenseNets: what their paper says, and that the memory-efficient form is the same network."""
 
 import math
 
@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_deepnets import models
 from keras_deepnets.families import densenet
 from keras_deepnets.families.densenet import DenseNet, DenseNet121, DenseNetBC100_12
+from keras_deepnets.layers.dense_connectivity import RecomputedConv2D
+from keras_deepnets.weights import load_weights
 
 PARAMETERS = {
     # torchvision
@@ -183,6 +185,103 @@ def test_average_pooling_leaves_out_an_odd_row():
     assert model.get_layer("pool3_pool").output.shape[1:3] == (3, 2)
 
 
+def twins(**kwargs):
+    """A plain network and the memory-efficient one with its weights."""
+    plain, efficient = tiny(**kwargs), tiny(**kwargs, memory_efficient=True)
+    efficient.set_weights(plain.get_weights())
+    return plain, efficient
+
+
+def step(model, x, y, mode):
+    """Logits and gradients of one training step; the moving statistics move."""
+
+    def run(x, y):
+        with tf.GradientTape() as tape:
+            logits = tf.cast(model(x, training=True), "float32")
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        return logits, *tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+    run = {"eager": run, "graph": tf.function(run), "xla": tf.function(run, jit_compile=True)}[mode]
+    return [value.numpy() for value in run(x, y)]
+
+
+MEMORY_EFFICIENT = [
+    ("bc", "float32", "eager"),
+    ("bc", "float32", "graph"),
+    ("bc", "mixed_bfloat16", "graph"),
+    ("plain", "mixed_float16", "graph"),
+    pytest.param("bc", "float32", "xla", marks=pytest.mark.slow),
+    pytest.param("plain", "mixed_bfloat16", "xla", marks=pytest.mark.slow),
+    pytest.param("imagenet", "float32", "graph", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("variant, policy, mode", MEMORY_EFFICIENT)
+def test_memory_efficient_training_is_the_plain_networks(variant, policy, mode, rng):
+    keras.config.set_dtype_policy(policy)
+    plain, efficient = twins(**VARIANTS[variant], classifier_activation=None)
+    x, y = rng.normal(size=(4, *plain.input_shape[1:])).astype("float32"), np.arange(4)
+    tolerance = 1e-5 if policy == "float32" else 2e-2
+    for one, other in zip(step(efficient, x, y, mode), step(plain, x, y, mode), strict=True):
+        assert np.isfinite(one).all() and np.abs(one - other).max() <= tolerance * np.abs(other).max()
+    # Each moving statistic was updated, once.
+    for one, other in zip(efficient.non_trainable_weights, plain.non_trainable_weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_memory_efficient_has_the_weights_and_tensors_of_the_plain_network(variant, rng, tmp_path):
+    plain, efficient = tiny(**VARIANTS[variant]), tiny(**VARIANTS[variant], memory_efficient=True)
+    assert [(w.path, w.shape) for w in efficient.weights] == [(w.path, w.shape) for w in plain.weights]
+    assert models.trainable_parameters(efficient) == models.trainable_parameters(plain)
+    shapes = {layer.name: layer.output.shape for layer in plain.layers}
+    for layer in efficient.layers:
+        if isinstance(layer, RecomputedConv2D):
+            assert layer.output.shape == shapes[layer.convolution.name] and layer.norm.name in shapes
+        else:
+            assert layer.output.shape == shapes[layer.name]
+    randomize(plain, rng)
+    x = rng.normal(size=(2, *plain.input_shape[1:])).astype("float32")
+    for source, target in ((plain, efficient), (efficient, plain)):
+        source.save(tmp_path / "model.keras")
+        load_weights(target, tmp_path / "model.keras")
+        np.testing.assert_allclose(target(x), source(x), rtol=1e-6, atol=1e-6)
+        randomize(target, rng)
+
+
+def test_memory_efficient_saves_and_loads(rng, tmp_path):
+    model = tiny(memory_efficient=True, dropout=0.1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = rng.normal(size=(2, *model.input_shape[1:])).astype("float32")
+    np.testing.assert_array_equal(model(x), loaded(x))
+    assert loaded.architecture["options"]["memory_efficient"] is True
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = tiny(memory_efficient=True, dropout=0.1, weights=tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(model(x), again(x))
+
+
+def test_memory_efficient_dropout_follows_every_convolution_but_the_first():
+    plain, efficient = (tiny(dropout=0.2, memory_efficient=choice) for choice in (False, True))
+    names = [
+        [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+        for model in (plain, efficient)
+    ]
+    assert names[0] == names[1] and len(names[0]) == 14
+
+
+def test_memory_efficient_fits():
+    """In `fit` the loss falls as it does for the plain network."""
+    plain, efficient = twins()
+    x = np.random.default_rng(0).normal(size=(8, 13, 10, 3)).astype("float32")
+    losses = []
+    for model in (plain, efficient):
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        losses.append(model.fit(x, np.arange(8) % 4, batch_size=4, epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert losses[1][-1] < losses[1][0]
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -204,6 +303,7 @@ def test_average_pooling_leaves_out_an_odd_row():
         (lambda: tiny(compression=0.01), "compression=0.01 leaves none of the 12 channels"),
         (lambda: DenseNet(blocks=(1,), initial_filters=0), "initial_filters=0"),
         (lambda: DenseNet(blocks=(1,), stem="mnist"), "stem='mnist' is not one of 'imagenet', 'cifar'"),
+        (lambda: DenseNet121(memory_efficient="yes"), "memory_efficient='yes' is not one of True, False"),
         (lambda: DenseNet121(dropout=1.0), "dropout=1.0 must be a probability"),
         (lambda: DenseNet121(input_shape=(31, 224, 3)), "each side must be at least 32"),
         (lambda: DenseNetBC100_12(input_shape=(3, 32, 3)), "each side must be at least 4"),

@@ -1,0 +1,62 @@
+"""Highway layers: a transform gate decides how much of a layer's input is carried on unchanged [Srivastava et al. 2015, section 2]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class HighwayGate(keras.layers.Layer):
+    """The output of a highway layer, ``y = H(x)·T(x) + x·(1 - T(x))`` (equation 3), from ``[x, H(x), T(x)]``.
+
+    The carry gate is coupled to the transform gate. The sum is taken as ``x + T·(H - x)``: one product fewer, and exactly `x`
+    where the gate is shut. The layers that compute H and T are ordinary ones in front of it, with their own weights and names.
+
+    Shapes: three equal ones, any ``[n, …]``, to the same.
+    """
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        """Checks that a highway layer keeps its dimensions. Raises ValueError."""
+        if len(input_shape) != 3 or any(tuple(shape) != tuple(input_shape[0]) for shape in input_shape):
+            raise ValueError(
+                f"HighwayGate: input, transform and gate must have one shape; they have {[tuple(s) for s in input_shape]}. "
+                "Change dimensions with a plain layer."
+            )
+
+    def call(self, inputs: list[Any]) -> Any:
+        """The gated sum."""
+        x, transformed, gate = inputs
+        return x + gate * (transformed - x)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        """The shape of the output: the input's."""
+        return tuple(input_shape[0])
+
+
+def highway_conv2d(x: Any, kernel_size: int, *, gate_bias: float, activation: str = "relu", name: str) -> Any:
+    """A convolutional highway layer on ``[n, h, w, c]``: H and T see the same field (section 2.1).
+
+    Args:
+        x: the input.
+        kernel_size: side of both kernels, odd.
+        gate_bias: initial bias of the transform gate; negative: the layer starts by carrying (section 2.2).
+        activation: of the transform H.
+        name: its layers are ``{name}_transform``, ``{name}_gate`` and ``{name}_out``.
+    """
+    channels = x.shape[-1]
+    transformed = biased_conv2d(x, channels, kernel_size, activation=activation, name=f"{name}_transform")
+    gate = biased_conv2d(x, channels, kernel_size, activation="sigmoid", bias=gate_bias, name=f"{name}_gate")
+    # The input comes first: Keras walks a graph by recursion into first inputs, and along the carry it is shallow.
+    return HighwayGate(name=f"{name}_out")([x, transformed, gate])
+
+
+def highway_dense(x: Any, *, gate_bias: float, activation: str = "relu", name: str) -> Any:
+    """A fully connected highway layer on ``[n, c]``; arguments and names are those of `highway_conv2d`."""
+    units = x.shape[-1]
+    transformed = biased_dense(x, units, activation=activation, name=f"{name}_transform")
+    gate = biased_dense(x, units, activation="sigmoid", bias=gate_bias, name=f"{name}_gate")
+    return HighwayGate(name=f"{name}_out")([x, transformed, gate])

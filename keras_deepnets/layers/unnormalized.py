@@ -1,0 +1,65 @@
+"""Convolution and fully connected layers for the networks from before batch normalisation.
+
+They have a bias, and weights whose variance is ``gain / fan_in``: nothing rescales a signal later, so the first layer's three channels
+must not shrink it as the fan-out of `layers.conv2d` would.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_deepnets.layers.convolution import conv2d
+
+RELU_GAIN = 2.0
+"""Keeps the second moment through a ReLU (He et al. 2015, "Delving Deep into Rectifiers", eq. 10)."""
+
+
+def biased_conv2d(
+    x: Any,
+    filters: int,
+    kernel_size: int,
+    *,
+    activation: str | None = None,
+    gain: float = RELU_GAIN,
+    bias: float = 0.0,
+    name: str | None = None,
+) -> Any:
+    """A convolution with symmetric padding, bias and activation: ``[n, h, w, c]`` to ``[n, h, w, filters]``.
+
+    Args:
+        x: the input.
+        filters: output channels.
+        kernel_size: side of the square kernel, odd.
+        activation: what follows, or None.
+        gain: the weights' initial variance times fan-in.
+        bias: initial value of every bias.
+        name: layer name.
+    """
+    return conv2d(x, filters, kernel_size, use_bias=True, activation=activation, name=name, **_initial(gain, bias))
+
+
+def biased_dense(
+    x: Any,
+    units: int,
+    *,
+    activation: str | None = None,
+    gain: float = RELU_GAIN,
+    bias: float = 0.0,
+    name: str | None = None,
+) -> Any:
+    """A fully connected layer: ``[n, c]`` to ``[n, units]``; the arguments are those of `biased_conv2d`."""
+    return keras.layers.Dense(units, activation, name=name, **_initial(gain, bias))(x)
+
+
+def flatten(x: Any, *, name: str | None = None) -> Any:
+    """``[n, h, w, c]`` to ``[n, h·w·c]``."""
+    return keras.layers.Flatten(data_format="channels_last", name=name)(x)
+
+
+def _initial(gain: float, bias: float) -> dict[str, Any]:
+    return {
+        "kernel_initializer": keras.initializers.VarianceScaling(gain, "fan_in", "untruncated_normal"),
+        "bias_initializer": keras.initializers.Constant(bias),
+    }

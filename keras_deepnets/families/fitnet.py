@@ -1,0 +1,104 @@
+"""FitNets: thin, deep maxout networks.
+
+A. Romero, N. Ballas, S. E. Kahou, A. Chassang, C. Gatta, Y. Bengio: "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550.
+Appendix A.1.2 and Table 7 give the networks; where the paper leaves a choice or contradicts itself, this is what is built:
+
+* The fully connected layer has 500 maxout units of **two** pieces. The appendix says "as the ones on the teachers", which have five;
+  the parameters and multiplications of Table 5 (250K and 30M, 862K and 108M, 2.5M and 382M) come out with two and not with five.
+  ``FitNet(hidden_pieces=5)`` builds the other.
+* FitNet 3's first stage has 64, 64, 64, 64 channels. Table 7 prints 32, 48, 64, 64, which makes 1.51M parameters and 324M multiplications
+  against 1.6M and 392M in Table 5; with 64 throughout they are 1.57M and 392M. That Table 5 measured this network is an inference
+  from its two numbers. ``FitNet(filters=((32, 48, 64, 64), (80,) * 4, (128,) * 3))`` builds the printed one.
+* Weights start with the variance that keeps a signal's second moment through a two-piece maxout. The paper draws them from
+  U(-0.005, 0.005), from which a network this deep learns only with the paper's hints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras_deepnets import layers
+from keras_deepnets.errors import InputError
+from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, builder, check_counts, option, variant
+
+PAPER = Paper("R14", "FitNets: Hints for Thin Deep Nets", "Romero et al.", 2014, "https://arxiv.org/abs/1412.6550")
+
+_OWNER = "FitNet"
+
+
+@dataclass(frozen=True)
+class FitNetSpec:
+    """Stages of 3×3 maxout convolutions with 2×2 max pooling between them, a fully connected maxout layer (Appendix A.1.2)."""
+
+    filters: tuple[tuple[int, ...], ...] = option(
+        ((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6), "channels of each convolution, a tuple a stage."
+    )
+    pieces: int = option(2, "linear pieces of the convolutions' maxout.")
+    hidden: int = option(500, "units of the fully connected maxout layer.")
+    hidden_pieces: int = option(2, "linear pieces of the fully connected layer's maxout.")
+
+    def __post_init__(self):
+        """Checks every value."""
+        if not isinstance(self.filters, (tuple, list)) or not all(
+            isinstance(stage, (tuple, list)) and stage for stage in self.filters or [()]
+        ):
+            raise InputError(
+                f"{_OWNER}: filters={self.filters!r} must be a tuple of channels a stage, e.g. ((16, 16, 16), (32, 32, 32), (48, 48, 64))."
+            )
+        object.__setattr__(self, "filters", tuple(tuple(stage) for stage in self.filters))
+        for stage in self.filters:
+            check_counts(_OWNER, filters=stage)
+        check_counts(_OWNER, pieces=self.pieces, hidden=self.hidden, hidden_pieces=self.hidden_pieces)
+
+    @property
+    def domain(self) -> Domain:
+        """CIFAR-10."""
+        return CIFAR10
+
+    @property
+    def depth(self) -> int:
+        """Convolutions, the fully connected layer and the softmax layer, as Table 5 counts."""
+        return sum(map(len, self.filters)) + 2
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels a pixel of the last feature map."""
+        return 2 ** (len(self.filters) - 1)
+
+
+def features(x: Any, spec: FitNetSpec) -> Any:
+    """The network of Table 7, from images to the output of the fully connected layer."""
+    from keras_deepnets.layers import maxout
+
+    for stage, channels in enumerate(spec.filters, start=1):
+        if stage > 1:
+            x = layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{stage - 1}")(x)
+        for number, filters in enumerate(channels, start=1):
+            x = maxout.maxout_conv2d(x, filters, 3, pieces=spec.pieces, name=f"conv{stage}_{number}")
+    # "The last max-pooling takes the maximum over all remaining spatial dimensions": 8×8 on CIFAR.
+    x = layers.pool_features(x, "max")
+    return maxout.maxout_dense(x, spec.hidden, pieces=spec.hidden_pieces, name="fc")
+
+
+FAMILY = Family("FitNet", FitNetSpec, features, PAPER, ())
+
+FitNet = builder("FitNet", FAMILY)
+
+
+_PIECES = "two pieces in the fully connected layer as the counts of Table 5 imply"
+
+
+def _row(number: int, filters: tuple[tuple[int, ...], ...], error: float, source: str = f"Table 7; {_PIECES}") -> Any:
+    return variant(f"FitNet{number}", FAMILY, source=source, error=f"{error:.2f} %, CIFAR-10 test", filters=filters)
+
+
+FitNet1 = _row(1, ((16, 16, 16), (32, 32, 32), (48, 48, 64)), 10.99)
+FitNet2 = _row(2, ((16, 32, 32), (48, 64, 80), (96, 96, 128)), 8.94)
+FitNet3 = _row(
+    3,
+    ((64, 64, 64, 64), (80, 80, 80, 80), (128, 128, 128)),
+    8.90,
+    f"Table 7, but 64 channels throughout the first stage (it prints 32, 48, 64, 64) and {_PIECES}",
+)
+FitNet4 = _row(4, ((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6), 8.39)

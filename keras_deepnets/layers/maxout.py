@@ -1,0 +1,58 @@
+"""Maxout: the largest of several linear pieces instead of an activation function [Goodfellow et al. 2013, arXiv:1302.4389]."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
+
+GAIN = 1.0
+"""Keeps the second moment through two pieces: the larger and the smaller of two centred, like variables share it equally."""
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Maxout(keras.layers.Layer):
+    """The maximum over `pieces` blocks of consecutive channels: output ``i`` of ``c`` is the largest of channels ``i, i + c, …``.
+
+    The weights of a piece are thus contiguous in the layer before, and every backend (TFLite too) has the ops: a split and maxima.
+
+    Shapes: ``[n, …, pieces·c]`` to ``[n, …, c]``.
+    """
+
+    def __init__(self, pieces: int = 2, **kwargs: Any):
+        """`pieces` is the number of linear pieces."""
+        super().__init__(**kwargs)
+        self.pieces = pieces
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Checks that the channels are whole pieces. Raises ValueError."""
+        if input_shape[-1] % self.pieces:
+            raise ValueError(f"Maxout: {input_shape[-1]} channels do not divide into pieces={self.pieces}.")
+
+    def call(self, inputs: Any) -> Any:
+        """The largest piece."""
+        return functools.reduce(ops.maximum, ops.split(inputs, self.pieces, axis=-1))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return (*input_shape[:-1], input_shape[-1] // self.pieces)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"pieces": self.pieces}
+
+
+def maxout_conv2d(x: Any, filters: int, kernel_size: int, *, pieces: int = 2, name: str) -> Any:
+    """A maxout convolution, ``{name}_conv`` and ``{name}_out``: ``[n, h, w, c]`` to ``[n, h, w, filters]``."""
+    x = biased_conv2d(x, pieces * filters, kernel_size, gain=GAIN, name=f"{name}_conv")
+    return Maxout(pieces, name=f"{name}_out")(x)
+
+
+def maxout_dense(x: Any, units: int, *, pieces: int = 2, name: str) -> Any:
+    """A fully connected maxout layer, ``{name}_dense`` and ``{name}_out``: ``[n, c]`` to ``[n, units]``."""
+    x = biased_dense(x, pieces * units, gain=GAIN, name=f"{name}_dense")
+    return Maxout(pieces, name=f"{name}_out")(x)

@@ -18,7 +18,10 @@ from keras_deepnets.families.base import (
     Paper,
     builder,
     check_choice,
+    check_counts,
+    check_probability,
     option,
+    repeats_of_depth,
     variant,
 )
 
@@ -60,16 +63,15 @@ class DenseSpec:
         check_choice("DenseNet", "stem", self.stem, STEMS)
         for name in ("bottleneck", "memory_efficient"):
             check_choice("DenseNet", name, getattr(self, name), (True, False))
-        _check_count("growth_rate", self.growth_rate)
+        check_counts("DenseNet", growth_rate=self.growth_rate)
         if not 0 < self.compression <= 1:
             raise InputError(f"DenseNet: compression={self.compression} must be a share in (0, 1].")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"DenseNet: dropout={self.dropout} must be a probability in [0, 1).")
+        check_probability("DenseNet", "dropout", self.dropout)
         object.__setattr__(self, "blocks", self._blocks())
         object.__setattr__(self, "depth", self._convolutions * sum(self.blocks) + len(self.blocks) + 1)
         if self.initial_filters is None:
             object.__setattr__(self, "initial_filters", self._initial_filters())
-        _check_count("initial_filters", self.initial_filters)
+        check_counts("DenseNet", initial_filters=self.initial_filters)
 
     @property
     def _convolutions(self) -> int:
@@ -85,8 +87,7 @@ class DenseSpec:
             blocks = tuple(self.blocks)
             if not blocks:
                 raise InputError("DenseNet: blocks=() is empty; give the layers of at least one block.")
-            for count in blocks:
-                _check_count(f"blocks={blocks}: each", count)
+            check_counts("DenseNet", blocks=blocks)
             if self.depth not in (None, self._convolutions * sum(blocks) + len(blocks) + 1):
                 raise InputError(f"DenseNet: depth={self.depth} contradicts blocks={blocks}; give one of them.")
             return blocks
@@ -96,15 +97,9 @@ class DenseSpec:
             raise InputError(
                 f"DenseNet: depth={self.depth} fixes the blocks of CIFAR networks only; give blocks=(…) with stem='imagenet'."
             )
-        _check_count("depth", self.depth)
-        step = CIFAR_BLOCKS * self._convolutions
-        count, rest = divmod(self.depth - CIFAR_BLOCKS - 1, step)
-        if rest or count < 1:
-            kind = "with" if self.bottleneck else "without"
-            nearest = step * max(count, 1) + CIFAR_BLOCKS + 1
-            raise InputError(
-                f"DenseNet: depth={self.depth} is not {step}n+4 (three blocks {kind} bottlenecks); e.g. {nearest}."
-            )
+        kind = "with" if self.bottleneck else "without"
+        step, rest = CIFAR_BLOCKS * self._convolutions, CIFAR_BLOCKS + 1
+        count = repeats_of_depth("DenseNet", self.depth, step, rest, f"three blocks {kind} bottlenecks")
         return (count,) * CIFAR_BLOCKS
 
     @property
@@ -116,11 +111,6 @@ class DenseSpec:
     def total_stride(self) -> int:
         """Input pixels a pixel of the last feature map."""
         return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.blocks) - 1)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"DenseNet: {name}={value!r} must be a whole number of at least 1.")
 
 
 def stem(x: Any, spec: DenseSpec) -> Any:
@@ -136,7 +126,7 @@ def composite(x: Any, filters: int, kernel_size: int, spec: DenseSpec, before: s
     x = layers.batch_norm(x, name=f"{before}_bn")
     x = layers.activation(x, name=f"{before}_relu")
     x = layers.conv2d(x, filters, kernel_size, name=f"{name}_conv")
-    return dropout(x, spec, name)
+    return layers.dropout(x, spec.dropout, name=f"{name}_dropout")
 
 
 def dense_composite(
@@ -151,14 +141,8 @@ def dense_composite(
     from keras_deepnets.layers.dense_connectivity import recomputed_conv2d
 
     names = {"norm_name": f"{before}_bn", "convolution_name": f"{name}_conv", "name": f"{before}_recomputed"}
-    return dropout(recomputed_conv2d(x, maps, filters, kernel_size, **names), spec, name)
-
-
-def dropout(x: Any, spec: DenseSpec, name: str) -> Any:
-    """Dropout, where the network has it: ``{name}_dropout``."""
-    import keras
-
-    return keras.layers.Dropout(spec.dropout, name=f"{name}_dropout")(x) if spec.dropout else x
+    x = recomputed_conv2d(x, maps, filters, kernel_size, **names)
+    return layers.dropout(x, spec.dropout, name=f"{name}_dropout")
 
 
 def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> tuple[Any, list[Any]]:

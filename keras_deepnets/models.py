@@ -130,15 +130,18 @@ def trainable_parameters(model: keras.Model) -> int:
 
 def multiply_adds(model: keras.Model) -> int:
     """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+    from keras_deepnets.layers import RecomputedConv2D
+
     total = 0
     for layer in flat_layers(model):
-        if isinstance(layer, keras.layers.Conv2D):
+        if isinstance(layer, (keras.layers.Conv2D, RecomputedConv2D)):
             positions = layer.output.shape[1:3]
+            kernel = layer.convolution.kernel if isinstance(layer, RecomputedConv2D) else layer.kernel
             if None in positions:
                 raise InputError(
                     f"{model.name}: multiply-adds need a fixed input size; build it with input_shape=(height, width, channels)."
                 )
-            total += math.prod(positions) * math.prod(layer.kernel.shape)
+            total += math.prod(positions) * math.prod(kernel.shape)
         elif isinstance(layer, keras.layers.Dense):
             total += math.prod(layer.kernel.shape)
     return total

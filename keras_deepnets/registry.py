@@ -11,14 +11,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.families import preact, resnet, resnext, stochastic_depth, wide_resnet
+from keras_deepnets.families import densenet, fitnet, highway, preact, resnet, resnext, stochastic_depth, wide_resnet
 from keras_deepnets.families.base import Constructor
 from keras_deepnets.families.facts import recorded
 
 if TYPE_CHECKING:
     import keras
 
-FAMILY_MODULES: tuple[ModuleType, ...] = (resnet, preact, stochastic_depth, wide_resnet, resnext)
+FAMILY_MODULES: tuple[ModuleType, ...] = (
+    resnet,
+    preact,
+    stochastic_depth,
+    wide_resnet,
+    resnext,
+    densenet,
+    highway,
+    fitnet,
+)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,15 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model has no feature maps of fixed channels behind a single image input.
     """
+    import keras
+
     from keras_deepnets.models import DeepNet
 
-    maps = [layer for layer in model.layers if len(getattr(_output(layer), "shape", ())) == 4]
+    maps = [
+        layer
+        for layer in model.layers
+        if len(getattr(_output(layer), "shape", ())) == 4 and not isinstance(layer, keras.layers.InputLayer)
+    ]
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or not maps:
         raise InputError(
             f"{model.name}: a feature pyramid needs a network on one image input; it takes {model.input_shape}."

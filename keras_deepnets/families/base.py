@@ -353,7 +353,10 @@ def spec_features(facts: VariantFacts, x: Any, spec: Any) -> Any:
 
 
 def _jsonable(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    def plain(value: Any) -> Any:
+        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+    return {key: plain(value) for key, value in options.items()}
 
 
 def _check_weights(facts: VariantFacts, weights: Any) -> None:
@@ -401,7 +404,8 @@ def _input(facts: VariantFacts, spec: Any, input_tensor: Any, input_shape: Any, 
         return input_tensor, input_tensor
     if input_shape is None:
         default = spec.domain.input_shape
-        input_shape = default if include_top else (None, None, default[-1])
+        fixed = include_top or getattr(spec, "fixed_input_size", False)
+        input_shape = default if fixed else (None, None, default[-1])
     shape = tuple(input_shape)
     _check_shape(facts, spec, shape)
     inputs = keras.Input(shape=shape, name="input_layer")

@@ -138,10 +138,8 @@ def dense_composite(
     """
     if not spec.memory_efficient:
         return composite(x, filters, kernel_size, spec, before, name)
-    from keras_deepnets.layers.dense_connectivity import recomputed_conv2d
-
     names = {"norm_name": f"{before}_bn", "convolution_name": f"{name}_conv", "name": f"{before}_recomputed"}
-    x = recomputed_conv2d(x, maps, filters, kernel_size, **names)
+    x = layers.recomputed_conv2d(x, maps, filters, kernel_size, **names)
     return layers.dropout(x, spec.dropout, name=f"{name}_dropout")
 
 

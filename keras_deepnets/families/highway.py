@@ -117,8 +117,6 @@ class HighwaySpec:
 
 def features(x: Any, spec: HighwaySpec) -> Any:
     """The convolutional network, from images to the output of the last hidden layer."""
-    from keras_deepnets.layers import gates, unnormalized
-
     first = True
     for stage, (filters, count) in enumerate(zip(spec.filters, spec.convolutions, strict=True), start=1):
         if stage > 1:
@@ -127,13 +125,13 @@ def features(x: Any, spec: HighwaySpec) -> Any:
             kernel_size = spec.kernels[number % len(spec.kernels)]
             name = f"conv{stage}_{number + 1}"
             if first or x.shape[-1] != filters:
-                x = unnormalized.biased_conv2d(x, filters, kernel_size, activation="relu", name=f"{name}_conv")
+                x = layers.biased_conv2d(x, filters, kernel_size, activation="relu", name=f"{name}_conv")
             else:
-                x = gates.highway_conv2d(x, kernel_size, gate_bias=spec.gate_bias, name=name)
+                x = layers.highway_conv2d(x, kernel_size, gate_bias=spec.gate_bias, name=name)
             first = False
     if spec.head == "conv":
-        return unnormalized.biased_conv2d(x, spec.hidden, 1, activation="relu", name="last_conv")
-    return unnormalized.biased_dense(layers.pool_features(x, "max"), spec.hidden, activation="relu", name="fc")
+        return layers.biased_conv2d(x, spec.hidden, 1, activation="relu", name="last_conv")
+    return layers.biased_dense(layers.pool_features(x, "max"), spec.hidden, activation="relu", name="fc")
 
 
 @dataclass(frozen=True)
@@ -145,6 +143,7 @@ class PlainMLPSpec:
     activation: str = option("relu", '"relu" or "tanh".')
 
     owner: ClassVar[str] = "PlainMLP"
+    fixed_input_size: ClassVar[bool] = True
 
     def __post_init__(self):
         """Checks every value."""
@@ -179,18 +178,16 @@ class HighwayMLPSpec(PlainMLPSpec):
 
 def mlp_features(x: Any, spec: PlainMLPSpec) -> Any:
     """The fully connected network, from images to the output of the last hidden layer."""
-    from keras_deepnets.layers import gates, unnormalized
-
     if None in x.shape[1:]:
         raise InputError(
             f"{spec.owner}: a fully connected network needs both sides of its input; pass e.g. input_shape={spec.domain.input_shape}."
         )
-    x = unnormalized.flatten(x, name="pixels")
+    x = layers.flatten(x, name="pixels")
     for number in range(1, spec.depth + 1):
         if number == 1 or not isinstance(spec, HighwayMLPSpec):
-            x = unnormalized.biased_dense(x, spec.width, activation=spec.activation, name=f"fc{number}")
+            x = layers.biased_dense(x, spec.width, activation=spec.activation, name=f"fc{number}")
         else:
-            x = gates.highway_dense(x, gate_bias=spec.gate_bias, activation=spec.activation, name=f"fc{number}")
+            x = layers.highway_dense(x, gate_bias=spec.gate_bias, activation=spec.activation, name=f"fc{number}")
     return x
 
 

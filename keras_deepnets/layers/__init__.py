@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_deepnets.layers.convolution import Conv2D, conv2d
+    from keras_deepnets.layers.dense_connectivity import RecomputedConv2D, recomputed_conv2d
+    from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
     from keras_deepnets.layers.heads import classifier, pool_features
+    from keras_deepnets.layers.maxout import Maxout, maxout_conv2d, maxout_dense
     from keras_deepnets.layers.normalization import (
         BatchNormalization,
         activation,
@@ -23,16 +26,21 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.pooling import MaxPooling2D, max_pool
     from keras_deepnets.layers.scaling import InputScaling, scale_input
     from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, shortcut
-    from keras_deepnets.layers.stochastic import StochasticDepth, dropout, linear_survival, stochastic_depth
+    from keras_deepnets.layers.stochastic import Dropout, StochasticDepth, dropout, linear_survival, stochastic_depth
+    from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
 
 _MODULES = {
     "convolution": ("Conv2D", "conv2d"),
+    "dense_connectivity": ("RecomputedConv2D", "recomputed_conv2d"),
+    "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
     "heads": ("classifier", "pool_features"),
+    "maxout": ("Maxout", "maxout_conv2d", "maxout_dense"),
     "normalization": ("BatchNormalization", "activation", "batch_norm", "conv_bn", "conv_bn_relu", "norm_activation"),
     "pooling": ("MaxPooling2D", "max_pool"),
     "scaling": ("InputScaling", "scale_input"),
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "shortcut"),
-    "stochastic": ("StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
+    "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
+    "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -40,22 +48,34 @@ __all__ = [
     "SHORTCUTS",
     "BatchNormalization",
     "Conv2D",
+    "Dropout",
+    "HighwayGate",
     "InputScaling",
     "MaxPooling2D",
+    "Maxout",
+    "RecomputedConv2D",
     "StochasticDepth",
     "ZeroPadShortcut",
     "activation",
     "add",
     "batch_norm",
+    "biased_conv2d",
+    "biased_dense",
     "classifier",
     "conv2d",
     "conv_bn",
     "conv_bn_relu",
     "dropout",
+    "flatten",
+    "highway_conv2d",
+    "highway_dense",
     "linear_survival",
     "max_pool",
+    "maxout_conv2d",
+    "maxout_dense",
     "norm_activation",
     "pool_features",
+    "recomputed_conv2d",
     "scale_input",
     "shortcut",
     "stochastic_depth",

@@ -50,6 +50,36 @@ PARAMETERS = {
     "resnet101_1x100d": 85_611_336,
     "resnext29_8x64d": 34_426_698,
     "resnext29_16x64d": 68_155_210,
+    # Huang et al. 2016: torchvision and the authors' code; Table 2's digits for the networks without compression
+    "densenet121": 7_978_856,
+    "densenet161": 28_681_000,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "densenet264": 33_337_704,
+    "densenet40_12": 1_019_722,
+    "densenet100_12": 6_979_642,
+    "densenet100_24": 27_249_082,
+    "densenetbc100_12": 769_162,
+    "densenetbc250_24": 15_324_406,
+    "densenetbc190_40": 25_624_430,
+    # Romero et al. 2014, Table 5 (250K, 862K, 1.6M, 2.5M) within 5 %
+    "fitnet1": 251_194,
+    "fitnet2": 864_122,
+    "fitnet3": 1_572_474,
+    "fitnet4": 2_548_602,
+    # Srivastava et al. 2015, Table 1 (236K, 2.3M, 1.4M, 1.25M) within 5 %; the fully connected ones by formula
+    "highway1": 236_328,
+    "highway2": 2_277_688,
+    "highway3": 1_375_208,
+    "highway4": 1_280_552,
+    "highwaymlp10": 85_660,
+    "highwaymlp20": 136_660,
+    "highwaymlp50": 289_660,
+    "highwaymlp100": 544_660,
+    "plainmlp10": 102_463,
+    "plainmlp20": 153_583,
+    "plainmlp50": 306_943,
+    "plainmlp100": 562_543,
 }
 
 FLOPS = {
@@ -59,4 +89,9 @@ FLOPS = {
     "resnet50": 3.8e9,
     "resnet101": 7.6e9,
     "resnet152": 11.3e9,
+    # Romero et al. 2014, Table 5
+    "fitnet1": 30e6,
+    "fitnet2": 108e6,
+    "fitnet3": 392e6,
+    "fitnet4": 382e6,
 }

@@ -162,6 +162,8 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "unit": list(UNITS),
         "final_survival": [0.8],
         "dropout": [0.2],
+        "memory_efficient": [True],
+        "gate_bias": [-1.5, 0],
     }
     for option in constructor.facts.options:
         for value in values[option]:

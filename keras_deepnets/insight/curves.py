@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +23,22 @@ _GREY = "#555555"
 Rows = list[dict[str, float]]
 
 
+@dataclass(frozen=True)
+class _Curves:
+    """A run's numbers, and what the images are called that it did not train on."""
+
+    rows: Rows
+    held: str
+
+
 def draw_curves(
     runs: str | os.PathLike | Iterable[str | os.PathLike] | Mapping[str, str | os.PathLike],
     path: str | os.PathLike,
     title: str | None = None,
 ) -> Path:
     """Draws error, loss and learning rate over the epochs, of one run or of several together.
+
+    As in He et al. 2015, figure 6: the legend ends in the last epoch's values.
 
     Args:
         runs: a run's folder or `metrics.csv`; several of them; or several by the name that the legend gives them.
@@ -44,8 +56,8 @@ def draw_curves(
     return Path(path)
 
 
-def _named(runs: Any) -> dict[str, Rows]:
-    """Each run's rows by the name that the legend gives it."""
+def _named(runs: Any) -> dict[str, _Curves]:
+    """Each run's curves by the name that the legend gives it."""
     if isinstance(runs, (str, os.PathLike)):
         runs = [runs]
     if not isinstance(runs, Mapping):
@@ -55,32 +67,42 @@ def _named(runs: Any) -> dict[str, Rows]:
     found = {}
     for name, run in runs.items():
         file = Path(run) / "metrics.csv" if Path(run).is_dir() else Path(run)
-        found[str(name)] = read_metrics(file)
-        if not found[str(name)]:
+        rows = read_metrics(file)
+        if not rows:
             raise InputError(f"{file} has no epoch yet.")
+        found[str(name)] = _Curves(rows, _held_name(file.with_name("config.json")))
     return found
+
+
+def _held_name(config: Path) -> str:
+    try:
+        split = json.loads(config.read_text(encoding="utf-8"))["validation"]["split"]
+    except (OSError, ValueError, KeyError, TypeError):  # a bare metrics.csv
+        split = "test"
+    return "validation" if split == "validation" else "test"
 
 
 def _name(path: Path) -> str:
     return (path if path.is_dir() else path.parent).resolve().name
 
 
-def _figure(runs: Mapping[str, Rows], title: str | None) -> Figure:
+def _figure(runs: Mapping[str, _Curves], title: str | None) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 5.2), layout="constrained")
     panels = figure.subplot_mosaic([["error", "loss"], ["rate", "rate"]], height_ratios=[4, 1])
-    for (name, rows), colour in zip(runs.items(), _cycle(len(runs)), strict=True):
+    for (name, curves), colour in zip(runs.items(), _cycle(len(runs)), strict=True):
+        rows, held = curves.rows, curves.held
         prefix = f"{name} " if len(runs) > 1 else ""
         errors = [
             {key: 100 * (1 - row[key]) for key in _ACCURACIES if key in row} | {"epoch": row["epoch"]} for row in rows
         ]
-        _pair(panels["error"], errors, "accuracy", prefix, colour, "{:.2f} %")
-        _pair(panels["loss"], rows, "loss", prefix, colour, "{:.3f}")
+        _pair(panels["error"], errors, "accuracy", held, prefix, colour, "{:.2f} %")
+        _pair(panels["loss"], rows, "loss", held, prefix, colour, "{:.3f}")
         panels["rate"].plot(
             [row["epoch"] for row in rows], [row["learning_rate"] for row in rows], color=colour, linewidth=1.5
         )
-    last = max(rows[-1]["epoch"] for rows in runs.values())
+    last = max(curves.rows[-1]["epoch"] for curves in runs.values())
     for panel, label in (("error", "error (%)"), ("loss", "loss"), ("rate", "learning rate")):
         _finish(panels[panel], label, last)
     for panel in ("error", "loss"):
@@ -97,11 +119,11 @@ def _figure(runs: Mapping[str, Rows], title: str | None) -> Figure:
 _ACCURACIES = ("accuracy", "val_accuracy")
 
 
-def _pair(axes: Axes, rows: Rows, name: str, prefix: str, colour: str, form: str) -> None:
+def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str, form: str) -> None:
     """One quantity on training images and, where there are any, on the others."""
     for key, part, style in (
         (name, "train", {"linestyle": (0, (4, 2)), "linewidth": 1.0}),
-        (f"val_{name}", "test", {"linewidth": 2.4}),
+        (f"val_{name}", held, {"linewidth": 2.4}),
     ):
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         if points:

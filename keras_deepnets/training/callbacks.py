@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_deepnets.training.errors import TrainingError
 from keras_deepnets.training.files import written_aside
@@ -223,14 +224,20 @@ class AveragedWeights(keras.callbacks.Callback):
         """Puts the average in."""
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         weights = self.model.trainable_variables
-        self._kept = [keras.ops.convert_to_numpy(weight).copy() for weight in weights]
+        self._kept = [_copied(weight) for weight in weights]
         optimizer.finalize_variable_values(weights)
+        for weight in weights:
+            weight.assign(_copied(weight))  # under JAX the two would share memory, which the next step gives away
 
     def on_test_end(self, logs=None):
         """Puts the weights back."""
         for weight, value in zip(self.model.trainable_variables, self._kept or (), strict=True):
             weight.assign(value)
         self._kept = None
+
+
+def _copied(variable: Any) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

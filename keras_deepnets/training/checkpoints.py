@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import safetensors.numpy
 
-from keras_deepnets.models import deep_graphs
+from keras_deepnets.errors import InputError
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.files import sha256, written_aside
 
-_WEIGHTS = "state.weights.h5"
+_ARRAYS = "state.safetensors"
 _RECORD = "state.json"
 
 
@@ -38,8 +40,8 @@ class State:
 class CheckpointStore:
     """The checkpoints of a run, in `folder/epoch-NNNNN/`.
 
-    One holds `state.weights.h5` (weights, moving statistics, optimizer; `model.load_weights` reads it) and `state.json`
-    (epoch, step, history, state of the layers' random generators, SHA-256 of the former).
+    One holds `state.safetensors` (weights, moving statistics, optimizer, the layers' random generators) and `state.json`
+    (epoch, step, history, SHA-256 of the former). Not Keras' HDF5: that library takes the process down when a disk is full.
 
     Args:
         folder: where they lie.
@@ -69,15 +71,14 @@ class CheckpointStore:
         path = self.folder / f"epoch-{state.epoch:05d}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with written_aside(path) as aside, deep_graphs():
+            with written_aside(path) as aside:
                 aside.mkdir()
-                model.save_weights(aside / _WEIGHTS)
+                (aside / _ARRAYS).write_bytes(safetensors.numpy.save(_arrays(model)))
                 record = {
                     "epoch": state.epoch,
                     "step": state.step,
                     "history": state.history,
-                    "random": [variable.numpy().tolist() for variable in _random_states(model)],
-                    "sha256": sha256(aside / _WEIGHTS),
+                    "sha256": sha256(aside / _ARRAYS),
                 }
                 (aside / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         except Exception as error:
@@ -101,28 +102,44 @@ class CheckpointStore:
             try:
                 record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
                 state = State(int(record["epoch"]), int(record["step"]), list(record["history"]))
-                if sha256(path / _WEIGHTS) != record["sha256"]:
-                    raise ValueError(f"{_WEIGHTS} is not what was written")
+                if sha256(path / _ARRAYS) != record["sha256"]:
+                    raise ValueError(f"{_ARRAYS} is not what was written")
+                arrays = safetensors.numpy.load_file(path / _ARRAYS)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._say(f"Checkpoint {path} is corrupt ({error}); falling back to the one before.")
                 continue
-            self._load(model, path, record)
+            _assign(model, arrays, path)
             return state
         return None
 
-    def _load(self, model: keras.Model, path: Path, record: dict[str, Any]) -> None:
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        with deep_graphs():
-            model.load_weights(path / _WEIGHTS)
-        for variable, value in zip(_random_states(model), record["random"], strict=True):
-            variable.assign(value)
+
+def _state(model: keras.Model) -> dict[str, Any]:
+    """Every variable that a training step reads, by a name that does not depend on Keras' numbering of layers."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    weights = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    groups = {
+        "model": model.weights,
+        "optimizer": model.optimizer.variables,
+        # States of random generators (dropout …), which are no weights.
+        "random": [variable for variable in model.variables if id(variable) not in weights],
+    }
+    return {f"{name}/{at:05d}": variable for name, group in groups.items() for at, variable in enumerate(group)}
 
 
-def _random_states(model: keras.Model) -> list[Any]:
-    """The states of the layers' random generators (dropout …), which Keras' weight files leave out."""
-    known = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
-    return [variable for variable in model.variables if id(variable) not in known]
+def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in _state(model).items()}
+    # NumPy has no bfloat16 of its own; float32 holds its values exactly.
+    return {name: value.astype("float32") if value.dtype.kind == "V" else value for name, value in arrays.items()}
+
+
+def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: Path) -> None:
+    state = _state(model)
+    fits = state.keys() == arrays.keys() and all(tuple(state[name].shape) == arrays[name].shape for name in state)
+    if not fits:
+        raise InputError(f"Checkpoint {path} is of another model or optimizer; give another run folder.")
+    for name, variable in state.items():
+        variable.assign(arrays[name])
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -52,7 +52,7 @@ def evaluate(
 
     Args:
         model: it takes images `[n, h, w, c]` and gives probabilities or logits `[n, classes]`. Images are brought to its size
-            and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file.
+            and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file or of a run.
         data: labelled images; or a source of `keras_deepnets.data.load`, of which the test split is taken.
         batch_size: images a step, at most.
         image_size: side in pixels, for a model that takes any size.
@@ -120,6 +120,7 @@ def _loaded(path: Path) -> keras.Model:
     import keras_deepnets.models  # noqa: F401  (registers our layers)
     from keras_deepnets.errors import InputError
 
+    path = path / "model.keras" if path.is_dir() else path
     if not path.is_file() or path.suffix != ".keras":
-        raise InputError(f"{path} is not a .keras file; give a model or the model.keras of a run.")
+        raise InputError(f"{path} is not a .keras file; give a model, its file, or the folder of a finished run.")
     return keras.saving.load_model(path)

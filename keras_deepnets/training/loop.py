@@ -60,7 +60,8 @@ def train(
             `None`: the source's validation split, else its test split; of an `ImageData` none.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`; `None`: the recipe's. A given model keeps
             the precision that it was built with.
-        seed: of the initial weights (of a named model), the order of the images, augmentation and dropout.
+        seed: of the order of the images and their augmentation, and, of a named model, of initial weights and dropout.
+            Also set for Python, NumPy and Keras (`keras.utils.set_random_seed`).
         verbose: 0 silent, 1 a progress bar, 2 a line an epoch, `"auto"` a bar on a terminal and lines elsewhere.
         model_options: further arguments of a named model's constructor, e.g. `{"shortcut": "B"}`.
         callbacks: of the caller, run after those of the library.
@@ -112,15 +113,16 @@ def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe:
     precision = recipe.precision
     if precision == "auto":
         precision = precisions.automatic(lambda: network.build(None, scaling))
+    augmentation = recipe.augmentation
+    if augmentation == "auto":
+        augmentation = feed.suitable_augmentation(data, network.side())
     batch_size = feed.batch_size(data, recipe)
     steps_per_epoch = data.steps(batch_size, drop_remainder=True)
     steps = recipe.total_steps(steps_per_epoch)
     return {
         "scaling": scaling.to_dict() if scaling else None,
         "precision": precision,
-        "augmentation": feed.suitable_augmentation(data, network.side())
-        if recipe.augmentation == "auto"
-        else recipe.augmentation,
+        "augmentation": augmentation,
         "batch_size": batch_size,
         "steps_per_epoch": steps_per_epoch,
         "steps": steps,
@@ -165,7 +167,7 @@ class Fit:
                 self._fit(history, [*self._callbacks(history, store), *([progress] if progress else []), *callbacks])
             else:  # killed after the last checkpoint
                 self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-            draw_curves(self.folder.path, self.folder.curves, self.folder.path.name)
+            _draw(self.folder)
             self._compile_plainly()
             self.folder.save_model(self.model)
         except KeyboardInterrupt:
@@ -242,9 +244,13 @@ class Curves(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Draws, if the picture is old."""
         if time.monotonic() - self._drawn > self._seconds:
-            with written_aside(self._folder.curves) as aside:
-                draw_curves(self._folder.path, aside, self._folder.path.name)
+            _draw(self._folder)
             self._drawn = time.monotonic()
+
+
+def _draw(folder: RunFolder) -> None:
+    with written_aside(folder.curves) as aside:
+        draw_curves(folder.path, aside, folder.path.name)
 
 
 def _own_precision(model: keras.Model, precision: str | None) -> str:

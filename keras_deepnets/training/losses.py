@@ -15,7 +15,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
     """Cross entropy against `(1 - smoothing) * target + smoothing / classes` (Szegedy et al. 2015, section 7).
 
     `y_true` is `[batch]` whole numbers or `[batch, classes]` distributions; `y_pred` `[batch, classes]`.
-    Where probabilities come straight from a softmax, Keras takes the logits behind it, so nothing is lost to rounding.
+    Where probabilities come straight from a softmax, Keras takes the logits behind it, so nothing is lost to rounding; on
+    backends other than TensorFlow it cannot, and probabilities below 1e-7 count as that: end the model in logits there.
 
     Args:
         label_smoothing: in [0, 1).

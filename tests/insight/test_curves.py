@@ -35,6 +35,14 @@ def test_papers_style(tmp_path):
     np.testing.assert_allclose(lines_of(figure, "loss")["train 0.025"].get_ydata()[-1], 2 * 0.9 * 0.7**12)
 
 
+def test_what_was_measured_on_is_named(tmp_path):
+    folder = write(tmp_path / "run")
+    (folder / "config.json").write_text('{"validation": {"split": "validation"}}')
+    assert "validation 1.49 %" in lines_of(_figure(_named(folder), None), "error (%)")
+    (folder / "config.json").write_text('{"validation": null}')
+    assert "test 1.49 %" in lines_of(_figure(_named(folder), None), "error (%)")
+
+
 def test_several_runs_are_told_apart(tmp_path):
     runs = {"plain": write(tmp_path / "a"), "residual": write(tmp_path / "b", start=0.5, validation=False)}
     lines = lines_of(_figure(_named(runs), None), "error (%)")

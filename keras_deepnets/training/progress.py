@@ -87,7 +87,9 @@ class Bar(EpochLines):
         """Names the epoch."""
         self._epoch, self._shown = epoch, 0
         self._recent.clear()
-        self._update(description=f"epoch {epoch + 1}/{self.params.get('epochs', '?')}")
+        self._update(
+            description=f"epoch {epoch + 1}/{self.params.get('epochs', '?')}", numbers="" if epoch else "compiling"
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar; called from another thread, and perhaps out of order."""
@@ -114,10 +116,12 @@ class Bar(EpochLines):
     def on_epoch_end(self, epoch, logs=None):
         """Leaves the epoch's line above the bar."""
         super().on_epoch_end(epoch, logs)
-        self._update(completed=self.history[-1]["step"])
+        self._done = int(self.history[-1]["step"])
+        self._update(completed=self._done)
 
     def on_train_end(self, logs=None):
         """Closes the bar."""
+        self._update(description="trained", completed=self._done)
         self.close()
 
     def close(self) -> None:

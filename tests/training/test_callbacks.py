@@ -48,7 +48,7 @@ def test_the_bar_counts_every_step():
     bar = progress_callback("auto", 6, 32, history, console)
     model.fit(images().batches(32), epochs=2, shuffle=False, verbose=0, callbacks=[MetricsFile(None, history, 32), bar])
     shown = text.getvalue()
-    for part in ("epoch 1/2", "epoch 2/2", "step 6/6", "img/s", "accuracy", "lr 0.01"):
+    for part in ("compiling", "epoch 1/2", "epoch 2/2", "trained", "step 6/6", "img/s", "accuracy", "lr 0.01"):
         assert part in shown
 
 

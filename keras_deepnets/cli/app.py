@@ -98,11 +98,17 @@ def info(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A network's name, as `list` prints it.", show_default=False)
     ],
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the network into a .png, .svg or .pdf file.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is known of a network, and its options."""
+    """Show what is known of a network, and its options; draw it."""
     from keras_deepnets.cli import catalog
 
+    if plot is not None:
+        catalog.draw_network(name, plot)
     catalog.show_network(name, as_json)
 
 

@@ -1,4 +1,4 @@
-"""The commands that look things up. None of them loads TensorFlow or Keras."""
+"""The commands that look things up. None of them loads TensorFlow or Keras, but for drawing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 import inspect
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM, show
+from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
 
 
@@ -75,6 +77,16 @@ def show_network(name: str, as_json: bool) -> None:
         print()
         rows = [(option["name"], repr(option["default"]), option["description"]) for option in options]
         show.print_table(("option", "default", "meaning"), rows)
+
+
+def draw_network(name: str, path: Path) -> None:
+    """Draws a network into a picture; a wrong name or suffix is said before TensorFlow is loaded."""
+    registry.constructor_of(name)
+    from keras_deepnets.insight import diagram
+
+    diagram.check_path(path)
+    load_tensorflow()
+    diagram.draw_network(registry.create_model(name), path)
 
 
 def options_of(name: str) -> list[dict[str, Any]]:

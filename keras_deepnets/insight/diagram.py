@@ -129,6 +129,16 @@ def _line(layer: Any, kind: str) -> str:
     return ""
 
 
+def check_path(path: str | Path) -> Path:
+    """The path of a picture. Raises ValueError where its suffix is no picture's or its folder does not exist."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise InputError(f"{str(path)!r}: there is no folder {str(path.parent)!r}.")
+    return path
+
+
 def draw_network(model: keras.Model, path: str | Path) -> Path:
     """Draws a network into a PNG, SVG or PDF.
 
@@ -142,9 +152,7 @@ def draw_network(model: keras.Model, path: str | Path) -> Path:
     Raises:
         ValueError: another suffix, or the picture cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}.")
+    path = check_path(path)
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 

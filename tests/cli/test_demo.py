@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +15,7 @@ from keras_deepnets.cli.problems import CheckFailed
 @pytest.mark.slow
 def test_the_demo(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    begin = time.process_time()
     done = cli("demo")
-    # Of the processor, on which other processes do not count: under three minutes on the clock, with a core or two.
-    assert time.process_time() - begin < 180
     assert (done.status, done.err) == (0, "")
     assert float(re.search(r"Test accuracy ([\d.]+) %", done.out)[1]) >= 97
     assert re.search(r"\nDone in \d+ s\.\n$", done.out)
@@ -40,11 +36,9 @@ def test_the_demo(cli, tmp_path, monkeypatch):
         assert program == "keras-deepnets"
         assert cli(*words).status == 0
 
-    begin = time.process_time()
     again = cli("demo")
     assert again.status == 0
     assert "demo/run holds this run already" in again.out
-    assert time.process_time() - begin < 60
     assert [path.name for path in Path("demo/savedmodel").iterdir()] == ["1"]
 
 

@@ -1,0 +1,60 @@
+"""Forward passes and one training step of a network of each family on the backend of this process, into an npz file."""
+
+import sys
+import zlib
+
+import keras
+import numpy as np
+
+import keras_deepnets as kd
+
+
+def fill(model):
+    """Weights that depend on nothing but their names and shapes."""
+    for weight in model.weights:
+        if "seed" in weight.path:
+            continue
+        generator = np.random.default_rng(zlib.crc32(weight.path.encode()))
+        shape = tuple(weight.shape)
+        kind = weight.path.rpartition("/")[2]
+        if kind in ("gamma", "moving_variance"):
+            values = generator.uniform(0.5, 1.5, shape)
+        elif kind == "kernel":
+            values = generator.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)
+        else:
+            values = generator.normal(0, 0.1, shape)
+        weight.assign(values.astype("float32"))
+
+
+def cheapest():
+    """The cheapest network of each family for each kind of data."""
+    found = {}
+    for info in map(kd.model_info, kd.list_models()):
+        key = info.family, info.dataset
+        if key not in found or info.depth < found[key].depth:
+            found[key] = info
+    return found.values()
+
+
+def main(path):
+    results = {}
+    for info in cheapest():
+        side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
+        generator = np.random.default_rng(0)
+        x = generator.normal(size=(4, side, side, info.input_shape[-1])).astype("float32")
+        # A draw of stochastic depth differs from backend to backend.
+        options = {"final_survival": 1.0} if info.family == "StochasticDepth" else {}
+        # FitNets pool over the whole of a 32-pixel image.
+        shape = info.input_shape if info.family in ("FitNet",) else x.shape[1:]
+        x = generator.normal(size=(4, *shape)).astype("float32")
+        model = kd.create_model(info.name, input_shape=shape, classes=3, **options)
+        fill(model)
+        results[f"{info.name} forward"] = keras.ops.convert_to_numpy(model(x, training=False))
+        model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "sparse_categorical_crossentropy", jit_compile=False)
+        results[f"{info.name} loss"] = np.asarray(model.train_on_batch(x, np.array([0, 1, 2, 0])))
+        results[f"{info.name} after"] = keras.ops.convert_to_numpy(model(x, training=False))
+    np.savez(path, **results)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

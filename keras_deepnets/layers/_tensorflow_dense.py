@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.eager import record
 
 from keras_deepnets.layers import _tensorflow
+
+CHANNEL_MULTIPLE = 16
+"""oneDNN's BN and convolutions take two to four times as long, in bfloat16 above all, where the channels are no multiple of this."""
 
 
 def norm_relu_conv(
@@ -33,78 +36,125 @@ def norm_relu_conv(
     Returns:
         The convolution ``[n, h, w, filters]``, and mean and variance of the channels (over the count).
     """
-    empty = tf.zeros([0], tf.float32)
-
-    def normalise(images, gamma, beta, mean, variance, training):
-        return tf.raw_ops.FusedBatchNormV3(
-            x=images, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=training
-        )
+    channels = joined.shape[-1]
+    missing = _missing_channels(channels)
+    # Values, not variables: the gradient function has nothing to watch then.
+    vectors = [tf.convert_to_tensor(vector) for vector in (gamma, beta, *moving)]
+    kernel = tf.convert_to_tensor(kernel)
+    if missing:
+        # Zeros that stay zero, whatever is learnt.
+        vectors = [tf.pad(vector, [[0, missing]]) for vector in vectors]
+        kernel = tf.pad(kernel, [[0, 0], [0, 0], [0, missing], [0, 0]])
+        joined = tf.pad(joined, [[0, 0], [0, 0], [0, 0], [0, missing]])
 
     @tf.custom_gradient
-    def run(joined, gamma, beta, kernel, mean, variance, *maps):
+    def run(joined, gamma, beta, mean, variance, kernel, *maps):
         # An eager tape would keep every intermediate that it sees.
         with record.stop_recording():
-            statistics = (empty, empty) if use_batch else (mean, variance)
-            normal = normalise(joined, gamma, beta, *statistics, use_batch)
-            if use_batch:
-                mean, variance = normal.batch_mean, _over_count(normal.batch_variance, joined)
-            outputs = tf.nn.conv2d(tf.nn.relu(normal.y), kernel, 1, "SAME")
-        # What the kernel's own gradient reads: devices keep different things here. The third is cuDNN's; oneDNN keeps a mask of the
-        # whole activation in it, for a ReLU that it fuses, and does not need it for the BN.
-        reserve = normal[3:5] if use_batch else (mean, variance)
-        reserve = (*reserve, normal.reserve_space_3 if _tensorflow.has_gpu() else empty)
+            norm = _Norm.of(joined, gamma, beta, mean, variance, epsilon, use_batch)
+            outputs = tf.nn.conv2d(tf.nn.relu(norm.outputs), kernel, 1, "SAME")
+        norm = norm._replace(outputs=None)
 
         def gradient(d_outputs, *_):
             with record.stop_recording():
-                return backward(d_outputs)
+                images = _joined_after(d_outputs, maps, missing)
+                active = tf.nn.relu(norm.again(images))
+                d_active, d_kernel = _convolution_gradients(images, active, kernel, d_outputs)
+                d_normal = tf.raw_ops.ReluGrad(gradients=d_active, features=active)
+                d_joined, d_gamma, d_beta = norm.gradients(images, d_normal)
+            return d_joined, d_gamma, d_beta, None, None, d_kernel, *(None for _ in maps)
 
-        def backward(d_outputs):
-            images = _joined_after(d_outputs, maps)
-            normal = normalise(images, gamma, beta, mean, variance, False).y
-            active = tf.nn.relu(normal)
-            d_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                input=active,
-                filter_sizes=kernel.shape,
-                out_backprop=d_outputs,
-                strides=[1, 1, 1, 1],
-                padding="SAME",
-            )
-            # One after the other, or the recomputed maps of many layers wait for their kernel gradients at a time.
-            with tf.control_dependencies([d_kernel]):
-                d_active = tf.raw_ops.Conv2DBackpropInput(
-                    input_sizes=tf.shape(images),
-                    filter=kernel,
-                    out_backprop=d_outputs,
-                    strides=[1, 1, 1, 1],
-                    padding="SAME",
-                )
-            d_norm = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=tf.raw_ops.ReluGrad(gradients=d_active, features=active),
-                x=images,
-                scale=gamma,
-                reserve_space_1=reserve[0],
-                reserve_space_2=reserve[1],
-                reserve_space_3=reserve[2],
-                epsilon=epsilon,
-                is_training=use_batch,
-            )
-            return (d_norm[0], d_norm[1], d_norm[2], d_kernel, None, None, *(None for _ in maps))
+        return (outputs, norm.mean, norm.variance), gradient
 
-        return (outputs, mean, variance), gradient
-
-    # Values, not variables: the gradient function has nothing to watch then.
-    weights = (tf.convert_to_tensor(weight) for weight in (gamma, beta, kernel, *moving))
-    return run(joined, *weights, *maps)
+    outputs, mean, variance = run(joined, *vectors, kernel, *maps)
+    return outputs, mean[:channels], variance[:channels]
 
 
-def _over_count(variance, images):
-    """The variance divided by the count; the kernel's is divided by count - 1."""
-    count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
-    return variance * ((count - 1.0) / count)
+class _Norm(NamedTuple):
+    """A batch normalisation and what its gradient needs."""
+
+    outputs: Any
+    gamma: Any
+    beta: Any
+    mean: Any
+    variance: Any
+    reserve: tuple[Any, Any, Any]
+    epsilon: float
+    use_batch: bool
+
+    @classmethod
+    def of(cls, images, gamma, beta, mean, variance, epsilon: float, use_batch: bool) -> _Norm:
+        """Normalises `images` with the batch's statistics or with `mean` and `variance`."""
+        empty = tf.zeros([0], tf.float32)
+        done = tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=gamma,
+            offset=beta,
+            mean=empty if use_batch else mean,
+            variance=empty if use_batch else variance,
+            epsilon=epsilon,
+            is_training=use_batch,
+        )
+        if use_batch:
+            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
+            # The kernel divides by count - 1.
+            mean, variance = done.batch_mean, done.batch_variance * ((count - 1.0) / count)
+        # Devices differ in what they reserve; the third is cuDNN's. oneDNN keeps a mask of the whole activation in it for a ReLU that it
+        # fuses, and does not read it in the gradient of the BN.
+        reserve = (done.reserve_space_1, done.reserve_space_2) if use_batch else (mean, variance)
+        third = done.reserve_space_3 if _tensorflow.has_gpu() else empty
+        return cls(done.y, gamma, beta, mean, variance, (*reserve, third), epsilon, use_batch)
+
+    def again(self, images) -> Any:
+        """The same normalisation of the same images, without computing statistics."""
+        return tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=self.mean,
+            variance=self.variance,
+            epsilon=self.epsilon,
+            is_training=False,
+        ).y
+
+    def gradients(self, images, d_outputs) -> tuple[Any, Any, Any]:
+        """The gradients of the images, gamma and beta."""
+        done = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=d_outputs,
+            x=images,
+            scale=self.gamma,
+            reserve_space_1=self.reserve[0],
+            reserve_space_2=self.reserve[1],
+            reserve_space_3=self.reserve[2],
+            epsilon=self.epsilon,
+            is_training=self.use_batch,
+        )
+        return done.x_backprop, done.scale_backprop, done.offset_backprop
 
 
-def _joined_after(gradient, maps):
-    """`maps` side by side, computed not before `gradient` is there.
+def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]:
+    """The gradients of the activation, which has the shape of `images`, and of the kernel."""
+    geometry = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+    d_kernel = tf.raw_ops.Conv2DBackpropFilter(
+        input=active, filter_sizes=kernel.shape, out_backprop=d_outputs, **geometry
+    )
+    # One after the other, or the recomputed activations of many layers wait for their kernel gradients at a time.
+    with tf.control_dependencies([d_kernel]):
+        d_active = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(images), filter=kernel, out_backprop=d_outputs, **geometry
+        )
+    return d_active, d_kernel
+
+
+def _missing_channels(channels: int) -> int:
+    """How many channels of zeros bring the kernels up to speed; none where another compiler or device runs them."""
+    if _tensorflow.has_gpu() or _tensorflow.inside_xla():
+        return 0
+    return -channels % CHANNEL_MULTIPLE
+
+
+def _joined_after(gradient, maps, missing: int):
+    """`maps` and `missing` channels of zeros side by side, computed not before `gradient` is there.
 
     They have been there since the forward pass: without this order they would be joined at once and kept.
     """
@@ -113,4 +163,7 @@ def _joined_after(gradient, maps):
         *maps, _ = gen_xla_ops.xla_optimization_barrier([*maps, gradient])
         return tf.concat(maps, -1)
     with tf.control_dependencies([gradient]):
+        if missing:
+            shape = tf.concat([tf.shape(maps[0])[:-1], [missing]], 0)
+            maps = [*maps, tf.zeros(shape, maps[0].dtype)]
         return tf.concat(maps, -1)

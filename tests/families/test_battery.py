@@ -18,21 +18,19 @@ NAMES = kd.list_models()
 
 
 def _representatives():
-    """The cheapest network of each family for each kind of data: they run always, the others in the slow run."""
+    """The cheapest network of each family for each kind of data, where that is cheap: they run always, the others in the slow run."""
     cheapest = {}
     for info in map(kd.model_info, NAMES):
         key = info.family, info.dataset
         if key not in cheapest or info.depth < cheapest[key].depth:
             cheapest[key] = info
-    return {info.name for info in cheapest.values()}
+    return [info.name for info in cheapest.values() if info.depth <= 60 and info.parameters < 3e7 and info.flops < 5e9]
 
 
-def _marked(names):
-    quick = _representatives()
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-every_network = pytest.mark.parametrize("name", _marked(NAMES))
+QUICK = _representatives()
+every_network = pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 
 
 def small(name, **kwargs):
@@ -106,8 +104,15 @@ def test_preprocessing_inside(name, rng):
     np.testing.assert_allclose(model(x), plain(plain.scaling.apply(x)), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-@every_network
+def _policies():
+    """Every network under every policy; float16, which a CPU emulates, is quick for the smallest only."""
+    for name in NAMES:
+        for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
+            quick = name in QUICK and (policy != "mixed_float16" or name == "resnet20")
+            yield pytest.param(name, policy, marks=[] if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name, policy", list(_policies()))
 def test_one_training_step(name, policy, rng):
     keras.config.set_dtype_policy(policy)
     model = small(name, classes=3)
@@ -119,7 +124,8 @@ def test_one_training_step(name, policy, rng):
     # float16's loss scaling may skip a first step that overflows; it then halves the scale and goes on.
     if policy != "mixed_float16":
         changed = [(weight.numpy() != old).any() for weight, old in zip(model.trainable_weights, before, strict=True)]
-        assert np.mean(changed) > 0.95
+        # A block that stochastic depth drops learns nothing in that step.
+        assert np.mean(changed) > (0.3 if name.startswith("stochastic") else 0.95)
 
 
 @every_network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -70,7 +71,12 @@ def tflite(
     card = _card.describe(model, classifier)
     facts = _tensor_facts(content)
     card["input"] |= facts["input"]
-    card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
+    card |= {
+        "output": facts["output"],
+        "quantize": quantize,
+        "calibration_images": len(views),
+        "sha256": sha256(content),
+    }
     beside = card_path(path)
     with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
         (aside / path.name).write_bytes(content)
@@ -83,6 +89,11 @@ def tflite(
 def card_path(path: Path) -> Path:
     """Where the JSON of a TFLite file lies."""
     return path.with_name(path.name + ".json")
+
+
+def sha256(content: bytes) -> str:
+    """The hash by which a file and its JSON know each other: TensorFlow's interpreter crashes on a torn file."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def open_interpreter(**kwargs: Any) -> Any:

@@ -176,7 +176,10 @@ def _tflite_runner(path: Path) -> _Runner:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         view, labels = card["input"], card["labels"]
-        interpreter = litert.open_interpreter(model_path=str(path), num_threads=os.cpu_count())
+        content = path.read_bytes()
+        if litert.sha256(content) != card["sha256"]:
+            raise ValueError("the file is damaged, or belongs to another JSON")
+        interpreter = litert.open_interpreter(model_content=content, num_threads=os.cpu_count())
     except OSError as error:
         raise InputError(
             f"{card_path} cannot be read ({error.strerror}); export.tflite writes it beside the model: keep them together."

@@ -159,9 +159,11 @@ def _joined_after(gradient, maps, missing: int):
     They have been there since the forward pass: without this order they would be joined at once and kept.
     """
     if _tensorflow.inside_xla():
-        # XLA drops control dependencies, and would find that the forward pass has computed the same.
-        *maps, _ = gen_xla_ops.xla_optimization_barrier([*maps, gradient])
-        return tf.concat(maps, -1)
+        # XLA drops control dependencies and finds that the forward pass has computed the same; on the CPU it drops barriers as well
+        # before it looks. A zero that only the gradient tells (one, where that is lost to NaN anyway) keeps the two apart.
+        *maps, gradient = gen_xla_ops.xla_optimization_barrier([*maps, gradient])
+        zero = tf.cast(tf.math.is_nan(tf.reshape(gradient, [-1])[0]), gradient.dtype)
+        return tf.concat([*maps[:-1], maps[-1] + zero], -1)
     with tf.control_dependencies([gradient]):
         if missing:
             shape = tf.concat([tf.shape(maps[0])[:-1], [missing]], 0)

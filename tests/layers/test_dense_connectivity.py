@@ -219,33 +219,51 @@ def test_memory_grows_linearly(rng):
     assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.3)
 
 
-@pytest.mark.slow
-def test_mirrored_strategy_equals_the_plain_network():
-    code = """
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        import keras, numpy as np
-        from keras_deepnets.families.densenet import DenseNet
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def run_apart(code, **environment):
+    """Runs `code` in a process of its own."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"} | environment
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+TRAIN_BOTH = """
+    import contextlib
+    import keras, numpy as np
+    from keras_deepnets.families.densenet import DenseNet
+
+    def train_both(scope=contextlib.nullcontext):
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(8, 12, 12, 3)).astype("float32"), np.arange(8) % 4
-        trained = []
+        trained, start = [], None
         for memory_efficient in (False, True):
-            with strategy.scope():
+            with scope():
                 model = DenseNet(depth=16, growth_rate=3, stem="cifar", input_shape=(12, 12, 3), classes=4,
                                  memory_efficient=memory_efficient)
                 model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
-            start = model.get_weights() if not trained else start
+            start = model.get_weights() if start is None else start
             model.set_weights(start)
             model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
             trained.append(model.get_weights())
         for one, other in zip(*trained):
             np.testing.assert_allclose(one, other, atol=1e-5)
         assert max(abs(one - other).max() for one, other in zip(trained[0], start)) > 1e-3
+"""
+
+
+@pytest.mark.slow
+def test_mirrored_strategy_equals_the_plain_network():
+    devices = """
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     """
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    train = 'train_both(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope)'
+    run_apart("\n".join(map(textwrap.dedent, (devices, TRAIN_BOTH, train))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_equal_the_plain_network(backend):
+    pytest.importorskip(backend)
+    run_apart(textwrap.dedent(TRAIN_BOTH) + "train_both()", KERAS_BACKEND=backend)

@@ -29,7 +29,7 @@ class RecomputedConv2D(keras.layers.Layer):
     On TensorFlow this is a custom gradient around the fused kernels; on JAX and torch it is `keras.remat` of the same computation.
     Called with ``training=False``, and where the fused kernels do not apply (float64), the three layers run as they are. On
     TensorFlow the saving is whole where network and gradient are in one `tf.function`, as in `fit`; eager tapes keep `joined`, and
-    XLA's CPU compiler (``jit_compile=True``) reorders so much that a quarter is saved. Results are the same everywhere.
+    XLA's CPU compiler (``jit_compile=True``) reorders so much that about a fifth is saved. Results are the same everywhere.
 
     Args:
         filters: channels of the convolution.

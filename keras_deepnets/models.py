@@ -89,7 +89,24 @@ class DeepNet(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """The functional config and the record."""
-        return super().get_config() | {"record": self._record}
+        # That of a plain model on the same tensors: which subclasses Keras takes for functional differs between its versions.
+        with deep_graphs():
+            plain = keras.Model(self.input, self.output, name=self.name)
+        return plain.get_config() | {"trainable": self.trainable, "record": self._record}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> DeepNet:
+        """The model of a config; every layer stays as trainable as it was."""
+        config = dict(config)
+        record = config.pop("record", None)
+        # Keras would set the model's flag on all of its layers, which thaws frozen ones.
+        trainable = config.pop("trainable", True)
+        with deep_graphs():
+            plain = keras.Model.from_config(config, custom_objects=custom_objects)
+        model = cls(plain.input, plain.output, name=plain.name, record=record)
+        if not trainable:
+            model.trainable = False
+        return model
 
 
 def includes_preprocessing(model: keras.Model) -> bool:

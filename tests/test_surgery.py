@@ -76,6 +76,15 @@ def test_frozen_dropout_drops_nothing(rng):
     np.testing.assert_array_equal(model(x, training=True), model(x, training=False))
 
 
+def test_frozen_layers_are_frozen_after_reloading(tmp_path):
+    model = kd.freeze(kd.ResNet20(), "conv2_block3_out")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    flags = [[layer.trainable for layer in each.layers if layer.weights] for each in (model, loaded)]
+    assert flags[0] == flags[1]
+    assert len(loaded.trainable_weights) == len(model.trainable_weights) == 38
+
+
 def test_freeze_up_to_a_layer():
     model = kd.freeze(kd.ResNet20(), "conv2_block3_out")
     trainable = {layer.name for layer in model.layers if layer.trainable and layer.weights}

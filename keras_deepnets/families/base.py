@@ -128,7 +128,7 @@ class VariantFacts:
 _COMMON = """
     Args:
         include_top: whether the classifier is part of the model.
-        weights: None (random initialisation), ``"imagenet"``, a card ``"<source>/<tag>"``, or the path of a file.
+        weights: None (random initialisation), or the path of a ``.weights.h5`` or ``.keras`` file of this network.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: ``(height, width, channels)``; sides may be None.
         pooling: without the top, ``"avg"`` or ``"max"`` pools the last feature map, None leaves it.
@@ -330,7 +330,7 @@ def build(
     if include_preprocessing:
         x = layers.scale_input(x, scaling)
     with deep_graphs():
-        x = spec_features(facts, x, spec)
+        x = facts.family.features(x, spec)
     if include_top:
         x = layers.classifier(x, classes, classifier_activation)
     elif pooling and len(x.shape) == 4:
@@ -345,11 +345,6 @@ def build(
 
         load_weights(model, weights)
     return model
-
-
-def spec_features(facts: VariantFacts, x: Any, spec: Any) -> Any:
-    """The feature extractor of `spec` on `x`."""
-    return facts.family.features(x, spec)
 
 
 def _jsonable(options: dict[str, Any]) -> dict[str, Any]:

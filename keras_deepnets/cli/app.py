@@ -231,3 +231,73 @@ def export(
     from keras_deepnets.cli import use
 
     use.export_model(model, out, form, quantize, calibration, version, as_json=as_json)
+
+
+@app.command(rich_help_panel=_WORK)
+def benchmark(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL…", help="Names of networks, as `list` prints them.", show_default=False),
+    ],
+    mode: Annotated[str, typer.Option(help="train, inference, export; several with commas.")] = "train",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; several with commas.")] = "float32",
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Images a step; several with commas. By default 16 at ImageNet's size, else 128."),
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Peers that take turns with ours: keras (keras.applications, or else the same network of stock layers), "
+            "keras-twin, torchvision, timm, pytorchcv, ours (with default options), none; several with commas."
+        ),
+    ] = "keras",
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
+    ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Fold our batch normalisation into convolutions (inference).")
+    ] = False,
+    options: Annotated[
+        list[str],
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="An option of our network, as `info` prints them.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    warmup: Annotated[int, typer.Option(min=2, help="Steps of each side that do not count.")] = 3,
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of each side that count; by default as many as fit into --seconds, 5 to 30."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="How long a pair is measured, warm-up apart.")] = 30.0,
+    ceiling: Annotated[
+        bool, typer.Option(help="Measure a large matrix product too, and the share of it that is reached.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for benchmark.csv and benchmark.png.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure speed and memory side by side with peers, step by step in turn, each in a fresh process."""
+    from keras_deepnets.benchmark.pairs import Plan
+    from keras_deepnets.cli import benchmark as command
+    from keras_deepnets.cli.train import pairs as pairs_of
+
+    request = command.Request(
+        models=models,
+        modes=mode,
+        dtypes=dtype,
+        batches=batch,
+        against=against,
+        image_size=image_size,
+        folded=fold,
+        options=pairs_of(options, "--option"),
+        plan=Plan(warmup, pairs, seconds),
+        with_ceiling=ceiling,
+        out=out,
+    )
+    command.benchmark(request, as_json=as_json)

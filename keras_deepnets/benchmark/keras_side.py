@@ -1,0 +1,278 @@
+"""Sides made of Keras: ours, keras.applications, the stock twin; and the ceiling of matrix products. Runs in a worker."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, OURS, Job
+from keras_deepnets.benchmark.process_memory import AllocatorMeter, Meter, ProcessMeter
+from keras_deepnets.benchmark.side import Side
+
+_SIZES = (512, 1024, 2048, 4096, 8192, 16384)
+_LONG_ENOUGH = 0.1  # seconds of a matrix product
+
+
+def build(job: Job) -> Side:
+    """The side of a job."""
+    start = time.perf_counter()
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    import keras_deepnets.models  # noqa: F401 - so that it does not count as building
+
+    imported = time.perf_counter()
+    facts = {"import_seconds": imported - start, "device": _device(), "versions": _versions()}
+    if job.kind == "ceiling":
+        return Side(lambda: None, facts | {"gflops": _ceiling(job)})
+    keras.config.set_dtype_policy(DTYPES[job.dtype])
+    keras.utils.set_random_seed(0)
+    network, building = _network(job)
+    facts |= _counts(network) | {"image_size": network.input_shape[1]}
+    start = time.perf_counter()
+    makers = {"train": _training, "inference": _inference, "export": _exported}
+    step, more = makers[job.mode](job, network)
+    if job.mode == "export":
+        more["export_seconds"] = building + time.perf_counter() - start - more.pop("loading_seconds")
+    return Side(step, facts | {"build_seconds": building} | more, _meter())
+
+
+def _network(job: Job) -> tuple[Any, float]:
+    """The network and the seconds that building it took."""
+    import keras
+
+    from keras_deepnets import export
+    from keras_deepnets.benchmark.twins import stock_twin
+
+    ours = _our_constructor(job.model)
+    kwargs: dict[str, Any] = {}
+    if job.image_size is not None:
+        channels = ours.facts.spec.domain.input_shape[-1] if hasattr(ours, "facts") else 3
+        kwargs["input_shape"] = (job.image_size, job.image_size, channels)
+    start = time.perf_counter()
+    if job.library == "keras.applications":
+        assert job.peer is not None
+        network = getattr(keras.applications, job.peer[0])(weights=None, **kwargs)
+    else:
+        network = ours(**kwargs, **job.options)
+        if job.library == FOLDED:
+            network = export.fold_batchnorm(network)
+        elif job.library != OURS:
+            start = time.perf_counter()
+            network = stock_twin(network)
+    return network, time.perf_counter() - start
+
+
+def _our_constructor(name: str) -> Callable[..., Any]:
+    import keras_deepnets
+    from keras_deepnets import registry
+
+    return registry.constructor_of(name) if name in registry.list_models() else getattr(keras_deepnets, name)
+
+
+def _counts(network: Any) -> dict[str, int]:
+    from keras_deepnets import models
+
+    return {"multiply_adds": models.multiply_adds(network), "parameters": models.trainable_parameters(network)}
+
+
+def _data(job: Job, network: Any) -> tuple[Any, Any]:
+    """Images and labels, on the device."""
+    import keras
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((job.batch, *network.input_shape[1:]), dtype="float32")
+    labels = generator.integers(0, network.output_shape[-1], job.batch)
+    return keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
+
+
+def _training(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+    import keras
+
+    images, labels = _data(job, network)
+    network.compile(
+        keras.optimizers.SGD(0.001, momentum=0.9),
+        "sparse_categorical_crossentropy",
+        # XLA is no faster on a CPU and takes minutes to compile; JAX knows nothing else.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    if keras.backend.backend() != "tensorflow":
+        return lambda: float(network.train_on_batch(images, labels)), {}
+    import tensorflow as tf
+
+    # The compiled step itself on data that is already there: neither input pipelines nor Keras' bookkeeping are measured.
+    batch = (images, labels, None)
+    compiled = None
+
+    def step() -> None:
+        nonlocal compiled
+        if compiled is None:
+            network.train_on_batch(images, labels)
+            compiled = network.train_function
+            return
+        for value in tf.nest.flatten(compiled(iter([batch]))):
+            value.numpy()
+
+    return step, {}
+
+
+def _inference(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+    import keras
+
+    images, _ = _data(job, network)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        forward = tf.function(lambda x: network(x, training=False), autograph=False)
+        return lambda: forward(images).numpy(), {}
+    if backend == "jax":
+        import jax
+
+        compiled = jax.jit(lambda trained, others, x: network.stateless_call(trained, others, x, training=False)[0])
+        trained = [variable.value for variable in network.trainable_variables]
+        others = [variable.value for variable in network.non_trainable_variables]
+        return lambda: compiled(trained, others, images).block_until_ready(), {}
+    import torch
+
+    def step() -> None:
+        with torch.inference_mode():
+            network(images, training=False).cpu()
+
+    return step, {}
+
+
+def _exported(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Writes a SavedModel and loads it: ours through `export.saved_model`, another through Keras' own."""
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_deepnets import export
+
+    generator = np.random.default_rng(0)
+    shape = (job.batch, *network.input_shape[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        if job.library == OURS:
+            path = export.saved_model(network, folder)
+            images = tf.constant(generator.integers(0, 256, shape, dtype="uint8"))
+            name = "serving_images"
+        else:
+            path = Path(folder) / "model"
+            network.export(path, verbose=False)
+            images = tf.constant(generator.standard_normal(shape, dtype="float32"))
+            name = "serving_default"
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        start = time.perf_counter()
+        loaded = tf.saved_model.load(str(path))
+        loading = time.perf_counter() - start
+    signature = loaded.signatures[name]
+    (argument,) = signature.structured_input_signature[1]
+
+    def step(_keep: Any = loaded) -> None:  # the signature alone does not hold the weights
+        for value in signature(**{argument: images}).values():
+            value.numpy()
+
+    return step, {"artifact_bytes": size, "loading_seconds": loading}
+
+
+def _ceiling(job: Job) -> float:
+    """GFLOP/s of a square matrix product so large that one takes a tenth of a second: the best of a few."""
+    import keras
+
+    best = 0.0
+    for size in (job.size,) if job.size else _SIZES:
+        a = keras.ops.cast(keras.random.normal((size, size)), job.dtype)
+
+        def product(a: Any = a) -> None:
+            keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.matmul(a, a)[0, 0], "float32"))
+
+        seconds = min(_timed(product) for _ in range(2))
+        best = max(best, 2 * size**3 / seconds / 1e9)
+        if seconds >= _LONG_ENOUGH:
+            break
+    seconds = min(_timed(product) for _ in range(5))
+    return max(best, 2 * size**3 / seconds / 1e9)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _meter() -> Meter:
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+        info, reset = tf.config.experimental.get_memory_info, tf.config.experimental.reset_memory_stats
+        try:
+            info(device)
+        except ValueError:  # an allocator without statistics, as the plain one of the CPU
+            return ProcessMeter()
+        # With oneDNN the CPU has an arena that is never given back: the process shows nothing of a single step.
+        return AllocatorMeter(
+            "TensorFlow's allocator",
+            lambda: reset(device),
+            lambda: info(device)["current"],
+            lambda: info(device)["peak"],
+        )
+    if backend == "torch":
+        from keras_deepnets.benchmark.torch_side import meter
+
+        return meter()
+    import jax
+
+    stats = jax.devices()[0].memory_stats
+    if not stats():
+        return ProcessMeter()
+    return AllocatorMeter(
+        "JAX's allocator", lambda: None, lambda: stats()["bytes_in_use"], lambda: stats()["peak_bytes_in_use"]
+    )
+
+
+def _device() -> str:
+    """The accelerator's name, or ``"CPU"``."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+    if backend == "torch":
+        from keras_deepnets.benchmark.torch_side import device_name
+
+        return device_name()
+    import jax
+
+    device = jax.devices()[0]
+    return "CPU" if device.platform == "cpu" else device.device_kind
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    import keras
+
+    package = {"torch": "torch", "jax": "jax"}.get(keras.backend.backend(), "tensorflow")
+    return {
+        "keras-deepnets": metadata.version("keras-deepnets"),
+        "keras": keras.__version__,
+        package: metadata.version(package),
+        **({"KERAS_BACKEND": package} if os.environ.get("KERAS_BACKEND") else {}),
+    }

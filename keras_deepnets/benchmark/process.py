@@ -1,0 +1,130 @@
+"""A worker process as its parent sees it. No framework is imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from keras_deepnets.benchmark.jobs import Job
+from keras_deepnets.errors import InputError
+
+_COMMAND = (sys.executable, "-m", "keras_deepnets.benchmark.worker")
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "GRPC_VERBOSITY": "NONE",
+    # Two processes share a GPU here, and each framework would otherwise take all of it.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+_PATIENCE = 10.0  # seconds that a worker gets to end by itself
+
+
+class WorkerError(RuntimeError):
+    """A worker could not do its job; one line."""
+
+
+class Worker:
+    """A process that builds one side and takes its steps. A context manager: at its end the process is gone, whatever happens.
+
+    Attributes:
+        name: of the side, for messages.
+        facts: what the worker said when it had built its side.
+    """
+
+    def __init__(self, job: Job, name: str, command: Sequence[str] = _COMMAND):
+        """Starts the process and hands it its job, without waiting for it."""
+        self.name = name
+        self.facts: dict[str, Any] = {}
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        environment = _ENVIRONMENT | dict(os.environ)
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            bufsize=1,
+            env=environment,
+        )
+        self._say(job.to_json())
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def built(self) -> dict[str, Any]:
+        """Waits until the side is built; its facts."""
+        self.facts = self._answer()
+        return self.facts
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Has the worker carry out a command, and gives its answer."""
+        self._say(command)
+        return self._answer()
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        return self.ask("step")["seconds"]
+
+    def quit(self) -> dict[str, Any]:
+        """Ends the worker; what it says at its end."""
+        answer = self.ask("quit")
+        self.close()
+        return answer
+
+    def close(self) -> None:
+        """Ends the process if it still runs."""
+        with contextlib.suppress(OSError):  # what is still in the pipe has no reader
+            self._process.stdin.close()  # type: ignore[union-attr]
+        if self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()  # type: ignore[union-attr]
+        self._stderr.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None and self._process.poll() is None:
+            self._process.kill()
+        self.close()
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died, which its missing answer will tell
+            self._process.stdin.write(f"{line}\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            raise WorkerError(self._obituary())
+        answer = json.loads(line)
+        if "bad_input" in answer:
+            raise InputError(answer["bad_input"])
+        if "error" in answer:
+            raise WorkerError(f"{self.name}: {answer['error']}")
+        return answer
+
+    def _obituary(self) -> str:
+        """How the process ended, and its last word."""
+        status = self._process.wait()
+        how = f"ended with status {status}"
+        if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+            if -status == signal.SIGKILL:
+                how += ", as the system does when memory runs out"
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return f"{self.name} {how}{f': {lines[-1].strip()}' if lines else ''}"

@@ -1,0 +1,171 @@
+"""Sides made of PyTorch: torchvision, timm, pytorchcv. Runs in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from keras_deepnets.benchmark.jobs import Job
+from keras_deepnets.benchmark.process_memory import AllocatorMeter, Meter, ProcessMeter
+from keras_deepnets.benchmark.side import Side
+
+
+def build(job: Job) -> Side:
+    """The side of a job, as its users run it without compiling it: channels last, autocast for 16 bits."""
+    start = time.perf_counter()
+    import torch
+
+    make = _builder(job)
+    facts = {
+        "import_seconds": time.perf_counter() - start,
+        "device": device_name(),
+        "versions": _versions(job.library),
+    }
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # shapes do not change
+    torch.backends.cuda.matmul.allow_tf32 = True  # as TensorFlow does
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size, classes = (32, 10) if job.library == "pytorchcv" else (224, 1000)
+    size = job.image_size or size
+    start = time.perf_counter()
+    network = make().to(device, memory_format=torch.channels_last)
+    facts |= {
+        "build_seconds": time.perf_counter() - start,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "image_size": size,
+    }
+    images = torch.randn(job.batch, 3, size, size).to(device, memory_format=torch.channels_last)
+    if job.mode == "inference":
+        return Side(_inference(job, network, images), facts, meter())
+    labels = torch.randint(0, classes, (job.batch,)).to(device)
+    return Side(_training(job, network, images, labels), facts, meter())
+
+
+def _training(job: Job, network: Any, images: Any, labels: Any) -> Callable[[], Any]:
+    import torch
+
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.001, momentum=0.9)
+    scaler = torch.amp.GradScaler(images.device.type, enabled=job.dtype == "float16")
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with _precision(job, images):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        _synchronise()
+
+    return step
+
+
+def _inference(job: Job, network: Any, images: Any) -> Callable[[], Any]:
+    import torch
+
+    network.eval()
+
+    def step() -> None:
+        with torch.inference_mode(), _precision(job, images):
+            network(images)
+        _synchronise()
+
+    return step
+
+
+def _precision(job: Job, images: Any) -> contextlib.AbstractContextManager[Any]:
+    import torch
+
+    if job.dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(images.device.type, getattr(torch, job.dtype))
+
+
+def _synchronise() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _builder(job: Job) -> Callable[[], Any]:
+    """Imports the library; what makes the network."""
+    assert job.peer is not None
+    name, kwargs = job.peer
+    with _without_compiled_operators():
+        if job.library == "torchvision":
+            models = importlib.import_module("torchvision").models
+            if name == "ResNet":
+                return lambda: models.ResNet(models.resnet.Bottleneck, **kwargs)
+            return lambda: getattr(models, name)(**kwargs)
+        if job.library == "timm":
+            create_model = importlib.import_module("timm").create_model
+            return lambda: create_model(name, **kwargs)
+        if "." not in name:
+            get_model = importlib.import_module("pytorchcv.model_provider").get_model
+            return lambda: _averaging_the_whole_map(get_model(name, pretrained=False))
+        module, _, function = name.partition(".")
+        make = getattr(importlib.import_module(f"pytorchcv.models.{module}"), function)
+        return lambda: _averaging_the_whole_map(make(num_classes=10, **kwargs))
+
+
+def _averaging_the_whole_map(network: Any) -> Any:
+    """Their CIFAR networks average over 8×8, which is the whole map only at 32 pixels."""
+    import torch
+
+    network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    return network
+
+
+@contextlib.contextmanager
+def _without_compiled_operators() -> Any:
+    """Lets torchvision be imported where its compiled operators do not load, as beside a CPU build of torch.
+
+    Registering their shapes then fails; they are for detection, and no classifier needs them.
+    """
+    import torch
+
+    register = torch.library.register_fake
+
+    def lenient(name: Any, *args: Any, **kwargs: Any) -> Any:
+        def decorate(function: Any) -> Any:
+            try:
+                return register(name, *args, **kwargs)(function)
+            except RuntimeError:
+                return function
+
+        return decorate
+
+    torch.library.register_fake = lenient
+    try:
+        yield
+    finally:
+        torch.library.register_fake = register
+
+
+def meter() -> Meter:
+    """Of torch's memory: CUDA's statistics, or the process, to which torch on a CPU gives back what it does not need."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ProcessMeter()
+    cuda = torch.cuda
+    return AllocatorMeter(
+        "torch's allocator", cuda.reset_peak_memory_stats, cuda.memory_allocated, cuda.max_memory_allocated
+    )
+
+
+def device_name() -> str:
+    """The GPU's name, or ``"CPU"``."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def _versions(library: str) -> dict[str, str]:
+    from importlib import metadata
+
+    return {package: metadata.version(package) for package in ("torch", library)}

@@ -1,0 +1,254 @@
+"""The command that measures speed, side by side with peers. It loads no framework itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_deepnets import registry
+from keras_deepnets.benchmark import chart, pairs, peers, results
+from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, MODES, OURS, Configuration
+from keras_deepnets.benchmark.peers import Peer
+from keras_deepnets.benchmark.process import WorkerError
+from keras_deepnets.benchmark.results import Result
+from keras_deepnets.cli import show
+from keras_deepnets.cli.problems import CheckFailed
+from keras_deepnets.cli.train import check_options
+from keras_deepnets.errors import InputError
+
+CSV, PICTURE = "benchmark.csv", "benchmark.png"
+_TORCH = ("torchvision", "timm", "pytorchcv")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for, each list as it stood on the command line.
+
+    Attributes:
+        models: names in the registry.
+        modes: comma-separated.
+        dtypes: comma-separated.
+        batches: comma-separated; None for what fits the network's data.
+        against: comma-separated peers; "none" for ours alone.
+        image_size: side in pixels, or None.
+        folded: whether ours is measured with batch normalisation folded.
+        options: of our networks.
+        plan: how long is measured.
+        with_ceiling: whether matrix products are measured too.
+        out: folder of the files, or None.
+    """
+
+    models: Sequence[str]
+    modes: str
+    dtypes: str
+    batches: str | None
+    against: str
+    image_size: int | None
+    folded: bool
+    options: dict[str, Any]
+    plan: pairs.Plan
+    with_ceiling: bool
+    out: Path | None
+
+
+def benchmark(request: Request, *, as_json: bool) -> None:
+    """Measures what is asked for, pair by pair; prints a table, and writes the files as results come."""
+    configurations = list(_configurations(request))
+    names = _words(request.against, peers.LIBRARIES | {"none": ()}, "--against")
+    if request.out is not None:
+        _check_folder(request.out)
+    against, notes = _at_hand(name for name in names if name != "none")
+    work = list(_work(configurations, against, notes))
+    rows: list[Result] = []
+    failures: list[str] = []
+    ceilings: dict[str, float] = {}
+    for configuration, peer in work:
+        if not as_json:
+            _say(f"{configuration}{f', against {peer.description}' if peer else ''} …")
+        try:
+            if request.with_ceiling and configuration.dtype not in ceilings:
+                ceilings[configuration.dtype] = pairs.ceiling(configuration.dtype)
+            new = pairs.measure(
+                configuration,
+                peer,
+                request.plan,
+                folded=request.folded,
+                options=request.options,
+                gflops=ceilings.get(configuration.dtype),
+            )
+        except WorkerError as error:
+            failures.append(str(error))
+            _say(f"failed: {error}")
+            continue
+        rows += new
+        if not as_json:
+            _say(_line(new))
+        if request.out is not None:
+            results.write_csv(request.out / CSV, rows)
+    if request.out is not None and rows:
+        chart.draw_bars(rows, request.out / PICTURE, _subtitle(rows))
+    _report(rows, notes, failures, request.out, as_json)
+    if failures:
+        raise CheckFailed(f"{len(failures)} of {len(work)} could not be measured: {failures[0]}")
+
+
+def _configurations(request: Request) -> Iterator[Configuration]:
+    modes = _words(request.modes, MODES, "--mode")
+    dtypes = _words(request.dtypes, DTYPES, "--dtype")
+    batches = None if request.batches is None else [_positive(word) for word in request.batches.split(",")]
+    if "export" in modes and dtypes != ["float32"]:
+        raise InputError("--mode export measures SavedModels, which compute in float32; leave --dtype out.")
+    if request.folded and modes != ["inference"]:
+        raise InputError("--fold is for --mode inference: a folded network cannot be trained, and an export is folded.")
+    for name in request.models:
+        info = registry.model_info(name)
+        check_options(info.name, request.options)
+        usual = [16 if info.dataset.startswith("imagenet") else 128]
+        for mode, dtype, batch in itertools.product(modes, dtypes, batches or usual):
+            yield Configuration(info.name, mode, dtype, batch, request.image_size)
+
+
+def _words(text: str, known: Any, flag: str) -> list[str]:
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise InputError(f"{flag} {word!r} is not one of {', '.join(known)}.")
+    if not words:
+        raise InputError(f"{flag} names nothing; give one or more of {', '.join(known)}.")
+    return list(dict.fromkeys(words))
+
+
+def _positive(word: str) -> int:
+    try:
+        number = int(word)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InputError(f"--batch {word.strip()!r} is not a whole number from 1.")
+    return number
+
+
+def _check_folder(folder: Path) -> None:
+    """Makes the folder, and sees whether files can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written: {error.strerror}.") from error
+
+
+def _at_hand(names: Iterator[str]) -> tuple[list[str], list[str]]:
+    """The peers that are installed, and a word about each of the others."""
+    there, notes = [], []
+    for name in names:
+        problem = peers.missing(name)
+        if problem is None:
+            there.append(name)
+        else:
+            notes.append(f"{name} was left out; {problem}")
+    return there, notes
+
+
+def _work(
+    configurations: Sequence[Configuration], against: Sequence[str], notes: list[str]
+) -> Iterator[tuple[Configuration, Peer | None]]:
+    """What is measured with whom; what has no counterpart is added to `notes`. Ours alone where nobody is left."""
+    for configuration in configurations:
+        found = []
+        for name in against:
+            peer = peers.find(name, configuration.model)
+            if peer is None:
+                note = f"{name} has no {configuration.model}"
+            elif configuration.mode == "export" and name in _TORCH:
+                note = f"{name} writes no SavedModel, so it was left out of --mode export"
+            else:
+                found.append(peer)
+                continue
+            if note not in notes:
+                notes.append(note)
+        for peer in found or [None]:
+            yield configuration, peer
+
+
+def _line(new: Sequence[Result]) -> str:
+    speeds = ", ".join(f"{result.side} {result.images_per_second:,.4g} img/s" for result in new)
+    ratio = "" if new[0].ratio is None else f", ratio {new[0].ratio:.2f}"
+    return f"  {speeds}{ratio} ({new[0].pairs} steps)"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _report(
+    rows: Sequence[Result], notes: Sequence[str], failures: Sequence[str], out: Path | None, as_json: bool
+) -> None:
+    files = [] if out is None or not rows else [out / CSV, out / PICTURE]
+    if as_json:
+        show.print_json(
+            {
+                "circumstances": results.circumstances(),
+                "results": [dataclasses.asdict(row) for row in rows],
+                "left_out": list(notes),
+                "failed": list(failures),
+                "files": [str(file) for file in files],
+            }
+        )
+        return
+    if rows:
+        _print_table(rows)
+        print(_subtitle(rows))
+    for note in notes:
+        print(f"{note}.")
+    for file in files:
+        print(file)
+
+
+def _print_table(rows: Sequence[Result]) -> None:
+    exported = any(row.export_seconds is not None for row in rows)
+    columns = ["network", "mode", "dtype", "batch", "side", "img/s", "ms/step", "ratio", "first step", "build"]
+    columns += ["export", "on disk"] if exported else []
+    columns += ["activations", "process", "of ceiling"]
+    lines = []
+    for row in rows:
+        own = row.side != row.against
+        ratio = "" if row.ratio is None or not own else f"{row.ratio:.2f}×"
+        line = [row.model, row.mode, row.dtype, str(row.batch), row.network]
+        if row.side == FOLDED:
+            line[4] = row.network.replace(OURS, FOLDED)
+        line += [f"{row.images_per_second:,.4g}", f"{row.ms_per_step:,.4g}", ratio]
+        line += [f"{row.first_step_seconds:.1f} s", f"{row.build_seconds:.2f} s"]
+        if exported:
+            line += [_or_dash(row.export_seconds, "{:.1f} s"), _bytes(row.artifact_bytes)]
+        line += [_bytes(row.activation_bytes), _bytes(row.process_peak_bytes), _share(row.share_of_ceiling)]
+        lines.append(line)
+    show.print_table(columns, lines, right=[*columns[3:4], *columns[5:]])
+
+
+def _subtitle(rows: Sequence[Result]) -> str:
+    """Where it was measured, and with what."""
+    devices = dict.fromkeys(row.device for row in rows if row.device != "CPU")
+    place = ", ".join(devices) or f"{results.processor()}, {results.threads()} threads"
+    found = {row.dtype: row.ceiling_gflops for row in rows if row.ceiling_gflops}
+    parts = [place, *(f"matrix product {dtype} {gflops:,.0f} GFLOP/s" for dtype, gflops in found.items())]
+    versions = ", ".join(dict.fromkeys(part for row in rows for part in row.versions.split(", ")))
+    return "; ".join([*parts, versions])
+
+
+def _bytes(count: int | None) -> str:
+    return "–" if count is None else show.bytes_text(count)
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2g} %"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)

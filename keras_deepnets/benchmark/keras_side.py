@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,12 +21,6 @@ def build(job: Job) -> Side:
     start = time.perf_counter()
     import keras
 
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
     import keras_deepnets.models  # noqa: F401 - so that it does not count as building
 
     imported = time.perf_counter()
@@ -50,13 +43,15 @@ def _network(job: Job) -> tuple[Any, float]:
     """The network and the seconds that building it took."""
     import keras
 
-    from keras_deepnets import export
+    import keras_deepnets
+    from keras_deepnets import export, registry
     from keras_deepnets.benchmark.twins import stock_twin
 
-    ours = _our_constructor(job.model)
+    named = job.model in registry.list_models()
+    ours = registry.constructor_of(job.model) if named else getattr(keras_deepnets, job.model)
     kwargs: dict[str, Any] = {}
     if job.image_size is not None:
-        channels = ours.facts.spec.domain.input_shape[-1] if hasattr(ours, "facts") else 3
+        channels = registry.model_info(job.model).input_shape[-1] if named else 3
         kwargs["input_shape"] = (job.image_size, job.image_size, channels)
     start = time.perf_counter()
     if job.library == "keras.applications":
@@ -70,13 +65,6 @@ def _network(job: Job) -> tuple[Any, float]:
             start = time.perf_counter()
             network = stock_twin(network)
     return network, time.perf_counter() - start
-
-
-def _our_constructor(name: str) -> Callable[..., Any]:
-    import keras_deepnets
-    from keras_deepnets import registry
-
-    return registry.constructor_of(name) if name in registry.list_models() else getattr(keras_deepnets, name)
 
 
 def _counts(network: Any) -> dict[str, int]:
@@ -274,5 +262,4 @@ def _versions() -> dict[str, str]:
         "keras-deepnets": metadata.version("keras-deepnets"),
         "keras": keras.__version__,
         package: metadata.version(package),
-        **({"KERAS_BACKEND": package} if os.environ.get("KERAS_BACKEND") else {}),
     }

@@ -6,10 +6,11 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from keras_deepnets.benchmark.jobs import FOLDED, OURS, Configuration, Job
+from keras_deepnets.benchmark.load import Bystander
 from keras_deepnets.benchmark.peers import Peer
 from keras_deepnets.benchmark.process import Worker
 from keras_deepnets.benchmark.results import Result, share_of_ceiling
@@ -39,8 +40,9 @@ class Measured:
     facts: dict[str, Any]
     first: float
     times: list[float]
-    memory: dict[str, Any] = field(default_factory=dict)
-    end: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any]
+    end: dict[str, Any]
+    others_busy: float | None
 
 
 def job_of(configuration: Configuration, library: str, peer: Peer | None, options: dict[str, Any]) -> Job:
@@ -115,9 +117,11 @@ def take_turns(
         for _ in range(plan.warmup - 2):  # those were two steps
             for worker in workers:
                 worker.step()
+        bystander = Bystander(worker.pid for worker in workers)
         times = _times(workers, plan)
+        others = bystander.others()
         return {
-            name: Measured(worker.facts, first, taken, used, worker.quit())
+            name: Measured(worker.facts, first, taken, used, worker.quit(), others)
             for name, worker, first, taken, used in zip(jobs, workers, firsts, times, memory, strict=True)
         }
 
@@ -201,6 +205,7 @@ def _results(
                 multiply_adds=multiply_adds,
                 ceiling_gflops=gflops,
                 share_of_ceiling=share,
+                others_busy=measured.others_busy,
                 device=facts["device"],
                 versions=", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
             )

@@ -46,6 +46,7 @@ class Result:
         multiply_adds: of an image.
         ceiling_gflops: of a large matrix product in this precision on this device.
         share_of_ceiling: the network's own arithmetic as a part of that.
+        others_busy: processors busy with other processes while the steps were timed: 0 on a quiet machine.
         device: the accelerator, or CPU.
         versions: of the libraries of this side.
     """
@@ -75,6 +76,7 @@ class Result:
     multiply_adds: int | None
     ceiling_gflops: float | None
     share_of_ceiling: float | None
+    others_busy: float | None
     device: str
     versions: str
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_deepnets import registry
-from keras_deepnets.benchmark import chart, pairs, peers, results
+from keras_deepnets.benchmark import chart, checks, pairs, peers, results
 from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, MODES, OURS, Configuration
 from keras_deepnets.benchmark.peers import Peer
 from keras_deepnets.benchmark.process import WorkerError
@@ -23,6 +22,7 @@ from keras_deepnets.cli.train import check_options
 from keras_deepnets.errors import InputError
 
 CSV, PICTURE = "benchmark.csv", "benchmark.png"
+_QUIET = 0.1  # of the processors that others may use before it is worth a word
 _TORCH = ("torchvision", "timm", "pytorchcv")
 
 
@@ -60,9 +60,9 @@ class Request:
 def benchmark(request: Request, *, as_json: bool) -> None:
     """Measures what is asked for, pair by pair; prints a table, and writes the files as results come."""
     configurations = list(_configurations(request))
-    names = _words(request.against, peers.LIBRARIES | {"none": ()}, "--against")
+    names = checks.words(request.against, [*peers.LIBRARIES, "none"], "--against")
     if request.out is not None:
-        _check_folder(request.out)
+        checks.folder(request.out, "--out")
     against, notes = _at_hand(name for name in names if name != "none")
     work = list(_work(configurations, against, notes))
     rows: list[Result] = []
@@ -82,7 +82,9 @@ def benchmark(request: Request, *, as_json: bool) -> None:
                 options=request.options,
                 gflops=ceilings.get(configuration.dtype),
             )
-        except WorkerError as error:
+        except (WorkerError, InputError) as error:
+            if isinstance(error, InputError) and not rows:
+                raise  # such as images too small for the network: what is wrong is wrong from the start
             failures.append(str(error))
             _say(f"failed: {error}")
             continue
@@ -99,9 +101,9 @@ def benchmark(request: Request, *, as_json: bool) -> None:
 
 
 def _configurations(request: Request) -> Iterator[Configuration]:
-    modes = _words(request.modes, MODES, "--mode")
-    dtypes = _words(request.dtypes, DTYPES, "--dtype")
-    batches = None if request.batches is None else [_positive(word) for word in request.batches.split(",")]
+    modes = checks.words(request.modes, MODES, "--mode")
+    dtypes = checks.words(request.dtypes, DTYPES, "--dtype")
+    batches = None if request.batches is None else checks.counts(request.batches, "--batch")
     if "export" in modes and dtypes != ["float32"]:
         raise InputError("--mode export measures SavedModels, which compute in float32; leave --dtype out.")
     if request.folded and modes != ["inference"]:
@@ -112,36 +114,6 @@ def _configurations(request: Request) -> Iterator[Configuration]:
         usual = [16 if info.dataset.startswith("imagenet") else 128]
         for mode, dtype, batch in itertools.product(modes, dtypes, batches or usual):
             yield Configuration(info.name, mode, dtype, batch, request.image_size)
-
-
-def _words(text: str, known: Any, flag: str) -> list[str]:
-    words = [word.strip().lower() for word in text.split(",") if word.strip()]
-    for word in words:
-        if word not in known:
-            raise InputError(f"{flag} {word!r} is not one of {', '.join(known)}.")
-    if not words:
-        raise InputError(f"{flag} names nothing; give one or more of {', '.join(known)}.")
-    return list(dict.fromkeys(words))
-
-
-def _positive(word: str) -> int:
-    try:
-        number = int(word)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise InputError(f"--batch {word.strip()!r} is not a whole number from 1.")
-    return number
-
-
-def _check_folder(folder: Path) -> None:
-    """Makes the folder, and sees whether files can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"--out {folder} cannot be written: {error.strerror}.") from error
 
 
 def _at_hand(names: Iterator[str]) -> tuple[list[str], list[str]]:
@@ -205,6 +177,8 @@ def _report(
     if rows:
         _print_table(rows)
         print(_subtitle(rows))
+        if warning := noise([row.others_busy for row in rows]):
+            print(warning)
     for note in notes:
         print(f"{note}.")
     for file in files:
@@ -240,6 +214,17 @@ def _subtitle(rows: Sequence[Result]) -> str:
     parts = [place, *(f"matrix product {dtype} {gflops:,.0f} GFLOP/s" for dtype, gflops in found.items())]
     versions = ", ".join(dict.fromkeys(part for row in rows for part in row.versions.split(", ")))
     return "; ".join([*parts, versions])
+
+
+def noise(others: Sequence[float | None]) -> str:
+    """A warning where other processes took part of the machine while steps were timed, else nothing."""
+    worst = max((busy for busy in others if busy is not None), default=0.0)
+    if worst < _QUIET * results.threads():
+        return ""
+    return (
+        f"Other processes kept up to {worst:.1f} of {results.threads()} processors busy meanwhile; "
+        "the numbers are those of a quiet machine only when it is quiet."
+    )
 
 
 def _bytes(count: int | None) -> str:

@@ -12,6 +12,7 @@ from keras_deepnets.benchmark.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colour-blind safe (Wong, Nature Methods 8, 441, 2011); ours is the strongest.
 _OURS = "#0072b2"
@@ -27,6 +28,12 @@ def draw_bars(results: Sequence[Result], path: Path, subtitle: str = "") -> Path
 
     The number on our bar says how many times faster it is than the one beside it; the whisker is the middle half of the pairs.
     """
+    figure(results, subtitle).savefig(path, dpi=150, facecolor="white")
+    return path
+
+
+def figure(results: Sequence[Result], subtitle: str = "") -> Figure:
+    """The figure of `draw_bars`."""
     from matplotlib.figure import Figure
 
     panels: dict[tuple[str, str, int], list[Pair]] = {}
@@ -35,8 +42,8 @@ def draw_bars(results: Sequence[Result], path: Path, subtitle: str = "") -> Path
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     groups = max(len(pairs) for pairs in panels.values())
-    figure = Figure(figsize=(columns * max(4.2, 1.1 + 1.15 * groups), 3.9 * rows + 0.7), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    drawing = Figure(figsize=(columns * max(4.2, 1.1 + 1.15 * groups), 3.9 * rows + 0.7), layout="constrained")
+    axes = drawing.subplots(rows, columns, squeeze=False)
     colours = _colours(results)
     for panel, (key, pairs) in zip(axes.flat, panels.items(), strict=False):
         _draw_panel(panel, key, pairs, colours)
@@ -45,14 +52,13 @@ def draw_bars(results: Sequence[Result], path: Path, subtitle: str = "") -> Path
     handles = {
         label: handle for panel in axes.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
+    drawing.legend(
         handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4), frameon=False
     )
     if subtitle:
-        characters = int(figure.get_figwidth() * 15)  # that a line of this size holds
-        figure.supxlabel("\n".join(textwrap.wrap(subtitle, characters)), fontsize=8, color=_GREY)
-    figure.savefig(path, dpi=150, facecolor="white")
-    return path
+        characters = int(drawing.get_figwidth() * 15)  # that a line of this size holds
+        drawing.supxlabel("\n".join(textwrap.wrap(subtitle, characters)), fontsize=8, color=_GREY)
+    return drawing
 
 
 def _pairs(results: Sequence[Result]) -> list[Pair]:

@@ -13,12 +13,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_deepnets.benchmark import checks
 from keras_deepnets.benchmark.jobs import DTYPES, Job
 from keras_deepnets.benchmark.pairs import Plan, take_turns
 from keras_deepnets.benchmark.process import Worker, WorkerError
 from keras_deepnets.benchmark.results import write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PROGRAM = "python -m keras_deepnets.benchmark.memory"
 CSV, PICTURE = "memory.csv", "memory.png"
@@ -101,10 +105,16 @@ def _network(depth: int, growth_rate: int) -> dict[str, object]:
 
 def draw_curves(points: Sequence[Point], path: Path) -> Path:
     """Draws memory and time against depth."""
+    figure(points).savefig(path, dpi=150, facecolor="white")
+    return path
+
+
+def figure(points: Sequence[Point]) -> Figure:
+    """The figure of `draw_curves`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.0, 3.9), layout="constrained")
-    memory, seconds = figure.subplots(1, 2)
+    drawing = Figure(figsize=(9.0, 3.9), layout="constrained")
+    memory, seconds = drawing.subplots(1, 2)
     unit, name = (1e9, "GB") if max(point.activation_bytes or 0 for point in points) > 1e9 else (1e6, "MB")
     for kind in (False, True):
         own = sorted((point for point in points if point.memory_efficient is kind), key=lambda point: point.depth)
@@ -121,13 +131,12 @@ def draw_curves(points: Sequence[Point], path: Path) -> Path:
         panel.spines[["top", "right"]].set_visible(False)
     memory.legend(frameon=False, loc="upper left")
     one = points[0]
-    figure.suptitle(
+    drawing.suptitle(
         f"DenseNet-BC, growth rate {one.growth_rate}: training, {one.dtype}, batch {one.batch} of "
         f"{one.image_size} × {one.image_size} pixels",
         fontsize=11,
     )
-    figure.savefig(path, dpi=150, facecolor="white")
-    return path
+    return drawing
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -113,10 +113,10 @@ def take_turns(
             worker.built()
             workers.append(worker)
         firsts = [worker.step() for worker in workers]
-        memory = [worker.ask("memory") for worker in workers]
-        for _ in range(plan.warmup - 2):  # those were two steps
+        for _ in range(plan.warmup - 2):
             for worker in workers:
                 worker.step()
+        memory = [worker.ask("memory") for worker in workers]  # a step too, when allocators have what they need
         bystander = Bystander(worker.pid for worker in workers)
         times = _times(workers, plan)
         others = bystander.others()
@@ -142,7 +142,7 @@ def _rounds(plan: Plan) -> Iterator[int]:
         yield number
 
 
-def ceiling(dtype: str, size: int | None = None, start: Callable[[Job, str], Worker] = Worker) -> float:
+def ceiling(dtype: str, size: int | None = None, *, start: Callable[[Job, str], Worker] = Worker) -> float:
     """GFLOP/s of a large matrix product in `dtype`, in a fresh process."""
     with start(Job(kind="ceiling", dtype=dtype, size=size), f"the matrix product in {dtype}") as worker:
         gflops = worker.built()["gflops"]

@@ -45,17 +45,39 @@ class ProcessMeter:
 class AllocatorMeter:
     """A framework's own statistics of the device's memory."""
 
-    def __init__(self, source: str, reset: Callable[[], Any], current: Callable[[], int], peak: Callable[[], int]):
-        """What the numbers are from, and how they are had."""
-        self.source = source
+    def __init__(
+        self,
+        source: str,
+        reset: Callable[[], Any],
+        current: Callable[[], int],
+        peak: Callable[[], int],
+        *,
+        with_process: bool = False,
+    ):
+        """What the numbers are from, and how they are had.
+
+        Args:
+            source: who says so.
+            reset: sets the peak to what is held now.
+            current: bytes held now.
+            peak: bytes held at the peak.
+            with_process: whether what the allocator does not see is added: growth of the process. Only right where the allocator's
+                own memory does not grow any more.
+        """
+        self.source = f"{source}{f' and {ProcessMeter.source}' if with_process else ''}"
         self._reset, self._current, self._peak = reset, current, peak
+        self._with_process = with_process
 
     def measure(self, step: Callable[[], Any]) -> int | None:
         """As `Meter.measure`."""
         self._reset()
         before = self._current()
-        step()
-        return max(0, self._peak() - before)
+        beside = None
+        if self._with_process:
+            beside = ProcessMeter().measure(step)
+        else:
+            step()
+        return max(0, self._peak() - before) + (beside or 0)
 
 
 def lifetime_peak() -> int:

@@ -36,8 +36,8 @@ class Result:
         ratio_low: lower quartile of the same.
         ratio_high: upper quartile of the same.
         first_step_seconds: tracing, compiling and the step.
-        build_seconds: making the network.
-        export_seconds: making the network and writing the SavedModel.
+        build_seconds: making the network; None for a stock twin, which is made from ours.
+        export_seconds: writing the SavedModel.
         artifact_bytes: of the SavedModel on disk.
         activation_bytes: what a step holds at its peak beyond what is held before it.
         activation_source: who says so.
@@ -66,7 +66,7 @@ class Result:
     ratio_low: float | None
     ratio_high: float | None
     first_step_seconds: float
-    build_seconds: float
+    build_seconds: float | None
     export_seconds: float | None
     artifact_bytes: int | None
     activation_bytes: int | None

@@ -198,7 +198,7 @@ def _print_table(rows: Sequence[Result]) -> None:
         if row.side == FOLDED:
             line[4] = row.network.replace(OURS, FOLDED)
         line += [f"{row.images_per_second:,.4g}", f"{row.ms_per_step:,.4g}", ratio]
-        line += [f"{row.first_step_seconds:.1f} s", f"{row.build_seconds:.2f} s"]
+        line += [f"{row.first_step_seconds:.1f} s", _or_dash(row.build_seconds, "{:.2f} s")]
         if exported:
             line += [_or_dash(row.export_seconds, "{:.1f} s"), _bytes(row.artifact_bytes)]
         line += [_bytes(row.activation_bytes), _bytes(row.process_peak_bytes), _share(row.share_of_ceiling)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_deepnets.benchmark.load import is_noise
 from keras_deepnets.benchmark.results import Result
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Pair = list[Result]
 def draw_bars(results: Sequence[Result], path: Path, subtitle: str = "") -> Path:
     """Draws images a second, a panel for each network and mode, a group of bars for each precision, batch and peer.
 
-    The number on our bar says how many times faster it is than the one beside it; the whisker is the middle half of the pairs.
+    The number above a pair says how many times faster ours is. Bars are hatched where the machine was busy with other things.
     """
     figure(results, subtitle).savefig(path, dpi=150, facecolor="white")
     return path
@@ -55,6 +56,8 @@ def figure(results: Sequence[Result], subtitle: str = "") -> Figure:
     drawing.legend(
         handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4), frameon=False
     )
+    if any(is_noise(result.others_busy, result.threads) for result in results):
+        subtitle = f"Hatched: measured while other processes kept the machine busy. {subtitle}"
     if subtitle:
         characters = int(drawing.get_figwidth() * 15)  # that a line of this size holds
         drawing.supxlabel("\n".join(textwrap.wrap(subtitle, characters)), fontsize=8, color=_GREY)
@@ -89,6 +92,9 @@ def _draw_panel(panel: Axes, key: tuple[str, str, int], pairs: list[Pair], colou
                 result.images_per_second,
                 width * 0.94,
                 color=_OURS if own else colours[result.side],
+                hatch="///" if is_noise(result.others_busy, result.threads) else None,
+                edgecolor=(1.0, 1.0, 1.0, 0.45),
+                linewidth=0,
                 label=result.side if own else _legend(result),
                 zorder=2,
             )
@@ -103,6 +109,7 @@ def _draw_panel(panel: Axes, key: tuple[str, str, int], pairs: list[Pair], colou
                 va="top" if inside else "bottom",
                 fontsize=8,
                 color="white" if inside else _GREY,
+                fontweight="bold" if inside else "normal",
                 zorder=3,
             )
         own = pair[0]

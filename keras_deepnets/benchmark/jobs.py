@@ -12,6 +12,7 @@ DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_
 """The names that the command takes, and Keras' policy for each."""
 
 OURS, FOLDED = "ours", "ours-folded"
+TORCH = ("torchvision", "timm", "pytorchcv")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Configuration:
         dtype: one of `DTYPES`.
         batch: images a step.
         image_size: side of the images in pixels; None for what the network was designed for.
+        threads: of each side on the CPU; None leaves that to the frameworks.
     """
 
     model: str
@@ -31,6 +33,7 @@ class Configuration:
     dtype: str
     batch: int
     image_size: int | None = None
+    threads: int | None = None
 
     def __str__(self) -> str:
         size = f" at {self.image_size}²" if self.image_size else ""
@@ -53,6 +56,7 @@ class Job:
         batch: images a step.
         image_size: side in pixels, or None.
         size: side of the matrices of a ceiling; None chooses by the device.
+        threads: as in `Configuration`.
     """
 
     kind: str = "network"
@@ -65,6 +69,7 @@ class Job:
     batch: int = 1
     image_size: int | None = None
     size: int | None = None
+    threads: int | None = None
 
     def to_json(self) -> str:
         """One line."""

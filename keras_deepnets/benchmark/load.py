@@ -9,6 +9,21 @@ from pathlib import Path
 
 from keras_deepnets.benchmark.results import threads
 
+_QUIET = 0.1  # of the processors that others may use before it is worth a word
+
+
+def is_noise(others: float | None, used: int | None = None) -> bool:
+    """Whether so many processors busy with other processes are too many to trust what `used` threads do meanwhile."""
+    free = threads() - (used or threads())
+    return others is not None and others >= max(free, 0) + _QUIET * threads()
+
+
+def busy_elsewhere(seconds: float = 0.3) -> bool:
+    """Whether the machine is busy with other processes right now; takes a moment."""
+    bystander = Bystander()
+    time.sleep(seconds)
+    return is_noise(bystander.others())
+
 
 class Bystander:
     """Watches the processors from its making on."""

@@ -13,7 +13,7 @@ from keras_deepnets.benchmark.jobs import FOLDED, OURS, Configuration, Job
 from keras_deepnets.benchmark.load import Bystander
 from keras_deepnets.benchmark.peers import Peer
 from keras_deepnets.benchmark.process import Worker
-from keras_deepnets.benchmark.results import Result, share_of_ceiling
+from keras_deepnets.benchmark.results import Result, share_of_ceiling, threads
 
 LEAST, MOST = 5, 30
 
@@ -56,6 +56,7 @@ def job_of(configuration: Configuration, library: str, peer: Peer | None, option
         dtype=configuration.dtype,
         batch=configuration.batch,
         image_size=configuration.image_size,
+        threads=configuration.threads,
     )
 
 
@@ -142,9 +143,17 @@ def _rounds(plan: Plan) -> Iterator[int]:
         yield number
 
 
-def ceiling(dtype: str, size: int | None = None, *, start: Callable[[Job, str], Worker] = Worker) -> float:
+def ceiling(
+    dtype: str,
+    size: int | None = None,
+    *,
+    threads: int | None = None,
+    start: Callable[[Job, str], Worker] = Worker,
+) -> float:
     """GFLOP/s of a large matrix product in `dtype`, in a fresh process."""
-    with start(Job(kind="ceiling", dtype=dtype, size=size), f"the matrix product in {dtype}") as worker:
+    with start(
+        Job(kind="ceiling", dtype=dtype, size=size, threads=threads), f"the matrix product in {dtype}"
+    ) as worker:
         gflops = worker.built()["gflops"]
         worker.quit()
     return gflops
@@ -205,6 +214,7 @@ def _results(
                 multiply_adds=multiply_adds,
                 ceiling_gflops=gflops,
                 share_of_ceiling=share,
+                threads=configuration.threads or threads(),
                 others_busy=measured.others_busy,
                 device=facts["device"],
                 versions=", ".join(f"{package} {version}" for package, version in facts["versions"].items()),

@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from keras_deepnets.benchmark.jobs import Job
+from keras_deepnets.benchmark.jobs import TORCH, Job
+from keras_deepnets.benchmark.load import busy_elsewhere
 from keras_deepnets.errors import InputError
 
 _COMMAND = (sys.executable, "-m", "keras_deepnets.benchmark.worker")
@@ -22,10 +23,11 @@ _ENVIRONMENT = {
     # Two processes share a GPU here, and each framework would otherwise take all of it.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    # PyTorch's threads spin for milliseconds when they wait for each other: beside any other busy process that makes a step
-    # ten times slower. This is still longer than the gaps between the parts of a step.
-    "GOMP_SPINCOUNT": "3000",
 }
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+# PyTorch's threads spin for milliseconds where they wait for each other. Beside another busy process, which may have the processor
+# that the other thread needs, that makes a step ten times slower; alone on the machine it is a little faster so.
+_WHERE_OTHERS_ARE_BUSY = {"GOMP_SPINCOUNT": "3000"}
 _PATIENCE = 10.0  # seconds that a worker gets to end by itself
 
 
@@ -47,6 +49,10 @@ class Worker:
         self.facts: dict[str, Any] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         environment = _ENVIRONMENT | dict(os.environ)
+        if job.threads is not None:
+            environment |= dict.fromkeys(_THREADS, str(job.threads))
+        if job.library in TORCH and busy_elsewhere():
+            environment = _WHERE_OTHERS_ARE_BUSY | environment
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,

@@ -46,6 +46,7 @@ class Result:
         multiply_adds: of an image.
         ceiling_gflops: of a large matrix product in this precision on this device.
         share_of_ceiling: the network's own arithmetic as a part of that.
+        threads: that each side may use on the CPU.
         others_busy: processors busy with other processes while the steps were timed: 0 on a quiet machine.
         device: the accelerator, or CPU.
         versions: of the libraries of this side.
@@ -76,6 +77,7 @@ class Result:
     multiply_adds: int | None
     ceiling_gflops: float | None
     share_of_ceiling: float | None
+    threads: int
     others_busy: float | None
     device: str
     versions: str

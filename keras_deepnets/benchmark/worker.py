@@ -22,14 +22,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from keras_deepnets.benchmark.jobs import Job
+from keras_deepnets.benchmark.jobs import TORCH, Job
 from keras_deepnets.benchmark.process_memory import lifetime_peak
 from keras_deepnets.benchmark.side import Side
 
 
 def build(job: Job) -> Side:
     """The side of a job; the framework is imported here."""
-    if job.library in ("torchvision", "timm", "pytorchcv"):
+    if job.library in TORCH:
         from keras_deepnets.benchmark import torch_side
 
         return torch_side.build(job)

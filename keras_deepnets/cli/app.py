@@ -256,6 +256,9 @@ def benchmark(
         int | None,
         typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each side on the CPU; by default what the frameworks choose.")
+    ] = None,
     fold: Annotated[
         bool, typer.Option("--fold", help="Fold our batch normalisation into convolutions (inference).")
     ] = False,
@@ -294,6 +297,7 @@ def benchmark(
         batches=batch,
         against=against,
         image_size=image_size,
+        threads=threads,
         folded=fold,
         options=pairs_of(options, "--option"),
         plan=Plan(warmup, pairs, seconds),

@@ -12,7 +12,8 @@ from typing import Any
 
 from keras_deepnets import registry
 from keras_deepnets.benchmark import chart, checks, pairs, peers, results
-from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, MODES, OURS, Configuration
+from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, MODES, OURS, TORCH, Configuration
+from keras_deepnets.benchmark.load import is_noise
 from keras_deepnets.benchmark.peers import Peer
 from keras_deepnets.benchmark.process import WorkerError
 from keras_deepnets.benchmark.results import Result
@@ -22,8 +23,6 @@ from keras_deepnets.cli.train import check_options
 from keras_deepnets.errors import InputError
 
 CSV, PICTURE = "benchmark.csv", "benchmark.png"
-_QUIET = 0.1  # of the processors that others may use before it is worth a word
-_TORCH = ("torchvision", "timm", "pytorchcv")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Request:
         batches: comma-separated; None for what fits the network's data.
         against: comma-separated peers; "none" for ours alone.
         image_size: side in pixels, or None.
+        threads: of each side on the CPU, or None.
         folded: whether ours is measured with batch normalisation folded.
         options: of our networks.
         plan: how long is measured.
@@ -50,6 +50,7 @@ class Request:
     batches: str | None
     against: str
     image_size: int | None
+    threads: int | None
     folded: bool
     options: dict[str, Any]
     plan: pairs.Plan
@@ -73,7 +74,7 @@ def benchmark(request: Request, *, as_json: bool) -> None:
             _say(f"{configuration}{f', against {peer.description}' if peer else ''} …")
         try:
             if request.with_ceiling and configuration.dtype not in ceilings:
-                ceilings[configuration.dtype] = pairs.ceiling(configuration.dtype)
+                ceilings[configuration.dtype] = pairs.ceiling(configuration.dtype, threads=request.threads)
             new = pairs.measure(
                 configuration,
                 peer,
@@ -113,7 +114,7 @@ def _configurations(request: Request) -> Iterator[Configuration]:
         check_options(info.name, request.options)
         usual = [16 if info.dataset.startswith("imagenet") else 128]
         for mode, dtype, batch in itertools.product(modes, dtypes, batches or usual):
-            yield Configuration(info.name, mode, dtype, batch, request.image_size)
+            yield Configuration(info.name, mode, dtype, batch, request.image_size, request.threads)
 
 
 def _at_hand(names: Iterator[str]) -> tuple[list[str], list[str]]:
@@ -138,7 +139,7 @@ def _work(
             peer = peers.find(name, configuration.model)
             if peer is None:
                 note = f"{name} has no {configuration.model}"
-            elif configuration.mode == "export" and name in _TORCH:
+            elif configuration.mode == "export" and name in TORCH:
                 note = f"{name} writes no SavedModel, so it was left out of --mode export"
             else:
                 found.append(peer)
@@ -177,7 +178,7 @@ def _report(
     if rows:
         _print_table(rows)
         print(_subtitle(rows))
-        if warning := noise([row.others_busy for row in rows]):
+        if warning := _noise(rows):
             print(warning)
     for note in notes:
         print(f"{note}.")
@@ -186,44 +187,57 @@ def _report(
 
 
 def _print_table(rows: Sequence[Result]) -> None:
-    exported = any(row.export_seconds is not None for row in rows)
-    columns = ["network", "mode", "dtype", "batch", "side", "img/s", "ms/step", "ratio", "first step", "build"]
-    columns += ["export", "on disk"] if exported else []
-    columns += ["activations", "process", "of ceiling"]
-    lines = []
-    for row in rows:
-        own = row.side != row.against
-        ratio = "" if row.ratio is None or not own else f"{row.ratio:.2f}×"
-        line = [row.model, row.mode, row.dtype, str(row.batch), row.network]
-        if row.side == FOLDED:
-            line[4] = row.network.replace(OURS, FOLDED)
-        line += [f"{row.images_per_second:,.4g}", f"{row.ms_per_step:,.4g}", ratio]
-        line += [f"{row.first_step_seconds:.1f} s", _or_dash(row.build_seconds, "{:.2f} s")]
-        if exported:
-            line += [_or_dash(row.export_seconds, "{:.1f} s"), _bytes(row.artifact_bytes)]
-        line += [_bytes(row.activation_bytes), _bytes(row.process_peak_bytes), _share(row.share_of_ceiling)]
-        lines.append(line)
-    show.print_table(columns, lines, right=[*columns[3:4], *columns[5:]])
+    """A table for each network and mode, so that it is narrow enough for a terminal."""
+    for number, ((model, mode, size), group) in enumerate(itertools.groupby(rows, _subject)):
+        lines = list(group)
+        print(f"{'' if number == 0 else chr(10)}{model}, {mode}, {size} × {size} pixels")
+        exported = mode == "export"
+        columns = ["dtype", "batch", "side", "img/s", "ms/step", "ratio", "first", "build"]
+        columns += ["export", "disk"] if exported else []
+        columns += ["step mem", "process", "ceiling"]
+        show.print_table(columns, [_cells(row, exported) for row in lines], right=[columns[1], *columns[3:]])
+
+
+def _subject(row: Result) -> tuple[str, str, int]:
+    return row.model, row.mode, row.image_size
+
+
+def _cells(row: Result, exported: bool) -> list[str]:
+    own = row.side != row.against
+    ratio = (
+        ""
+        if row.ratio is None or not own
+        else f"{row.ratio:.2f}×{'*' if is_noise(row.others_busy, row.threads) else ''}"
+    )
+    network = row.network.replace(OURS, FOLDED, 1) if row.side == FOLDED else row.network
+    cells = [row.dtype, str(row.batch), network]
+    cells += [f"{row.images_per_second:,.4g}", f"{row.ms_per_step:,.4g}", ratio]
+    cells += [f"{row.first_step_seconds:.1f} s", _or_dash(row.build_seconds, "{:.2f} s")]
+    if exported:
+        cells += [_or_dash(row.export_seconds, "{:.1f} s"), _bytes(row.artifact_bytes)]
+    return [*cells, _bytes(row.activation_bytes), _bytes(row.process_peak_bytes), _share(row.share_of_ceiling)]
 
 
 def _subtitle(rows: Sequence[Result]) -> str:
     """Where it was measured, and with what."""
     devices = dict.fromkeys(row.device for row in rows if row.device != "CPU")
-    place = ", ".join(devices) or f"{results.processor()}, {results.threads()} threads"
+    threads = rows[0].threads
+    place = ", ".join(devices) or f"{results.processor()}, {threads} thread{'' if threads == 1 else 's'}"
     found = {row.dtype: row.ceiling_gflops for row in rows if row.ceiling_gflops}
     parts = [place, *(f"matrix product {dtype} {gflops:,.0f} GFLOP/s" for dtype, gflops in found.items())]
     versions = ", ".join(dict.fromkeys(part for row in rows for part in row.versions.split(", ")))
     return "; ".join([*parts, versions])
 
 
-def noise(others: Sequence[float | None]) -> str:
+def _noise(rows: Sequence[Result]) -> str:
     """A warning where other processes took part of the machine while steps were timed, else nothing."""
-    worst = max((busy for busy in others if busy is not None), default=0.0)
-    if worst < _QUIET * results.threads():
+    noisy = [row for row in rows if is_noise(row.others_busy, row.threads)]
+    if not noisy:
         return ""
+    worst = max(row.others_busy or 0.0 for row in noisy)
     return (
-        f"Other processes kept up to {worst:.1f} of {results.threads()} processors busy meanwhile; "
-        "the numbers are those of a quiet machine only when it is quiet."
+        f"* Other processes kept up to {worst:.1f} of {results.threads()} processors busy meanwhile, which slows one side more than "
+        "the other; measure again on a quiet machine."
     )
 
 

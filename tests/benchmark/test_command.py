@@ -78,19 +78,25 @@ def fakes(monkeypatch):
 
 def test_a_table_and_files(cli, fakes, tmp_path):  # noqa: F811
     words = ("resnet20", "resnet50", "--dtype", "float32,bfloat16", "--batch", "2,4", "--pairs", "2")
-    done = cli("benchmark", *words, "--out", tmp_path / "new" / "out")
+    done = cli("benchmark", *words, "--threads", "3", "--out", tmp_path / "new" / "out")
     assert done.status == 0, done.err
-    header, *rows = (line for line in done.out.splitlines() if line.startswith(("network", "resnet")))
-    assert header.split()[:7] == ["network", "mode", "dtype", "batch", "side", "img/s", "ms/step"]
+    lines = done.out.splitlines()
+    assert [line for line in lines if line.startswith("resnet")] == [
+        "resnet20, train, 32 × 32 pixels",
+        "resnet50, train, 32 × 32 pixels",
+    ]
+    assert lines[1].split()[:6] == ["dtype", "batch", "side", "img/s", "ms/step", "ratio"]
+    rows = [line for line in lines if line.startswith(("float32", "bfloat16"))]
     assert len(rows) == 2 * 2 * 2 * 2
-    assert rows[0].split()[:5] == ["resnet20", "train", "float32", "2", "ours"]
-    assert rows[-1].split()[:6] == ["resnet50", "train", "bfloat16", "4", "keras.applications", "ResNet50"]
+    assert rows[0].split()[:3] == ["float32", "2", "ours"]
+    assert rows[-1].split()[:4] == ["bfloat16", "4", "keras.applications", "ResNet50"]
     assert rows[0].count("×") == 1 and rows[1].count("×") == 0
     assert str(tmp_path / "new" / "out" / "benchmark.png") in done.out
     table = read_csv(tmp_path / "new" / "out" / "benchmark.csv")
     assert [row["against"] for row in table] == ["keras-twin"] * 8 + ["keras.applications"] * 8
     assert {row["ceiling_gflops"] for row in table} == {"12.5"}
     assert (tmp_path / "new" / "out" / "benchmark.png").stat().st_size > 10_000
+    assert {row["threads"] for row in table} == {"3"} and {job.threads for job in fakes} == {3}
     assert [job.dtype for job in fakes if job.kind == "ceiling"] == ["float32", "bfloat16"]
     assert [job.library for job in fakes if job.kind == "network"][:2] == ["ours", "keras-twin"]
     assert [job.batch for job in fakes if job.kind == "network"][:4] == [2, 2, 4, 4]

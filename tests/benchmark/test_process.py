@@ -1,5 +1,6 @@
 """What a parent and its workers say to each other, and how they end."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import pytest
 
+from keras_deepnets.benchmark import process
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.benchmark.pairs import Plan, take_turns
 from keras_deepnets.benchmark.process import WorkerError
@@ -48,6 +50,29 @@ def test_waiting_costs_nothing():
                 ticks.append(sum(map(int, file.read().rpartition(")")[2].split()[11:13])))
             time.sleep(0.3)
     assert ticks[1] - ticks[0] <= 1
+
+
+def test_threads_and_other_variables_of_a_worker(monkeypatch):
+    """They are what the frameworks read; what the user has set himself stays."""
+    environments = []
+    monkeypatch.setattr(process, "busy_elsewhere", lambda: True)
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *args, env, **kwargs: environments.append(env) or Deaf())
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    process.Worker(Job(), "ours")
+    process.Worker(Job(library="timm", threads=3), "timm")
+    ours, timm = environments
+    assert ours["TF_FORCE_GPU_ALLOW_GROWTH"] == timm["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+    assert "OMP_NUM_THREADS" not in ours and "GOMP_SPINCOUNT" not in ours
+    assert timm["OMP_NUM_THREADS"] == timm["TF_NUM_INTRAOP_THREADS"] == "3"
+    assert timm["GOMP_SPINCOUNT"] == "3000"
+
+
+class Deaf:
+    """A process that nobody has started."""
+
+    stdin = io.StringIO()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import dataclasses
 
 from PIL import Image
 
-from keras_deepnets.benchmark import chart, memory
+from keras_deepnets.benchmark import chart, load, memory
 from keras_deepnets.benchmark.load import Bystander
 from keras_deepnets.benchmark.results import Result, read_csv, threads, write_csv
 
@@ -84,3 +84,19 @@ def test_memory_curves(tmp_path):
 def test_how_busy_the_machine_is():
     others = Bystander().others()
     assert others is None or 0 <= others <= threads()
+
+
+def test_what_is_too_busy(monkeypatch):
+    monkeypatch.setattr(load, "threads", lambda: 8)
+    assert not load.is_noise(None)
+    assert [load.is_noise(others) for others in (0.0, 0.7, 0.9)] == [False, False, True]
+    # Whoever uses two of eight processors leaves six to the others.
+    assert [load.is_noise(others, 2) for others in (0.9, 6.7, 6.9)] == [False, False, True]
+
+
+def test_bars_are_hatched_where_the_machine_was_busy():
+    rows = pair("resnet20", "keras-twin", 9.0, 5.0, threads=threads())
+    for others, hatch in ((0.0, None), (float(threads()), "///")):
+        figure = chart.figure([dataclasses.replace(row, others_busy=others) for row in rows], "here")
+        assert [bar.get_hatch() for bar in figure.axes[0].patches] == [hatch, hatch]
+        assert ("Hatched: " in figure.get_supxlabel()) == (hatch is not None)

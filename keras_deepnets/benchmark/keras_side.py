@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import time
 from collections.abc import Callable
@@ -57,12 +58,20 @@ def _network(job: Job) -> tuple[Any, float]:
         assert job.peer is not None
         network = getattr(keras.applications, job.peer[0])(weights=None, **kwargs)
     else:
-        network = ours(**kwargs, **job.options)
+        options = _stock_options(ours, job.options) if job.library == "keras-twin" else job.options
+        network = ours(**kwargs, **options)
         if job.library == FOLDED:
             network = export.fold_batchnorm(network)
         elif job.library != OURS:
             network = stock_twin(network)
     return network, time.perf_counter() - start
+
+
+def _stock_options(constructor: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the same network of layers that Keras has too: neither recomputed nor a layer a block."""
+    plain = {"memory_efficient": False, "block_layers": False}
+    known = inspect.signature(constructor).parameters
+    return options | {name: value for name, value in plain.items() if name in known}
 
 
 def _counts(network: Any) -> dict[str, int]:

@@ -91,8 +91,7 @@ def measure(
     mine = FOLDED if folded else OURS
     jobs = {mine: job_of(configuration, mine, peer, own)}
     if peer is not None:
-        # What is ours alone has no counterpart in a stock twin, which otherwise is the same network.
-        theirs = {} if peer.library == OURS else {name: own[name] for name in own if name != "memory_efficient"}
+        theirs = {} if peer.library == OURS else own
         jobs[peer.library if peer.library != mine else "ours (default)"] = job_of(
             configuration, peer.library, peer, theirs
         )

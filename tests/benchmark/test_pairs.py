@@ -103,14 +103,14 @@ def test_ours_alone():
     assert (ours.ratio, ours.against, ours.share_of_ceiling) == (None, "", None)
 
 
-def test_a_twin_gets_our_options_but_not_those_that_it_cannot_have():
+def test_a_twin_gets_our_options_and_ours_as_a_peer_has_its_own():
     jobs = {}
 
     def start(job, name):
         jobs[job.library] = job
         return Scripted(job, name, [1.0] * 9)
 
-    options = {"dropout": 0.2, "memory_efficient": True}
+    options = {"dropout": 0.2}
     for library in ("keras-twin", "ours"):
         _, theirs = measure(CONFIGURATION, Peer(library, ("", {})), Plan(pairs=2), options=options, start=start)
     assert jobs["keras-twin"].options == {"dropout": 0.2}

@@ -63,6 +63,14 @@ def test_a_constructor_with_options(monkeypatch):
     assert built[0].architecture["options"]["depth"] == 10
 
 
+def test_a_twin_has_stock_layers_only(monkeypatch):
+    built = network_of(monkeypatch)
+    options = {"depth": 10, "growth_rate": 4, "stem": "cifar", "memory_efficient": True}
+    keras_side.build(Job(library="keras-twin", model="DenseNet", options=options, mode="inference", image_size=8))
+    kinds = {type(layer) for layer in built[0].layers if layer.weights}
+    assert kinds == {keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Dense}
+
+
 @pytest.mark.parametrize("library", ["ours", pytest.param("keras-twin", marks=pytest.mark.slow)])
 def test_an_export(library):
     side = keras_side.build(Job(library=library, model="resnet20", mode="export", batch=2, image_size=8))
@@ -77,9 +85,14 @@ def need(*libraries):
             pytest.skip(f"{library} is missing")
 
 
-@pytest.mark.parametrize("mode", ["train", "inference"])
 @pytest.mark.parametrize(
-    ("library", "name", "size"), [("torchvision", "resnet18", 32), ("pytorchcv", "resnet20_cifar10", 8)]
+    ("library", "name", "size", "mode"),
+    [
+        ("pytorchcv", "resnet20_cifar10", 8, "train"),
+        ("torchvision", "resnet18", 32, "inference"),
+        pytest.param("torchvision", "resnet18", 32, "train", marks=pytest.mark.slow),
+        pytest.param("timm", "resnetv2_18", 32, "train", marks=pytest.mark.slow),
+    ],
 )
 def test_torch(library, name, size, mode):
     need("torch", library)

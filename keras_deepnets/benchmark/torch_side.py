@@ -52,12 +52,12 @@ def _training(job: Job, network: Any, images: Any, labels: Any) -> Callable[[], 
     scaler = torch.amp.GradScaler(images.device.type, enabled=job.dtype == "float16")
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
         with _precision(job, images):
             loss = torch.nn.functional.cross_entropy(network(images), labels)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
+        optimizer.zero_grad(set_to_none=True)  # last: gradients are memory of this step, as they are in Keras
         _synchronise()
 
     return step

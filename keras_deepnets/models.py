@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import sys
 from collections.abc import Iterator
@@ -18,13 +19,20 @@ _DEEP_ENOUGH = 20_000
 
 @contextlib.contextmanager
 def deep_graphs() -> Iterator[None]:
-    """Lets Keras walk functional graphs of thousands of layers, which it does by recursion (one Python frame a layer)."""
-    limit = sys.getrecursionlimit()
+    """For building and walking functional graphs of thousands of layers.
+
+    Keras walks them by recursion (one Python frame a layer); and nothing of what is built is garbage, for which Python would search all
+    of it time and again.
+    """
+    limit, collects = sys.getrecursionlimit(), gc.isenabled()
     sys.setrecursionlimit(max(limit, _DEEP_ENOUGH))
+    gc.disable()
     try:
         yield
     finally:
         sys.setrecursionlimit(limit)
+        if collects:
+            gc.enable()
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -87,6 +95,25 @@ class DeepNet(keras.Model):
         """Whether the model scales its input itself."""
         return includes_preprocessing(self)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """As Keras has it, with the optimiser's variables made beforehand.
+
+        Where tracing finds none, TensorFlow traces the whole step twice, and makes them one by one under conditions.
+        """
+        if self.optimizer is not None and not self.optimizer.built and self.built:
+            from keras_deepnets.layers import quickly
+
+            with quickly():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """As Keras has it: compiles the model and makes the optimiser's variables."""
+        from keras_deepnets.layers import quickly
+
+        with quickly():
+            super().compile_from_config(config)
+
     def get_config(self) -> dict[str, Any]:
         """The functional config and the record."""
         # That of a plain model on the same tensors: which subclasses Keras takes for functional differs between its versions.
@@ -132,10 +159,14 @@ def labels_of(model: keras.Model) -> tuple[str, ...] | None:
 
 
 def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of `model`, those of nested models in place of the models."""
+    """The layers of `model`, those of nested models and blocks in place of them."""
+    from keras_deepnets.layers import Block
+
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from flat_layers(layer)
+        elif isinstance(layer, Block):
+            yield from layer.sublayers.values()
         else:
             yield layer
 
@@ -147,11 +178,15 @@ def trainable_parameters(model: keras.Model) -> int:
 
 def multiply_adds(model: keras.Model) -> int:
     """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
-    from keras_deepnets.layers import RecomputedConv2D
+    from keras_deepnets.layers import Block, RecomputedConv2D
 
     total = 0
-    for layer in flat_layers(model):
-        if isinstance(layer, (keras.layers.Conv2D, RecomputedConv2D)):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += multiply_adds(layer)
+        elif isinstance(layer, Block):
+            total += multiply_adds(layer.network)
+        elif isinstance(layer, (keras.layers.Conv2D, RecomputedConv2D)):
             positions = layer.output.shape[1:3]
             kernel = layer.convolution.kernel if isinstance(layer, RecomputedConv2D) else layer.kernel
             if None in positions:

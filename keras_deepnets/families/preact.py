@@ -76,7 +76,7 @@ def stem(x: Any, spec: PreActSpec) -> Any:
     return x if small else layers.max_pool(x, name="pool1_pool")
 
 
-def unit(x: Any, filters: int, strides: int, survival: float, spec: PreActSpec, name: str, activated: bool) -> Any:
+def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, *, survival: float, name: str) -> Any:
     """A residual unit. Where the shortcut is a projection it starts from the activated input, as the branch does."""
     kind = UNITS[spec.unit]
     source = x if activated else layers.norm_activation(x, kind.before, name=f"{name}_preact")
@@ -97,8 +97,9 @@ def features(x: Any, spec: PreActSpec) -> Any:
     """The network from images to the last, activated feature map."""
     x = stem(x, spec)
     activated = spec.activate_first
+    add_unit = layers.shared_blocks(unit) if spec.block_layers else unit
     for name, filters, strides, survival in stages(spec):
-        x = unit(x, filters, strides, survival, spec, name, activated)
+        x = add_unit(x, filters, strides, spec, activated, survival=survival, name=name)
         activated = False
     return layers.norm_activation(x, UNITS[spec.unit].before, name="post")
 

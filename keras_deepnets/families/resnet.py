@@ -33,6 +33,8 @@ PAPER = Paper(
 STAGE_FILTERS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}
+MANY_BLOCKS = 150
+"""More are better layers than graphs of layers."""
 RESCALE = {"sample": "training", "batch": "inference"}
 
 
@@ -65,6 +67,11 @@ class ResidualSpec:
         "sample", '"sample": a draw an image, rescaled in training; "batch": a draw a batch, rescaled at inference.'
     )
     dropout: float = option(0.0, "dropout after the first activation of each block (Zagoruyko & Komodakis 2016, 2.4).")
+    block_layers: bool | None = option(
+        None,
+        "whether each block is one layer (`layers.Block`), which networks of hundreds of blocks need to be built, traced and saved "
+        "in reasonable time, and which skips blocks that stochastic depth drops for a whole batch; None: where it serves one of these.",
+    )
 
     owner: ClassVar[str] = "ResNet"
 
@@ -94,6 +101,10 @@ class ResidualSpec:
             )
         for field in ("stochastic_depth", "dropout"):
             check_probability(name, field, getattr(self, field))
+        check_choice(name, "block_layers", self.block_layers, (True, False, None))
+        if self.block_layers is None:
+            skips = self.stochastic_depth > 0 and self.drop_unit == "batch"
+            object.__setattr__(self, "block_layers", skips or sum(self.blocks) > MANY_BLOCKS)
 
     def _stages(self) -> tuple[int, ...]:
         convolutions, stages = CONVOLUTIONS[self.block], len(self.filters)
@@ -168,7 +179,7 @@ def stages(spec: ResidualSpec) -> Iterator[tuple[str, int, int, float]]:
             yield f"conv{stage}_block{number}", filters, strides, survival
 
 
-def block(x: Any, filters: int, strides: int, survival: float, spec: ResidualSpec, name: str) -> Any:
+def block(x: Any, filters: int, strides: int, spec: ResidualSpec, *, survival: float, name: str) -> Any:
     """Branch, shortcut, sum, ReLU (equation 2); without the shortcut where the network is plain."""
     y = branch(x, filters, strides, spec, name)
     if spec.shortcut:
@@ -181,8 +192,9 @@ def block(x: Any, filters: int, strides: int, survival: float, spec: ResidualSpe
 def features(x: Any, spec: ResidualSpec) -> Any:
     """The network of Table 1 (ImageNet) or section 4.2 (CIFAR), from images to the last feature map."""
     x = stem(x, spec)
+    add_block = layers.shared_blocks(block) if spec.block_layers else block
     for name, filters, strides, survival in stages(spec):
-        x = block(x, filters, strides, survival, spec, name)
+        x = add_block(x, filters, strides, spec, survival=survival, name=name)
     return x
 
 

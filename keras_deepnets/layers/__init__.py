@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_deepnets.layers._building import quickly
+    from keras_deepnets.layers.block import Block, shared_blocks
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import RecomputedConv2D, recomputed_conv2d
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
 
 _MODULES = {
+    "_building": ("quickly",),
+    "block": ("Block", "shared_blocks"),
     "convolution": ("Conv2D", "conv2d"),
     "dense_connectivity": ("RecomputedConv2D", "recomputed_conv2d"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
@@ -47,6 +51,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "SHORTCUTS",
     "BatchNormalization",
+    "Block",
     "Conv2D",
     "Dropout",
     "HighwayGate",
@@ -75,8 +80,10 @@ __all__ = [
     "maxout_dense",
     "norm_activation",
     "pool_features",
+    "quickly",
     "recomputed_conv2d",
     "scale_input",
+    "shared_blocks",
     "shortcut",
     "stochastic_depth",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
-from tensorflow.python.ops import control_flow_util
+from tensorflow.python.ops import control_flow_util, resource_variable_ops
 
 
 def inside_xla() -> bool:
@@ -53,6 +56,64 @@ def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int
     return tf.concat(
         [tf.nn.conv2d(part, weights, strides, padding, dilations=dilations) for part, weights in parts], axis=-1
     )
+
+
+@contextlib.contextmanager
+def one_name_for_all() -> Iterator[None]:
+    """For creating variables: a tenth of the time. Keras' own names and paths are not concerned.
+
+    TensorFlow makes a kernel for every name that a variable is created under.
+    """
+    with tf.name_scope(""), tf.variable_creator_scope(lambda create, **kwargs: create(**kwargs | {"name": "variable"})):
+        yield
+
+
+def shared(
+    functions: dict[Any, Callable[..., Any]], compute: Callable[..., Any], places: Sequence[int]
+) -> Callable[..., Any]:
+    """`compute` as a function that is traced once for every kind of arguments and stays one function in the graph.
+
+    Inlined, it would be optimised again at every call.
+
+    Args:
+        functions: keeps what has been traced.
+        compute: ``(x, values, …) -> (y, news)``: output and, while training, the new values of those at `places`.
+        places: which of the values change.
+
+    Returns:
+        ``(x, variables, …) -> y``, which reads and updates the variables.
+    """
+    key = inside_xla()
+    if key not in functions:
+
+        def run(x: Any, variables: Sequence[Any], *args: Any) -> Any:
+            y, news = compute(x, [tf.convert_to_tensor(variable) for variable in variables], *args)
+            if isinstance(variables[0], tf.Variable):
+                for place, new in zip(places, news, strict=False):
+                    variables[place].assign(new)
+                return y, []
+            # As integers, or their gradients would be zeros, which are constants, for which TensorFlow specialises functions at every call.
+            return y, [tf.bitcast(new, _BITS[new.dtype.size]) for new in news]
+
+        functions[key] = tf.function(run, autograph=False, experimental_attributes={"_noinline": True})
+
+    def call(x: Any, variables: Sequence[Any], *args: Any) -> Any:
+        if not tf.distribute.has_strategy():
+            for variable in variables:
+                if variable.trainable:
+                    resource_variable_ops.variable_accessed(variable.value)
+            return functions[key](x, [variable.value for variable in variables], *args)[0]
+        # Replicas have variables of their own behind each of these.
+        y, news = functions[key](x, [tf.convert_to_tensor(variable.value) for variable in variables], *args)
+        for place, bits in zip(places, news, strict=False):
+            variable = variables[place]
+            variable.assign(tf.bitcast(bits, variable.dtype))
+        return y
+
+    return call
+
+
+_BITS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 
 FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import quickly
+
 KERNEL_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 """He et al. 2015, "Delving Deep into Rectifiers", eq. 14, as the papers' own code applies it (variance 2 / (k·k·filters))."""
 
@@ -59,6 +61,11 @@ class Conv2D(keras.layers.Conv2D):
             if self.data_format != "channels_last":
                 raise ValueError("Conv2D: padding='symmetric' is for channels last; set data_format='channels_last'.")
             self.padding = "symmetric"
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the weights."""
+        with quickly():
+            super().build(input_shape)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the output."""

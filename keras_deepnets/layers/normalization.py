@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import quickly
 from keras_deepnets.layers.convolution import conv2d
 
 MOMENTUM = 0.9
@@ -23,6 +24,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Where the kernel does not apply (other backends, an axis that is not the last of four, masks, renormalisation,
     synchronisation across replicas, float64) Keras' own computation runs.
     """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the weights."""
+        with quickly():
+            super().build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises ``[n, h, w, c]``; in training with the batch's statistics, which update the moving ones."""

@@ -46,20 +46,27 @@ class StochasticDepth(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The branch, dropped or scaled."""
+    def drops(self, training: bool | None) -> bool:
+        """Whether anything is dropped."""
+        return bool(training) and self.trainable and self.survival < 1
+
+    def factor(self, inputs: Any, training: bool | None) -> Any:
+        """What `inputs` are multiplied by: a number, float32 ``[n or 1, 1, …]``, or None for one."""
         if self.survival == 1:
-            return inputs
-        if not (training and self.trainable):
-            return inputs * ops.cast(self.survival, inputs.dtype) if self.rescale == "inference" else inputs
+            return None
+        if not self.drops(training):
+            return self.survival if self.rescale == "inference" else None
         count = ops.shape(inputs)[0] if self.unit == "sample" else 1
         draws = keras.random.uniform(
             (count,) + (1,) * (len(inputs.shape) - 1), dtype="float32", seed=self.seed_generator
         )
         factor = ops.cast(draws < self.survival, "float32")
-        if self.rescale == "training":
-            factor = factor / self.survival
-        return inputs * ops.cast(factor, inputs.dtype)
+        return factor / self.survival if self.rescale == "training" else factor
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The branch, dropped or scaled."""
+        factor = self.factor(inputs, training)
+        return inputs if factor is None else inputs * ops.cast(factor, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the output: the input's."""

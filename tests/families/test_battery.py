@@ -143,6 +143,17 @@ def test_save_and_load(name, rng, tmp_path):
     np.testing.assert_array_equal(model(x, training=False), again(x, training=False))
 
 
+@every_network
+def test_plots(name):
+    """What `keras.utils.plot_model` draws: one node a layer, one edge a connection, none left over."""
+    model = small(name)
+    drawing = keras.utils.model_to_dot(model, show_shapes=True)
+    inputs = sum(len(node.input_tensors) for layer in model.layers for node in layer._inbound_nodes)
+    assert len(drawing.get_edges()) == inputs
+    labels = " ".join(node.get_label() or "" for node in drawing.get_nodes())
+    assert all(layer.name in labels for layer in model.layers)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_signature_and_docstring(name):
     constructor = getattr(kd, kd.model_info(name).constructor)

@@ -1,0 +1,392 @@
+"""A block of a network as one layer, for networks of hundreds of blocks.
+
+Keras, TensorFlow's tracing and its graph optimiser take time for every layer, and more than proportionally. Blocks of one kind
+(channels, strides, precision) differ in their weights only: here they share one small graph, and on TensorFlow one function, traced
+and optimised once and called once a block.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_deepnets.layers._building import quickly
+from keras_deepnets.layers.stochastic import StochasticDepth
+
+STAND_IN = "block"
+"""What a block is called in the shared graph; the names of its layers begin with it."""
+
+
+class _Network:
+    """The graph of a kind of block: its steps in order, and layers whose weights are only placeholders.
+
+    Args:
+        graph: JSON of the config of a functional model with one input and one output.
+        frozen: names of the layers that are not trainable.
+
+    Attributes:
+        model: the functional model.
+        stateful: the layers that have weights or other state.
+        weights: for each of these what its weights are made of; none where it has other state.
+        variables: theirs, in order.
+        state: the places of those that training changes by other ways than gradients.
+        drop: the stochastic depth, if there is one.
+        functions: what TensorFlow has traced.
+    """
+
+    def __init__(self, graph: str, frozen: tuple[str, ...]):
+        self.model = keras.Model.from_config(json.loads(graph))
+        self.stateful = [layer for layer in self.model.layers if layer.variables]
+        self.variables = [variable for layer in self.stateful for variable in layer.variables]
+        self.drop = next((layer for layer in self.model.layers if isinstance(layer, StochasticDepth)), None)
+        places = enumerate((layer, variable) for layer in self.stateful for variable in layer.variables)
+        self.state = [
+            place
+            for place, (layer, variable) in places
+            if not variable.trainable and layer is not self.drop and layer.name not in frozen
+        ]
+        self.weights = [_descriptions(layer) for layer in self.stateful]
+        for layer in self.stateful:
+            layer.trainable = layer.name not in frozen
+        self.functions: dict[Any, Callable[..., Any]] = {}
+        depths = self.model._nodes_by_depth
+        self._nodes = [node for depth in sorted(depths, reverse=True) for node in depths[depth] if not node.is_input]
+        self._branch = self._only_before_the_drop()
+
+    def _only_before_the_drop(self) -> set[int]:
+        """The `id` of every node that nothing but the drop needs; empty where the sum cannot do without the branch."""
+        if self.drop is None:
+            return set()
+        (drop,) = self.drop._inbound_nodes
+        readers: dict[int, list[Any]] = {}
+        for node in self._nodes:
+            for tensor in node.input_tensors:
+                readers.setdefault(id(tensor), []).append(node)
+        after = [node.operation for tensor in drop.outputs for node in readers.get(id(tensor), [])]
+        if not after or not all(isinstance(operation, keras.layers.Add) for operation in after):
+            return set()
+        branch = {id(drop)}
+        for node in reversed(self._nodes):
+            consumers = [reader for tensor in node.outputs for reader in readers.get(id(tensor), [])]
+            if consumers and all(id(reader) in branch for reader in consumers):
+                branch.add(id(node))
+        return branch
+
+    @property
+    def skips(self) -> bool:
+        """Whether a dropped branch need not be computed."""
+        return len(self._branch) > 1
+
+    def run(self, x: Any, training: bool, factor: Any = None, without_branch: bool = False) -> Any:
+        """The block's output; the drop multiplies by `factor`, by nothing where that is None."""
+        tensors = {id(self.model.inputs[0]): x}
+        for node in self._nodes:
+            if without_branch and id(node) in self._branch:
+                continue
+            operation = node.operation
+            if operation is self.drop:
+                y = tensors[id(node.input_tensors[0])]
+                y = y if factor is None else y * ops.cast(factor, y.dtype)
+            elif without_branch and any(id(tensor) not in tensors for tensor in node.input_tensors):
+                # The sum of the shortcut and nothing.
+                (y,) = (tensors[id(tensor)] for tensor in node.input_tensors if id(tensor) in tensors)
+            else:
+                args, kwargs = node.arguments.fill_in(tensors)
+                if getattr(operation, "_call_has_training_arg", False):
+                    kwargs["training"] = training
+                y = operation(*args, **kwargs)
+            tensors[id(node.outputs[0])] = y
+        return tensors[id(self.model.outputs[0])]
+
+    def compute(
+        self, x: Any, values: list[Any], training: bool, factor: Any, skip: str | None
+    ) -> tuple[Any, list[Any]]:
+        """The block with `values` for its variables.
+
+        Args:
+            x: the input.
+            values: one a variable.
+            training: whether to train.
+            factor: what the drop multiplies by, or None.
+            skip: how to treat a factor of zero: None computes the branch in any case; ``"exact"`` and ``"scaled"`` do not compute it, and
+                multiply a branch that stays by nothing or by the factor.
+
+        Returns:
+            The output, and while training the new values of the variables at `state`.
+        """
+
+        def run(**kwargs: Any) -> tuple[Any, list[Any]]:
+            with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))) as scope:
+                y = self.run(x, training, **kwargs)
+            if not training:
+                return y, []
+            return y, [scope.get_current_value(self.variables[place]) for place in self.state]
+
+        if skip is None:
+            return run(factor=factor)
+        kept = None if skip == "exact" else factor
+        return ops.cond(ops.reshape(factor, ()) > 0, lambda: run(factor=kept), lambda: run(without_branch=True))
+
+
+def _descriptions(layer: keras.layers.Layer) -> list[dict[str, Any]]:
+    """What a copy of `layer` asks for when it makes its weights: the arguments of `_variable`."""
+    calls: list[dict[str, Any]] = []
+
+    def add_weight(**kwargs: Any) -> Any:
+        variable = keras.layers.Layer.add_weight(copy, **kwargs)
+        described = {name: getattr(variable, name) for name in ("shape", "dtype", "trainable", "aggregation", "name")}
+        kept = {name: getattr(variable, name) for name in ("regularizer", "constraint")}
+        described["autocast"] = kwargs.get("autocast", True)
+        calls.append({"initializer": keras.initializers.get(kwargs["initializer"]), "kept": kept, **described})
+        return variable
+
+    if _has_seed(layer):
+        return calls
+    copy = type(layer).from_config(layer.get_config())
+    copy.add_weight = add_weight
+    copy.build(layer.input.shape)
+    return calls
+
+
+def _variable(initializer: keras.Initializer, kept: dict[str, Any], **described: Any) -> keras.Variable:
+    variable = keras.Variable(initializer=initializer.clone(), **described)
+    for name, value in kept.items():
+        setattr(variable, name, value)
+    return variable
+
+
+def _has_seed(layer: keras.layers.Layer) -> bool:
+    return getattr(layer, "seed_generator", None) is not None
+
+
+@functools.lru_cache(maxsize=256)
+def _network(graph: str, frozen: tuple[str, ...]) -> _Network:
+    if keras.backend.backend() != "tensorflow":
+        return _Network(graph, frozen)
+    import tensorflow as tf
+
+    with tf.init_scope():  # a block may first be called where a function is traced
+        return _Network(graph, frozen)
+
+
+def _in_stateless_scope() -> bool:
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+    return in_stateless_scope()
+
+
+@functools.lru_cache(maxsize=1024)
+def _output_shape(graph: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    return _network(graph, ()).model.compute_output_shape(input_shape)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Block(keras.layers.Layer):
+    """A sub-network with one input and one output as one layer.
+
+    Weights, their order and their paths, results and gradients are those of the sub-network's layers in a row; those that have weights
+    are its `sublayers`. Where the sub-network has a `StochasticDepth` with one draw a batch in front of a sum, a
+    dropped branch is not computed.
+
+    Args:
+        graph: JSON of the config of the sub-network, a functional model, in which the block is called ``"block"``.
+        survival: of the sub-network's `StochasticDepth`, which differs from block to block.
+        frozen: names, in the sub-network, of layers that are not trained at first.
+        name: of the layer; `stem`, its part before ``_out``, takes the place of ``"block"`` in the names of the sublayers.
+
+    Shapes: those of the sub-network.
+    """
+
+    def __init__(self, graph: str, survival: float = 1.0, frozen: Sequence[str] = (), **kwargs: Any):
+        """Raises ValueError for a survival outside (0, 1]."""
+        kwargs["autocast"] = False  # the sublayers cast
+        super().__init__(**kwargs)
+        if not 0 < survival <= 1:
+            raise ValueError(f"Block: survival={survival} is not a probability in (0, 1].")
+        self.graph = graph
+        self.survival = float(survival)
+        self._at_first_frozen = tuple(frozen)
+        self._parts = _Parts()
+
+    @property
+    def stem(self) -> str:
+        """The name of the block as a prefix of its sublayers'."""
+        return self.name.removesuffix("_out")
+
+    @property
+    def sublayers(self) -> Mapping[str, keras.layers.Layer]:
+        """The layers of this block that have weights or other state, by name; they are made when first asked for."""
+        network = _network(self.graph, ())
+        for layer, weights in zip(network.stateful, self._parts.variables, strict=True):
+            if layer.name not in self._parts.layers:
+                own = self._own(layer)
+                remaining = iter(weights)
+                own.add_weight = lambda remaining=remaining, **kwargs: next(remaining)
+                own.build(layer.input.shape)
+                del own.add_weight
+                own.trainable = self.trainable and layer.name not in self._at_first_frozen
+                self._parts.layers[layer.name] = own
+        return MappingProxyType(
+            {self._parts.layers[layer.name].name: self._parts.layers[layer.name] for layer in network.stateful}
+        )
+
+    def _own(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config(layer.get_config() | {"name": self.own_name(layer.name)})
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the block is trained; setting it sets it for all sublayers."""
+        return keras.layers.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value)
+        for layer in self._parts.layers.values():
+            layer.trainable = value
+
+    @property
+    def variables(self) -> list[Any]:
+        """Weights and other state in the order of the sublayers."""
+        return [variable for variables in self._parts.variables for variable in variables]
+
+    @property
+    def weights(self) -> list[Any]:
+        """Weights in the order of the sublayers."""
+        seeds = {id(generator.state) for layer in self._layers for generator in layer._seed_generators}
+        return [variable for variable in self.variables if id(variable) not in seeds]
+
+    @property
+    def network(self) -> keras.Model:
+        """The shared sub-network; its weights mean nothing."""
+        return _network(self.graph, ()).model
+
+    def own_name(self, name: str) -> str:
+        """What a layer of the sub-network is called in this block."""
+        return self.stem + name.removeprefix(STAND_IN) if name.startswith(STAND_IN) else f"{self.stem}_{name}"
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights, with the paths that they would have in the model itself."""
+        network = _network(self.graph, ())
+        self._parts.variables = []
+        with quickly():
+            for layer, calls in zip(network.stateful, network.weights, strict=True):
+                if _has_seed(layer):
+                    own = self._own(layer)
+                    if layer is network.drop:
+                        own.survival = self.survival
+                    self._tracker.add_to_store("layers", own)
+                    self._parts.layers[layer.name] = own
+                    self._parts.variables.append(own.variables)
+                    continue
+                with keras.name_scope(self.own_name(layer.name), override_parent="/"):
+                    made = [_variable(**call) for call in calls]
+                for variable in made:
+                    self._track_variable(variable)
+                self._parts.variables.append(made)
+        if self._at_first_frozen:
+            _ = self.sublayers
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return _output_shape(self.graph, tuple(input_shape))
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
+        """Shape and dtype of the output."""
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.network.output.dtype)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The sub-network."""
+        training = bool(training)
+        frozen = self.frozen
+        network = _network(self.graph, frozen)
+        factor, skip = self._drop(network, inputs, training)
+        variables = self.variables
+        if keras.backend.backend() == "tensorflow" and not _in_stateless_scope():
+            from keras_deepnets.layers import _tensorflow
+
+            compute = _tensorflow.shared(network.functions, network.compute, network.state)
+            return compute(inputs, variables, training, factor, skip)
+        values = [variable.value for variable in variables]
+        outputs, news = network.compute(inputs, values, training, factor, skip)
+        for place, new in zip(network.state, news, strict=False):
+            variables[place].assign(new)
+        return outputs
+
+    def _drop(self, network: _Network, inputs: Any, training: bool) -> tuple[Any, str | None]:
+        """Factor and way of skipping for `_Network.compute`."""
+        if network.drop is None:
+            return None, None
+        drop = self._parts.layers[network.drop.name]
+        factor = drop.factor(inputs, training)
+        if factor is not None:
+            factor = ops.convert_to_tensor(factor, "float32")
+        if not (drop.drops(training) and drop.unit == "batch" and network.skips):
+            return factor, None
+        return factor, "exact" if drop.rescale == "inference" else "scaled"
+
+    def save_own_variables(self, store: Any) -> None:
+        """Those of the sublayers, each under ``{layer}.{variable}``: one group a block is written and read faster than one a layer."""
+        for key, variable in self._named_variables():
+            store[key] = variable
+
+    def load_own_variables(self, store: Any) -> None:
+        """Those of the sublayers. Raises ValueError where the file has others."""
+        variables = dict(self._named_variables())
+        if set(store.keys()) != set(variables):
+            odd = ", ".join(sorted(set(store.keys()) ^ set(variables))[:5])
+            raise ValueError(f"{self.name}: the file and the block differ in the variables {odd}.")
+        for key, variable in variables.items():
+            variable.assign(store[key])
+
+    def _named_variables(self) -> Iterator[tuple[str, Any]]:
+        for layer, variables in zip(_network(self.graph, ()).stateful, self._parts.variables, strict=True):
+            for variable in variables:
+                yield f"{layer.name.removeprefix(STAND_IN).removeprefix('_')}.{variable.name}", variable
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names, in the shared sub-network, of the layers that are not trained."""
+        made = self._parts.layers
+        names = [layer.name for layer in _network(self.graph, ()).stateful]
+        return tuple(name for name in names if not (made[name].trainable if name in made else self.trainable))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"graph": self.graph, "survival": self.survival, "frozen": list(self.frozen)}
+
+
+class _Parts:
+    """What Keras must not track a second time: the variables of each sublayer and those sublayers that have been made."""
+
+    def __init__(self) -> None:
+        self.variables: list[list[Any]] = []
+        self.layers: dict[str, keras.layers.Layer] = {}
+
+
+def shared_blocks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with every call one `Block`.
+
+    Args:
+        function: ``(x, *args, survival, name) -> tensor``, whose result is named ``{name}_out``; `args` are hashable. What it makes must
+            depend on `survival` in nothing but the value that its `StochasticDepth` has.
+
+    Returns:
+        A function of the same arguments.
+    """
+    graphs: dict[Any, str] = {}
+
+    def block(x: Any, *args: Any, survival: float, name: str) -> Any:
+        kind = (tuple(x.shape), x.dtype, args, survival < 1)
+        if kind not in graphs:
+            inputs = keras.Input(x.shape[1:], dtype=x.dtype, name=f"{STAND_IN}_input")
+            outputs = function(inputs, *args, survival=survival, name=STAND_IN)
+            graphs[kind] = json.dumps(keras.Model(inputs, outputs, name=STAND_IN).get_config())
+        return Block(graphs[kind], survival, name=f"{name}_out")(x)
+
+    return block

@@ -6,6 +6,8 @@ unit is the node (one call of a layer), so that a layer may be left out in one p
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -184,11 +186,22 @@ def same(operation: Any, full_precision: bool = False, kind: type | None = None)
         full_precision: replace half precision by float32.
         kind: the class of the copy, if another than the original's.
     """
+    from keras_deepnets.layers import Block
+
     try:
         config = operation.get_config()
     except NotImplementedError:
         return operation
-    return (kind or type(operation)).from_config(in_full_precision(config) if full_precision else config)
+    if full_precision:
+        config = in_full_precision(config)
+        if isinstance(operation, Block):
+            config["graph"] = _graph_in_full_precision(config["graph"])
+    return (kind or type(operation)).from_config(config)
+
+
+@functools.lru_cache(maxsize=256)
+def _graph_in_full_precision(graph: str) -> str:
+    return json.dumps(in_full_precision(json.loads(graph)))
 
 
 def in_full_precision(config: Any) -> Any:

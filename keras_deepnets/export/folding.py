@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,14 +43,51 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     graph = _graph.as_functional(model)
     pairs = _pairs(graph)
     norms = {id(pair.norm) for pair in pairs.values()}
+    from keras_deepnets.layers import Block
+
+    def new_layer(layer: Any) -> Any:
+        if isinstance(layer, Block):
+            return _folded_block(layer)
+        return _with_bias(layer) if id(layer) in pairs else None
+
+    def weights_of(layer: Any) -> list[np.ndarray]:
+        if isinstance(layer, Block):
+            return _folded_block_weights(layer)
+        return _folded_weights(*pairs[id(layer)]) if id(layer) in pairs else layer.get_weights()
+
     return _graph.rebuild(
         graph,
-        new_layer=lambda layer: _with_bias(layer) if id(layer) in pairs else None,
-        weights_of=lambda layer: _folded_weights(*pairs[id(layer)]) if id(layer) in pairs else layer.get_weights(),
+        new_layer=new_layer,
+        weights_of=weights_of,
         left_out=lambda node: id(node.operation) in norms,
         nested=fold_batchnorm,
         marks={"folded": True},
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _folded_graph(graph: str) -> str:
+    """The shared graph of blocks with their foldable normalisations left out."""
+    import keras
+
+    return json.dumps(fold_batchnorm(keras.Model.from_config(json.loads(graph))).get_config())
+
+
+def _folded_block(block: Any) -> Any:
+    frozen = [name for name in block.frozen if name not in {pair.norm.name for pair in _pairs(block.network).values()}]
+    return type(block).from_config(block.get_config() | {"graph": _folded_graph(block.graph), "frozen": frozen})
+
+
+def _folded_block_weights(block: Any) -> list[np.ndarray]:
+    pairs = {pair.linear.name: pair.norm.name for pair in _pairs(block.network).values()}
+    own = {name: block.sublayers[block.own_name(name)] for name in block.stateful_names}
+    weights = []
+    for name, layer in own.items():
+        if name in pairs:
+            weights += _folded_weights(layer, own[pairs[name]])
+        elif name not in pairs.values():
+            weights += layer.get_weights()
+    return weights
 
 
 def _pairs(model: keras.Model) -> dict[int, _Pair]:

@@ -117,6 +117,8 @@ def open_interpreter(**kwargs: Any) -> Any:
 def _convert(classifier: Classifier, quantize: str | None, views: list[np.ndarray]) -> bytes:
     import tensorflow as tf
 
+    from keras_deepnets.layers import inlined_blocks
+
     shape = [1, classifier.height, classifier.width, classifier.channels]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
@@ -124,7 +126,8 @@ def _convert(classifier: Classifier, quantize: str | None, views: list[np.ndarra
         return {"probabilities": classifier.probabilities(images)}
 
     module = tf.Module()
-    function = serve.get_concrete_function()
+    with inlined_blocks():  # the converter has no functions
+        function = serve.get_concrete_function()
     module.weights = list(function.graph.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     # Nothing else: a missing operator is an error here and not a crash on the device.

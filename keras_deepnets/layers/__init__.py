@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_deepnets.layers._building import quickly
-    from keras_deepnets.layers.block import Block, shared_blocks
+    from keras_deepnets.layers.block import Block, inlined_blocks, shared_blocks
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import RecomputedConv2D, recomputed_conv2d
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "_building": ("quickly",),
-    "block": ("Block", "shared_blocks"),
+    "block": ("Block", "inlined_blocks", "shared_blocks"),
     "convolution": ("Conv2D", "conv2d"),
     "dense_connectivity": ("RecomputedConv2D", "recomputed_conv2d"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
@@ -74,6 +74,7 @@ __all__ = [
     "flatten",
     "highway_conv2d",
     "highway_dense",
+    "inlined_blocks",
     "linear_survival",
     "max_pool",
     "maxout_conv2d",

@@ -95,7 +95,9 @@ def shared(
             # As integers, or their gradients would be zeros, which are constants, for which TensorFlow specialises functions at every call.
             return y, [tf.bitcast(new, _BITS[new.dtype.size]) for new in news]
 
-        functions[key] = tf.function(run, autograph=False, experimental_attributes={"_noinline": True})
+        functions[key] = tf.function(
+            run, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
+        )
 
     def call(x: Any, variables: Sequence[Any], *args: Any) -> Any:
         if not tf.distribute.has_strategy():

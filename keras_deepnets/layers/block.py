@@ -7,6 +7,8 @@ and optimised once and called once a block.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,19 @@ from keras import ops
 
 from keras_deepnets.layers._building import quickly
 from keras_deepnets.layers.stochastic import StochasticDepth
+
+_inline: contextvars.ContextVar[bool] = contextvars.ContextVar("inline_blocks", default=False)
+
+
+@contextlib.contextmanager
+def inlined_blocks() -> Iterator[None]:
+    """Within it the blocks of a network are traced as parts of it, and not as calls of functions."""
+    token = _inline.set(True)
+    try:
+        yield
+    finally:
+        _inline.reset(token)
+
 
 STAND_IN = "block"
 """What a block is called in the shared graph; the names of its layers begin with it."""
@@ -266,6 +281,11 @@ class Block(keras.layers.Layer):
         """The shared sub-network; its weights mean nothing."""
         return _network(self.graph, ()).model
 
+    @property
+    def stateful_names(self) -> list[str]:
+        """The names, in the shared sub-network, of the layers that have weights or other state."""
+        return [layer.name for layer in _network(self.graph, ()).stateful]
+
     def own_name(self, name: str) -> str:
         """What a layer of the sub-network is called in this block."""
         return self.stem + name.removeprefix(STAND_IN) if name.startswith(STAND_IN) else f"{self.stem}_{name}"
@@ -307,7 +327,7 @@ class Block(keras.layers.Layer):
         network = _network(self.graph, frozen)
         factor, skip = self._drop(network, inputs, training)
         variables = self.variables
-        if keras.backend.backend() == "tensorflow" and not _in_stateless_scope():
+        if keras.backend.backend() == "tensorflow" and not _inline.get() and not _in_stateless_scope():
             from keras_deepnets.layers import _tensorflow
 
             compute = _tensorflow.shared(network.functions, network.compute, network.state)
@@ -353,8 +373,9 @@ class Block(keras.layers.Layer):
     def frozen(self) -> tuple[str, ...]:
         """The names, in the shared sub-network, of the layers that are not trained."""
         made = self._parts.layers
-        names = [layer.name for layer in _network(self.graph, ()).stateful]
-        return tuple(name for name in names if not (made[name].trainable if name in made else self.trainable))
+        return tuple(
+            name for name in self.stateful_names if not (made[name].trainable if name in made else self.trainable)
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""

@@ -164,3 +164,38 @@ def test_unbuilt_and_subclassed_models_are_refused():
         fold_batchnorm(keras.Sequential([kl.Dense(3)], name="later"))
     with pytest.raises(InputError, match=r"keras.Model\(inputs, model\(inputs\)\)"):
         fold_batchnorm(Own())
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_blocks_fold_as_the_flat_network_does(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    arguments = {
+        "depth": 29,
+        "block": "bottleneck",
+        "stem": "cifar",
+        "shortcut": "B",
+        "classes": 3,
+        "input_shape": (16, 16, 3),
+    }
+    arguments |= {"stochastic_depth": 0.3, "drop_unit": "batch"}
+    blocks, flat = (kd.ResNet(block_layers=layers, **arguments) for layers in (True, False))
+    rng = np.random.default_rng(0)
+    flat.set_weights(
+        [weight + rng.uniform(0.1, 0.5, weight.shape) for weight in flat.get_weights() if weight.dtype == "float32"]
+    )
+    blocks.set_weights(flat.get_weights())
+    folded, expected = kd.fold_batchnorm(blocks), kd.fold_batchnorm(flat)
+    assert len(folded.layers) == len(blocks.layers) - 1  # the stem's; the others are inside
+    assert [weight.path for weight in folded.weights] == [weight.path for weight in expected.weights]
+    for ours, theirs in zip(folded.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    images = rng.integers(0, 256, (2, 16, 16, 3)).astype("uint8")
+    path = kd.export.saved_model(blocks, tmp_path)
+    probabilities = kd.export.predict(path, images)["probabilities"]
+    np.testing.assert_allclose(
+        probabilities,
+        kd.export.predict(kd.export.saved_model(flat, tmp_path / "flat"), images)["probabilities"],
+        atol=1e-5,
+    )
+    lite = kd.export.tflite(blocks, tmp_path / "model.tflite")
+    np.testing.assert_allclose(kd.export.predict(lite, images)["probabilities"], probabilities, atol=1e-4)

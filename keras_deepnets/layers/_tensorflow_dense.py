@@ -135,9 +135,12 @@ class _Norm(NamedTuple):
 def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]:
     """The gradients of the activation, which has the shape of `images`, and of the kernel."""
     geometry = {"strides": [1, 1, 1, 1], "padding": "SAME"}
-    d_kernel = tf.raw_ops.Conv2DBackpropFilter(
-        input=active, filter_sizes=kernel.shape, out_backprop=d_outputs, **geometry
-    )
+    if kernel.shape[0] == 1 and _tensorflow.pointwise_gradient_pays(active):
+        d_kernel = _tensorflow.pointwise_kernel_gradient(active, d_outputs)
+    else:
+        d_kernel = tf.raw_ops.Conv2DBackpropFilter(
+            input=active, filter_sizes=kernel.shape, out_backprop=d_outputs, **geometry
+        )
     # One after the other, or the recomputed activations of many layers wait for their kernel gradients at a time.
     with tf.control_dependencies([d_kernel]):
         d_active = tf.raw_ops.Conv2DBackpropInput(

@@ -85,6 +85,27 @@ class Conv2D(keras.layers.Conv2D):
             )
         return (input_shape[0], *sides, self.filters)
 
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """``[n, h, w, c]`` to ``[n, h', w', filters]``."""
+        if not training or not self._is_pointwise():
+            return super().call(inputs)
+        from keras_deepnets.layers import _tensorflow
+
+        if not _tensorflow.pointwise_gradient_pays(inputs):
+            return super().call(inputs)
+        outputs = _tensorflow.pointwise_conv2d(inputs, self.kernel, self.strides)
+        if self.use_bias:
+            outputs = ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _is_pointwise(self) -> bool:
+        return (
+            keras.backend.backend() == "tensorflow"
+            and self.kernel_size == (1, 1)
+            and self.groups == 1
+            and self.data_format == "channels_last"
+        )
+
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution without bias and activation."""
         padding = self.padding

@@ -147,6 +147,79 @@ def test_everything_above_without_onednn():
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.parametrize("strides, size", [(1, 5), (1, 1), (2, 8), (2, 7)])
+@pytest.mark.parametrize("channels, filters", [(16, 32), (13, 7)])
+@pytest.mark.parametrize("mode", ["graph", "eager", "xla"])
+def test_pointwise_gradients_in_bfloat16(rng, strides, size, channels, filters, mode):
+    layer = layers.Conv2D(filters, 1, strides, "symmetric", dtype="mixed_bfloat16")
+    x = tf.cast(rng.normal(size=(3, size, size, channels)), "bfloat16")
+    layer.build(x.shape)
+    layer.kernel.assign(tf.cast(tf.cast(layer.kernel.value, "bfloat16"), "float32"))
+    layer.bias.assign(rng.normal(size=filters))
+
+    def gradients(x, d_outputs):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, tape.gradient(y, [x, layer.kernel.value, layer.bias.value], output_gradients=d_outputs)
+
+    side = -(-size // strides)
+    d_outputs = tf.cast(rng.normal(size=(3, side, side, filters)), "bfloat16")
+    run = gradients if mode == "eager" else tf.function(gradients, jit_compile=mode == "xla")
+    y, found = run(x, d_outputs)
+    seen, kernel, upstream = (tf.cast(tensor, "float64").numpy() for tensor in (x, layer.kernel.value, d_outputs))
+    seen = seen[:, ::strides, ::strides]
+    to_x = np.zeros(x.shape)
+    to_x[:, ::strides, ::strides] = upstream @ kernel[0, 0].T
+    to_kernel = np.einsum("nhwc,nhwf->cf", seen, upstream)[None, None]
+    expected = [to_x, to_kernel, upstream.sum((0, 1, 2))]
+    np.testing.assert_allclose(tf.cast(y, "float64"), seen @ kernel[0, 0] + layer.bias.numpy(), rtol=0.02, atol=0.05)
+    # TensorFlow sums a bias' gradient in bfloat16.
+    for ours, theirs, tolerance in zip(found, expected, (0.01, 0.01, 0.03), strict=True):
+        difference = np.linalg.norm(tf.cast(ours, "float64").numpy() - theirs)
+        assert difference <= tolerance * np.linalg.norm(theirs)
+
+
+def test_pointwise_weight_gradient_is_a_matrix_product_only_in_bfloat16_training():
+    def operations(dtype, training):
+        layer = layers.Conv2D(16, 1, padding="symmetric", dtype=dtype)
+        layer.build((2, 4, 4, 16))
+
+        @tf.function
+        def gradient(x):
+            with tf.GradientTape() as tape:
+                y = layer(x, training=training)
+            return tape.gradient(y, layer.kernel.value)
+
+        graph = gradient.get_concrete_function(tf.TensorSpec((2, 4, 4, 16), layer.compute_dtype)).graph
+        return {operation.type for operation in graph.get_operations()}
+
+    assert "MatMul" in operations("mixed_bfloat16", True)
+    for dtype, training in (("float32", True), ("mixed_float16", True), ("mixed_bfloat16", False)):
+        assert "Conv2DBackpropFilter" in operations(dtype, training)
+
+
+def test_pointwise_second_derivative(rng):
+    layer = layers.Conv2D(4, 1, padding="symmetric", dtype="mixed_bfloat16", use_bias=False)
+    x = tf.cast(rng.normal(size=(2, 3, 3, 8)), "bfloat16")
+    layer.build(x.shape)
+    kernel = layer.kernel.value
+
+    @tf.function
+    def second():
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                y = tf.reduce_sum(layer(x, training=True) ** 2)
+            slope = tf.reduce_sum(inner.gradient(y, kernel))
+        return outer.gradient(slope, x)
+
+    seen, weights = tf.cast(x, "float64").numpy(), tf.cast(tf.cast(kernel, "bfloat16"), "float64").numpy()[0, 0]
+    # slope = Σ 2·x_c·(x·w)_f, over pixels, c and f
+    expected = 2 * ((seen @ weights).sum(-1, keepdims=True) + seen.sum(-1, keepdims=True) * weights.sum(1))
+    assert np.linalg.norm(tf.cast(second(), "float64") - expected) <= 0.03 * np.linalg.norm(expected)
+
+
 def test_initialisation_has_he_variance():
     x = keras.Input((8, 8, 64))
     model = keras.Model(x, layers.conv2d(x, 256, 3))

@@ -7,7 +7,9 @@ The namespace is lazy: naming it costs nothing, the first factory used imports K
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_deepnets._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_deepnets.layers._building import quickly
@@ -46,7 +48,6 @@ _MODULES = {
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
     "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "SHORTCUTS",
@@ -90,17 +91,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports the module of a factory when it is first asked for."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
 
 
 def register() -> None:

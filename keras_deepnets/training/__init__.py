@@ -5,9 +5,9 @@ Importing this package imports neither TensorFlow nor Keras; the first use of wh
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from keras_deepnets._lazy import lazy_names
 from keras_deepnets.training.errors import TrainingError
 from keras_deepnets.training.evaluation import Evaluation, evaluate
 from keras_deepnets.training.recipes import Recipe, get_recipe, recipes
@@ -45,7 +45,6 @@ _MODULES = {
     "progress": ("progress_callback",),
     "schedules": ("HalfCosine", "OneCycle", "PiecewiseDrops", "WarmUp"),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AveragedWeights",
@@ -76,14 +75,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports the module of a name that needs Keras when it is first asked for."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

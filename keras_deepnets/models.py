@@ -159,14 +159,10 @@ def labels_of(model: keras.Model) -> tuple[str, ...] | None:
 
 
 def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of `model`, those of nested models and blocks in place of them."""
-    from keras_deepnets.layers import Block
-
+    """The layers of `model`, those of nested models in place of them; a `layers.Block` is one layer."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from flat_layers(layer)
-        elif isinstance(layer, Block):
-            yield from layer.sublayers.values()
         else:
             yield layer
 

@@ -12,7 +12,6 @@ import contextvars
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -237,19 +236,24 @@ class Block(keras.layers.Layer):
     @property
     def sublayers(self) -> Mapping[str, keras.layers.Layer]:
         """The layers of this block that have weights or other state, by name; they are made when first asked for."""
+        return _Sublayers(self)
+
+    def _sublayer(self, index: int) -> keras.layers.Layer:
+        """The sublayer at `index`, made on its weights if it has not been yet."""
         network = _network(self.graph, ())
-        for layer, weights in zip(network.stateful, self._parts.variables, strict=True):
-            if layer.name not in self._parts.layers:
-                own = self._own(layer)
-                remaining = iter(weights)
-                own.add_weight = lambda remaining=remaining, **kwargs: next(remaining)
-                own.build(layer.input.shape)
-                del own.add_weight
-                own.trainable = self.trainable and layer.name not in self._at_first_frozen
-                self._parts.layers[layer.name] = own
-        return MappingProxyType(
-            {self._parts.layers[layer.name].name: self._parts.layers[layer.name] for layer in network.stateful}
-        )
+        layer, made = network.stateful[index], self._parts.layers
+        if layer.name not in made:
+            own = self._own(layer)
+            weights = self._parts.variables[index]
+            for weight, description in zip(weights, network.weights[index], strict=True):
+                weight.trainable = description["trainable"]  # by which the sublayer tells the two kinds apart
+            remaining = iter(weights)
+            own.add_weight = lambda **kwargs: next(remaining)
+            own.build(layer.input.shape)
+            del own.add_weight
+            own.trainable = self.trainable and layer.name not in self._at_first_frozen
+            made[layer.name] = own
+        return made[layer.name]
 
     def _own(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         return type(layer).from_config(layer.get_config() | {"name": self.own_name(layer.name)})
@@ -309,8 +313,8 @@ class Block(keras.layers.Layer):
                 for variable in made:
                     self._track_variable(variable)
                 self._parts.variables.append(made)
-        if self._at_first_frozen:
-            _ = self.sublayers
+        for name in self._at_first_frozen:
+            self._sublayer(self.stateful_names.index(name))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the output."""
@@ -388,6 +392,25 @@ class _Parts:
     def __init__(self) -> None:
         self.variables: list[list[Any]] = []
         self.layers: dict[str, keras.layers.Layer] = {}
+
+
+class _Sublayers(Mapping):
+    """The sublayers of a block by name. Each is made when it is looked up: looking at the mapping costs nothing."""
+
+    def __init__(self, block: Block):
+        self._block = block
+
+    def __getitem__(self, name: str) -> keras.layers.Layer:
+        names = list(self)
+        if name not in names:
+            raise KeyError(f"{self._block.name} has no sublayer {name!r}; it has {', '.join(names)}.")
+        return self._block._sublayer(names.index(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._block.own_name, self._block.stateful_names)
+
+    def __len__(self) -> int:
+        return len(self._block.stateful_names)
 
 
 def shared_blocks(function: Callable[..., Any]) -> Callable[..., Any]:

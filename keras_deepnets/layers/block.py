@@ -350,7 +350,9 @@ class Block(keras.layers.Layer):
         factor = drop.factor(inputs, training)
         if factor is not None:
             factor = ops.convert_to_tensor(factor, "float32")
-        if not (drop.drops(training) and drop.unit == "batch" and network.skips):
+        # Torch has no gradient for what is not computed, and Keras' optimisers want one: there the branch is multiplied by zero.
+        possible = network.skips and keras.backend.backend() != "torch"
+        if not (drop.drops(training) and drop.unit == "batch" and possible):
             return factor, None
         return factor, "exact" if drop.rescale == "inference" else "scaled"
 

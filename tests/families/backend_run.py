@@ -36,23 +36,29 @@ def cheapest():
     return found.values()
 
 
-def main(path):
-    results = {}
+def networks():
+    """Name and model: of every family, and of blocks that are layers."""
     for info in cheapest():
         side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
-        generator = np.random.default_rng(0)
-        x = generator.normal(size=(4, side, side, info.input_shape[-1])).astype("float32")
         # A draw of stochastic depth differs from backend to backend.
         options = {"final_survival": 1.0} if info.family == "StochasticDepth" else {}
         # FitNets pool over the whole of a 32-pixel image.
-        shape = info.input_shape if info.family in ("FitNet",) else x.shape[1:]
-        x = generator.normal(size=(4, *shape)).astype("float32")
-        model = kd.create_model(info.name, input_shape=shape, classes=3, **options)
+        shape = info.input_shape if info.family == "FitNet" else (side, side, info.input_shape[-1])
+        yield info.name, kd.create_model(info.name, input_shape=shape, classes=3, **options)
+    blocks = {"stem": "cifar", "input_shape": (16, 16, 3), "classes": 3, "block_layers": True}
+    yield "blocks", kd.ResNet(depth=14, shortcut="A", **blocks)
+    yield "preact blocks", kd.PreActResNet(depth=20, block="bottleneck", **blocks)
+
+
+def main(path):
+    results = {}
+    for name, model in networks():
+        x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:])).astype("float32")
         fill(model)
-        results[f"{info.name} forward"] = keras.ops.convert_to_numpy(model(x, training=False))
+        results[f"{name} forward"] = keras.ops.convert_to_numpy(model(x, training=False))
         model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "sparse_categorical_crossentropy", jit_compile=False)
-        results[f"{info.name} loss"] = np.asarray(model.train_on_batch(x, np.array([0, 1, 2, 0])))
-        results[f"{info.name} after"] = keras.ops.convert_to_numpy(model(x, training=False))
+        results[f"{name} loss"] = np.asarray(model.train_on_batch(x, np.array([0, 1, 2, 0])))
+        results[f"{name} after"] = keras.ops.convert_to_numpy(model(x, training=False))
     np.savez(path, **results)
 
 

@@ -38,7 +38,13 @@ def small(name, **kwargs):
     info = kd.model_info(name)
     side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
     kwargs.setdefault("input_shape", (side, side, info.input_shape[-1]))
-    return kd.create_model(name, **kwargs)
+    model = kd.create_model(name, **kwargs)
+    if info.depth > 400 and kwargs.get("weights") is None:
+        # Untrained and with moving statistics that have seen nothing, each of hundreds of blocks doubles the variance: beyond float32.
+        for weight in model.weights:
+            if weight.path.endswith("gamma"):
+                weight.assign(0.1 * weight)
+    return model
 
 
 def images(model, rng, count=2):
@@ -69,7 +75,7 @@ def test_forward_top_pooling_logits_and_classes(name, rng):
     x = images(model, rng)
     y = model(x, training=False).numpy()
     assert y.shape == (2, 7) and model.name == name
-    np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)  # no NaN
     logits = small(name, classes=7, classifier_activation=None)
     logits.set_weights(model.get_weights())
     np.testing.assert_allclose(tf.nn.softmax(logits(x, training=False)), y, atol=1e-5)

@@ -88,7 +88,7 @@ def shared(
 
         def run(x: Any, variables: Sequence[Any], *args: Any) -> Any:
             y, news = compute(x, [tf.convert_to_tensor(variable) for variable in variables], *args)
-            if isinstance(variables[0], tf.Variable):
+            if variables and isinstance(variables[0], tf.Variable):
                 for place, new in zip(places, news, strict=False):
                     variables[place].assign(new)
                 return y, []

@@ -100,10 +100,11 @@ class DeepNet(keras.Model):
 
         Where tracing finds none, TensorFlow traces the whole step twice, and makes them one by one under conditions.
         """
-        if self.optimizer is not None and not self.optimizer.built and self.built:
+        unbuilt = self.optimizer is not None and not self.optimizer.built and self.built
+        if unbuilt and keras.backend.backend() == "tensorflow":
             from keras_deepnets.layers import quickly
 
-            with quickly():
+            with self.distribute_strategy.scope(), quickly():
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 

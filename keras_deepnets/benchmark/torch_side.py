@@ -95,7 +95,7 @@ def _builder(job: Job) -> Callable[[], Any]:
     """Imports the library; what makes the network."""
     assert job.peer is not None
     name, kwargs = job.peer
-    with _without_compiled_operators():
+    with without_compiled_operators():
         if job.library == "torchvision":
             models = importlib.import_module("torchvision").models
             if name == "ResNet":
@@ -121,7 +121,7 @@ def _averaging_the_whole_map(network: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _without_compiled_operators() -> Any:
+def without_compiled_operators() -> Any:
     """Lets torchvision be imported where its compiled operators do not load, as beside a CPU build of torch.
 
     Registering their shapes then fails; they are for detection, and no classifier needs them.

@@ -40,10 +40,11 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     Raises:
         InputError: the model is not built or has no graph of layers.
     """
+    from keras_deepnets.layers import Block
+
     graph = _graph.as_functional(model)
     pairs = _pairs(graph)
     norms = {id(pair.norm) for pair in pairs.values()}
-    from keras_deepnets.layers import Block
 
     def new_layer(layer: Any) -> Any:
         if isinstance(layer, Block):

@@ -146,7 +146,7 @@ def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int
 def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:
     """The gradient ``[1, 1, c, filters]`` of a 1×1 convolution's kernel."""
     if max(strides) > 1:
-        # The pixels that it reads; a strided slice is ten times slower than this pooling of single pixels.
+        # The pixels that it reads; a strided slice takes several times as long as this pooling of single pixels.
         images = tf.nn.max_pool2d(images, 1, list(strides), "VALID")
     channels, filters = images.shape[-1], d_outputs.shape[-1]
     gradient = tf.matmul(tf.reshape(images, [-1, channels]), tf.reshape(d_outputs, [-1, filters]), transpose_a=True)

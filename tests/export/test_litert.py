@@ -13,7 +13,18 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.export.litert import open_interpreter
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 
-RESIDUAL = {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "MUL", "PAD", "SOFTMAX", "STRIDED_SLICE", "SUB"}
+RESIDUAL = {
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONV_2D",
+    "FULLY_CONNECTED",
+    "MEAN",
+    "MUL",
+    "PAD",
+    "SOFTMAX",
+    "STRIDED_SLICE",
+    "SUB",
+}
 
 
 def operators(path):

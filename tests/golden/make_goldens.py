@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from keras_deepnets.benchmark.torch_side import without_compiled_operators
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
 from tests.golden.deterministic import digest, golden_input, summary
@@ -27,23 +28,9 @@ LIBRARIES = ("torch", "torchvision", "timm", "pytorchcv")
 
 
 def import_torchvision() -> Any:
-    """Torchvision, also where its compiled operators do not load: registering their shapes fails, and no network here uses them."""
-    register = torch.library.register_fake
-
-    def lenient(name: Any, *args: Any, **kwargs: Any) -> Any:
-        def decorate(function: Any) -> Any:
-            try:
-                return register(name, *args, **kwargs)(function)
-            except RuntimeError:
-                return function
-
-        return decorate
-
-    torch.library.register_fake = lenient
-    try:
+    """Torchvision, also where its compiled operators do not load."""
+    with without_compiled_operators():
         return importlib.import_module("torchvision")
-    finally:
-        torch.library.register_fake = register
 
 
 def from_torchvision(name: str, build: tuple[str, dict[str, Any]] | None) -> torch.nn.Module:

@@ -163,6 +163,18 @@ def test_trains_under_a_distribution_strategy():
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+def test_a_single_batch_under_a_strategy_makes_mirrored_slots():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = kd.ResNet(depth=8, stem="cifar", shortcut="A", input_shape=SHAPE, classes=5)
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
+    before = model.get_weights()
+    model.train_on_batch(*batch(8))
+    slots = [variable.value for variable in model.optimizer.variables if len(variable.shape) == 4]
+    assert len(slots) == 7 and all(isinstance(slot, type(model.trainable_weights[0].value)) for slot in slots)
+    assert all(np.abs(new - old).max() > 0 for new, old in zip(model.get_weights(), before, strict=True))
+
+
 def stochastic(survival, **kwargs):
     kwargs = {"depth": 14, "input_shape": SHAPE, "classes": 5} | kwargs
     return kd.ResNet(

@@ -108,7 +108,7 @@ from keras_deepnets.predictions import decode_predictions, preprocess_input
 from keras_deepnets.registry import ModelInfo, create_model, list_models, model_info
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.surgery import feature_pyramid, freeze, replace_classifier
-from keras_deepnets.weights import load_weights
+from keras_deepnets.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -210,6 +210,7 @@ __all__ = [
     "model_info",
     "preprocess_input",
     "replace_classifier",
+    "save_weights",
     "training",
     "weights",
 ]

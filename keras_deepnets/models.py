@@ -96,16 +96,17 @@ class DeepNet(keras.Model):
         return includes_preprocessing(self)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """As Keras has it, with the optimiser's variables made beforehand.
+        """As Keras has it, with the optimiser's variables made beforehand, and momentum in one op a variable.
 
         Where tracing finds none, TensorFlow traces the whole step twice, and makes them one by one under conditions.
         """
-        unbuilt = self.optimizer is not None and not self.optimizer.built and self.built
-        if unbuilt and keras.backend.backend() == "tensorflow":
-            from keras_deepnets.layers import quickly
+        if self.optimizer is not None and self.built and keras.backend.backend() == "tensorflow":
+            from keras_deepnets.layers import _tensorflow, quickly
 
-            with self.distribute_strategy.scope(), quickly():
-                self.optimizer.build(self.trainable_variables)
+            if not self.optimizer.built:
+                with self.distribute_strategy.scope(), quickly():
+                    self.optimizer.build(self.trainable_variables)
+            _tensorflow.momentum_in_one_pass(self.optimizer)
         return super().make_train_function(force)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -182,7 +183,7 @@ def multiply_adds(model: keras.Model) -> int:
         if isinstance(layer, keras.Model):
             total += multiply_adds(layer)
         elif isinstance(layer, Block):
-            total += multiply_adds(layer.network)
+            total += multiply_adds(layer.network())
         elif isinstance(layer, (keras.layers.Conv2D, RecomputedConv2D)):
             positions = layer.output.shape[1:3]
             kernel = layer.convolution.kernel if isinstance(layer, RecomputedConv2D) else layer.kernel

@@ -14,6 +14,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.families import densenet, fitnet, highway, preact, resnet, resnext, stochastic_depth, wide_resnet
 from keras_deepnets.families.base import Constructor
 from keras_deepnets.families.facts import recorded
+from keras_deepnets.weights.cards import cards_of
 
 if TYPE_CHECKING:
     import keras
@@ -145,5 +146,5 @@ def model_info(name: str) -> ModelInfo:
         parameters=counts["parameters"],
         flops=counts["flops"],
         error=facts.error,
-        weights=(),
+        weights=tuple(card.name for card in cards_of(facts.name)),
     )

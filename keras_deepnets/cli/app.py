@@ -174,8 +174,21 @@ def train(
 
 @app.command(rich_help_panel=_WORK)
 def evaluate(
-    model: Artifact,
-    data: Data,
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]", help=f"{_ARTIFACT} With --weights: the name of a network.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help=_DATA, show_default=False)] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of weights in place of a trained model; anybody's. MODEL, if given, says of which network.",
+            show_default=False,
+        ),
+    ] = None,
+    data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="Part of the data: test, validation, train or all.")] = "test",
     seed: Annotated[
         int | None,
@@ -190,7 +203,43 @@ def evaluate(
     """Measure a trained model on labelled images: top-1, top-5, each class, images a second."""
     from keras_deepnets.cli import use
 
-    use.evaluate(model, data, split, seed=seed, batch_size=batch_size, skip_broken=skip_broken, as_json=as_json)
+    use.evaluate(
+        model,
+        data_option or data,
+        split,
+        weights=weights,
+        seed=seed,
+        batch_size=batch_size,
+        skip_broken=skip_broken,
+        as_json=as_json,
+    )
+
+
+@app.command(rich_help_panel=_WORK)
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC",
+            help="Weights of keras.applications, torchvision, timm, pytorchcv or KerasHub: "
+            ".h5 .weights.h5 .keras .safetensors .pth .pt .th .bin.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="DST", help="What to write: .safetensors, .weights.h5 or .keras.", show_default=False),
+    ],
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help="Name of the network; by default recognised.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert anybody's weights to a file of this library."""
+    from keras_deepnets.cli import use
+
+    use.convert(source, out, network, as_json=as_json)
 
 
 @app.command(rich_help_panel=_WORK)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights import reading
 
 if TYPE_CHECKING:
     import keras
 
-KERAS, SAVED_MODEL, TFLITE = "keras", "savedmodel", "tflite"
+KERAS, SAVED_MODEL, TFLITE, WEIGHTS = "keras", "savedmodel", "tflite", "weights"
 _KINDS = "a run folder, a .keras file, a SavedModel folder or a .tflite file"
 
 
@@ -25,11 +26,13 @@ class Artifact:
 
     Attributes:
         path: what `export.predict` takes: a file, or a SavedModel's own folder.
-        kind: `KERAS`, `SAVED_MODEL` or `TFLITE`.
+        kind: `KERAS`, `SAVED_MODEL`, `TFLITE` or, where these are asked for, `WEIGHTS`.
+        network: of weights, where the user named it.
     """
 
     path: Path
     kind: str
+    network: str | None = None
 
     def labels(self) -> list[str] | None:
         """The class names that lie with it, in the order of its outputs; None where there are none, or they cannot be read."""
@@ -52,6 +55,10 @@ class Artifact:
 
     def model(self) -> keras.Model:
         """The Keras model; InputError where it is none, or cannot be read."""
+        if self.kind == WEIGHTS:
+            from keras_deepnets.weights import open_model
+
+            return open_model(self.path, self.network)
         if self.kind != KERAS:
             raise InputError(
                 f"{self.path} is an exported model; give the run folder or the .keras file that it was made of."
@@ -78,6 +85,13 @@ def find(path: Path) -> Artifact:
     if str(path).lower() in registry.list_models():
         raise InputError(f"{path} is a network without trained weights; train it first: `{PROGRAM} train {path} DATA`.")
     raise InputError(f"{path} does not exist; give {_KINDS}.")
+
+
+def weights(path: Path, network: str | None) -> Artifact:
+    """A weight file as a trained model of `network`, or of the one that it is recognised as. Raises InputError where there is none."""
+    if network is not None:
+        registry.constructor_of(network)
+    return Artifact(reading.check_path("--weights", path), WEIGHTS, network)
 
 
 def _in_folder(path: Path) -> Artifact:

@@ -23,16 +23,31 @@ _CHUNK = 2048
 
 
 def evaluate(
-    model: Path, source: str, split: str, *, seed: int | None, batch_size: int, skip_broken: bool, as_json: bool
+    model: Path | None,
+    source: str | None,
+    split: str,
+    *,
+    weights: Path | None,
+    seed: int | None,
+    batch_size: int,
+    skip_broken: bool,
+    as_json: bool,
 ) -> None:
     """Prints the accuracy of a trained model on labelled images."""
-    artifact = artifacts.find(model)
+    if weights is not None:
+        artifact = artifacts.weights(weights, None if model is None else str(model))
+    elif model is not None:
+        artifact = artifacts.find(model)
+    else:
+        raise InputError("evaluate: name a trained model, or give --weights FILE.")
+    if source is None:
+        raise InputError("evaluate: name the DATA to measure on, e.g. `digits` or a folder of class folders.")
     load_tensorflow()
     from keras_deepnets import training
 
     seed = artifact.seed() if seed is None else seed
     images = images_of(source, split, seed, skip_broken)
-    if artifact.kind == artifacts.KERAS:
+    if artifact.kind in (artifacts.KERAS, artifacts.WEIGHTS):
         result = training.evaluate(artifact.model(), images, batch_size=batch_size)
         values = {
             "top1": result.top1,
@@ -99,6 +114,38 @@ def _chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]]:
     encoded = images.examples().map(lambda image, label: (tf.io.encode_png(image), label))
     for files, truth in encoded.batch(_CHUNK).as_numpy_iterator():
         yield list(files), np.asarray(truth)
+
+
+def convert(source: Path, out: Path, network: str | None, *, as_json: bool) -> None:
+    """Writes the weights of a file in a format of ours; prints what was found."""
+    from keras_deepnets.weights import reading, saving
+
+    reading.check_path("convert", source)
+    saving.check_target(out)
+    if network is not None:
+        from keras_deepnets import registry
+
+        registry.constructor_of(network)
+    load_tensorflow()
+    from keras_deepnets import weights
+
+    begin = time.perf_counter()
+    report = weights.convert(source, out, network)
+    values = {
+        "source": str(source),
+        "naming": report.naming,
+        "weights": report.loaded,
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+    if as_json:
+        show.print_json(values)
+        return
+    print(
+        f"{source} ({report.naming}): {report.loaded:,} weights in {out}, {values['bytes'] / 1e6:.1f} MB, "
+        f"{values['seconds']:.1f} s"
+    )
 
 
 def predict(model: Path, paths: list[Path], top: int, *, as_json: bool) -> None:

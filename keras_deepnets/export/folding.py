@@ -40,7 +40,9 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     Raises:
         InputError: the model is not built or has no graph of layers.
     """
-    from keras_deepnets.layers import Block
+    import keras
+
+    from keras_deepnets.layers import Activation, Block
 
     graph = _graph.as_functional(model)
     pairs = _pairs(graph)
@@ -49,6 +51,8 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     def new_layer(layer: Any) -> Any:
         if isinstance(layer, Block):
             return _folded_block(layer)
+        if type(layer) is Activation:  # ours differs in training only
+            return _graph.same(layer, kind=keras.layers.Activation)
         return _with_bias(layer) if id(layer) in pairs else None
 
     def weights_of(layer: Any) -> list[np.ndarray]:
@@ -75,12 +79,14 @@ def _folded_graph(graph: str) -> str:
 
 
 def _folded_block(block: Any) -> Any:
-    frozen = [name for name in block.frozen if name not in {pair.norm.name for pair in _pairs(block.network).values()}]
+    frozen = [
+        name for name in block.frozen if name not in {pair.norm.name for pair in _pairs(block.network()).values()}
+    ]
     return type(block).from_config(block.get_config() | {"graph": _folded_graph(block.graph), "frozen": frozen})
 
 
 def _folded_block_weights(block: Any) -> list[np.ndarray]:
-    pairs = {pair.linear.name: pair.norm.name for pair in _pairs(block.network).values()}
+    pairs = {pair.linear.name: pair.norm.name for pair in _pairs(block.network()).values()}
     own = {name: block.sublayers[block.own_name(name)] for name in block.stateful_names}
     weights = []
     for name, layer in own.items():

@@ -20,6 +20,8 @@ from keras_deepnets.scaling import Scaling
 if TYPE_CHECKING:
     import keras
 
+    from keras_deepnets.weights.source import Source
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -128,7 +130,9 @@ class VariantFacts:
 _COMMON = """
     Args:
         include_top: whether the classifier is part of the model.
-        weights: None (random initialisation), or the path of a ``.weights.h5`` or ``.keras`` file of this network.
+        weights: None (random initialisation); ``"imagenet"`` or the name of a card (`model_info` lists them), downloaded
+            once; or the path of a file, as for `load_weights`. What the weights need (options, input scaling, number of
+            classes) is set.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: ``(height, width, channels)``; sides may be None.
         pooling: without the top, ``"avg"`` or ``"max"`` pools the last feature map, None leaves it.
@@ -184,13 +188,18 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
         include_preprocessing=False,
         **architecture,
     ):
+        source = None if weights is None else _source(facts, weights, architecture)
+        if source is not None:
+            architecture = source.options | architecture
+            if include_top:
+                classes = source.check_classes(classes)
         spec = _resolve(facts, architecture)
         return build(
             facts,
             spec,
             architecture,
             include_top=include_top,
-            weights=weights,
+            source=source,
             input_tensor=input_tensor,
             input_shape=input_shape,
             pooling=pooling,
@@ -206,6 +215,13 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
     construct.__signature__ = _signature(facts, domain)  # type: ignore[attr-defined]
     construct.facts = facts  # type: ignore[attr-defined]
     return construct  # type: ignore[return-value]
+
+
+def _source(facts: VariantFacts, weights: Any, architecture: dict[str, Any]) -> Source:
+    from keras_deepnets.weights import source
+
+    spec = _resolve(facts, architecture) if facts.row else None
+    return source.resolve(facts, spec, weights, architecture)
 
 
 def _resolve(facts: VariantFacts, architecture: dict[str, Any]) -> Any:
@@ -305,7 +321,7 @@ def build(
     options: dict[str, Any],
     *,
     include_top: bool,
-    weights: str | None,
+    source: Source | None,
     input_tensor: Any,
     input_shape: tuple[int | None, ...] | None,
     pooling: str | None,
@@ -324,9 +340,9 @@ def build(
         check_choice(facts.name, "pooling", pooling, ("avg", "max"))
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise InputError(f"{facts.name}: classes={classes!r} must be a whole number of at least 1.")
-    _check_weights(facts, weights)
     inputs, x = _input(facts, spec, input_tensor, input_shape, include_top)
-    scaling = _scaling(facts, spec, include_preprocessing, x.shape[-1])
+    expected = source.scaling if source and source.scaling else spec.domain.scaling
+    scaling = _scaling(facts, expected, include_preprocessing, x.shape[-1])
     if include_preprocessing:
         x = layers.scale_input(x, scaling)
     with deep_graphs():
@@ -340,10 +356,8 @@ def build(
         inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
     architecture = {"constructor": facts.name, "family": facts.family.name, "options": _jsonable(options)}
     model = DeepNet(inputs, x, name=name, record={"architecture": architecture, "scaling": scaling})
-    if weights is not None:
-        from keras_deepnets.weights import load_weights
-
-        load_weights(model, weights)
+    if source is not None:
+        source.load_into(model)
     return model
 
 
@@ -354,19 +368,13 @@ def _jsonable(options: dict[str, Any]) -> dict[str, Any]:
     return {key: plain(value) for key, value in options.items()}
 
 
-def _check_weights(facts: VariantFacts, weights: Any) -> None:
-    if weights is None:
-        return
-    from keras_deepnets.weights import check_source
-
-    check_source(facts.name, weights)
-
-
-def _scaling(facts: VariantFacts, spec: Any, include_preprocessing: bool | Scaling, channels: int) -> Scaling | None:
+def _scaling(
+    facts: VariantFacts, expected: Scaling, include_preprocessing: bool | Scaling, channels: int
+) -> Scaling | None:
     if isinstance(include_preprocessing, Scaling):
         scaling = include_preprocessing
     else:
-        scaling = spec.domain.scaling
+        scaling = expected
         if scaling.channels != channels and not include_preprocessing:
             return None
     if scaling.channels != channels:

@@ -5,12 +5,13 @@ K. He, X. Zhang, S. Ren, J. Sun: "Identity Mappings in Deep Residual Networks", 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from keras_deepnets import layers
 from keras_deepnets.families.base import Family, Paper, builder, check_choice, option, variant
-from keras_deepnets.families.resnet import ResidualSpec, branch, drop, stages
+from keras_deepnets.families.resnet import ResidualSpec, branch, drop, first_convolutions, stages
 
 PAPER = Paper(
     "H16", "Identity Mappings in Deep Residual Networks", "He et al.", 2016, "https://arxiv.org/abs/1603.05027"
@@ -56,24 +57,41 @@ class PreActSpec(ResidualSpec):
         "its CIFAR networks); False: the first unit has its own pre-activation (ImageNet networks, as timm and Keras have them).",
     )
 
+    form: str = option(
+        "paper",
+        '"paper", or "keras" for the weights of keras.applications: stages stride in their last unit, whose shortcut leaves out pixels; '
+        "stem, projections and last convolutions have biases; the stem's pooling is padded with zeros.",
+    )
+
     owner: ClassVar[str] = "PreActResNet"
 
     def __post_init__(self):
         """Checks every value and fills in what follows from others."""
         check_choice(self.owner, "unit", self.unit, UNITS)
+        check_choice(self.owner, "form", self.form, ("paper", "keras"))
         super().__post_init__()
         object.__setattr__(self, "stem_filters", self.stem_filters or self.filters[0])
         if self.activate_first is None or not UNITS[self.unit].before:
             object.__setattr__(self, "activate_first", self.stem == "cifar" or not UNITS[self.unit].before)
 
+    @property
+    def biased(self) -> bool:  # type: ignore[override]
+        """Whether what is added has biases."""
+        return self.form == "keras"
+
 
 def stem(x: Any, spec: PreActSpec) -> Any:
     """The first convolution, activated unless the first unit does that."""
-    small = spec.stem == "cifar"
-    x = layers.conv2d(x, spec.stem_filters, 3 if small else 7, strides=1 if small else 2, name="conv1_conv")
-    if spec.activate_first:
-        x = layers.norm_activation(x, ("bn", "relu"), name="conv1")
-    return x if small else layers.max_pool(x, name="pool1_pool")
+    first = first_convolutions(x, spec.stem_filters, spec)
+    x = layers.norm_activation(first, ("bn", "relu"), name="conv1") if spec.activate_first else first
+    return x if spec.stem == "cifar" else layers.max_pool(x, zero_padding=spec.form == "keras", name="pool1_pool")
+
+
+def units(spec: PreActSpec) -> Iterator[tuple[str, int, int, float]]:
+    """Name, filters, strides and survival of every unit in turn."""
+    last = {f"conv{stage}_block{count}" for stage, count in enumerate(spec.blocks[:-1], start=2)}
+    for name, filters, strides, survival in stages(spec):
+        yield name, filters, (1 + (name in last)) if spec.form == "keras" else strides, survival
 
 
 def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, *, survival: float, name: str) -> Any:
@@ -81,10 +99,7 @@ def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, 
     kind = UNITS[spec.unit]
     source = x if activated else layers.norm_activation(x, kind.before, name=f"{name}_preact")
     y = drop(branch(source, filters, strides, spec, name, kind.last), survival, spec, name)
-    projects = spec.shortcut == "C" or strides > 1 or x.shape[-1] != y.shape[-1]
-    sequence = ("bn",) if "bn" in kind.last else ()
-    identity = source if projects else x
-    identity = layers.shortcut(identity, y.shape[-1], strides, kind=spec.shortcut, name=name, sequence=sequence)
+    identity = shortcut(x, source, y.shape[-1], strides, spec, name)
     if not kind.after:
         return layers.add(identity, y, name=f"{name}_out")
     y = layers.add(identity, y, name=f"{name}_add")
@@ -93,18 +108,30 @@ def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, 
     return layers.activation(y, name=f"{name}_out")
 
 
+def shortcut(x: Any, activated: Any, filters: int, strides: int, spec: PreActSpec, name: str) -> Any:
+    """What the branch is added to: of `x`, or where it is a projection, of the activated input."""
+    if spec.form == "keras":
+        if x.shape[-1] == filters:
+            return layers.subsampled(x, strides, name=name)
+        return layers.projected(activated, filters, strides, name, (), use_bias=True)
+    projects = spec.shortcut == "C" or strides > 1 or x.shape[-1] != filters
+    sequence = ("bn",) if "bn" in UNITS[spec.unit].last else ()
+    identity = activated if projects else x
+    return layers.shortcut(identity, filters, strides, kind=spec.shortcut, name=name, sequence=sequence)
+
+
 def features(x: Any, spec: PreActSpec) -> Any:
     """The network from images to the last, activated feature map."""
     x = stem(x, spec)
     activated = spec.activate_first
     add_unit = layers.shared_blocks(unit) if spec.block_layers else unit
-    for name, filters, strides, survival in stages(spec):
+    for name, filters, strides, survival in units(spec):
         x = add_unit(x, filters, strides, spec, activated, survival=survival, name=name)
         activated = False
     return layers.norm_activation(x, UNITS[spec.unit].before, name="post")
 
 
-IMAGENET_FAMILY = Family("ResNetV2", PreActSpec, features, PAPER, ("downsample",))
+IMAGENET_FAMILY = Family("ResNetV2", PreActSpec, features, PAPER, ("downsample", "form"))
 FAMILY = Family("PreActResNet", PreActSpec, features, PAPER, ("unit",))
 
 PreActResNet = builder("PreActResNet", FAMILY)

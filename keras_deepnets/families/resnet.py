@@ -53,11 +53,18 @@ class ResidualSpec:
     groups: int = option(1, "cardinality of the bottleneck's 3×3 convolution.")
     base_width: int = option(64, "channels a group in a stage of 64 filters.")
     shortcut: str | None = option(
-        "B", '"A" (zero-padded identity), "B" (projection where shapes differ), "C" (all projections).'
+        "B",
+        '"A" (zero-padded identity), "B" (projection where shapes differ), "C" (all projections), '
+        '"D" (B behind average pooling where it strides, T. He et al. 2019).',
     )
     downsample: str = option(
         "1x1", 'which convolution of a bottleneck strides: "1x1" (the paper) or "3x3" (torchvision\'s v1.5).'
     )
+    deep_stem: tuple[int, ...] | None = option(
+        None,
+        "filters of 3×3 convolutions in place of the ImageNet stem's 7×7, e.g. (32, 32, 64) (ResNet-C, T. He et al. 2019).",
+    )
+    attention: str | None = option(None, '"se": squeeze-and-excitation at the end of each branch (Hu et al. 2018).')
     zero_init_residual: bool = option(False, "start the last BN gamma of each block at zero (Goyal et al. 2017).")
     stochastic_depth: float = option(
         0.0, "drop probability of the last block's branch, linear from 0 (Huang et al. 2016)."
@@ -75,13 +82,18 @@ class ResidualSpec:
 
     owner: ClassVar[str] = "ResNet"
 
+    biased: ClassVar[bool] = False
+    """Whether what is added has biases: the last convolution of a branch, a projection; the stem too."""
+
     def __post_init__(self):
         """Checks every value and fills in what follows from others."""
         name = self.owner
         check_choice(name, "block", self.block, EXPANSION)
         check_choice(name, "stem", self.stem, STAGE_FILTERS)
-        check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", None))
+        check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", "D", None))
         check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
+        check_choice(name, "attention", self.attention, (None, "se"))
+        self._check_deep_stem()
         check_choice(name, "drop_unit", self.drop_unit, ("sample", "batch"))
         object.__setattr__(self, "filters", tuple(self.filters or STAGE_FILTERS[self.stem]))
         check_counts(name, filters=self.filters, groups=self.groups, base_width=self.base_width)
@@ -105,6 +117,16 @@ class ResidualSpec:
         if self.block_layers is None:
             skips = self.stochastic_depth > 0 and self.drop_unit == "batch"
             object.__setattr__(self, "block_layers", skips or sum(self.blocks) > MANY_BLOCKS)
+
+    def _check_deep_stem(self) -> None:
+        if self.deep_stem is None:
+            return
+        object.__setattr__(self, "deep_stem", tuple(self.deep_stem))
+        if self.stem != "imagenet" or not self.deep_stem:
+            raise InputError(
+                f"{self.owner}: deep_stem={self.deep_stem} replaces the 7×7 convolution of stem='imagenet'; stem is {self.stem!r}."
+            )
+        check_counts(self.owner, deep_stem=self.deep_stem)
 
     def _stages(self) -> tuple[int, ...]:
         convolutions, stages = CONVOLUTIONS[self.block], len(self.filters)
@@ -132,10 +154,20 @@ class ResidualSpec:
 
 def stem(x: Any, spec: ResidualSpec) -> Any:
     """conv1 (Table 1; section 4.2 for CIFAR)."""
+    x = layers.norm_activation(first_convolutions(x, spec.filters[0], spec), ("bn", "relu"), name="conv1")
+    return x if spec.stem == "cifar" else layers.max_pool(x, name="pool1_pool")
+
+
+def first_convolutions(x: Any, filters: int, spec: ResidualSpec) -> Any:
+    """The 3×3 convolution of CIFAR networks, the ImageNet stem's 7×7, or those in place of it; nothing follows the last, ``conv1_conv``."""
     if spec.stem == "cifar":
-        return layers.conv_bn_relu(x, spec.filters[0], 3, name="conv1")
-    x = layers.conv_bn_relu(x, spec.filters[0], 7, strides=2, name="conv1")
-    return layers.max_pool(x, name="pool1_pool")
+        return layers.conv2d(x, filters, 3, use_bias=spec.biased, name="conv1_conv")
+    if spec.deep_stem is None:
+        return layers.conv2d(x, filters, 7, strides=2, use_bias=spec.biased, name="conv1_conv")
+    *others, last = spec.deep_stem
+    for number, channels in enumerate(others, start=1):
+        x = layers.conv_bn_relu(x, channels, 3, strides=2 if number == 1 else 1, name=f"conv1_{number}")
+    return layers.conv2d(x, last, 3, strides=1 if others else 2, name="conv1_conv")
 
 
 def convolutions(filters: int, strides: int, spec: ResidualSpec) -> list[tuple[int, int, int, int]]:
@@ -153,12 +185,13 @@ def branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str, la
     for number, (kernel_size, channels, step, groups) in enumerate(rows, start=1):
         final = number == len(rows)
         part = f"{name}_{number}"
-        x = layers.conv2d(x, channels, kernel_size, strides=step, groups=groups, name=f"{part}_conv")
+        bias = final and spec.biased
+        x = layers.conv2d(x, channels, kernel_size, strides=step, groups=groups, use_bias=bias, name=f"{part}_conv")
         sequence = last if final else ("bn", "relu")
         x = layers.norm_activation(x, sequence, name=part, zero_gamma=final and spec.zero_init_residual)
         if number == 1:
             x = layers.dropout(x, spec.dropout, name=f"{part}_dropout")
-    return x
+    return x if spec.attention is None else layers.squeeze_excitation(x, name=f"{name}_se")
 
 
 def drop(y: Any, survival: float, spec: ResidualSpec, name: str) -> Any:

@@ -13,6 +13,7 @@ from keras_deepnets._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_deepnets.layers._building import quickly
+    from keras_deepnets.layers.attention import squeeze_excitation
     from keras_deepnets.layers.block import Block, inlined_blocks, shared_blocks
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import RecomputedConv2D, recomputed_conv2d
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.heads import classifier, pool_features
     from keras_deepnets.layers.maxout import Maxout, maxout_conv2d, maxout_dense
     from keras_deepnets.layers.normalization import (
+        Activation,
         BatchNormalization,
         activation,
         batch_norm,
@@ -29,28 +31,38 @@ if TYPE_CHECKING:
     )
     from keras_deepnets.layers.pooling import MaxPooling2D, max_pool
     from keras_deepnets.layers.scaling import InputScaling, scale_input
-    from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, shortcut
+    from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, projected, shortcut, subsampled
     from keras_deepnets.layers.stochastic import Dropout, StochasticDepth, dropout, linear_survival, stochastic_depth
     from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
 
 _MODULES = {
     "_building": ("quickly",),
+    "attention": ("squeeze_excitation",),
     "block": ("Block", "inlined_blocks", "shared_blocks"),
     "convolution": ("Conv2D", "conv2d"),
     "dense_connectivity": ("RecomputedConv2D", "recomputed_conv2d"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
     "heads": ("classifier", "pool_features"),
     "maxout": ("Maxout", "maxout_conv2d", "maxout_dense"),
-    "normalization": ("BatchNormalization", "activation", "batch_norm", "conv_bn", "conv_bn_relu", "norm_activation"),
+    "normalization": (
+        "Activation",
+        "BatchNormalization",
+        "activation",
+        "batch_norm",
+        "conv_bn",
+        "conv_bn_relu",
+        "norm_activation",
+    ),
     "pooling": ("MaxPooling2D", "max_pool"),
     "scaling": ("InputScaling", "scale_input"),
-    "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "shortcut"),
+    "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "projected", "shortcut", "subsampled"),
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
     "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
 }
 
 __all__ = [
     "SHORTCUTS",
+    "Activation",
     "BatchNormalization",
     "Block",
     "Conv2D",
@@ -82,12 +94,15 @@ __all__ = [
     "maxout_dense",
     "norm_activation",
     "pool_features",
+    "projected",
     "quickly",
     "recomputed_conv2d",
     "scale_input",
     "shared_blocks",
     "shortcut",
+    "squeeze_excitation",
     "stochastic_depth",
+    "subsampled",
 ]
 
 

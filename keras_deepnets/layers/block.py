@@ -280,9 +280,11 @@ class Block(keras.layers.Layer):
         seeds = {id(generator.state) for layer in self._layers for generator in layer._seed_generators}
         return [variable for variable in self.variables if id(variable) not in seeds]
 
-    @property
     def network(self) -> keras.Model:
-        """The shared sub-network; its weights mean nothing."""
+        """The shared sub-network; its weights mean nothing.
+
+        A method: Keras would save it with the block if it were a property.
+        """
         return _network(self.graph, ()).model
 
     @property
@@ -322,7 +324,7 @@ class Block(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
         """Shape and dtype of the output."""
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.network.output.dtype)
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.network().output.dtype)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The sub-network."""

@@ -82,9 +82,25 @@ def batch_norm(
     return BatchNormalization(momentum=momentum, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
 
 
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Activation(keras.layers.Activation):
+    """`keras.layers.Activation`; in training on a TensorFlow CPU the ReLU of a sum is one pass over memory, and so is its gradient.
+
+    Config and results are those of `keras.layers.Activation`.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Elementwise."""
+        if not training or self.activation is not keras.activations.relu or keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
+        from keras_deepnets.layers import _tensorflow
+
+        return _tensorflow.relu(inputs)
+
+
 def activation(x: Any, kind: str = "relu", *, name: str | None = None) -> Any:
     """An elementwise activation."""
-    return keras.layers.Activation(kind, name=name)(x)
+    return Activation(kind, name=name)(x)
 
 
 def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma: bool = False) -> Any:

@@ -1,4 +1,8 @@
-"""Shortcut connections [He et al. 2015, 3.3 and 4.1]: A (zero-padded identity), B (projection where shapes differ), C (always)."""
+"""Shortcut connections [He et al. 2015, 3.3 and 4.1]: A (zero-padded identity), B (projection where shapes differ), C (always).
+
+D, of ResNet-D (T. He et al.: "Bag of Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019, arXiv:1812.01187,
+Figure 2c), is B with average pooling where B would leave out pixels.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from keras import ops
 
 from keras_deepnets.layers.convolution import conv2d
 from keras_deepnets.layers.normalization import norm_activation
+from keras_deepnets.layers.pooling import max_pool
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -71,21 +76,40 @@ def projected_where_needed(x: Any, filters: int, strides: int, name: str, sequen
     return x if _fits(x, filters, strides) else projected(x, filters, strides, name, sequence)
 
 
-def projected(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...]) -> Any:
+def projected(
+    x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...], *, use_bias: bool = False
+) -> Any:
     """Option C: a 1×1 convolution, ``{name}_0_conv``, and what follows it."""
-    return norm_activation(conv2d(x, filters, 1, strides=strides, name=f"{name}_0_conv"), sequence, name=f"{name}_0")
+    x = conv2d(x, filters, 1, strides=strides, use_bias=use_bias, name=f"{name}_0_conv")
+    return norm_activation(x, sequence, name=f"{name}_0")
+
+
+def subsampled(x: Any, strides: int, *, name: str) -> Any:
+    """Every `strides`-th pixel, by max pooling of single pixels: ``{name}_0_pool``."""
+    return x if strides == 1 else max_pool(x, 1, strides, name=f"{name}_0_pool")
+
+
+def pooled(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...]) -> Any:
+    """Option D: 2×2 average pooling, ``{name}_0_pool``, then a projection at stride 1."""
+    if _fits(x, filters, strides):
+        return x
+    if strides > 1:
+        # At odd sizes the last windows hold the pixels that there are.
+        pool = keras.layers.AveragePooling2D(2, strides, "same", data_format="channels_last", name=f"{name}_0_pool")
+        x = pool(x)
+    return projected(x, filters, 1, name, sequence)
 
 
 def _fits(x: Any, filters: int, strides: int) -> bool:
     return strides == 1 and x.shape[-1] == filters
 
 
-SHORTCUTS: dict[str, Callable[..., Any]] = {"A": zero_padded, "B": projected_where_needed, "C": projected}
+SHORTCUTS: dict[str, Callable[..., Any]] = {"A": zero_padded, "B": projected_where_needed, "C": projected, "D": pooled}
 """Kind of shortcut to function ``(x, filters, strides, name, sequence) -> tensor``."""
 
 
 def shortcut(x: Any, filters: int, strides: int, *, kind: str, name: str, sequence: tuple[str, ...] = ("bn",)) -> Any:
-    """The shortcut of `kind` A, B or C from ``[n, h, w, c]`` to `filters` channels at `strides`.
+    """The shortcut of `kind` A, B, C or D from ``[n, h, w, c]`` to `filters` channels at `strides`.
 
     `sequence` follows a projection's convolution: BN, or nothing in pre-activation units.
     """

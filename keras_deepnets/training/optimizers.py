@@ -54,6 +54,11 @@ class CoupledSGD(keras.optimizers.SGD):
         """
         if self.l2 and (self.l2_on == "all" or len(variable.shape) >= 2):
             gradient = ops.add(ops.cast(gradient, variable.dtype), ops.multiply(variable, self.l2))
+        if keras.backend.backend() == "tensorflow":
+            from keras_deepnets.layers import _tensorflow
+
+            if _tensorflow.momentum_step(self, gradient, variable, learning_rate):
+                return
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:

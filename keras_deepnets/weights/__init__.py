@@ -1,74 +1,74 @@
-"""Loading weights. Importing this module imports neither Keras nor TensorFlow."""
+"""Loading anybody's weights, and saving ours. Importing this module imports neither Keras nor TensorFlow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.errors import InputError
+from keras_deepnets._lazy import lazy_names
 
 if TYPE_CHECKING:
     import keras
 
-SUFFIXES = (".weights.h5", ".keras")
+    from keras_deepnets.weights.conversion import convert, open_model
+    from keras_deepnets.weights.loading import LoadReport
+
+__all__ = ["LoadReport", "convert", "load_weights", "open_model", "save_weights"]
+
+__getattr__, __dir__ = lazy_names(__name__, {"conversion": ("convert", "open_model"), "loading": ("LoadReport",)})
 
 
-def check_source(owner: str, source: Any) -> Path:
-    """The path that `source` names, checked before anything is built. Raises InputError naming the rule."""
-    path = Path(source)
-    if not str(source).endswith(SUFFIXES):
-        raise InputError(
-            f"{owner}: weights={str(source)!r} is neither None nor the path of a {' or '.join(SUFFIXES)} file."
-        )
-    if not path.is_file():
-        raise InputError(f"{owner}: there is no weights file {str(path)!r}.")
-    return path
+def load_weights(
+    model: keras.Model,
+    source: str | Path | keras.Model | Mapping[str, Any],
+    strict: bool = True,
+    *,
+    skip_head: bool = False,
+) -> LoadReport:
+    """Gives `model` the weights of a file, a model or a mapping of arrays, in anybody's naming.
 
+    Recognised are Keras' names, which are ours (keras.applications too), torchvision's, timm's, pytorchcv's for CIFAR,
+    KerasHub's, and plain CIFAR checkpoints (``layer1.0.conv1…``), with or without wrappers' prefixes (``module.``). A
+    network without classifier takes the weights of one with it. Biases in front of batch normalisation are folded into
+    it. Labels and input scaling that the file keeps become the model's.
 
-def load_weights(model: keras.Model, source: str | Path) -> None:
-    """Loads a file's numbers into `model`: `.weights.h5` or `.keras`, saved from a network of the same architecture.
+    Args:
+        model: a built network; any Keras model whose layers have the names of ours.
+        source: a path (``.weights.h5 .keras .h5 .safetensors .pth .pt .th .bin``), a built Keras model, a card
+            (``"torchvision/imagenet1k_v2"``, see `model_info`), or a mapping of names to arrays. Torch's pickles need torch (extra
+            ``torch``) and are read as tensors only.
+        strict: whether every weight and every tensor must find its partner; False loads what fits and reports the rest.
+        skip_head: leave the classifier as it is, whatever the source has for it.
+
+    Returns:
+        What was loaded and what was not.
 
     Raises:
-        ValueError: no such file, another format, or weights that do not fit; the model is then left as it was.
+        ValueError: no such file, another format, a naming that is not known, a network that computes something else, or (strict) tensors
+            that are missing, unused or of another shape, all listed. The model is then left as it was.
     """
-    import keras
+    from keras_deepnets.weights import cards, loading, reading
 
-    path = check_source(model.name, source)
-    if str(path).endswith(".keras"):
-        try:
-            other = keras.saving.load_model(path, compile=False)
-        except Exception as error:
-            raise InputError(f"{model.name}: {path} cannot be read as a Keras model: {_line(error)}") from error
-        _copy(other, model, path)
-        return
-    before = model.get_weights()
-    try:
-        model.load_weights(path)
-    except Exception as error:
-        model.set_weights(before)
-        raise InputError(f"{model.name}: the weights of {path} do not fit: {_line(error)}") from error
+    if isinstance(source, str) and cards.is_name(source):
+        source = cards.tensors(cards.find(model, source))
+    return loading.load_into(model, reading.read(source), strict=strict, skip_head=skip_head)
 
 
-def _copy(source: keras.Model, target: keras.Model, path: Path) -> None:
-    found = {weight.path: weight for weight in source.weights}
-    wanted = {weight.path: weight for weight in target.weights}
-    missing = [name for name in wanted if name not in found]
-    unused = [name for name in found if name not in wanted]
-    shapes = [
-        f"{name} is {tuple(found[name].shape)}, not {tuple(weight.shape)}"
-        for name, weight in wanted.items()
-        if name in found and tuple(found[name].shape) != tuple(weight.shape)
-    ]
-    problems = [
-        f"{title}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        for title, names in (("missing", missing), ("unused", unused), ("shapes", shapes))
-        if names
-    ]
-    if problems:
-        raise InputError(f"{target.name}: the weights of {path} do not fit; {'; '.join(problems)}.")
-    for name, weight in wanted.items():
-        weight.assign(found[name])
+def save_weights(model: keras.Model, path: str | Path) -> Path:
+    """Saves the weights of `model` with its architecture, options, number of classes, labels and input scaling.
 
+    Args:
+        model: a built network.
+        path: ``.safetensors`` (any program reads it; names as ``conv1_conv/kernel``), ``.weights.h5`` (Keras' own) or ``.keras`` (the whole
+            model). The file is written aside and renamed: it is whole or not there.
 
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another format, or a place that cannot be written to.
+    """
+    from keras_deepnets.weights import saving
+
+    return saving.save(model, path)

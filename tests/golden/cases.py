@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.golden import name_maps
+from keras_deepnets.weights import naming as name_maps
+from keras_deepnets.weights.naming import Naming
 from tests.golden.deterministic import golden_weights
-from tests.golden.name_maps import Naming
 
 CLASSES = 10
 IMAGENET_SIZES = ((224, 224), (215, 193))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.families import densenet, preact, resnet, resnext, wide_resnet
+from keras_deepnets.weights.naming import our_array
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
 from tests.golden.deterministic import difference, digest, golden_input, summary
-from tests.golden.name_maps import our_array
 
 if TYPE_CHECKING:
     import keras

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
+from keras_deepnets.weights.naming import BOOKKEEPING
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
 from tests.golden.deterministic import digest, golden_input, summary
-from tests.golden.name_maps import BOOKKEEPING
 
 LIBRARIES = ("torch", "torchvision", "timm", "pytorchcv")
 

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -137,6 +138,10 @@ def test_saved_and_reloaded(tmp_path):
     blocks.train_on_batch(*batch(8))
     blocks.save(tmp_path / "model.keras")
     blocks.save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        arrays = []
+        file.visititems(lambda path, item: arrays.append(path) if isinstance(item, h5py.Dataset) else None)
+    assert len(arrays) == len(blocks.weights)  # the shared sub-network is not among them
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     x, _ = batch(3)
     np.testing.assert_array_equal(blocks(x), loaded(x))
@@ -250,7 +255,7 @@ def test_one_draw_an_image():
 def test_the_shared_graph_knows_nothing_of_a_block():
     blocks, _ = pair(depth=14)
     first, second = (blocks.get_layer(f"conv2_block{number}_out") for number in (1, 2))
-    assert first.graph == second.graph and first.network is second.network
+    assert first.graph == second.graph and first.network() is second.network()
     assert {layer["name"] for layer in json.loads(first.graph)["layers"]} >= {"block_1_conv", "block_2_bn", "block_out"}
     assert set(second.sublayers) == {f"conv2_block2_{part}" for part in ("1_conv", "1_bn", "2_conv", "2_bn")}
 

@@ -1,4 +1,4 @@
-"""How the peers name what our networks name: one table of rules for each naming, read in both directions.
+"""How other libraries name what our networks name: one table of rules for each naming, read in both directions.
 
 A rule is a pair of layer names, theirs and ours. ``{name}`` stands for a number, ``{name+1}`` and ``{name-1}`` for one more and one
 less than the number that both sides share; the first rule of a table that fits counts. A tensor's name is its layer's and
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,40 +28,60 @@ BOOKKEEPING = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Naming:
-    """A peer's naming.
+    """Another library's names and layout of the same weights.
 
     Attributes:
-        name: of the naming.
-        rules: theirs and ours.
+        name: whose they are, as users see it.
+        rules: names of layers, theirs and ours; none where they are the same.
+        families: names of our families that have such networks.
+        layout: ``"torch"`` or ``"keras"``.
         convolutional_classifier: whether their classifier is a 1×1 convolution.
+        needs: options that a network of ours must have to compute what theirs does; shapes do not tell.
+        has: a tensor that all of theirs have, where names alone do not tell namings apart.
     """
 
     name: str
     rules: Rules
+    families: tuple[str, ...] = ()
+    layout: str = "torch"
     convolutional_classifier: bool = False
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    has: str | None = None
 
     def ours(self, tensor: str) -> str | None:
         """``"layer1.0.conv1.weight"`` to ``"conv2_block1_1_conv/kernel"``; None for a name that no rule knows."""
+        if self.layout == "keras":
+            layer, _, part = tensor.rpartition("/")
+            found = _translated(layer, self.rules) if self.rules else layer
+            return None if found is None or part not in _THEIRS else f"{found}/{part}"
         layer, _, part = tensor.rpartition(".")
         found = _translated(layer, self.rules)
         if found is None:
             return None
-        table = _NORM if found.endswith("bn") else _OTHER
+        table = _NORM if found.endswith(("bn", "gn")) else _OTHER
         return f"{found}/{table[part]}" if part in table else None
 
     def theirs(self, weight: str) -> str | None:
         """``"conv2_block1_1_conv/kernel"`` to ``"layer1.0.conv1.weight"``; None for a name that no rule knows."""
         layer, _, part = weight.rpartition("/")
         found = _translated(layer, tuple((ours, theirs) for theirs, ours in self.rules))
-        return None if found is None or part not in _THEIRS else f"{found}.{_THEIRS[part]}"
+        if found is None or part not in _THEIRS:
+            return None
+        return f"{found}/{part}" if self.layout == "keras" else f"{found}.{_THEIRS[part]}"
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that a weight of ours has there."""
+        if self.layout == "keras":
+            return shape
         if len(shape) == 4:
             return (shape[3], shape[2], shape[0], shape[1])
         if len(shape) == 2 and self.convolutional_classifier:
             return (shape[1], shape[0], 1, 1)
         return tuple(reversed(shape))
+
+    def our_array(self, array: np.ndarray, dimensions: int) -> np.ndarray:
+        """A tensor of theirs in the layout of a weight of ours that has so many dimensions."""
+        return array if self.layout == "keras" else our_array(array, dimensions)
 
 
 def our_array(array: np.ndarray, dimensions: int) -> np.ndarray:
@@ -91,9 +113,9 @@ def _filled(template: str, numbers: dict[str, int]) -> str:
 def _pattern(template: str) -> re.Pattern[str]:
     literals = _NUMBER.split(template)
     pattern = re.escape(literals[0])
-    for field, literal in zip(literals[1::3], literals[3::3], strict=True):
-        again = f"(?P<{field}>" in pattern
-        pattern += (f"(?P={field})" if again else rf"(?P<{field}>\d+)") + re.escape(literal)
+    for number, literal in zip(literals[1::3], literals[3::3], strict=True):
+        again = f"(?P<{number}>" in pattern
+        pattern += (f"(?P={number})" if again else rf"(?P<{number}>\d+)") + re.escape(literal)
     return re.compile(pattern)
 
 
@@ -102,23 +124,54 @@ def _offset(template: str, field: str) -> int:
     return next(int(offset or 0) for name, offset in _NUMBER.findall(template) if name == field)
 
 
-def _residual(classifier: str) -> Rules:
+_STEM: Rules = (("conv1", "conv1_conv"), ("bn1", "conv1_bn"))
+_DEEP_STEM: Rules = (
+    ("conv1.0", "conv1_1_conv"),
+    ("conv1.1", "conv1_1_bn"),
+    ("conv1.3", "conv1_2_conv"),
+    ("conv1.4", "conv1_2_bn"),
+    ("conv1.6", "conv1_conv"),
+    ("bn1", "conv1_bn"),
+)
+
+
+def _residual(classifier: str, stem: Rules = _STEM, projection: int = 0) -> Rules:
+    """`projection` is the place of the shortcut's convolution in their sequence."""
     return (
-        ("conv1", "conv1_conv"),
-        ("bn1", "conv1_bn"),
-        ("layer{stage-1}.{block-1}.downsample.0", "conv{stage}_block{block}_0_conv"),
-        ("layer{stage-1}.{block-1}.downsample.1", "conv{stage}_block{block}_0_bn"),
+        *stem,
+        (f"layer{{stage-1}}.{{block-1}}.downsample.{projection}", "conv{stage}_block{block}_0_conv"),
+        (f"layer{{stage-1}}.{{block-1}}.downsample.{projection + 1}", "conv{stage}_block{block}_0_bn"),
+        ("layer{stage-1}.{block-1}.se.fc{number}", "conv{stage}_block{block}_se_{number}_conv"),
         ("layer{stage-1}.{block-1}.conv{number}", "conv{stage}_block{block}_{number}_conv"),
         ("layer{stage-1}.{block-1}.bn{number}", "conv{stage}_block{block}_{number}_bn"),
         (classifier, "predictions"),
     )
 
 
-TORCHVISION_RESNET = Naming("torchvision ResNet, Wide ResNet and ResNeXt; timm's", _residual("fc"))
-PLAIN_CIFAR_RESNET = Naming("CIFAR checkpoints named as torchvision's, shortcut A", _residual("linear"))
+TORCHVISION_RESNET = Naming(
+    "torchvision's and timm's ResNet",
+    _residual("fc"),
+    ("ResNet", "WideResNet", "ResNeXt"),
+    needs={"downsample": "3x3"},
+)
+TIMM_DEEP_STEM_RESNET = Naming(
+    "timm's ResNet-C",
+    _residual("fc", _DEEP_STEM),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3"},
+    has="conv1.0.weight",
+)
+TIMM_RESNET_D = Naming(
+    "timm's ResNet-D",
+    _residual("fc", _DEEP_STEM, projection=1),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3", "shortcut": "D"},
+    has="layer2.0.downsample.2.weight",
+)
+PLAIN_CIFAR_RESNET = Naming("plain CIFAR ResNet", _residual("linear"), ("ResNet",), needs={"shortcut": "A"})
 
 TORCHVISION_DENSENET = Naming(
-    "torchvision and timm DenseNet",
+    "torchvision's and timm's DenseNet",
     (
         ("features.conv0", "conv1_conv"),
         ("features.norm0", "conv1_bn"),
@@ -131,24 +184,48 @@ TORCHVISION_DENSENET = Naming(
         ("features.norm5", "bn"),
         ("classifier", "predictions"),
     ),
+    ("DenseNet",),
 )
 
-TIMM_RESNETV2 = Naming(
-    "timm ResNetV2 with BN",
-    (
-        ("stem.conv", "conv1_conv"),
+
+def _preactivated(stem: Rules) -> Rules:
+    return (
+        *stem,
         ("stages.{stage-2}.blocks.{block-1}.downsample.conv", "conv{stage}_block{block}_0_conv"),
         ("stages.{stage-2}.blocks.{block-1}.norm1", "conv{stage}_block{block}_preact_bn"),
         ("stages.{stage-2}.blocks.{block-1}.norm{number+1}", "conv{stage}_block{block}_{number}_bn"),
         ("stages.{stage-2}.blocks.{block-1}.conv{number}", "conv{stage}_block{block}_{number}_conv"),
         ("norm", "post_bn"),
         ("head.fc", "predictions"),
-    ),
+    )
+
+
+TIMM_RESNETV2 = Naming(
+    "timm's ResNetV2",
+    _preactivated((("stem.conv", "conv1_conv"),)),
+    ("ResNetV2", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": False},
     convolutional_classifier=True,
+)
+TIMM_RESNETV2_D = Naming(
+    "timm's ResNetV2-D",
+    _preactivated(
+        (
+            ("stem.conv1", "conv1_1_conv"),
+            ("stem.norm1", "conv1_1_bn"),
+            ("stem.conv2", "conv1_2_conv"),
+            ("stem.norm2", "conv1_2_bn"),
+            ("stem.conv3", "conv1_conv"),
+        )
+    ),
+    ("ResNetV2", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
+    convolutional_classifier=True,
+    has="stem.conv1.weight",
 )
 
 PYTORCHCV_CIFAR_RESNET = Naming(
-    "pytorchcv ResNet, ResNeXt and ResDrop-ResNet for CIFAR",
+    "pytorchcv's CIFAR ResNet",
     (
         ("features.init_block.conv", "conv1_conv"),
         ("features.init_block.bn", "conv1_bn"),
@@ -158,6 +235,8 @@ PYTORCHCV_CIFAR_RESNET = Naming(
         ("features.stage{stage-1}.unit{block}.body.conv{number}.bn", "conv{stage}_block{block}_{number}_bn"),
         ("output", "predictions"),
     ),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3"},
 )
 
 _PYTORCHCV_CIFAR_PREACT: Rules = (
@@ -171,13 +250,20 @@ _PYTORCHCV_CIFAR_PREACT: Rules = (
 )
 
 PYTORCHCV_CIFAR_PREACT = Naming(
-    "pytorchcv pre-activation ResNet for CIFAR: the first unit's shortcut is not activated", _PYTORCHCV_CIFAR_PREACT
+    # The first unit's shortcut is not activated.
+    "pytorchcv's CIFAR PreResNet",
+    _PYTORCHCV_CIFAR_PREACT,
+    ("PreActResNet",),
+    needs={"downsample": "3x3", "activate_first": False},
 )
 
 PYTORCHCV_CIFAR_WIDE = Naming(
     # Where the first unit projects, its pre-activation is the stem's activation.
-    "pytorchcv Wide ResNet for CIFAR",
+    "pytorchcv's CIFAR Wide ResNet",
     (("features.stage1.unit1.body.conv1.bn", "conv1_bn"), *_PYTORCHCV_CIFAR_PREACT),
+    ("WideResNet", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": True},
+    has="features.stage1.unit1.identity_conv.weight",
 )
 
 _PYTORCHCV_CIFAR_DENSE: Rules = (
@@ -189,19 +275,84 @@ _PYTORCHCV_CIFAR_DENSE: Rules = (
 )
 
 PYTORCHCV_CIFAR_DENSENET = Naming(
-    "pytorchcv DenseNet for CIFAR",
+    "pytorchcv's CIFAR DenseNet",
     (
         *_PYTORCHCV_CIFAR_DENSE,
         ("features.stage{stage-1}.unit{layer}.conv.bn", "conv{stage}_block{layer}_0_bn"),
         ("features.stage{stage-1}.unit{layer}.conv.conv", "conv{stage}_block{layer}_1_conv"),
     ),
+    ("DenseNet",),
 )
 
 PYTORCHCV_CIFAR_DENSENET_BC = Naming(
-    "pytorchcv DenseNet-BC for CIFAR",
+    "pytorchcv's CIFAR DenseNet-BC",
     (
         *_PYTORCHCV_CIFAR_DENSE,
         ("features.stage{stage-1}.unit{layer}.conv{number+1}.bn", "conv{stage}_block{layer}_{number}_bn"),
         ("features.stage{stage-1}.unit{layer}.conv{number}.conv", "conv{stage}_block{layer}_{number}_conv"),
     ),
+    ("DenseNet",),
 )
+
+KERAS = Naming("Keras", (), layout="keras")
+
+KERAS_HUB_RESNET = Naming(
+    "KerasHub's ResNet",
+    (
+        ("conv1_conv", "conv1_conv"),
+        ("conv1_bn", "conv1_bn"),
+        ("stack{stage-2}_block{block-1}_pre_activation_bn", "conv{stage}_block{block}_preact_bn"),
+        ("stack{stage-2}_block{block-1}_{number}_conv", "conv{stage}_block{block}_{number}_conv"),
+        ("stack{stage-2}_block{block-1}_{number}_bn", "conv{stage}_block{block}_{number}_bn"),
+        ("post_bn", "post_bn"),
+        ("predictions", "predictions"),
+    ),
+    ("ResNet", "ResNetV2", "PreActResNet"),
+    layout="keras",
+    needs={"downsample": "3x3", "activate_first": False},
+)
+
+NAMINGS = (
+    TORCHVISION_RESNET,
+    TIMM_DEEP_STEM_RESNET,
+    TIMM_RESNET_D,
+    PLAIN_CIFAR_RESNET,
+    TORCHVISION_DENSENET,
+    TIMM_RESNETV2,
+    TIMM_RESNETV2_D,
+    PYTORCHCV_CIFAR_RESNET,
+    PYTORCHCV_CIFAR_WIDE,
+    PYTORCHCV_CIFAR_PREACT,
+    PYTORCHCV_CIFAR_DENSENET,
+    PYTORCHCV_CIFAR_DENSENET_BC,
+    KERAS_HUB_RESNET,
+)
+"""All that are recognised, beside Keras' own names, which are ours."""
+
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.|state_dict\.)+")
+_OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)")
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name without what wrappers put before it, in today's spelling of torchvision's DenseNet."""
+    return _OLD_DENSE.sub(r"\1\2", _WRAPPERS.sub("", name))
+
+
+def recognised(names: Iterable[str], wanted: Iterable[str]) -> Naming | None:
+    """The naming that knows most of the `names` and, of those that know as many, gives most of the `wanted`; None if none knows any."""
+    names, wanted = [name for name in names if not name.endswith(BOOKKEEPING)], set(wanted)
+    if names and all("/" in name for name in names):
+        return KERAS_HUB_RESNET if any(name.startswith("stack") for name in names) else KERAS
+    best, score = None, (0, 0)
+    for naming in NAMINGS:
+        if naming.has and naming.has not in names:
+            continue
+        ours = _known(naming, names)
+        found = (len(ours), len(wanted.intersection(ours)))
+        if found > score:
+            best, score = naming, found
+    return best
+
+
+def _known(naming: Naming, names: Iterable[str]) -> list[str]:
+    return [ours for ours in map(naming.ours, names) if ours is not None]

@@ -1,0 +1,170 @@
+"""Published weights: which network they are of, where they lie, what they expect and how good they are. Data in ``cards.json``.
+
+``python -m keras_deepnets.weights.cards.collect`` makes the data from what torchvision, timm and Keras say of their own weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.scaling import Scaling
+from keras_deepnets.weights import download, reading
+
+if TYPE_CHECKING:
+    import keras
+
+DEFAULT = "imagenet"
+"""Stands for the first card of a network that was trained on ImageNet-1k."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A set of published weights.
+
+    Attributes:
+        name: ``"<source>/<tag>"``, unique for each network.
+        constructor: of the network, e.g. ``"ResNet50"``.
+        options: what the constructor must be given.
+        url: of the file.
+        checksum: ``"sha256:…"`` or ``"md5:…"``, the first digits of it at least; None where the publisher gives none.
+        classes: outputs of the classifier.
+        labels: name of the list of class names (``"imagenet"``, ``"cifar10"``), or None.
+        scaling: the input scaling it was trained with, with crop and interpolation at test time.
+        image_size: side of the images of the metrics, in pixels.
+        metrics: published, e.g. ``{"top1": 80.858, "top5": 95.434}``, in percent.
+        licence: as published, or "".
+        source: where it comes from.
+    """
+
+    name: str
+    constructor: str
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+    checksum: str | None = None
+    classes: int = 1000
+    labels: str | None = "imagenet"
+    scaling: Scaling | None = None
+    image_size: int = 224
+    metrics: dict[str, float] = field(default_factory=dict)
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is or will be, in Keras' cache folder."""
+        return download.cache_folder() / f"{self.constructor.lower()}-{self.name.replace('/', '-')}{_suffix(self.url)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain JSON values, without those that are the defaults."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        values["scaling"] = self.scaling and self.scaling.to_dict()
+        return {name: value for name, value in values.items() if value not in (defaults[name], {})}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Card:
+        """The inverse of `to_dict`."""
+        scaling = values.get("scaling")
+        return cls(**(values | {"scaling": Scaling.from_dict(scaling) if scaling else None}))
+
+
+def _suffix(url: str) -> str:
+    return next(suffix for suffix in reading.SUFFIXES if url.endswith(suffix))
+
+
+@functools.cache
+def _all() -> tuple[Card, ...]:
+    text = resources.files(__package__).joinpath("cards.json").read_text(encoding="utf-8")
+    return tuple(map(Card.from_dict, json.loads(text)))
+
+
+def cards_of(constructor: str) -> tuple[Card, ...]:
+    """The cards of a network, its default first; `constructor` is its public name."""
+    return tuple(card for card in _all() if card.constructor == constructor)
+
+
+def is_name(source: str) -> bool:
+    """Whether `source` has the form of a card's name and not of a file's."""
+    if source == DEFAULT:
+        return True
+    publisher, slash, tag = source.partition("/")
+    known = {card.name.partition("/")[0] for card in _all()}
+    return (
+        bool(slash) and publisher in known and not tag.lower().endswith(reading.SUFFIXES) and not Path(source).exists()
+    )
+
+
+def card(constructor: str, name: str) -> Card:
+    """The card called `name` of a network. Raises InputError naming those that there are."""
+    found = cards_of(constructor)
+    if not found:
+        raise InputError(
+            f"{constructor} has no published weights; pass weights=None, or the path of a file for load_weights."
+        )
+    if name == DEFAULT:
+        name = next((card.name for card in found if card.labels == DEFAULT), "")
+    for candidate in found:
+        if candidate.name == name:
+            return candidate
+    names = [candidate.name for candidate in found]
+    near = difflib.get_close_matches(name, names, n=3) or names
+    raise InputError(f"{constructor} has no weights {name!r}; it has {', '.join(near[:12])}.")
+
+
+def find(model: keras.Model, name: str) -> Card:
+    """The card called `name` of the network that `model` is. Raises InputError where there is none or it says of another form."""
+    architecture = getattr(model, "architecture", None)
+    if not architecture:
+        raise InputError(f"{model.name} is not of this library, and the weights {name!r} are; give the path of a file.")
+    return card(architecture["constructor"], name)
+
+
+def of_file(path: Path) -> Card | None:
+    """The card whose published file this is, by its checksum, wherever it lies and whatever it is called."""
+    with path.open("rb") as file:
+        digests = {kind: hashlib.new(kind) for kind in ("sha256", "md5")}
+        while block := file.read(1 << 20):
+            for digest in digests.values():
+                digest.update(block)
+    for card in _all():
+        kind, _, digits = (card.checksum or "").partition(":")
+        if digits and digests[kind].hexdigest().startswith(digits):
+            return card
+    return None
+
+
+def tensors(card: Card, progress: Any = None) -> reading.Tensors:
+    """The tensors of a card, downloaded if need be, with its labels and scaling as the record."""
+    path = download.fetch(card.url, card.path, checksum=card.checksum, progress=progress)
+    return described(reading.read(path), card)
+
+
+def described(found: reading.Tensors, card: Card) -> reading.Tensors:
+    """Tensors of a card's file with what the card says of them."""
+    record = {
+        "classes": card.classes,
+        "labels": labels(card.labels),
+        "scaling": card.scaling and card.scaling.to_dict(),
+    }
+    return dataclasses.replace(found, record=record | (found.record or {}), needs=dict(found.needs) | card.options)
+
+
+def labels(name: str | None) -> list[str] | None:
+    """The class names of a data set, ``"imagenet"`` or ``"cifar10"``."""
+    if name == DEFAULT:
+        from keras_deepnets.predictions import imagenet_classes
+
+        return [label for _, label in imagenet_classes()]
+    return None if name is None else list(_LABELS[name])
+
+
+_LABELS = {"cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")}

@@ -1,0 +1,121 @@
+"""From a weight file to a network of ours, and to a file of ours."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets import registry
+from keras_deepnets.errors import InputError
+from keras_deepnets.weights import cards, reading, saving
+from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights.loading import HEAD, LoadReport, load_into, needs
+from keras_deepnets.weights.reading import Tensors
+
+if TYPE_CHECKING:
+    import keras
+
+_TRAINED = ("kernel", "bias", "gamma", "beta")
+
+
+def open_model(source: Any, name: str | None = None, **kwargs: Any) -> keras.Model:
+    """The network whose weights a file holds, with them.
+
+    Args:
+        source: as for `load_weights`.
+        name: of the network, as `list_models` has it. By default what the file says that it was saved from, or else the
+            network of ours that has as many parameters under the same names.
+        **kwargs: for the constructor; number of classes and options that the weights need are filled in.
+
+    Raises:
+        ValueError: the file cannot be read, fits no network, or not the one that was named.
+    """
+    return _open(source, name, kwargs)[0]
+
+
+def convert(source: Any, path: str | Path, name: str | None = None, **kwargs: Any) -> LoadReport:
+    """Saves the weights of a file, model or mapping in a file of ours; arguments and errors are those of `open_model` and `save_weights`.
+
+    Returns:
+        What was found in the source.
+    """
+    path = saving.check_target(path)
+    model, report = _open(source, name, kwargs)
+    saving.save(model, path)
+    return report
+
+
+def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.Model, LoadReport]:
+    import keras_deepnets
+
+    tensors, card = reading.read(source), None
+    if tensors.record is None and isinstance(source, (str, Path)):
+        card = cards.of_file(Path(source))
+        tensors = tensors if card is None else cards.described(tensors, card)
+    naming = namings.recognised(tensors.arrays, ())
+    if naming is None:
+        raise InputError(
+            f"{tensors.origin} holds no tensors whose names are known, such as {', '.join(list(tensors.arrays)[:4])}."
+        )
+    architecture = (tensors.record or {}).get("architecture")
+    if architecture and name in (None, architecture["constructor"].lower()):
+        constructor = getattr(keras_deepnets, architecture["constructor"])
+        options = architecture["options"]
+    else:
+        constructor = _constructor(tensors, naming, name, card)
+        options = {key: value for key, value in needs(tensors, naming).items() if key in constructor.facts.options}
+    classes = _classes(tensors, naming)
+    head = {"include_top": False} if classes is None else {"classes": classes}
+    model = constructor(**(options | head | kwargs))
+    return model, load_into(model, tensors)
+
+
+def _constructor(tensors: Tensors, naming: namings.Naming, name: str | None, card: cards.Card | None) -> Any:
+    import keras_deepnets
+
+    if name:
+        return registry.constructor_of(name)
+    return getattr(keras_deepnets, card.constructor) if card else _guessed(tensors, naming)
+
+
+def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
+    """The one constructor whose network has these tensors, by their number of parameters without classifier."""
+    sizes = {naming.ours(name): array for name, array in tensors.arrays.items()}
+    kernel = sizes.get(f"{HEAD}kernel")
+    if kernel is None:
+        raise InputError(
+            f"{tensors.origin} has no classifier and does not say which network it is of; name the network."
+        )
+    features = kernel.size // _classes(tensors, naming)
+    found = sum(
+        math.prod(array.shape)
+        for name, array in sizes.items()
+        if name
+        and name.rpartition("/")[2] in _TRAINED
+        and not name.startswith(HEAD)
+        and not name.endswith("_conv/bias")
+    )
+    matches = []
+    for candidate in registry.list_models():
+        info = registry.model_info(candidate)
+        if naming.families and info.family not in naming.families:
+            continue
+        if info.parameters - (features + 1) * info.classes == found:
+            matches.append(candidate)
+    if len(matches) != 1:
+        which = (
+            f"could be {' or '.join(matches)}"
+            if matches
+            else f"is no network that has a name here ({found:,} parameters without classifier)"
+        )
+        raise InputError(f"{tensors.origin} {which}; name the network, or build it and use load_weights.")
+    return registry.constructor_of(matches[0])
+
+
+def _classes(tensors: Tensors, naming: namings.Naming) -> int | None:
+    """Outputs of the classifier of the file, or None where it has none."""
+    for name, array in tensors.arrays.items():
+        if naming.ours(name) == f"{HEAD}bias":
+            return array.shape[0]
+    return None

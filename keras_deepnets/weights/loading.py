@@ -1,0 +1,227 @@
+"""Giving a network the numbers of a file: all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights.naming import Naming
+from keras_deepnets.weights.reading import Tensors
+
+if TYPE_CHECKING:
+    import keras
+
+HEAD = "predictions/"
+"""What the names of a classifier's weights begin with."""
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a loading did.
+
+    Attributes:
+        naming: whose names the source has.
+        loaded: how many of the network's weights got numbers.
+        skipped: names of the network's weights that were left as they were because `skip_head` asked for it, and of the
+            source's tensors that a network without classifier has no use for.
+        missing: names of weights that the source has no tensor for.
+        unused: names of tensors, as the source has them, that the network has no weight for.
+        mismatched: ``"name: shape there, shape here"``.
+    """
+
+    naming: str
+    loaded: int
+    skipped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor found its weight."""
+        return not (self.missing or self.unused or self.mismatched)
+
+
+def weights_by_name(model: keras.Model) -> dict[str, Any]:
+    """``"conv1_conv/kernel"`` to weight: the same names in all forms of a network (blocks as layers, recomputing).
+
+    Raises:
+        InputError: two weights have one name, or the model has none yet.
+    """
+    found: dict[str, Any] = {}
+    for weight in model.weights:
+        name = "/".join(weight.path.split("/")[-2:])
+        if name in found:
+            raise InputError(f"{model.name}: two of its weights are called {name!r}; give its layers different names.")
+        found[name] = weight
+    if not found:
+        raise InputError(f"{model.name} has no weights yet; build it first.")
+    return found
+
+
+def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip_head: bool = False) -> LoadReport:
+    """Gives `model` the numbers of `tensors`; see `keras_deepnets.load_weights`."""
+    wanted = weights_by_name(model)
+    naming = namings.recognised(tensors.arrays, wanted)
+    if naming is None:
+        raise InputError(
+            f"{model.name}: the names in {tensors.origin} are of no known naming ({_listed(tensors.arrays)}); "
+            f"known are Keras', {', '.join(naming.name for naming in namings.NAMINGS)}."
+        )
+    if strict:
+        _check_kind(model, tensors, naming)
+    theirs = {naming.ours(name) or name: name for name in tensors.arrays}
+    shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
+    found = {
+        ours: naming.our_array(tensors.arrays[name], len(shapes[ours]) if ours in shapes else -1)
+        for ours, name in theirs.items()
+    }
+    _fold_biases(found, shapes)
+    skipped = [name for name in found if name.startswith(HEAD) and name not in shapes]
+    if skip_head:
+        skipped += [name for name in shapes if name.startswith(HEAD)]
+    ignored = set(skipped)
+    missing = [name for name in shapes if name not in found and name not in ignored]
+    unused = [name for name in found if name not in shapes and name not in ignored]
+    fitting = [name for name in shapes if name in found and name not in ignored]
+    mismatched = [name for name in fitting if found[name].shape != shapes[name]]
+    report = LoadReport(
+        naming.name,
+        len(fitting) - len(mismatched),
+        tuple(skipped),
+        tuple(missing),
+        tuple(theirs[name] for name in unused),
+        tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched),
+    )
+    if strict and not report.complete:
+        raise InputError(_refusal(model, tensors, naming, report))
+    found = {name: found[name] for name in fitting if name not in mismatched}
+    _match_epsilons(model, found, tensors.epsilons)
+    for name, array in found.items():
+        wanted[name].assign(np.ascontiguousarray(array, "float32") if array.dtype.kind == "f" else array)
+    _take_record(model, tensors, report)
+    return report
+
+
+def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
+    """Refuses another family's weights, and those that fit by shape but belong to a network that computes something else."""
+    architecture = getattr(model, "architecture", None)
+    if not architecture:
+        return
+    if naming.families and architecture["family"] not in naming.families:
+        raise InputError(
+            f"{model.name}: the tensors in {tensors.origin} are named as {naming.name} names them, "
+            f"and {model.name} is a {architecture['constructor']} of family {architecture['family']}."
+        )
+    recorded = (tensors.record or {}).get("architecture")
+    if recorded and recorded["family"] != architecture["family"]:
+        raise InputError(
+            f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, "
+            f"and {model.name} is a {architecture['constructor']} of family {architecture['family']}."
+        )
+    spec = _spec(architecture)
+    for option, value in needs(tensors, naming).items():
+        own = getattr(spec, option, value)
+        if own != as_given(value) and matters(option, spec):
+            raise InputError(
+                f"{model.name}: the weights in {tensors.origin} need {option}={value!r}, and it was built with {option}={own!r}; "
+                f"the shapes are the same, the results are not. Build it with {option}={value!r}."
+            )
+
+
+def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
+    """The options that a network must have for these tensors."""
+    return dict(naming.needs) | dict(tensors.needs)
+
+
+def _spec(architecture: Mapping[str, Any]) -> Any:
+    import keras_deepnets
+
+    facts = getattr(keras_deepnets, architecture["constructor"]).facts
+    return facts.family.spec(**(facts.row | architecture["options"]))
+
+
+def matters(option: str, spec: Any) -> bool:
+    """Whether the option changes what a network of this spec computes."""
+    return option != "downsample" or getattr(spec, "block", None) == "bottleneck"
+
+
+def as_given(value: Any) -> Any:
+    """An option as Python has it: JSON knows no tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fold_biases(found: dict[str, np.ndarray], shapes: Mapping[str, Any]) -> None:
+    """A bias in front of BN is a shift of its moving mean: exact, and our convolutions have none."""
+    for name in [name for name in found if name.endswith("_conv/bias") and name not in shapes]:
+        mean = name.replace("_conv/bias", "_bn/moving_mean")
+        if mean in found and found[mean].shape == found[name].shape:
+            found[mean] = found[mean] - found.pop(name)
+
+
+def _match_epsilons(model: keras.Model, found: dict[str, np.ndarray], epsilons: Mapping[str, float]) -> None:
+    """Adds to the moving variances what their BN adds more than ours: the same sums under the root."""
+    if not epsilons:
+        return
+    from keras_deepnets.layers.normalization import EPSILON
+
+    own = {layer.name: layer.epsilon for layer in model.layers if hasattr(layer, "epsilon")}
+    for name in [name for name in found if name.endswith("/moving_variance")]:
+        layer = name.partition("/")[0]
+        theirs = epsilons.get(layer, epsilons.get(""))
+        difference = 0.0 if theirs is None else theirs - own.get(layer, EPSILON)
+        if difference:
+            found[name] = np.maximum(found[name] + np.float32(difference), 0)
+
+
+def _take_record(model: keras.Model, tensors: Tensors, report: LoadReport) -> None:
+    """Labels and input scaling that come with the numbers."""
+    from keras_deepnets.models import DeepNet, includes_preprocessing
+    from keras_deepnets.scaling import Scaling
+
+    record = tensors.record
+    if record is None or not isinstance(model, DeepNet):
+        return
+    if record.get("scaling") and not includes_preprocessing(model):
+        model.scaling = Scaling.from_dict(record["scaling"])
+    labels = record.get("labels")
+    head = not any(name.startswith(HEAD) for name in report.skipped)
+    if labels and head and len(labels) == model.output_shape[-1]:
+        model.labels = labels
+
+
+def _refusal(model: keras.Model, tensors: Tensors, naming: Naming, report: LoadReport) -> str:
+    problems = [
+        f"{title}: {_listed(names)}"
+        for title, names in (
+            ("missing", report.missing),
+            ("unused", report.unused),
+            ("of another shape", report.mismatched),
+        )
+        if names
+    ]
+    heads = all(text.startswith(HEAD) for text in (*report.missing, *report.mismatched)) and not report.unused
+    hint = " Only the classifier differs; skip_head=True keeps the network's own." if heads else ""
+    return f"{model.name}: the weights in {tensors.origin} ({naming.name}) do not fit; {'; '.join(problems)}.{hint}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{rest}"
+
+
+def as_record(model: keras.Model) -> dict[str, Any]:
+    """What is kept beside the numbers of `model`."""
+    from keras_deepnets.weights.reading import FORMAT_VERSION
+
+    record = dict(getattr(model, "_record", None) or {"architecture": None, "labels": None, "scaling": None})
+    head = weights_by_name(model).get(f"{HEAD}kernel")
+    return {"format": FORMAT_VERSION, **record, "classes": None if head is None else int(head.shape[-1])}

@@ -1,0 +1,271 @@
+"""Reading weight files into names and arrays. Keras is not needed for it, torch only for torch's own pickles."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
+
+FORMAT_VERSION = 1
+"""Of the record that `save_weights` writes; a reader refuses later ones."""
+
+RECORD = "keras_deepnets"
+"""Where files keep the record: safetensors' metadata, an attribute of HDF5."""
+
+TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
+SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5", ".safetensors", *TORCH_SUFFIXES)
+
+APPLICATIONS_EPSILON = 1.001e-5
+"""BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the only ones in HDF5 files of the old format."""
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+_LINEAR = ("kernel", "bias")
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The contents of a weight file.
+
+    Attributes:
+        arrays: name to array, in the naming and layout of whoever wrote it.
+        origin: the file or whatever it was, for messages.
+        record: what `save_weights` keeps beside the numbers (``architecture``, ``classes``, ``labels``, ``scaling``), or None.
+        epsilons: BN layer to its epsilon, where the source tells; ``""`` stands for all others.
+        needs: options that the network must have, where the source tells.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    origin: str
+    record: Mapping[str, Any] | None = None
+    epsilons: Mapping[str, float] = field(default_factory=dict)
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_path(owner: str, source: Any) -> Path:
+    """The path of a weight file, checked before anything is built. Raises InputError naming the rule."""
+    path = Path(source)
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InputError(f"{owner}: weights {str(source)!r} must be a file of type {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise InputError(f"{owner}: there is no weights file {str(path)!r}.")
+    return path
+
+
+def read(source: Any) -> Tensors:
+    """The tensors of a file, of a Keras model, or of a mapping of arrays (NumPy's, torch's or anything that becomes one).
+
+    Raises:
+        InputError: the file cannot be read; the message says what is wrong with it.
+    """
+    if isinstance(source, Tensors):
+        return source
+    if isinstance(source, Mapping):
+        return Tensors(_plain(source.items()), "the mapping")
+    if hasattr(source, "weights") and hasattr(source, "layers"):
+        return _of_model(source)
+    path = check_path("load_weights", source)
+    name = path.name.lower()
+    try:
+        if name.endswith(".safetensors"):
+            return _safetensors(path)
+        if name.endswith(TORCH_SUFFIXES):
+            return _torch(path)
+        if name.endswith(".keras"):
+            return _keras(path)
+        return _hdf5(path)
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        if isinstance(error, InputError):
+            raise
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{path} cannot be read as a weights file: {line}; is it complete?") from error
+
+
+def _plain(items: Any) -> dict[str, np.ndarray]:
+    """Names without wrappers' prefixes and arrays, without torch's bookkeeping."""
+    found = {}
+    for name, value in items:
+        if not str(name).endswith(BOOKKEEPING):
+            found[plain_name(str(name))] = _array(value)
+    return found
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+        value = value.numpy()
+    array = np.asarray(value)
+    return array.astype("float32") if array.dtype.kind not in "fiu" else array
+
+
+def _safetensors(path: Path) -> Tensors:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            record = (file.metadata() or {}).get(RECORD)
+            arrays = {name: _entry(file, path, name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return Tensors(_plain(arrays.items()), str(path), _record(record, path))
+
+
+def _entry(file: Any, path: Path, name: str) -> np.ndarray:
+    if file.get_slice(name).get_dtype() != "BF16":
+        return file.get_tensor(name)
+    with path.open("rb") as raw:  # NumPy has no bfloat16: the upper half of a float32
+        size = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(size))[name]
+        begin, end = entry["data_offsets"]
+        raw.seek(8 + size + begin)
+        bits = np.frombuffer(raw.read(end - begin), "<u2").astype("<u4") << 16
+    return bits.view("<f4").reshape(entry["shape"])
+
+
+def _record(text: Any, path: Path) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    record = json.loads(text)
+    if record["format"] > FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format {record['format']} and this version of keras_deepnets reads up to {FORMAT_VERSION}; upgrade it."
+        )
+    return record
+
+
+def _torch(path: Path) -> Tensors:
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(
+            f"{path} is a torch pickle, and torch is not installed: `pip install 'keras-deepnets[torch]'`."
+        )
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights only" not in str(error).lower() and "unsupported" not in str(error).lower():
+            raise
+        raise InputError(
+            f"{path} is refused: it is a pickle with more than tensors in it, which could run code. "
+            "Save `model.state_dict()` alone, as .pth or .safetensors."
+        ) from error
+    while isinstance(loaded, Mapping) and not any(hasattr(value, "detach") for value in loaded.values()):
+        nested = [
+            loaded[key] for key in ("state_dict", "model_state_dict", "model", "net", "state_dict_ema") if key in loaded
+        ]
+        if not nested or not isinstance(nested[0], Mapping):
+            break
+        loaded = nested[0]
+    if not isinstance(loaded, Mapping) or not any(hasattr(value, "detach") for value in loaded.values()):
+        raise InputError(f"{path} holds no tensors by name; save `model.state_dict()`.")
+    return Tensors(_plain((k, v) for k, v in loaded.items() if hasattr(v, "detach")), str(path))
+
+
+def _keras(path: Path) -> Tensors:
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if "model.weights.h5" not in names or "config.json" not in names:
+            raise ValueError("it holds no config.json and model.weights.h5")
+        config = json.loads(archive.read("config.json"))
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
+            arrays = dict(_variables(file))
+    layers = list(_layer_configs(config))
+    epsilons = {layer["name"]: layer["epsilon"] for layer in layers if "epsilon" in layer}
+    record = config.get("config", {}).get("record")
+    if record is not None:
+        kernel = arrays.get("predictions/kernel")
+        record = record | {"classes": None if kernel is None else int(kernel.shape[-1])}
+    return Tensors(arrays, str(path), record, epsilons)
+
+
+def _layer_configs(config: Any) -> Iterator[dict[str, Any]]:
+    """The configs of layers, those of nested models too."""
+    if not isinstance(config, dict):
+        return
+    inner = config.get("config")
+    if isinstance(inner, dict):
+        if "name" in inner:
+            yield inner
+        for layer in inner.get("layers", ()):
+            yield from _layer_configs(layer)
+
+
+def _hdf5(path: Path) -> Tensors:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if path.name.lower().endswith(".weights.h5") or "layer_names" not in (
+            *file.attrs,
+            *file.get("model_weights", file).attrs,
+        ):
+            return Tensors(dict(_variables(file)), str(path), _record(file.attrs.get(RECORD), path))
+        group = file.get("model_weights", file)
+        arrays = {}
+        for layer in map(_text, group.attrs["layer_names"]):
+            for weight in map(_text, group[layer].attrs["weight_names"]):
+                part = weight.rpartition("/")[2].partition(":")[0]
+                arrays[f"{layer.replace('/', '_')}/{part}"] = np.asarray(group[layer][weight])
+    needs = {"form": "keras"} if "post_bn/gamma" in arrays else {"downsample": "1x1"}
+    return Tensors(arrays, str(path), None, {"": APPLICATIONS_EPSILON}, needs)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _variables(file: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The variables of a Keras 3 file by name: ``"conv1_conv/kernel"``.
+
+    Groups carry their layer's name; a layer's variables have numbers, or the names that our block layers give them.
+    """
+    found: dict[str, Any] = {}
+
+    def visit(path: str, item: Any) -> None:
+        if path.rpartition("/")[2] == "vars" and len(item) and not path.startswith(("optimizer", "metrics", "loss")):
+            if "name" not in item.attrs:
+                raise ValueError(
+                    "its layers have no names (it was written by an old version of Keras); save it again as .keras"
+                )
+            found[path] = item
+
+    file.visititems(visit)
+    for path, item in found.items():
+        layer = _text(item.attrs["name"])
+        if "seed_generator" in path:
+            continue
+        if all(key.isdigit() for key in item):
+            parts = _NORM if len(item) == len(_NORM) else _LINEAR
+            if len(item) > len(parts) or len(item) == 3:
+                raise ValueError(f"layer {layer!r} has {len(item)} variables and is none of those that are known")
+            for index, part in enumerate(parts[: len(item)]):
+                yield f"{layer}/{part}", np.asarray(item[str(index)])
+        else:
+            for key in item:
+                inner, _, part = key.rpartition(".")
+                yield f"{layer.removesuffix('_out')}_{inner}/{part}", np.asarray(item[key])
+
+
+def _of_model(model: Any) -> Tensors:
+    from keras_deepnets.models import flat_layers
+    from keras_deepnets.weights.loading import weights_by_name
+
+    arrays = {
+        name: np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight)
+        for name, weight in weights_by_name(model).items()
+    }
+    epsilons = {layer.name: layer.epsilon for layer in flat_layers(model) if hasattr(layer, "epsilon")}
+    return Tensors(arrays, f"the model {model.name!r}", getattr(model, "_record", None), epsilons)

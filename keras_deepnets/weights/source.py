@@ -1,0 +1,104 @@
+"""What a constructor's ``weights`` argument names, resolved before anything is built or downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.scaling import Scaling
+from keras_deepnets.weights import cards, naming, reading
+from keras_deepnets.weights.cards import Card
+from keras_deepnets.weights.loading import HEAD, as_given, load_into, matters, needs
+from keras_deepnets.weights.reading import Tensors
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_deepnets.families.base import VariantFacts
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that a network is to be built for.
+
+    Attributes:
+        owner: name of the constructor.
+        text: what the caller gave.
+        options: that the network must have and the caller did not give.
+        classes: outputs of the classifier, or None where the weights have none.
+        scaling: input scaling, where it is known.
+        contents: a card, not yet downloaded, or the tensors of a file.
+    """
+
+    owner: str
+    text: str
+    options: dict[str, Any]
+    classes: int | None
+    scaling: Scaling | None
+    contents: Card | Tensors
+
+    def check_classes(self, classes: int | None) -> int | None:
+        """The number of classes to build. Raises InputError where the caller wants another than the weights have."""
+        if None not in (classes, self.classes) and classes != self.classes:
+            raise InputError(
+                f"{self.owner}: the weights {self.text!r} have {self.classes} classes and classes={classes} was given; build it with "
+                f"include_top=False, or without weights and use load_weights(…, skip_head=True), or use replace_classifier."
+            )
+        return self.classes if classes is None else classes
+
+    def load_into(self, model: keras.Model) -> None:
+        """Gives the weights to the network that was built for them; downloads them first if need be."""
+        contents = cards.tensors(self.contents) if isinstance(self.contents, Card) else self.contents
+        load_into(model, contents)
+
+
+def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any]) -> Source:
+    """What `weights` names for a constructor that the caller gave the options `given`.
+
+    Raises:
+        InputError: no such card or file, or options that contradict those that the weights need.
+    """
+    text = str(weights)
+    if isinstance(weights, str) and cards.is_name(weights):
+        contents: Card | Tensors = cards.card(facts.name, weights)
+        needed = {name: as_given(value) for name, value in contents.options.items()}
+        classes, scaling = contents.classes, contents.scaling
+    else:
+        if not isinstance(weights, (str, Path)):
+            raise InputError(
+                f"{facts.name}: weights={weights!r} is neither None, nor the name of a card, nor the path of a file; "
+                "use load_weights for models and mappings."
+            )
+        path = reading.check_path(facts.name, weights)
+        contents = reading.read(path)
+        card = None if contents.record else cards.of_file(path)
+        contents = contents if card is None else cards.described(contents, card)
+        needed, classes, scaling = _of_file(facts, contents)
+    if spec is not None:
+        needed = {name: value for name, value in needed.items() if matters(name, spec)}
+    wrong = [name for name in needed if name in given and as_given(given[name]) != needed[name]]
+    if wrong:
+        name = wrong[0]
+        raise InputError(
+            f"{facts.name}: the weights {text!r} need {name}={needed[name]!r} and {name}={given[name]!r} was given; leave it out."
+        )
+    own = {name: value for name, value in needed.items() if name in facts.options}
+    return Source(facts.name, text, own, classes, scaling, contents)
+
+
+def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int | None, Scaling | None]:
+    record = tensors.record or {}
+    architecture = record.get("architecture")
+    scaling = Scaling.from_dict(record["scaling"]) if record.get("scaling") else None
+    found = naming.recognised(tensors.arrays, ())
+    if architecture and architecture["constructor"] == facts.name:
+        options = {name: as_given(value) for name, value in architecture["options"].items()}
+    else:
+        options = needs(tensors, found) if found else {}
+    classes = None
+    if found:
+        ours = {found.ours(name): array for name, array in tensors.arrays.items()}
+        classes = ours[f"{HEAD}bias"].shape[0] if f"{HEAD}bias" in ours else None
+    return options, classes, scaling

@@ -1,0 +1,216 @@
+"""Every network of other libraries that loads: theirs with random weights and statistics against ours with the same.
+
+``python -m tests.weights.proof ['resnet50*' …]`` prints a table (needs torch, torchvision, timm, and Keras' own networks): name, ours,
+seconds to build and load, largest difference of logits and stages at the weights' size and at an odd one, relative to the largest number.
+``--missing`` prints the names that do not load, and why.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import keras_deepnets as kd
+from keras_deepnets.benchmark.torch_side import without_compiled_operators
+from keras_deepnets.weights.cards.networks import NETWORKS, why_not
+
+ODD = (161, 129)
+SIZE = (224, 224)
+PATTERNS = ("*resn*", "densenet*")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A network of another library.
+
+    Attributes:
+        name: ``"library/network"``.
+        ours: constructor and options of ours.
+        run: ``(size) -> {stage: array}``: stage names are those of our layers, arrays channels last.
+        save: writes its weights into a folder and gives the path, or a Keras model.
+    """
+
+    name: str
+    ours: tuple[str, dict[str, Any]]
+    run: Callable[[tuple[int, int]], dict[str, np.ndarray]]
+    save: Callable[[Path], Any]
+
+
+def images(size: tuple[int, int]) -> np.ndarray:
+    """One image."""
+    return np.random.default_rng(0).normal(size=(1, *size, 3)).astype("float32")
+
+
+def torch_peers(patterns: list[str]) -> Iterator[Peer]:
+    """timm's networks, and those of torchvision that it shares."""
+    with without_compiled_operators():
+        timm, torchvision = importlib.import_module("timm"), importlib.import_module("torchvision")
+    for name, ours in NETWORKS.items():
+        if name in timm.list_models() and _wanted(f"timm/{name}", patterns):
+            yield _torch_peer(f"timm/{name}", ours, timm.create_model(name))
+        if name in torchvision.models.list_models() and _wanted(f"torchvision/{name}", patterns):
+            yield _torch_peer(f"torchvision/{name}", ours, getattr(torchvision.models, name)())
+
+
+def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Peer:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for part, tensor in network.state_dict().items():
+            if part.endswith("num_batches_tracked"):
+                continue
+            if part.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.ndim == 1 and part.endswith("weight"):
+                # What ends a branch is small, or the numbers grow with depth.
+                last = re.search(r"layer\d\.\d+\.bn[23]\.", part) is not None
+                tensor.uniform_(0.2 if last else 0.5, 0.4 if last else 1.5, generator=generator)
+            elif tensor.ndim == 1:
+                tensor.normal_(0, 0.1, generator=generator)
+    network.eval()
+
+    def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
+        found, handles = {}, []
+
+        def keep(stage: str) -> Callable[..., None]:
+            def hook(module: Any, inputs: Any, output: Any) -> None:
+                found[stage] = output.numpy().transpose(0, 2, 3, 1)
+
+            return hook
+
+        for stage, module in _stages(network):
+            handles.append(module.register_forward_hook(keep(stage)))
+        with torch.no_grad():
+            found["predictions"] = network(torch.from_numpy(images(size).transpose(0, 3, 1, 2).copy())).numpy()
+        for handle in handles:
+            handle.remove()
+        return found
+
+    def save(folder: Path) -> Path:
+        from safetensors.torch import save_file
+
+        save_file(network.state_dict(), folder / "model.safetensors")
+        return folder / "model.safetensors"
+
+    return Peer(name, ours, run, save)
+
+
+def _stages(network: Any) -> Iterator[tuple[str, Any]]:
+    """Our stage ("conv2" … "conv5") and their module."""
+    if hasattr(network, "layer1"):
+        yield from ((f"conv{i + 1}", getattr(network, f"layer{i}")) for i in range(1, 5))
+    elif hasattr(network, "stages"):
+        yield from ((f"conv{i + 2}", stage) for i, stage in enumerate(network.stages))
+    else:
+        yield from ((f"conv{i + 1}", getattr(network.features, f"denseblock{i}")) for i in range(1, 5))
+
+
+def keras_peers(patterns: list[str]) -> Iterator[Peer]:
+    """keras.applications."""
+    import keras
+
+    rows = {f"ResNet{depth}": {"downsample": "1x1"} for depth in (50, 101, 152)}
+    rows |= {f"ResNet{depth}V2": {"form": "keras"} for depth in (50, 101, 152)}
+    rows |= {f"DenseNet{depth}": {} for depth in (121, 169, 201)}
+    for name, options in rows.items():
+        if not _wanted(f"keras/{name.lower()}", patterns):
+            continue
+        network = getattr(keras.applications, name)(
+            weights=None, input_shape=(None, None, 3), include_top=False, pooling="avg"
+        )
+        rng = np.random.default_rng(0)
+        for weight in network.weights:
+            kind = weight.path.rpartition("/")[2]
+            if kind in ("gamma", "moving_variance"):
+                last = re.search(r"_(3|0)_bn", weight.path) is not None and kind == "gamma"
+                weight.assign(rng.uniform(0.2 if last else 0.5, 0.4 if last else 1.5, weight.shape))
+            elif kind != "kernel":
+                weight.assign(rng.normal(0, 0.1, weight.shape))
+        yield _keras_peer(name, options, network)
+
+
+def _keras_peer(name: str, options: dict[str, Any], network: Any) -> Peer:
+    import keras
+
+    def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
+        stages = {}
+        for layer in network.layers:
+            match = re.fullmatch(r"(conv\d)_block\d+_(out|concat)", layer.name)
+            if match:
+                stages[match[1]] = layer.output
+        outputs = stages | {"avg_pool": network.output}
+        return {k: np.asarray(v) for k, v in keras.Model(network.input, outputs)(images(size)).items()}
+
+    return Peer(
+        f"keras/{name.lower()}", (name, options | {"include_top": False, "pooling": "avg"}), run, lambda folder: network
+    )
+
+
+def _wanted(name: str, patterns: list[str]) -> bool:
+    return not patterns or any(fnmatch.fnmatchcase(name, f"*{pattern}") for pattern in patterns)
+
+
+def compared(peer: Peer) -> tuple[float, dict[tuple[int, int], float]]:
+    """Seconds to build and load, and size to largest relative difference."""
+    import keras
+
+    constructor, options = peer.ours
+    head = {} if "include_top" in options else {"classifier_activation": None}
+    with tempfile.TemporaryDirectory() as folder:
+        source = peer.save(Path(folder))
+        begin = time.perf_counter()
+        model = getattr(kd, constructor)(input_shape=(None, None, 3), **options, **head)
+        kd.load_weights(model, source)
+        seconds = time.perf_counter() - begin
+    ends = {}
+    for layer in model.layers:
+        match = re.fullmatch(r"(conv\d)_block\d+_(out|concat)", layer.name)
+        if match:
+            ends[match[1]] = layer.output
+    ends[model.layers[-1].name] = model.output
+    ours = keras.Model(model.input, ends)
+    worst = {}
+    for size in (SIZE, ODD):
+        theirs, found = peer.run(size), ours(images(size), training=False)
+        assert len(theirs) == 5
+        worst[size] = max(
+            float(np.abs(np.asarray(found[stage]) - array).max() / np.abs(array).max())
+            for stage, array in theirs.items()
+        )
+    return seconds, worst
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the table, or what does not load."""
+    patterns = [argument for argument in arguments if not argument.startswith("-")]
+    if "--missing" in arguments:
+        with without_compiled_operators():
+            timm = importlib.import_module("timm")
+        for name in sorted({name for pattern in PATTERNS for name in timm.list_models(pattern)}):
+            if why_not(name):
+                print(f"| {name} | {why_not(name)} |")
+        return
+    print("| name | ours | seconds | 224 × 224 | 161 × 129 |\n|---|---|---|---|---|")
+    for peers in (torch_peers, keras_peers):
+        for peer in peers(patterns):
+            seconds, worst = compared(peer)
+            options = ", ".join(f"{k}={v!r}" for k, v in peer.ours[1].items() if k not in ("include_top", "pooling"))
+            print(
+                f"| {peer.name} | `{peer.ours[0]}({options})` | {seconds:.1f} | {worst[SIZE]:.1e} | {worst[ODD]:.1e} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,102 @@
+"""Published weights."""
+
+import hashlib
+import re
+
+import pytest
+
+import keras_deepnets as kd
+from keras_deepnets.weights import cards, naming
+from keras_deepnets.weights.cards.networks import NETWORKS, why_not
+from tests.weights.common import arrays, assert_same, fill, peer_tensors
+
+
+def all_cards():
+    return cards._all()
+
+
+def test_every_card_is_of_a_network_that_takes_its_options():
+    seen = set()
+    for card in all_cards():
+        constructor = getattr(kd, card.constructor)
+        facts = constructor.facts
+        spec = facts.family.spec(**(facts.row | card.options))
+        assert set(card.options) <= set(facts.options)
+        assert spec.domain.classes == card.classes or card.labels is None
+        assert card.scaling.channels == 3 and card.url.startswith("https://")
+        assert card.checksum is None or re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32})", card.checksum)
+        assert card.path.name.endswith(cards._suffix(card.url))
+        seen.add((card.constructor, card.name))
+        assert cards.is_name(card.name)
+    assert len(seen) == len(all_cards()) > 150
+    assert len({card.path for card in all_cards()}) == len(all_cards())
+
+
+def test_the_default_weights_are_torchvisions_best():
+    names = {name: kd.model_info(name).weights for name in kd.list_models(dataset="imagenet2012")}
+    assert names["resnet50"][:2] == ("torchvision/imagenet1k_v2", "torchvision/imagenet1k_v1")
+    assert names["densenet121"][0] == "torchvision/imagenet1k_v1" and "keras/imagenet" in names["densenet121"]
+    assert cards.card("ResNet50", "imagenet").metrics["top1"] == 80.858
+    assert names["plainnet18"] == ()
+    with pytest.raises(ValueError, match="PlainNet18 has no published weights"):
+        kd.PlainNet18(weights="imagenet")
+    with pytest.raises(ValueError, match="ResNet50 has no weights 'torchvision/imagenet1k_v3'; it has torchvision"):
+        kd.ResNet50(weights="torchvision/imagenet1k_v3")
+
+
+def test_a_card_from_the_cache_to_a_network(tmp_path, monkeypatch):
+    """The way of a published checkpoint, with a file of the same form in the place of the download."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    card = cards.card("ResNet20", "akamaster/cifar10")
+    source = fill(kd.ResNet20())
+    tensors = peer_tensors(source, naming.PLAIN_CIFAR_RESNET, prefix="module.")
+    card.path.parent.mkdir(parents=True)
+    torch.save(
+        {"state_dict": {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}, "best_prec1": 91.0}, card.path
+    )
+    model = kd.ResNet20(weights="akamaster/cifar10", include_preprocessing=True)
+    assert_same(model, arrays(source))
+    assert model.labels[0] == "airplane" and model.includes_preprocessing
+    assert kd.ResNet20(weights="akamaster/cifar10").scaling == card.scaling != kd.ResNet20().scaling
+    report = kd.load_weights(kd.ResNet20(classes=3), "akamaster/cifar10", skip_head=True)
+    assert report.naming == "plain CIFAR ResNet" and len(report.skipped) == 2
+    with pytest.raises(ValueError, match="need shortcut='A' and shortcut='B' was given"):
+        kd.ResNet20(weights="akamaster/cifar10", shortcut="B")
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    ran = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(ran), "w"))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="is refused: it is a pickle with more than tensors"):
+        kd.load_weights(kd.ResNet20(), tmp_path / "evil.pth")
+    assert not ran.exists()
+
+
+def test_the_published_checkpoints_checksum_is_the_one_in_their_name():
+    for card in all_cards():
+        found = re.search(r"-([0-9a-f]{8})\.(pth|th)$", card.url)
+        if found:
+            assert card.checksum == f"sha256:{found[1]}"
+    assert hashlib.sha256(b"").hexdigest().startswith("e3b0c442")
+
+
+def test_timms_names():
+    assert NETWORKS["resnet50d"] == (
+        "ResNet",
+        {
+            "blocks": (3, 4, 6, 3),
+            "deep_stem": (32, 32, 64),
+            "shortcut": "D",
+            "block": "bottleneck",
+            "downsample": "3x3",
+        },
+    )
+    assert NETWORKS["wide_resnet50_2"] == ("WideResNet50_2", {})
+    assert why_not("resnet50") == "" and why_not("resnetblur50") == "blur pooling"

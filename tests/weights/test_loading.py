@@ -1,0 +1,283 @@
+"""Weights in anybody's naming: all of them or none."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_deepnets as kd
+from keras_deepnets.weights import naming, open_model
+from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
+
+BUILDERS = {
+    "torchvision's and timm's ResNet": lambda: kd.ResNet(
+        blocks=(1, 1), filters=(8, 16), block="bottleneck", downsample="3x3", attention="se", input_shape=(32, 32, 3)
+    ),
+    "timm's ResNet-C": lambda: kd.ResNet(
+        blocks=(1, 1),
+        filters=(8, 16),
+        deep_stem=(4, 4, 8),
+        block="bottleneck",
+        downsample="3x3",
+        input_shape=(32, 32, 3),
+    ),
+    "timm's ResNet-D": lambda: kd.ResNet(
+        blocks=(1, 2), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", input_shape=(32, 32, 3)
+    ),
+    "plain CIFAR ResNet": lambda: tiny(shortcut="A"),
+    "torchvision's and timm's DenseNet": lambda: kd.DenseNet(blocks=(2, 2), growth_rate=4, input_shape=(32, 32, 3)),
+    "timm's ResNetV2": lambda: kd.PreActResNet(blocks=(1, 1), filters=(8, 16), input_shape=(32, 32, 3)),
+    "timm's ResNetV2-D": lambda: kd.PreActResNet(
+        blocks=(1, 1), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", input_shape=(32, 32, 3)
+    ),
+    "pytorchcv's CIFAR ResNet": lambda: tiny(),
+    "pytorchcv's CIFAR PreResNet": lambda: kd.PreActResNet(
+        blocks=(1, 1), filters=(8, 16), stem="cifar", activate_first=False
+    ),
+    "pytorchcv's CIFAR Wide ResNet": lambda: kd.WideResNet(depth=10, widen_factor=2),
+    "pytorchcv's CIFAR DenseNet": lambda: kd.DenseNet(
+        blocks=(2, 2, 2), growth_rate=4, bottleneck=False, compression=0.5, stem="cifar"
+    ),
+    "pytorchcv's CIFAR DenseNet-BC": lambda: kd.DenseNet(blocks=(2, 2, 2), growth_rate=4, stem="cifar"),
+    "KerasHub's ResNet": lambda: kd.ResNet(blocks=(1, 1), filters=(8, 16), input_shape=(32, 32, 3)),
+}
+
+
+def test_every_naming_is_tried():
+    assert {each.name for each in naming.NAMINGS} == set(BUILDERS)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_peers_names_are_recognised(name):
+    theirs = next(each for each in naming.NAMINGS if each.name == name)
+    source, target = fill(BUILDERS[name]()), BUILDERS[name]()
+    report = kd.load_weights(target, peer_tensors(source, theirs))
+    assert (report.naming, report.loaded, report.complete) == (name, len(source.weights), True)
+    assert_same(target, arrays(source))
+
+
+def test_wrappers_prefixes_bookkeeping_and_the_old_spelling_of_densenets():
+    source, target = (
+        fill(BUILDERS["torchvision's and timm's DenseNet"]()),
+        BUILDERS["torchvision's and timm's DenseNet"](),
+    )
+    tensors = peer_tensors(source, naming.TORCHVISION_DENSENET)
+    tensors = {
+        "module." + re.sub(r"(denselayer\d\.)(norm|conv)(\d)", r"\1\2.\3", name): a for name, a in tensors.items()
+    }
+    assert any("conv.2.weight" in name for name in tensors)
+    tensors["module.features.norm0.num_batches_tracked"] = np.int64(3)
+    kd.load_weights(target, tensors)
+    assert_same(target, arrays(source))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".weights.h5", ".keras"])
+@pytest.mark.parametrize("form", [{}, {"block_layers": True}])
+def test_our_files_keep_what_the_network_is(tmp_path, suffix, form):
+    source = fill(tiny(shortcut="A", **form))
+    source.labels = ["a", "b", "c", "d"]
+    source.scaling = kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
+    path = kd.save_weights(source, tmp_path / f"saved{suffix}")
+    assert sorted(tmp_path.iterdir()) == [path]
+    again = open_model(path)
+    assert_same(again, arrays(source))
+    assert (again.labels, again.scaling, again.architecture) == (source.labels, source.scaling, source.architecture)
+    # The other form of the same network, and one without classifier.
+    assert_same(tiny(weights=path, shortcut="A"), arrays(source))
+    headless = tiny(weights=path, shortcut="A", include_top=False)
+    assert_same(headless, {name: array for name, array in arrays(source).items() if "predictions" not in name})
+    headless_path = kd.save_weights(headless, tmp_path / f"headless{suffix}")
+    target = fill(tiny(shortcut="A"), seed=1)
+    head = arrays(target)["predictions/kernel"]
+    report = kd.load_weights(target, headless_path, skip_head=True)
+    assert report.skipped == ("predictions/kernel", "predictions/bias")
+    assert_same(
+        target, arrays(source) | {"predictions/kernel": head, "predictions/bias": arrays(target)["predictions/bias"]}
+    )
+
+
+def test_forms_of_a_densenet_interchange(tmp_path):
+    options = {"blocks": (2, 2), "growth_rate": 4, "stem": "cifar", "input_shape": (16, 16, 3)}
+    plain, other = fill(kd.DenseNet(**options)), kd.DenseNet(**options, memory_efficient=True)
+    for suffix in (".safetensors", ".weights.h5", ".keras"):
+        kd.load_weights(other, kd.save_weights(plain, tmp_path / f"plain{suffix}"))
+        assert_same(other, arrays(plain))
+        fill(other, seed=2)
+        kd.load_weights(plain, kd.save_weights(other, tmp_path / f"other{suffix}"))
+        assert_same(plain, arrays(other))
+
+
+def test_another_number_of_classes():
+    source, target = fill(tiny()), fill(tiny(classes=7), seed=1)
+    before = arrays(target)
+    with pytest.raises(
+        ValueError, match=r"of another shape: predictions/kernel: \(16, 4\) there, \(16, 7\) here.*skip_head=True"
+    ):
+        kd.load_weights(target, source)
+    assert_same(target, before)
+    report = kd.load_weights(target, source, skip_head=True)
+    assert report.loaded == len(target.weights) - 2
+    head = {name: array for name, array in before.items() if name.startswith("predictions")}
+    assert_same(target, arrays(source) | head)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.pop("layer1.0.conv1.weight"), "missing: conv2_block1_1_conv/kernel"),
+        (lambda t: t.update({"layer9.0.conv1.weight": np.zeros((1, 1, 1, 1))}), r"unused: layer9\.0\.conv1\.weight"),
+        (lambda t: t.update({"bn1.weight": np.zeros(9)}), r"conv1_bn/gamma: \(9,\) there, \(8,\) here"),
+    ],
+)
+def test_strict_loading_lists_what_does_not_fit_and_changes_nothing(change, message):
+    target = fill(tiny(shortcut="A"), seed=1)
+    before = arrays(target)
+    tensors = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
+    change(tensors)
+    with pytest.raises(ValueError, match=message):
+        kd.load_weights(target, tensors)
+    assert_same(target, before)
+    report = kd.load_weights(target, tensors, strict=False)
+    assert not report.complete and report.loaded >= len(before) - 1
+
+
+def test_another_familys_weights_are_named():
+    tensors = peer_tensors(BUILDERS["torchvision's and timm's DenseNet"](), naming.TORCHVISION_DENSENET)
+    with pytest.raises(
+        ValueError, match="named as torchvision's and timm's DenseNet names them, and resnet is a ResNet"
+    ):
+        kd.load_weights(tiny(), tensors)
+
+
+def test_weights_of_a_network_with_the_same_shapes_and_other_results():
+    build = BUILDERS["torchvision's and timm's ResNet"]
+    tensors = peer_tensors(build(), naming.TORCHVISION_RESNET)
+    options = {
+        "blocks": (1, 1),
+        "filters": (8, 16),
+        "block": "bottleneck",
+        "attention": "se",
+        "input_shape": (32, 32, 3),
+    }
+    with pytest.raises(ValueError, match="need downsample='3x3', and it was built with downsample='1x1'"):
+        kd.load_weights(kd.ResNet(**options), tensors)
+
+
+def test_a_constructor_sets_what_the_weights_need(tmp_path):
+    source = fill(kd.ResNet50(classes=3, downsample="3x3", input_shape=(32, 32, 3)))
+    path = kd.save_weights(source, tmp_path / "r50.safetensors")
+    model = kd.ResNet50(weights=path, input_shape=(32, 32, 3))
+    assert model.output_shape == (None, 3) and model.architecture["options"] == {"downsample": "3x3"}
+    with pytest.raises(ValueError, match="need downsample='3x3' and downsample='1x1' was given"):
+        kd.ResNet50(weights=path, downsample="1x1")
+    with pytest.raises(ValueError, match="have 3 classes and classes=5 was given"):
+        kd.ResNet50(weights=path, classes=5)
+
+
+def test_keras_applications_with_its_biases_and_epsilon():
+    peer = fill(keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=5))
+    for weight in peer.weights:
+        if weight.path.endswith("moving_variance"):
+            weight.assign(weight * 1e-4)  # so that the epsilons count
+    ours = kd.ResNet50(input_shape=(64, 64, 3), classes=5, classifier_activation=None)
+    kd.load_weights(ours, peer)
+    peer.layers[-1].activation = keras.activations.linear
+    features = keras.Model(
+        peer.input, [peer.get_layer(name).output for name in ("conv2_block1_out", "conv3_block4_out")]
+    )
+    own = keras.Model(ours.input, [ours.get_layer(name).output for name in ("conv2_block1_out", "conv3_block4_out")])
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
+    for expected, found in zip(features(x), own(x), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_old_hdf5_files_are_keras_applications(tmp_path):
+    peer = fill(keras.applications.DenseNet121(weights=None, input_shape=(32, 32, 3), classes=5))
+    path = tmp_path / "densenet121.h5"
+    write_old_hdf5(peer, path)
+    ours = kd.DenseNet121(weights=path, input_shape=(32, 32, 3))
+    x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
+    names = ("conv2_block6_concat", "pool2_pool")
+    expected = keras.Model(peer.input, [peer.get_layer(name).output for name in names])(x)
+    found = keras.Model(ours.input, [ours.get_layer(name).output for name in names])(x)
+    for theirs, own in zip(expected, found, strict=True):
+        np.testing.assert_allclose(own, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+def write_old_hdf5(model, path):
+    """A weights file as Keras 2 wrote them: a group a layer, its weights in an attribute."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        layers = [layer for layer in model.layers if layer.weights]
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name] = np.array(weight)
+
+
+def test_bfloat16_safetensors(tmp_path):
+    import ml_dtypes
+    import safetensors.numpy
+
+    source = fill(tiny(shortcut="A"))
+    tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in peer_tensors(source, naming.PLAIN_CIFAR_RESNET).items()}
+    blobs = {k: (np.ascontiguousarray(v).view(np.uint16), "BF16") for k, v in tensors.items()}
+    write_safetensors(blobs, tmp_path / "half.safetensors")
+    assert safetensors.numpy.load_file is not None
+    target = tiny(shortcut="A")
+    kd.load_weights(target, tmp_path / "half.safetensors")
+    for name, array in arrays(source).items():
+        np.testing.assert_array_equal(arrays(target)[name], array.astype(ml_dtypes.bfloat16).astype("float32"))
+
+
+def write_safetensors(blobs, path):
+    """The format by hand: a length, a JSON header, the bytes."""
+    import json
+
+    header, data = {}, b""
+    for name, (array, dtype) in blobs.items():
+        raw = array.tobytes()
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(ValueError, match="there is no weights file"):
+        kd.load_weights(tiny(), tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="must be a file of type"):
+        kd.ResNet20(weights=tmp_path / "weights.onnx")
+    for suffix in (".safetensors", ".weights.h5", ".keras", ".h5"):
+        path = tmp_path / f"broken{suffix}"
+        path.write_bytes(b"\x10\0\0\0\0\0\0\0 not at all")
+        with pytest.raises(ValueError, match="cannot be read as a weights file"):
+            kd.load_weights(tiny(), path)
+    whole = kd.save_weights(fill(tiny()), tmp_path / "whole.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cannot be read as a weights file"):
+        kd.load_weights(tiny(), tmp_path / "cut.safetensors")
+    with pytest.raises(ValueError, match="of no known naming"):
+        kd.load_weights(tiny(), {"blob": np.zeros(3)})
+
+
+def test_saving_needs_a_known_format_and_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="weights are saved as"):
+        kd.save_weights(tiny(), tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="there is no folder"):
+        kd.save_weights(tiny(), tmp_path / "none" / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_which_network_is_found_from_its_parameters(tmp_path):
+    source = fill(kd.ResNet20(classes=7))
+    model = open_model(peer_tensors(source, naming.PLAIN_CIFAR_RESNET))
+    assert model.architecture["constructor"] == "ResNet20" and model.output_shape == (None, 7)
+    assert_same(model, arrays(source))
+    with pytest.raises(ValueError, match="is no network that has a name here"):
+        open_model(peer_tensors(tiny(shortcut="A"), naming.PLAIN_CIFAR_RESNET))

@@ -169,10 +169,24 @@ def _descriptions(layer: keras.layers.Layer) -> list[dict[str, Any]]:
 
 
 def _variable(initializer: keras.Initializer, kept: dict[str, Any], **described: Any) -> keras.Variable:
-    variable = keras.Variable(initializer=initializer.clone(), **described)
+    constant = type(initializer) in (keras.initializers.Zeros, keras.initializers.Ones)
+    if constant and keras.backend.backend() == "tensorflow":
+        described["initializer"] = _same_everywhere(type(initializer), described.pop("shape"), described["dtype"])
+    else:
+        described["initializer"] = initializer.clone()
+    variable = keras.Variable(**described)
     for name, value in kept.items():
         setattr(variable, name, value)
     return variable
+
+
+@functools.lru_cache(maxsize=256)
+def _same_everywhere(initializer: type, shape: tuple[int, ...], dtype: str) -> Any:
+    """Zeros or ones to begin with, made once: thousands of variables have the same."""
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return initializer()(shape, dtype)
 
 
 def _has_seed(layer: keras.layers.Layer) -> bool:

@@ -66,8 +66,10 @@ def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.
         constructor = _constructor(tensors, naming, name, card)
         options = {key: value for key, value in needs(tensors, naming).items() if key in constructor.facts.options}
     classes = _classes(tensors, naming)
-    head = {"include_top": False} if classes is None else {"classes": classes}
-    model = constructor(**(options | head | kwargs))
+    found: dict[str, Any] = {"include_top": False} if classes is None else {"classes": classes}
+    if (tensors.record or {}).get("input_shape"):
+        found["input_shape"] = tuple(tensors.record["input_shape"])
+    model = constructor(**(options | found | kwargs))
     return model, load_into(model, tensors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -10,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keras_deepnets.errors import InputError
@@ -23,6 +24,19 @@ _TIMEOUT = 30
 def cache_folder() -> Path:
     """Where downloads are kept: ``$KERAS_HOME/models/keras_deepnets``, by default under ``~/.keras``."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / "keras_deepnets"
+
+
+@contextlib.contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """What to give to `fetch` as `progress`: a bar on stderr, at a terminal only, from the first bytes on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None, visible=False)
+        yield lambda have, total: bar.update(task, completed=have, total=total, visible=True)
 
 
 def fetch(

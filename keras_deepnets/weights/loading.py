@@ -126,6 +126,7 @@ def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
             f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, "
             f"and {model.name} is a {architecture['constructor']} of family {architecture['family']}."
         )
+    _check_scaling(model, tensors)
     spec = _spec(architecture)
     for option, value in needs(tensors, naming).items():
         own = getattr(spec, option, value)
@@ -134,6 +135,22 @@ def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
                 f"{model.name}: the weights in {tensors.origin} need {option}={value!r}, and it was built with {option}={own!r}; "
                 f"the shapes are the same, the results are not. Build it with {option}={value!r}."
             )
+
+
+def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
+    """Refuses weights that want another input than a model that scales its input itself makes of it."""
+    from keras_deepnets.models import includes_preprocessing, scaling_of
+    from keras_deepnets.scaling import Scaling
+
+    wanted = (tensors.record or {}).get("scaling")
+    if not wanted or not includes_preprocessing(model):
+        return
+    own, wanted = scaling_of(model), Scaling.from_dict(wanted)
+    if (own.mean, own.std, own.channel_order) != (wanted.mean, wanted.std, wanted.channel_order):
+        raise InputError(
+            f"{model.name} scales its input by mean {own.mean}, std {own.std}, {own.channel_order}, and {tensors.origin} wants mean "
+            f"{wanted.mean}, std {wanted.std}, {wanted.channel_order}; build it with include_preprocessing=keras_deepnets.{wanted!r}."
+        )
 
 
 def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
@@ -224,4 +241,5 @@ def as_record(model: keras.Model) -> dict[str, Any]:
 
     record = dict(getattr(model, "_record", None) or {"architecture": None, "labels": None, "scaling": None})
     head = weights_by_name(model).get(f"{HEAD}kernel")
-    return {"format": FORMAT_VERSION, **record, "classes": None if head is None else int(head.shape[-1])}
+    classes = None if head is None else int(head.shape[-1])
+    return {"format": FORMAT_VERSION, **record, "classes": classes, "input_shape": list(model.input_shape[1:])}

@@ -40,7 +40,8 @@ class Tensors:
     Attributes:
         arrays: name to array, in the naming and layout of whoever wrote it.
         origin: the file or whatever it was, for messages.
-        record: what `save_weights` keeps beside the numbers (``architecture``, ``classes``, ``labels``, ``scaling``), or None.
+        record: what `save_weights` keeps beside the numbers (``architecture``, ``classes``, ``labels``, ``scaling``,
+            ``input_shape``), or None.
         epsilons: BN layer to its epsilon, where the source tells; ``""`` stands for all others.
         needs: options that the network must have, where the source tells.
     """
@@ -188,7 +189,8 @@ def _keras(path: Path) -> Tensors:
     record = config.get("config", {}).get("record")
     if record is not None:
         kernel = arrays.get("predictions/kernel")
-        record = record | {"classes": None if kernel is None else int(kernel.shape[-1])}
+        shape = next((layer["batch_shape"][1:] for layer in layers if "batch_shape" in layer), None)
+        record = record | {"classes": None if kernel is None else int(kernel.shape[-1]), "input_shape": shape}
     return Tensors(arrays, str(path), record, epsilons)
 
 

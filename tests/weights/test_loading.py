@@ -1,6 +1,7 @@
 """Weights in anybody's naming: all of them or none."""
 
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -83,6 +84,7 @@ def test_our_files_keep_what_the_network_is(tmp_path, suffix, form):
     again = open_model(path)
     assert_same(again, arrays(source))
     assert (again.labels, again.scaling, again.architecture) == (source.labels, source.scaling, source.architecture)
+    assert again.input_shape == source.input_shape
     # The other form of the same network, and one without classifier.
     assert_same(tiny(weights=path, shortcut="A"), arrays(source))
     headless = tiny(weights=path, shortcut="A", include_top=False)
@@ -162,6 +164,21 @@ def test_weights_of_a_network_with_the_same_shapes_and_other_results():
     }
     with pytest.raises(ValueError, match="need downsample='3x3', and it was built with downsample='1x1'"):
         kd.load_weights(kd.ResNet(**options), tensors)
+
+
+def test_weights_that_want_another_input(tmp_path):
+    source = fill(tiny(shortcut="A"))
+    source.scaling = kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
+    path = kd.save_weights(source, tmp_path / "w.safetensors")
+    model = tiny(shortcut="A", include_preprocessing=True)
+    before = arrays(model)
+    with pytest.raises(ValueError, match=r"wants mean \(1\.0, 2\.0, 3\.0\).*build it with include_preprocessing="):
+        kd.load_weights(model, path)
+    assert_same(model, before)
+    again = tiny(shortcut="A", include_preprocessing=True, weights=path)
+    assert again.scaling == source.scaling
+    images = np.random.default_rng(0).integers(0, 255, (1, 16, 16, 3)).astype("uint8")
+    np.testing.assert_allclose(again(images), source(source.scaling.apply(images.astype("float32"))), atol=1e-5)
 
 
 def test_a_constructor_sets_what_the_weights_need(tmp_path):
@@ -281,3 +298,42 @@ def test_which_network_is_found_from_its_parameters(tmp_path):
     assert_same(model, arrays(source))
     with pytest.raises(ValueError, match="is no network that has a name here"):
         open_model(peer_tensors(tiny(shortcut="A"), naming.PLAIN_CIFAR_RESNET))
+
+
+FIXTURE_OUTPUTS = ((0.0590420, 0.9409580), (0.0655740, 0.9344261))
+FIXTURE = Path(__file__).with_name("fixtures") / "format1.safetensors"
+
+
+def test_todays_format_stays_readable():
+    """Made by `make_fixture` with format 1; later versions must read it too, with the same outputs."""
+    model = open_model(FIXTURE)
+    assert model.architecture == {
+        "constructor": "ResNet",
+        "family": "ResNet",
+        "options": {"blocks": [1, 1], "filters": [4, 8], "stem": "cifar", "shortcut": "A"},
+    }
+    assert model.labels == ("cat", "dog") and model.scaling == kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
+    x = np.linspace(-1, 1, 2 * 8 * 8 * 3, dtype="float32").reshape(2, 8, 8, 3)
+    np.testing.assert_allclose(model(x), FIXTURE_OUTPUTS, atol=1e-5)
+
+
+def test_a_later_format_is_refused(tmp_path):
+    import json
+
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "later.safetensors"
+    save_file(load_file(FIXTURE), path, metadata={"keras_deepnets": json.dumps({"format": 2})})
+    with pytest.raises(
+        ValueError, match=r"has format 2 and this version of keras_deepnets reads up to 1; upgrade it\."
+    ):
+        open_model(path)
+
+
+def make_fixture():
+    """How the file was made."""
+    model = fill(
+        kd.ResNet(blocks=(1, 1), filters=(4, 8), stem="cifar", shortcut="A", classes=2, input_shape=(None, None, 3))
+    )
+    model.labels, model.scaling = ["cat", "dog"], kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
+    kd.save_weights(model, FIXTURE)

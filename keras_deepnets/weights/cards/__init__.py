@@ -142,9 +142,10 @@ def of_file(path: Path) -> Card | None:
     return None
 
 
-def tensors(card: Card, progress: Any = None) -> reading.Tensors:
-    """The tensors of a card, downloaded if need be, with its labels and scaling as the record."""
-    path = download.fetch(card.url, card.path, checksum=card.checksum, progress=progress)
+def tensors(card: Card) -> reading.Tensors:
+    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record."""
+    with download.progress_bar(card.path.name) as progress:
+        path = download.fetch(card.url, card.path, checksum=card.checksum, progress=progress)
     return described(reading.read(path), card)
 
 

@@ -1,0 +1,64 @@
+"""Anybody's weights from the command line."""
+
+import numpy as np
+import pytest
+
+import keras_deepnets as kd
+from keras_deepnets.weights import naming, open_model
+from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A torch-named ResNet-20 for three classes."""
+    from safetensors.numpy import save_file
+
+    model = fill(kd.ResNet20(classes=3))
+    tensors = peer_tensors(model, naming.PLAIN_CIFAR_RESNET, prefix="module.")
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, tmp_path / "theirs.safetensors")
+    return model, tmp_path / "theirs.safetensors"
+
+
+def test_convert(cli, checkpoint, tmp_path):
+    model, path = checkpoint
+    values = cli("convert", path, tmp_path / "ours.keras", "--json").json
+    assert values["naming"] == "plain CIFAR ResNet" and values["weights"] == len(model.weights)
+    assert_same(open_model(tmp_path / "ours.keras"), arrays(model))
+    text = cli("convert", path, tmp_path / "again.weights.h5", "--network", "resnet20").out
+    assert text.startswith(f"{path} (plain CIFAR ResNet): {len(model.weights)} weights in ")
+    assert_same(kd.ResNet20(weights=tmp_path / "again.weights.h5"), arrays(model))
+
+
+def test_bad_conversions(cli, checkpoint, tmp_path):
+    _, path = checkpoint
+    before = sorted(tmp_path.iterdir())
+    assert "there is no weights file" in cli("convert", tmp_path / "none.pth", tmp_path / "x.keras").error
+    assert "weights are saved as" in cli("convert", path, tmp_path / "x.onnx").error
+    assert "Did you mean" in cli("convert", path, tmp_path / "x.keras", "--network", "resnet2").error
+    assert "do not fit; missing" in cli("convert", path, tmp_path / "x.keras", "--network", "resnet32").error
+    assert (
+        "named as plain CIFAR ResNet names them"
+        in cli("convert", path, tmp_path / "x.keras", "--network", "densenet40_12").error
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_evaluate_weights(cli, trained, patches, tmp_path):
+    network = kd.weights.open_model(trained / "model.keras")
+    path = kd.save_weights(network, tmp_path / "w.safetensors")
+    options = ("--split", "all", "--seed", "3", "--json")
+    expected = cli("evaluate", trained, patches, *options).json
+    found = cli("evaluate", "--weights", path, "--data", patches, *options).json
+    assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-5)
+    assert {**found, "model": "", "images_per_second": 0} == {**expected, "model": "", "images_per_second": 0}
+    assert "name a trained model, or give --weights FILE" in cli("evaluate").error
+    assert "name the DATA" in cli("evaluate", "--weights", path).error
+    assert "there is no weights file" in cli("evaluate", "--weights", tmp_path / "none.pth", "--data", patches).error
+
+
+def test_which_network_cannot_be_told(cli, tmp_path):
+    path = kd.save_weights(tiny(include_top=False), tmp_path / "headless.safetensors")
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(path), tmp_path / "bare.safetensors")
+    assert "name the network" in cli("convert", tmp_path / "bare.safetensors", tmp_path / "x.keras").error

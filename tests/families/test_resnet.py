@@ -16,7 +16,7 @@ import keras_deepnets as kd
         (lambda: kd.ResNet(), "give blocks"),
         (lambda: kd.ResNet(blocks=(1, 1)), "one number a stage"),
         (lambda: kd.ResNet(blocks=(1, 1, 1, 1), groups=2), "set block='bottleneck'"),
-        (lambda: kd.ResNet20(shortcut="D"), "shortcut='D' is not one of 'A', 'B', 'C'"),
+        (lambda: kd.ResNet20(shortcut="E"), "shortcut='E' is not one of 'A', 'B', 'C'"),
         (lambda: kd.ResNet50(downsample="2x2"), "downsample='2x2'"),
         (lambda: kd.ResNet50(stochastic_depth=1), "stochastic_depth=1"),
         (lambda: kd.ResNet50(input_shape=(3, 224, 224)), "channels first"),
@@ -25,7 +25,7 @@ import keras_deepnets as kd
         (lambda: kd.ResNet50(input_shape=(224, 224, None)), "channels open"),
         (lambda: kd.ResNet20(classes=0), "classes=0"),
         (lambda: kd.ResNet20(pooling="mean"), "pooling='mean'"),
-        (lambda: kd.ResNet20(weights="imagenet"), "weights='imagenet'"),
+        (lambda: kd.ResNet20(weights="imagenet"), "has no weights 'imagenet'; it has akamaster/cifar10"),
         (lambda: kd.ResNet20(weights="missing.weights.h5"), "no weights file 'missing.weights.h5'"),
         (
             lambda: kd.ResNet20(input_shape=(32, 32, 1), include_preprocessing=True),
@@ -123,7 +123,7 @@ def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path):
     kd.ResNet20(classes=4).save(path)
     model = kd.ResNet20()
     before = model.get_weights()
-    with pytest.raises(ValueError, match="predictions/kernel is"):
+    with pytest.raises(ValueError, match="of another shape: predictions/kernel"):
         kd.load_weights(model, path)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

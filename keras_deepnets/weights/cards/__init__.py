@@ -111,7 +111,7 @@ def card(constructor: str, name: str) -> Card:
             f"{constructor} has no published weights; pass weights=None, or the path of a file for load_weights."
         )
     if name == DEFAULT:
-        name = next((card.name for card in found if card.labels == DEFAULT), "")
+        name = next((card.name for card in found if card.labels == DEFAULT), name)
     for candidate in found:
         if candidate.name == name:
             return candidate

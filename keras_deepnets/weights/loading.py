@@ -67,7 +67,7 @@ def weights_by_name(model: keras.Model) -> dict[str, Any]:
 
 
 def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip_head: bool = False) -> LoadReport:
-    """Gives `model` the numbers of `tensors`; see `keras_deepnets.load_weights`."""
+    """Gives `model` the numbers of `tensors`, whose arrays are gone afterwards; see `keras_deepnets.load_weights`."""
     wanted = weights_by_name(model)
     naming = namings.recognised(tensors.arrays, wanted)
     if naming is None:
@@ -104,7 +104,9 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         raise InputError(_refusal(model, tensors, naming, report))
     found = {name: found[name] for name in fitting if name not in mismatched}
     _match_epsilons(model, found, tensors.epsilons)
-    for name, array in found.items():
+    tensors.arrays.clear()  # each is let go once it is assigned: a network's numbers need not be held twice
+    for name in list(found):
+        array = found.pop(name)
         wanted[name].assign(np.ascontiguousarray(array, "float32") if array.dtype.kind == "f" else array)
     _take_record(model, tensors, report)
     return report

@@ -296,20 +296,35 @@ PYTORCHCV_CIFAR_DENSENET_BC = Naming(
 
 KERAS = Naming("Keras", (), layout="keras")
 
+_KERAS_HUB: Rules = (
+    ("stack{stage-2}_block{block-1}_pre_activation_bn", "conv{stage}_block{block}_preact_bn"),
+    ("stack{stage-2}_block{block-1}_{number}_conv", "conv{stage}_block{block}_{number}_conv"),
+    ("stack{stage-2}_block{block-1}_{number}_bn", "conv{stage}_block{block}_{number}_bn"),
+    ("post_bn", "post_bn"),
+    ("predictions", "predictions"),
+)
 KERAS_HUB_RESNET = Naming(
     "KerasHub's ResNet",
-    (
-        ("conv1_conv", "conv1_conv"),
-        ("conv1_bn", "conv1_bn"),
-        ("stack{stage-2}_block{block-1}_pre_activation_bn", "conv{stage}_block{block}_preact_bn"),
-        ("stack{stage-2}_block{block-1}_{number}_conv", "conv{stage}_block{block}_{number}_conv"),
-        ("stack{stage-2}_block{block-1}_{number}_bn", "conv{stage}_block{block}_{number}_bn"),
-        ("post_bn", "post_bn"),
-        ("predictions", "predictions"),
-    ),
+    (("conv1_conv", "conv1_conv"), ("conv1_bn", "conv1_bn"), *_KERAS_HUB),
     ("ResNet", "ResNetV2", "PreActResNet"),
     layout="keras",
     needs={"downsample": "3x3", "activate_first": False},
+)
+KERAS_HUB_RESNET_D = Naming(
+    "KerasHub's ResNet-D",
+    (
+        ("conv1_conv", "conv1_1_conv"),
+        ("conv1_bn", "conv1_1_bn"),
+        ("conv2_conv", "conv1_2_conv"),
+        ("conv2_bn", "conv1_2_bn"),
+        ("conv3_conv", "conv1_conv"),
+        ("conv3_bn", "conv1_bn"),
+        *_KERAS_HUB,
+    ),
+    ("ResNet", "ResNetV2", "PreActResNet"),
+    layout="keras",
+    needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
+    has="conv3_conv/kernel",
 )
 
 NAMINGS = (
@@ -326,6 +341,7 @@ NAMINGS = (
     PYTORCHCV_CIFAR_DENSENET,
     PYTORCHCV_CIFAR_DENSENET_BC,
     KERAS_HUB_RESNET,
+    KERAS_HUB_RESNET_D,
 )
 """All that are recognised, beside Keras' own names, which are ours."""
 
@@ -342,7 +358,9 @@ def recognised(names: Iterable[str], wanted: Iterable[str]) -> Naming | None:
     """The naming that knows most of the `names` and, of those that know as many, gives most of the `wanted`; None if none knows any."""
     names, wanted = [name for name in names if not name.endswith(BOOKKEEPING)], set(wanted)
     if names and all("/" in name for name in names):
-        return KERAS_HUB_RESNET if any(name.startswith("stack") for name in names) else KERAS
+        if not any(name.startswith("stack") for name in names):
+            return KERAS
+        return KERAS_HUB_RESNET_D if KERAS_HUB_RESNET_D.has in names else KERAS_HUB_RESNET
     best, score = None, (0, 0)
     for naming in NAMINGS:
         if naming.has and naming.has not in names:

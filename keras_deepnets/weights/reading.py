@@ -46,7 +46,7 @@ class Tensors:
         needs: options that the network must have, where the source tells.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     origin: str
     record: Mapping[str, Any] | None = None
     epsilons: Mapping[str, float] = field(default_factory=dict)

@@ -49,11 +49,12 @@ def save(model: keras.Model, path: Any) -> Path:
 
 def save_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any], path: Path) -> None:
     """Writes a safetensors file of ours."""
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
-    path.write_bytes(
-        save(arrays, metadata={RECORD: json.dumps(record)})
-    )  # its own writer makes files that only their owner may read
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(arrays, path, metadata={RECORD: json.dumps(record)})
+    path.chmod(mode)  # safetensors makes files that only their owner may read
 
 
 def _arrays(model: keras.Model) -> dict[str, np.ndarray]:

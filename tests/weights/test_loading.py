@@ -41,6 +41,9 @@ BUILDERS = {
         blocks=(2, 2, 2), growth_rate=4, bottleneck=False, compression=0.5, stem="cifar"
     ),
     "pytorchcv's CIFAR DenseNet-BC": lambda: kd.DenseNet(blocks=(2, 2, 2), growth_rate=4, stem="cifar"),
+    "KerasHub's ResNet-D": lambda: kd.ResNet(
+        blocks=(1, 2), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", input_shape=(32, 32, 3)
+    ),
     "KerasHub's ResNet": lambda: kd.ResNet(blocks=(1, 1), filters=(8, 16), input_shape=(32, 32, 3)),
 }
 

@@ -60,7 +60,7 @@ def main(path):
         fill(model)
         # JAX compiles an operation at a time what it is not told to compile at once: minutes a network.
         model.compile(
-            keras.optimizers.SGD(1e-3, momentum=0.9),
+            keras.optimizers.SGD(1e-6 if name.startswith("fitnet") else 1e-3, momentum=0.9),
             "sparse_categorical_crossentropy",
             jit_compile=keras.backend.backend() == "jax",
         )

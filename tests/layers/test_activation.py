@@ -54,7 +54,7 @@ def test_outputs_and_gradients_are_keras(policy, mode, rng):
     theirs.set_weights(ours.get_weights())
     x = tf.constant(rng.normal(size=(3, 32, 32, 4)), tf.float32)
     (found, found_gradients), (expected, expected_gradients) = gradients(ours, x, mode), gradients(theirs, x, "graph")
-    tolerance = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 2e-3}[policy]
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 4e-3}[policy]
     np.testing.assert_allclose(found, expected, atol=tolerance * expected.max())
     for mine, other in zip(found_gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(mine, other, atol=tolerance * np.abs(other).max())

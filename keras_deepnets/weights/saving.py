@@ -58,9 +58,17 @@ def save_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any], path: Pat
 
 
 def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    return {name: _array(weight) for name, weight in weights_by_name(model).items()}
+
+
+def _array(weight: Any) -> np.ndarray:
+    """The numbers of a weight, without a copy where its backend shows its memory."""
     from keras import ops
 
-    return {name: np.ascontiguousarray(ops.convert_to_numpy(weight)) for name, weight in weights_by_name(model).items()}
+    try:
+        return np.ascontiguousarray(memoryview(ops.convert_to_tensor(weight)))
+    except (TypeError, ValueError, BufferError):
+        return np.ascontiguousarray(ops.convert_to_numpy(weight))
 
 
 def _add_record(path: Path, record: dict[str, Any]) -> None:

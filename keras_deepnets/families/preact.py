@@ -75,7 +75,7 @@ class PreActSpec(ResidualSpec):
             object.__setattr__(self, "activate_first", self.stem == "cifar" or not UNITS[self.unit].before)
 
     @property
-    def biased(self) -> bool:  # type: ignore[override]
+    def biased(self) -> bool:
         """Whether what is added has biases."""
         return self.form == "keras"
 

@@ -82,9 +82,6 @@ class ResidualSpec:
 
     owner: ClassVar[str] = "ResNet"
 
-    biased: ClassVar[bool] = False
-    """Whether what is added has biases: the last convolution of a branch, a projection; the stem too."""
-
     def __post_init__(self):
         """Checks every value and fills in what follows from others."""
         name = self.owner
@@ -140,6 +137,11 @@ class ResidualSpec:
             raise InputError(f"{self.owner}: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth.")
         what = f"{stages} stages of {self.block} blocks"
         return (repeats_of_depth(self.owner, self.depth, convolutions * stages, 2, what),) * stages
+
+    @property
+    def biased(self) -> bool:
+        """Whether what is added has biases: the last convolution of a branch, a projection; the stem too."""
+        return False
 
     @property
     def domain(self) -> Domain:

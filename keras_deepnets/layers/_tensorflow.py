@@ -188,7 +188,8 @@ def _addends(total: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The two tensors of one shape that `total` is the sum of in the graph, or itself."""
     if total.op.type in ("AddV2", "AddN") and len(total.op.inputs) == 2:
         first, second = total.op.inputs
-        if first.shape[1:] == second.shape[1:] == total.shape[1:] and _large(first):
+        # Of static shapes: a part of batch 1 would be broadcast, and its gradient summed.
+        if first.shape.as_list() == second.shape.as_list() == total.shape.as_list() and _large(first):
             return first, second
     return (total,)
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.files import sha256, written_aside
+from keras_deepnets.training.files import digest, written_aside
 
 _ARRAYS = "state.safetensors"
 _RECORD = "state.json"
@@ -78,7 +78,7 @@ class CheckpointStore:
                     "epoch": state.epoch,
                     "step": state.step,
                     "history": state.history,
-                    "sha256": sha256(aside / _ARRAYS),
+                    "sha256": digest(aside / _ARRAYS),
                 }
                 (aside / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         except Exception as error:
@@ -102,7 +102,7 @@ class CheckpointStore:
             try:
                 record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
                 state = State(int(record["epoch"]), int(record["step"]), list(record["history"]))
-                if sha256(path / _ARRAYS) != record["sha256"]:
+                if digest(path / _ARRAYS) != record["sha256"]:
                     raise ValueError(f"{_ARRAYS} is not what was written")
                 arrays = safetensors.numpy.load_file(path / _ARRAYS)
             except (OSError, ValueError, KeyError, TypeError) as error:

@@ -39,17 +39,13 @@ def write_json(path: Path, values: Any) -> None:
         aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+def digest(path: Path, kind: str = "sha256") -> str:
+    """The digest of a file, in hexadecimal; `kind` as for `hashlib.new`."""
+    found = hashlib.new(kind)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def _remove(path: Path) -> None:

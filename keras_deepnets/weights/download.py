@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.training.files import digest
 
 _BLOCK = 1 << 20
 _TRIES = 4
@@ -57,7 +57,7 @@ def fetch(
         path: where the file shall be.
         checksum: ``"sha256:…"`` or ``"md5:…"``, the first digits of it at least; None checks the length only.
         progress: called with bytes so far and in all (None where the server does not say).
-        wait: seconds before the first of four tries more; doubled each time.
+        wait: seconds before the first of three tries more; doubled each time.
 
     Raises:
         InputError: the file cannot be had or is not the right one; says where to put it by hand.
@@ -98,12 +98,13 @@ def _download(
         time.sleep(wait * 2**attempt)
     else:
         raise InputError(_by_hand(url, path, "the download did not end"))
-    found = _digest(part, checksum)
-    if checksum is not None and found is not None:
-        part.unlink()
-        raise InputError(
-            _by_hand(url, path, f"what came has the checksum {found} and not {checksum}, and was thrown away")
-        )
+    if checksum is not None:
+        kind, _, digits = checksum.partition(":")
+        found = digest(part, kind)
+        if not found.startswith(digits):
+            part.unlink()
+            problem = f"what came has the checksum {kind}:{found} and not {checksum}, and was thrown away"
+            raise InputError(_by_hand(url, path, problem))
     with part.open("r+b") as stream:
         os.fsync(stream.fileno())
     part.replace(path)
@@ -137,19 +138,6 @@ def _may_recover(error: Exception) -> bool:
     """Whether another try makes sense: a name that does not resolve or a refused connection is no better a second later."""
     reason = getattr(error, "reason", error)
     return not isinstance(reason, ConnectionRefusedError) and type(reason).__name__ != "gaierror"
-
-
-def _digest(path: Path, checksum: str | None) -> str | None:
-    """The checksum of the file where it differs from what is wanted, else None."""
-    if checksum is None:
-        return None
-    kind, _, wanted = checksum.partition(":")
-    digest = hashlib.new(kind)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    found = digest.hexdigest()
-    return None if wanted and found.startswith(wanted) else f"{kind}:{found}"
 
 
 def _by_hand(url: str, path: Path, problem: str) -> str:

@@ -112,3 +112,23 @@ def test_trains_as_before_and_leaves_no_trace_in_what_is_saved(tmp_path, rng, mo
     np.testing.assert_array_equal(again.predict_on_batch(x), models[0][0].predict_on_batch(x))
     plain = kd.fold_batchnorm(models[0][0])
     assert {type(layer).__module__.split(".")[0] for layer in plain.layers if "relu" in layer.name} == {"keras"}
+
+
+def test_a_broadcast_addend_keeps_its_gradient(rng):
+    """One map for all images: its gradient is the sum over them."""
+    x = tf.constant(rng.normal(size=(4, 32, 32, 16)), tf.bfloat16)
+    shift = tf.constant(rng.normal(size=(1, 32, 32, 16)), tf.bfloat16)
+
+    def step(activate):
+        @tf.function
+        def run(x, shift):
+            with tf.GradientTape() as tape:
+                tape.watch(shift)
+                y = tf.reduce_sum(tf.cast(activate(x + shift), tf.float32))
+            return tape.gradient(y, shift)
+
+        return run(x, shift)
+
+    found, expected = step(_tensorflow.relu), step(tf.nn.relu)
+    assert found.shape == shift.shape
+    np.testing.assert_array_equal(tf.cast(found, tf.float32), tf.cast(expected, tf.float32))

@@ -40,7 +40,9 @@ def trained(optimizer, rng_seed=0, keras_model=False, **compile_kwargs):
     ],
 )
 def test_weights_and_momenta_are_those_of_keras_sgd(nesterov, kwargs):
-    make = lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=nesterov, name="sgd", **kwargs)  # noqa: E731
+    def make():
+        return keras.optimizers.SGD(0.05, momentum=0.9, nesterov=nesterov, name="sgd", **kwargs)
+
     # A plain Keras model on the same layers keeps Keras' composed update.
     ours, theirs = trained(make()), trained(make(), keras_model=True)
     assert "update_step" in vars(ours.optimizer) and "update_step" not in vars(theirs.optimizer)

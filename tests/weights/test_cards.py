@@ -1,6 +1,5 @@
 """Published weights."""
 
-import hashlib
 import re
 
 import pytest
@@ -84,7 +83,6 @@ def test_the_published_checkpoints_checksum_is_the_one_in_their_name():
         found = re.search(r"-([0-9a-f]{8})\.(pth|th)$", card.url)
         if found:
             assert card.checksum == f"sha256:{found[1]}"
-    assert hashlib.sha256(b"").hexdigest().startswith("e3b0c442")
 
 
 def test_timms_names():

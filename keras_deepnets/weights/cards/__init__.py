@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import hashlib
 import json
 from dataclasses import dataclass, field
 from importlib import resources
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
+from keras_deepnets.training.files import digest
 from keras_deepnets.weights import download, reading
 
 if TYPE_CHECKING:
@@ -130,14 +130,10 @@ def find(model: keras.Model, name: str) -> Card:
 
 def of_file(path: Path) -> Card | None:
     """The card whose published file this is, by its checksum, wherever it lies and whatever it is called."""
-    with path.open("rb") as file:
-        digests = {kind: hashlib.new(kind) for kind in ("sha256", "md5")}
-        while block := file.read(1 << 20):
-            for digest in digests.values():
-                digest.update(block)
+    digests = {kind: digest(path, kind) for kind in ("sha256", "md5")}
     for card in _all():
         kind, _, digits = (card.checksum or "").partition(":")
-        if digits and digests[kind].hexdigest().startswith(digits):
+        if digits and digests[kind].startswith(digits):
             return card
     return None
 

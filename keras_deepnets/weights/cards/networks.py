@@ -27,6 +27,8 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "s": {"deep_stem": _S},
     "t": {"deep_stem": _T, "shortcut": "D"},
 }
+_STRIDE_FIRST = ("ResNet50", "ResNet101", "ResNet152")
+"""Named constructors that stride in the first 1×1 convolution unless told otherwise."""
 _NAMED = {
     "resnet18": "ResNet18",
     "resnet34": "ResNet34",
@@ -74,12 +76,8 @@ def _table() -> dict[str, Network]:
                 found[f"resnext{tail}"] = _residual("ResNeXt", depth, variant, **shape)
                 found[f"seresnext{tail}"] = _residual("ResNeXt", depth, variant, attention="se", **shape)
     for name, constructor in _NAMED.items():
-        bottleneck = constructor.startswith("ResNet") and not constructor.startswith(("ResNet18", "ResNet34"))
-        # ResNeXts, wide and pre-activation networks stride there by default.
-        found[name] = (
-            constructor,
-            {"downsample": "3x3"} if bottleneck and "V2" not in constructor and "ResNeXt" not in constructor else {},
-        )
+        # The others with bottlenecks stride there by default.
+        found[name] = constructor, {"downsample": "3x3"} if constructor in _STRIDE_FIRST else {}
     return found
 
 

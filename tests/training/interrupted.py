@@ -28,14 +28,14 @@ class Kill(keras.callbacks.Callback):
 
 def kill_while_writing(epoch):
     """The weights are on disk, the checkpoint has not been renamed yet."""
-    write = checkpoints.sha256
+    of_file = checkpoints.digest
 
-    def sha256(path):
+    def digest(path):
         if f"epoch-{epoch:05d}" in str(path) and "partial" in str(path):
             os.kill(os.getpid(), signal.SIGKILL)
-        return write(path)
+        return of_file(path)
 
-    checkpoints.sha256 = sha256
+    checkpoints.digest = digest
 
 
 def run(path, seed, callbacks=()):

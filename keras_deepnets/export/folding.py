@@ -27,8 +27,10 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     At inference BN is ``y·s + (beta - mean·s)`` with ``s = gamma / sqrt(variance + epsilon)`` per channel: where `y` is the
     output of a linear layer and nothing else reads it, `s` goes into the kernel and the rest into the bias. That holds for
     convolutions of one to three dimensions, grouped or dilated, depthwise and transposed ones, and for dense layers, in
-    nested models too. A BN with a non-linearity before it (pre-activation networks, DenseNet), one that is shared or called
-    with ``training=True``, and one behind a layer that others read or that is quantised or adapted (LoRA) stays.
+    nested models too. A BN with a non-linearity before it (pre-activation networks, DenseNet), one that is shared, and one behind a
+    layer that others read or that is quantised or adapted (LoRA) cannot go: on TensorFlow it becomes a depthwise 1×1 convolution with
+    a bias, which runs in one pass with the ReLU after it and is quantised a channel at a time. One that is called with
+    ``training=True`` stays, and one of other than channels-last images.
 
     Args:
         model: a functional or built sequential model. It is left as it is.
@@ -47,17 +49,28 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     graph = _graph.as_functional(model)
     pairs = _pairs(graph)
     norms = {id(pair.norm) for pair in pairs.values()}
+    scalings = _scalings(graph) - norms
 
     def new_layer(layer: Any) -> Any:
         if isinstance(layer, Block):
             return _folded_block(layer)
         if type(layer) is Activation:  # ours differs in training only
             return _graph.same(layer, kind=keras.layers.Activation)
+        if id(layer) in scalings:
+            return keras.layers.DepthwiseConv2D(
+                1,
+                data_format="channels_last",
+                name=layer.name,
+                dtype=layer.dtype_policy,
+                trainable=layer.trainable,
+            )
         return _with_bias(layer) if id(layer) in pairs else None
 
     def weights_of(layer: Any) -> list[np.ndarray]:
         if isinstance(layer, Block):
             return _folded_block_weights(layer)
+        if id(layer) in scalings:
+            return _scaling_weights(layer)
         return _folded_weights(*pairs[id(layer)]) if id(layer) in pairs else layer.get_weights()
 
     return _graph.rebuild(
@@ -86,15 +99,36 @@ def _folded_block(block: Any) -> Any:
 
 
 def _folded_block_weights(block: Any) -> list[np.ndarray]:
-    pairs = {pair.linear.name: pair.norm.name for pair in _pairs(block.network()).values()}
+    network = block.network()
+    pairs = {pair.linear.name: pair.norm.name for pair in _pairs(network).values()}
+    scalings = _scalings(network)
     own = {name: block.sublayers[block.own_name(name)] for name in block.stateful_names}
     weights = []
     for name, layer in own.items():
         if name in pairs:
             weights += _folded_weights(layer, own[pairs[name]])
-        elif name not in pairs.values():
+        elif name in pairs.values():
+            continue
+        elif id(network.get_layer(name)) in scalings:
+            weights += _scaling_weights(layer)
+        else:
             weights += layer.get_weights()
     return weights
+
+
+def _scalings(model: keras.Model) -> set[int]:
+    """The normalisations in one graph, nested models apart, that only scale and shift channels-last images, by their `id`."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":  # Other backends compile a normalisation together with what follows.
+        return set()
+    found, others = set(), set()
+    for node in _graph.nodes(model):
+        norm = node.operation
+        plain = _is_plain_norm(norm) and isinstance(norm.axis, int) and not node.arguments.kwargs.get("training")
+        images = plain and len(node.input_tensors[0].shape) == 4 and norm.axis % 4 == 3
+        (found if images else others).add(id(norm))
+    return found - others
 
 
 def _pairs(model: keras.Model) -> dict[int, _Pair]:
@@ -154,20 +188,33 @@ def _with_bias(layer: Any) -> Any:
 
 
 def _folded_weights(linear: Any, norm: Any) -> list[np.ndarray]:
-    """Kernel and bias that do what `linear` and `norm` do one after the other; computed in float64."""
+    """Kernel and bias that do what `linear` and `norm` do one after the other."""
+    scale, shift = _scale_and_shift(norm)
+    bias = _value(linear.bias) * scale if linear.use_bias else 0.0
+    return [_value(linear.kernel) * _over_kernel(linear, scale), bias + shift]
+
+
+def _scaling_weights(norm: Any) -> list[np.ndarray]:
+    """Kernel and bias of the depthwise 1×1 convolution that does what `norm` does."""
+    scale, shift = _scale_and_shift(norm)
+    return [scale[None, None, :, None], shift]
+
+
+def _scale_and_shift(norm: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What `norm` multiplies by and adds at inference, one a channel; computed in float64."""
     import numpy as np
+
+    scale = 1.0 / np.sqrt(_value(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        scale = scale * _value(norm.gamma)
+    shift = -_value(norm.moving_mean) * scale
+    return scale, shift + _value(norm.beta) if norm.center else shift
+
+
+def _value(variable: Any) -> np.ndarray:
     from keras import ops
 
-    def value(variable: Any) -> np.ndarray:
-        return ops.convert_to_numpy(ops.cast(variable, "float32")).astype("float64")
-
-    kernel = value(linear.kernel)
-    scale = 1.0 / np.sqrt(value(norm.moving_variance) + norm.epsilon)
-    if norm.scale:
-        scale = scale * value(norm.gamma)
-    bias = (value(linear.bias) if linear.use_bias else 0.0) - value(norm.moving_mean)
-    bias = bias * scale + (value(norm.beta) if norm.center else 0.0)
-    return [kernel * _over_kernel(linear, scale), bias]
+    return ops.convert_to_numpy(ops.cast(variable, "float32")).astype("float64")
 
 
 def _over_kernel(linear: Any, scale: np.ndarray) -> np.ndarray:

@@ -149,8 +149,6 @@ def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> tuple[Any, li
     Returns:
         The concatenation of all maps, and the maps.
     """
-    import keras
-
     maps = [x]
     for number in range(1, count + 1):
         layer = f"{name}_block{number}"
@@ -159,22 +157,20 @@ def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> tuple[Any, li
             y = composite(y, spec.growth_rate, 3, spec, f"{layer}_1", f"{layer}_2")
         else:
             y = dense_composite(x, maps, spec.growth_rate, 3, spec, f"{layer}_0", f"{layer}_1")
-        x = keras.layers.Concatenate(name=f"{layer}_concat")([x, y])
+        x = layers.concatenate([x, y], name=f"{layer}_concat")
         maps = [*maps, y]
     return x, maps
 
 
 def transition(x: Any, maps: list[Any], spec: DenseSpec, name: str) -> Any:
     """1×1 convolution to ⌊θm⌋ channels and 2×2 average pooling; an odd last row or column is left out, as in torch."""
-    import keras
-
     filters = int(x.shape[-1] * spec.compression)
     if filters < 1:
         raise InputError(
             f"DenseNet: compression={spec.compression} leaves none of the {x.shape[-1]} channels before a transition."
         )
     x = dense_composite(x, maps, filters, 1, spec, name, name)
-    return keras.layers.AveragePooling2D(2, 2, "valid", name=f"{name}_pool")(x)
+    return layers.average_pool(x, name=f"{name}_pool")
 
 
 def features(x: Any, spec: DenseSpec) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.attention import squeeze_excitation
     from keras_deepnets.layers.block import Block, inlined_blocks, shared_blocks
     from keras_deepnets.layers.convolution import Conv2D, conv2d
-    from keras_deepnets.layers.dense_connectivity import RecomputedConv2D, recomputed_conv2d
+    from keras_deepnets.layers.dense_connectivity import Concatenate, RecomputedConv2D, concatenate, recomputed_conv2d
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
     from keras_deepnets.layers.heads import classifier, pool_features
     from keras_deepnets.layers.maxout import Maxout, maxout_conv2d, maxout_dense
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         conv_bn_relu,
         norm_activation,
     )
-    from keras_deepnets.layers.pooling import MaxPooling2D, max_pool
+    from keras_deepnets.layers.pooling import AveragePooling2D, MaxPooling2D, average_pool, max_pool
     from keras_deepnets.layers.scaling import InputScaling, scale_input
     from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, projected, shortcut, subsampled
     from keras_deepnets.layers.stochastic import Dropout, StochasticDepth, dropout, linear_survival, stochastic_depth
@@ -40,7 +40,7 @@ _MODULES = {
     "attention": ("squeeze_excitation",),
     "block": ("Block", "inlined_blocks", "shared_blocks"),
     "convolution": ("Conv2D", "conv2d"),
-    "dense_connectivity": ("RecomputedConv2D", "recomputed_conv2d"),
+    "dense_connectivity": ("Concatenate", "RecomputedConv2D", "concatenate", "recomputed_conv2d"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
     "heads": ("classifier", "pool_features"),
     "maxout": ("Maxout", "maxout_conv2d", "maxout_dense"),
@@ -53,7 +53,7 @@ _MODULES = {
         "conv_bn_relu",
         "norm_activation",
     ),
-    "pooling": ("MaxPooling2D", "max_pool"),
+    "pooling": ("AveragePooling2D", "MaxPooling2D", "average_pool", "max_pool"),
     "scaling": ("InputScaling", "scale_input"),
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "projected", "shortcut", "subsampled"),
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
@@ -63,8 +63,10 @@ _MODULES = {
 __all__ = [
     "SHORTCUTS",
     "Activation",
+    "AveragePooling2D",
     "BatchNormalization",
     "Block",
+    "Concatenate",
     "Conv2D",
     "Dropout",
     "HighwayGate",
@@ -76,10 +78,12 @@ __all__ = [
     "ZeroPadShortcut",
     "activation",
     "add",
+    "average_pool",
     "batch_norm",
     "biased_conv2d",
     "biased_dense",
     "classifier",
+    "concatenate",
     "conv2d",
     "conv_bn",
     "conv_bn_relu",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -154,6 +156,23 @@ def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: 
     return tf.reshape(gradient, [1, 1, channels, filters])
 
 
+def commutes(outputs: tf.Tensor, inputs: tf.Tensor, pointwise: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Notes that `outputs` is `pointwise` of `inputs`, linear and a pixel at a time, for an average pooling that may follow."""
+    if not tf.executing_eagerly():
+        outputs._kd_pointwise = pointwise, inputs
+
+
+def average_pool(images: tf.Tensor, pool: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """`pool` of `images`, before a 1×1 convolution that made them instead of after it: for a quarter of its work if the sides are two.
+
+    Where others read the convolution's output as well it is computed for them.
+    """
+    pointwise, inputs = getattr(images, "_kd_pointwise", (None, None))
+    if pointwise is None or inputs.graph is not tf_ops.get_default_graph():
+        return pool(images)
+    return pointwise(pool(inputs))
+
+
 FUSED_ELEMENTS = 8192
 """Numbers an image from which one compiled pass pays."""
 
@@ -179,6 +198,41 @@ def relu(images: tf.Tensor) -> tf.Tensor:
     return run(*_addends(images))
 
 
+def concatenate(maps: Sequence[tf.Tensor]) -> tf.Tensor:
+    """`maps` side by side, with a gradient in one compiled pass where that pays: in half precision, for large maps, on CPUs, outside XLA.
+
+    Of a dense block's maps the gradient is a sum, of what the next layer and the next concatenation send; here it is added and cut into
+    the parts' gradients without being written and read.
+    """
+    if tf.executing_eagerly() or not _large(maps[0]) or maps[0].dtype.size > 2 or has_gpu() or inside_xla():
+        return tf.concat(maps, -1)
+    sizes = tuple(part.shape[-1] for part in maps)
+
+    @tf.custom_gradient
+    def run(*maps: tf.Tensor) -> Any:
+        def gradient(d_total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return _parts_of_sum(sizes, *_addends(d_total))
+
+        return tf.concat(maps, -1), gradient
+
+    return run(*maps)
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _parts_of_sum(sizes: tuple[int, ...], *addends: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The sum of `addends`, cut along the last axis."""
+    # In groups of channels of which no part cuts one: the compiler's loops over odd lengths take up to twice as long in bfloat16.
+    group = math.gcd(*sizes)
+    images = tf.shape(addends[0])[:-1]
+    addends = [tf.reshape(addend, [-1, sum(sizes) // group, group]) for addend in addends]
+    parts, start = [], 0
+    for size in sizes:
+        part = functools.reduce(operator.add, [addend[:, start : start + size // group] for addend in addends])
+        parts.append(tf.reshape(part, tf.concat([images, [size]], 0)))
+        start += size // group
+    return tuple(parts)
+
+
 def _large(images: tf.Tensor) -> bool:
     sides = images.shape[1:]
     return sides.is_fully_defined() and sides.num_elements() >= FUSED_ELEMENTS
@@ -200,7 +254,7 @@ def _compiled(compute: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
 _relu_of_sum = _compiled(lambda first, second: tf.nn.relu(first + second))
 _relu_gradient_of_sum = _compiled(
-    lambda outputs, *parts: tf.where(outputs > 0, sum(parts[1:], parts[0]), tf.zeros([], outputs.dtype))
+    lambda outputs, *parts: tf.where(outputs > 0, functools.reduce(operator.add, parts), tf.zeros([], outputs.dtype))
 )
 
 
@@ -239,28 +293,3 @@ def momentum_step(optimizer: Any, gradient: Any, variable: Any, learning_rate: A
         use_nesterov=optimizer.nesterov,
     )
     return True
-
-
-FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})
-
-
-def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, training: bool):
-    """TensorFlow's fused batch normalisation over the last axis of ``[n, h, w, c]``.
-
-    The activation keeps its dtype; statistics and parameters are float32. In training `mean` and `variance` are ignored and the
-    returned ones are the batch's, the variance divided by the count (Keras' convention; the kernel's own divides by count - 1).
-    """
-    empty = tf.zeros([0], tf.float32)
-    outputs, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=images,
-        scale=gamma,
-        offset=beta,
-        mean=empty if training else mean,
-        variance=empty if training else variance,
-        epsilon=epsilon,
-        is_training=training,
-    )
-    if training:
-        count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
-        batch_variance *= (count - 1.0) / count
-    return outputs, batch_mean, batch_variance

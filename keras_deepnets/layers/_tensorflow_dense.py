@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.eager import record
 
 from keras_deepnets.layers import _tensorflow
-
-CHANNEL_MULTIPLE = 16
-"""oneDNN's BN and convolutions take two to four times as long, in bfloat16 above all, where the channels are no multiple of this."""
+from keras_deepnets.layers._tensorflow_norm import Norm, missing_channels, statistics_of_parts
 
 
 def norm_relu_conv(
@@ -37,9 +35,11 @@ def norm_relu_conv(
         The convolution ``[n, h, w, filters]``, and mean and variance of the channels (over the count).
     """
     channels = joined.shape[-1]
-    missing = _missing_channels(channels)
+    missing = missing_channels(channels)
+    known = statistics_of_parts(joined) if use_batch else None
+    statistics = known or moving
     # Values, not variables: the gradient function has nothing to watch then.
-    vectors = [tf.convert_to_tensor(vector) for vector in (gamma, beta, *moving)]
+    vectors = [tf.convert_to_tensor(vector) for vector in (gamma, beta, *statistics)]
     kernel = tf.convert_to_tensor(kernel)
     if missing:
         # Zeros that stay zero, whatever is learnt.
@@ -51,9 +51,12 @@ def norm_relu_conv(
     def run(joined, gamma, beta, mean, variance, kernel, *maps):
         # An eager tape would keep every intermediate that it sees.
         with record.stop_recording():
-            norm = _Norm.of(joined, gamma, beta, mean, variance, epsilon, use_batch)
-            outputs = tf.nn.conv2d(tf.nn.relu(norm.outputs), kernel, 1, "SAME")
-        norm = norm._replace(outputs=None)
+            if known:
+                norm = Norm.with_statistics(gamma, beta, mean, variance, epsilon)
+                normal = norm.again(joined)
+            else:
+                norm, normal = Norm.of(joined, gamma, beta, mean, variance, epsilon, use_batch)
+            outputs = tf.nn.conv2d(tf.nn.relu(normal), kernel, 1, "SAME")
 
         def gradient(d_outputs, *_):
             with record.stop_recording():
@@ -68,68 +71,6 @@ def norm_relu_conv(
 
     outputs, mean, variance = run(joined, *vectors, kernel, *maps)
     return outputs, mean[:channels], variance[:channels]
-
-
-class _Norm(NamedTuple):
-    """A batch normalisation and what its gradient needs."""
-
-    outputs: Any
-    gamma: Any
-    beta: Any
-    mean: Any
-    variance: Any
-    reserve: tuple[Any, Any, Any]
-    epsilon: float
-    use_batch: bool
-
-    @classmethod
-    def of(cls, images, gamma, beta, mean, variance, epsilon: float, use_batch: bool) -> _Norm:
-        """Normalises `images` with the batch's statistics or with `mean` and `variance`."""
-        empty = tf.zeros([0], tf.float32)
-        done = tf.raw_ops.FusedBatchNormV3(
-            x=images,
-            scale=gamma,
-            offset=beta,
-            mean=empty if use_batch else mean,
-            variance=empty if use_batch else variance,
-            epsilon=epsilon,
-            is_training=use_batch,
-        )
-        if use_batch:
-            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
-            # The kernel divides by count - 1.
-            mean, variance = done.batch_mean, done.batch_variance * ((count - 1.0) / count)
-        # Devices differ in what they reserve; the third is cuDNN's. oneDNN keeps a mask of the whole activation in it for a ReLU that it
-        # fuses, and does not read it in the gradient of the BN.
-        reserve = (done.reserve_space_1, done.reserve_space_2) if use_batch else (mean, variance)
-        third = done.reserve_space_3 if _tensorflow.has_gpu() else empty
-        return cls(done.y, gamma, beta, mean, variance, (*reserve, third), epsilon, use_batch)
-
-    def again(self, images) -> Any:
-        """The same normalisation of the same images, without computing statistics."""
-        return tf.raw_ops.FusedBatchNormV3(
-            x=images,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=self.mean,
-            variance=self.variance,
-            epsilon=self.epsilon,
-            is_training=False,
-        ).y
-
-    def gradients(self, images, d_outputs) -> tuple[Any, Any, Any]:
-        """The gradients of the images, gamma and beta."""
-        done = tf.raw_ops.FusedBatchNormGradV3(
-            y_backprop=d_outputs,
-            x=images,
-            scale=self.gamma,
-            reserve_space_1=self.reserve[0],
-            reserve_space_2=self.reserve[1],
-            reserve_space_3=self.reserve[2],
-            epsilon=self.epsilon,
-            is_training=self.use_batch,
-        )
-        return done.x_backprop, done.scale_backprop, done.offset_backprop
 
 
 def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]:
@@ -147,13 +88,6 @@ def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]
             input_sizes=tf.shape(images), filter=kernel, out_backprop=d_outputs, **geometry
         )
     return d_active, d_kernel
-
-
-def _missing_channels(channels: int) -> int:
-    """How many channels of zeros bring the kernels up to speed; none where another compiler or device runs them."""
-    if _tensorflow.has_gpu() or _tensorflow.inside_xla():
-        return 0
-    return -channels % CHANNEL_MULTIPLE
 
 
 def _joined_after(gradient, maps, missing: int):

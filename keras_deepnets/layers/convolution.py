@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -87,11 +88,19 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """``[n, h, w, c]`` to ``[n, h', w', filters]``."""
-        if not training or not self._is_pointwise():
+        if not self._is_pointwise():
             return super().call(inputs)
         from keras_deepnets.layers import _tensorflow
 
-        if not _tensorflow.pointwise_gradient_pays(inputs):
+        outputs = self._pointwise(inputs, training)
+        if self.strides == (1, 1) and self.activation in (None, keras.activations.linear):
+            _tensorflow.commutes(outputs, inputs, functools.partial(self._pointwise, training=training))
+        return outputs
+
+    def _pointwise(self, inputs: Any, training: bool | None) -> Any:
+        from keras_deepnets.layers import _tensorflow
+
+        if not training or not _tensorflow.pointwise_gradient_pays(inputs):
             return super().call(inputs)
         outputs = _tensorflow.pointwise_conv2d(inputs, self.kernel, self.strides)
         if self.use_bias:

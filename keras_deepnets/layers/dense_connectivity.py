@@ -18,6 +18,30 @@ from keras_deepnets.layers.normalization import EPSILON, MOMENTUM, BatchNormaliz
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
+class Concatenate(keras.layers.Concatenate):
+    """`keras.layers.Concatenate`; in training on a TensorFlow CPU its gradient, a sum in a dense block, is one pass over memory.
+
+    Config and results are those of `keras.layers.Concatenate`.
+    """
+
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
+        """``[n, h, w, c_i]`` each to ``[n, h, w, c]``."""
+        last = self.axis in (-1, len(inputs[0].shape) - 1)
+        if not training or not last or keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
+        from keras_deepnets.layers import _tensorflow, _tensorflow_norm
+
+        total = _tensorflow.concatenate(inputs)
+        _tensorflow_norm.made_of(total, inputs)
+        return total
+
+
+def concatenate(maps: Sequence[Any], *, name: str | None = None) -> Any:
+    """Feature maps side by side, along the channels."""
+    return Concatenate(name=name)(maps)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
 class RecomputedConv2D(keras.layers.Layer):
     """BN, ReLU and a convolution of concatenated feature maps that keeps only the maps for the backward pass.
 

@@ -34,12 +34,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Normalises ``[n, h, w, c]``; in training with the batch's statistics, which update the moving ones."""
         if not self._fuses(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
-        from keras_deepnets.layers import _tensorflow
+        from keras_deepnets.layers._tensorflow_norm import fused_batch_norm
 
         training = bool(training) and self.trainable
         gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
         beta = self.beta if self.center else ops.zeros_like(self.moving_mean)
-        outputs, mean, variance = _tensorflow.fused_batch_norm(
+        outputs, mean, variance = fused_batch_norm(
             inputs,
             *(
                 ops.convert_to_tensor(value, "float32")
@@ -61,9 +61,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             or getattr(self, "renorm", False)
         ):
             return False
-        from keras_deepnets.layers import _tensorflow
+        from keras_deepnets.layers._tensorflow_norm import FUSED_DTYPES
 
-        return len(inputs.shape) == 4 and self.axis in (-1, 3) and inputs.dtype in _tensorflow.FUSED_DTYPES
+        return len(inputs.shape) == 4 and self.axis in (-1, 3) and inputs.dtype in FUSED_DTYPES
 
 
 def batch_norm(

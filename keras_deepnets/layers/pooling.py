@@ -1,4 +1,4 @@
-"""Pooling with symmetric padding."""
+"""Pooling with symmetric padding, and average pooling that knows what it commutes with."""
 
 from __future__ import annotations
 
@@ -49,6 +49,28 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
             for side, size, stride in zip(input_shape[1:3], self.pool_size, self.strides, strict=True)
         ]
         return (input_shape[0], *sides, input_shape[-1])
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class AveragePooling2D(keras.layers.AveragePooling2D):
+    """`keras.layers.AveragePooling2D`; in a TensorFlow graph it runs before a 1×1 convolution of ours that it follows.
+
+    The two commute. Config and results are those of `keras.layers.AveragePooling2D`, to rounding.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """``[n, h, w, c]`` to ``[n, h', w', c]``."""
+        shrinks = self.padding == "valid" and self.data_format == "channels_last" and min(self.strides) > 1
+        if not shrinks or keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
+        from keras_deepnets.layers import _tensorflow
+
+        return _tensorflow.average_pool(inputs, super().call)
+
+
+def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
+    """Average pooling of squares that do not overlap; an odd last row or column is left out, as in torch."""
+    return AveragePooling2D(size, size, "valid", data_format="channels_last", name=name)(x)
 
 
 def max_pool(x: Any, size: int = 3, strides: int = 2, *, zero_padding: bool = False, name: str | None = None) -> Any:

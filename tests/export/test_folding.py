@@ -9,6 +9,7 @@ import keras_deepnets as kd
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
+from keras_deepnets.models import flat_layers
 from tests.export.conftest import norms, unsettle
 
 TOLERANCE = 1e-5
@@ -88,7 +89,11 @@ def test_a_folded_model_saves_and_loads(resnet20, pictures, tmp_path):
     assert again.labels == resnet20.labels
 
 
-def test_what_cannot_be_folded_exactly_stays():
+def depthwise(model):
+    return sorted(layer.name for layer in flat_layers(model) if type(layer) is kl.DepthwiseConv2D)
+
+
+def test_what_cannot_be_folded_exactly_only_scales_and_shifts():
     inputs = keras.Input((16, 16, 3))
     first = kl.BatchNormalization(name="at_the_input")(inputs)
     read_twice = kl.Conv2D(4, 3, padding="same")(first)
@@ -99,8 +104,31 @@ def test_what_cannot_be_folded_exactly_stays():
     x = kl.Add()([shared(kl.Conv2D(4, 1)(x)), shared(kl.Conv2D(4, 1)(x))])
     model = unsettle(keras.Model(inputs, x))
     folded = fold_batchnorm(model)
-    assert sorted(norms(folded)) == sorted(norms(model))
+    assert norms(folded) == ["over_the_rows"]
+    assert depthwise(folded) == sorted(set(norms(model)) - {"over_the_rows"})
     assert_same(model, folded)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_preactivation_networks_and_densenets(blocks, policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    if blocks:
+        model = kd.PreActResNet(depth=20, stem="cifar", block_layers=True, input_shape=(16, 16, 3))
+    else:
+        model = kd.DenseNet(depth=22, stem="cifar", growth_rate=6, dropout=0.2, input_shape=(16, 16, 3))
+    unsettle(model)
+    folded = fold_batchnorm(model)
+    assert norms(folded) == []
+    assert depthwise(folded)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("uint8")
+    expected = model.predict(images, verbose=0)
+    assert expected.std() > 0.05
+    atol = 1e-5 if policy == "float32" else 0.03
+    np.testing.assert_allclose(folded.predict(images, verbose=0), expected, atol=atol)
+    folded.save(tmp_path / "folded.keras")
+    again = keras.saving.load_model(tmp_path / "folded.keras")
+    np.testing.assert_array_equal(again.predict(images, verbose=0), folded.predict(images, verbose=0))
 
 
 def test_a_strangers_convolution_is_not_trusted():
@@ -110,14 +138,16 @@ def test_a_strangers_convolution_is_not_trusted():
 
     model = network(Standardised(4, 3), kl.BatchNormalization())
     folded = fold_batchnorm(model)
-    assert len(norms(folded)) == 1
+    assert len(depthwise(folded)) == 1
     assert_same(model, folded)
 
 
 def test_a_norm_in_training_mode_stays():
     inputs = keras.Input((16, 16, 3))
     model = keras.Model(inputs, kl.BatchNormalization()(kl.Conv2D(4, 3)(inputs), training=True))
-    assert len(norms(fold_batchnorm(model))) == 1
+    folded = fold_batchnorm(model)
+    assert len(norms(folded)) == 1
+    assert depthwise(folded) == []
 
 
 def test_nested_models_operations_and_dictionaries_of_outputs():

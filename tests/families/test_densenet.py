@@ -205,6 +205,13 @@ def step(model, x, y, mode):
     return [value.numpy() for value in run(x, y)]
 
 
+def errors(found, expected, atol=0.0):
+    """The largest error of each array, in its largest number."""
+    pairs = list(zip(found, expected, strict=True))
+    assert all(np.isfinite(one).all() for one, _ in pairs)
+    return [(np.abs(one - other).max() - atol) / np.abs(other).max() for one, other in pairs]
+
+
 MEMORY_EFFICIENT = [
     ("bc", "float32", "eager"),
     ("bc", "float32", "graph"),
@@ -218,16 +225,23 @@ MEMORY_EFFICIENT = [
 
 @pytest.mark.parametrize("variant, policy, mode", MEMORY_EFFICIENT)
 def test_memory_efficient_training_is_the_plain_networks(variant, policy, mode, rng):
+    exact, _ = twins(**VARIANTS[variant], classifier_activation=None)
     keras.config.set_dtype_policy(policy)
     plain, efficient = twins(**VARIANTS[variant], classifier_activation=None)
+    plain.set_weights(exact.get_weights())
+    efficient.set_weights(exact.get_weights())
     x, y = rng.normal(size=(4, *plain.input_shape[1:])).astype("float32"), np.arange(4)
-    tolerance = 1e-5 if policy == "float32" else 4e-2
-    for one, other in zip(step(efficient, x, y, mode), step(plain, x, y, mode), strict=True):
+    found, expected = step(efficient, x, y, mode), step(plain, x, y, mode)
+    if policy == "float32":
         # Some gradients are zero but for rounding: of what the next BN takes away.
-        assert np.isfinite(one).all() and np.abs(one - other).max() <= tolerance * np.abs(other).max() + 1e-6
+        assert max(errors(found, expected, atol=1e-6)) <= 1e-5
+    else:
+        # The two round at different places: neither is farther from the network in float32.
+        truth = step(exact, x, y, mode)
+        assert np.mean(errors(found, truth)) <= 1.2 * np.mean(errors(expected, truth)) < 0.4
     # Each moving statistic was updated, once.
     for one, other in zip(efficient.non_trainable_weights, plain.non_trainable_weights, strict=True):
-        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-5 if policy == "float32" else 1e-3)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,0 +1,157 @@
+"""Fused batch normalisation on TensorFlow, and statistics that several of them share. Imported only where Keras runs on TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tensorflow.python.framework import ops as tf_ops
+
+from keras_deepnets.layers._tensorflow import has_gpu, inside_xla
+
+FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})
+
+CHANNEL_MULTIPLE = 16
+"""oneDNN's BN and convolutions take two to four times as long, in bfloat16 above all, where the channels are no multiple of this."""
+
+
+def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, training: bool) -> tuple[Any, Any, Any]:
+    """Batch normalisation over the last axis of ``[n, h, w, c]``.
+
+    The activation keeps its dtype; statistics and parameters are float32. In training `mean` and `variance` are ignored and the
+    returned ones are the batch's, the variance divided by the count (Keras' convention).
+    """
+    known = statistics_of_parts(images) if training else None
+    if not known:
+        norm, outputs = Norm.of(images, gamma, beta, mean, variance, epsilon, training)
+        if training:
+            _remember(images, (norm.mean, norm.variance))
+        return outputs, norm.mean, norm.variance
+
+    @tf.custom_gradient
+    def run(images, gamma, beta):
+        norm = Norm.with_statistics(gamma, beta, *known, epsilon)
+        return norm.again(images), lambda d_outputs: norm.gradients(images, d_outputs)
+
+    return run(images, gamma, beta), *known
+
+
+class Norm(NamedTuple):
+    """A batch normalisation and what its gradient needs."""
+
+    gamma: Any
+    beta: Any
+    mean: Any
+    variance: Any
+    reserve: tuple[Any, Any, Any]
+    epsilon: float
+    use_batch: bool
+
+    @classmethod
+    def of(cls, images, gamma, beta, mean, variance, epsilon: float, use_batch: bool) -> tuple[Norm, Any]:
+        """Of `images`, with their own statistics or with `mean` and `variance`; and its outputs."""
+        empty = tf.zeros([0], tf.float32)
+        done = tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=gamma,
+            offset=beta,
+            mean=empty if use_batch else mean,
+            variance=empty if use_batch else variance,
+            epsilon=epsilon,
+            is_training=use_batch,
+        )
+        if use_batch:
+            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
+            # The kernel divides by count - 1.
+            mean, variance = done.batch_mean, done.batch_variance * ((count - 1.0) / count)
+        # Devices differ in what they reserve; the third is cuDNN's. oneDNN keeps a mask of the whole activation in it for a ReLU that it
+        # fuses, and does not read it in the gradient of the BN.
+        reserve = (done.reserve_space_1, done.reserve_space_2) if use_batch else (mean, variance)
+        third = done.reserve_space_3 if has_gpu() else empty
+        return cls(gamma, beta, mean, variance, (*reserve, third), epsilon, use_batch), done.y
+
+    @classmethod
+    def with_statistics(cls, gamma, beta, mean, variance, epsilon: float) -> Norm:
+        """With the batch's statistics where these are known; on CPUs, which reserve just these for the gradient."""
+        return cls(gamma, beta, mean, variance, (mean, variance, tf.zeros([0], tf.float32)), epsilon, use_batch=True)
+
+    def again(self, images) -> Any:
+        """Normalises the same images, without computing statistics."""
+        return tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=self.mean,
+            variance=self.variance,
+            epsilon=self.epsilon,
+            is_training=False,
+        ).y
+
+    def gradients(self, images, d_outputs) -> tuple[Any, Any, Any]:
+        """The gradients of the images, gamma and beta."""
+        done = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=d_outputs,
+            x=images,
+            scale=self.gamma,
+            reserve_space_1=self.reserve[0],
+            reserve_space_2=self.reserve[1],
+            reserve_space_3=self.reserve[2],
+            epsilon=self.epsilon,
+            is_training=self.use_batch,
+        )
+        return done.x_backprop, done.scale_backprop, done.offset_backprop
+
+
+def made_of(total: Any, maps: Sequence[Any]) -> None:
+    """Notes that `total` is `maps` side by side: batch statistics are a channel's own, so that those of the maps are its."""
+    if not tf.executing_eagerly():
+        total._kd_maps = tuple(maps)
+
+
+def statistics_of_parts(images) -> tuple[Any, Any] | None:
+    """Mean and variance (over the count) of the channels of maps that were concatenated; None of other images.
+
+    In a dense block every layer normalises all maps before it with the statistics of the same batch: these are computed once a map,
+    and the normalisation reads its input once instead of three times.
+    """
+    maps = getattr(images, "_kd_maps", None)
+    if not maps or tf.executing_eagerly() or has_gpu() or inside_xla():
+        return None
+    return _statistics(images)
+
+
+def _statistics(images) -> tuple[Any, Any]:
+    graph, known = getattr(images, "_kd_statistics", (None, None))
+    if graph is tf_ops.get_default_graph():
+        return known
+    maps = getattr(images, "_kd_maps", None)
+    if maps:
+        means, variances = zip(*(_statistics(part) for part in maps), strict=True)
+        known = tf.concat(means, 0), tf.concat(variances, 0)
+    else:
+        known = _own_statistics(images)
+    _remember(images, known)
+    return known
+
+
+def _own_statistics(images) -> tuple[Any, Any]:
+    channels = images.shape[-1]
+    images = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, missing_channels(channels)]])
+    vector = tf.zeros(images.shape[-1:], tf.float32)
+    norm, _ = Norm.of(images, vector, vector, None, None, 1.0, use_batch=True)
+    return norm.mean[:channels], norm.variance[:channels]
+
+
+def _remember(images, statistics: tuple[Any, Any]) -> None:
+    """For those who ask in the same graph: a branch's or a loop's tensors are no good outside it."""
+    graph = tf_ops.get_default_graph()
+    if not tf.executing_eagerly() and images.graph is graph:
+        images._kd_statistics = graph, statistics
+
+
+def missing_channels(channels: int) -> int:
+    """How many channels of zeros bring the kernels up to speed; none where another compiler or device runs them."""
+    if has_gpu() or inside_xla():
+        return 0
+    return -channels % CHANNEL_MULTIPLE

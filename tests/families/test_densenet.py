@@ -241,7 +241,12 @@ def test_memory_efficient_training_is_the_plain_networks(variant, policy, mode, 
         assert np.mean(errors(found, truth)) <= 2 * np.mean(errors(expected, truth)) < 0.6
     # Each moving statistic was updated, once.
     for one, other in zip(efficient.non_trainable_weights, plain.non_trainable_weights, strict=True):
-        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-5 if policy == "float32" else 1e-3)
+        np.testing.assert_allclose(
+            one.numpy(),
+            other.numpy(),
+            rtol=1e-4 if policy == "float32" else 4e-3,
+            atol=1e-5 if policy == "float32" else 1e-3,
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -91,7 +91,7 @@ def run(out: Path, begin: float | None = None) -> None:
 
     _title(1)
     before = (out / "run" / "model.keras").exists()
-    trained = training.train(MODEL, DATA, RECIPE, out / "run", verbose=0 if before else "auto")
+    trained = training.train(MODEL, DATA, RECIPE, out / "run", precision="float32", verbose=0 if before else "auto")
     if before:
         print(f"{out / 'run'} holds this run already, complete: it is used as it is. Delete it to train again.")
 

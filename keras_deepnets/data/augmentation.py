@@ -1,4 +1,4 @@
-"""How training images are varied: policies by name, each a row of one small registry.
+"""How training images are varied: policies by name, each a row of one small registry, joined by ``+``.
 
 A policy is a pure function of the image and of a few uniform random numbers that the pipeline draws for it from
 (seed, epoch). The same numbers give the same image, on any machine, in any order of execution.
@@ -6,9 +6,13 @@ A policy is a pure function of the image and of a few uniform random numbers tha
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
@@ -28,6 +32,7 @@ class Policy:
             resized to the network's size: top, left, height, width. None: the evaluation view of the whole image.
         batch: from images uint8 ``[b, h, w, c]`` and draws float32 ``[b, draws]`` to images of the same shape and dtype,
             after they were brought to the network's size. None: nothing.
+        mix: from such images, targets float32 ``[b, classes]`` and draws to mixed images and targets. None: nothing.
         source: where it comes from.
     """
 
@@ -35,17 +40,21 @@ class Policy:
     draws: int = 0
     window: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]] | None = None
     batch: Callable[[Any, Any], Any] | None = None
+    mix: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
     source: str = ""
 
 
-def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, padding: int = 4, flip: bool = True) -> tf.Tensor:
-    """Pads with zeros, crops at random back to the same size, mirrors half of the images.
+def crop_and_flip(
+    images: tf.Tensor, draws: tf.Tensor, padding: int = 4, flip: bool = True, mode: str = "CONSTANT"
+) -> tf.Tensor:
+    """Pads, crops at random back to the same size, mirrors half of the images.
 
     Args:
         images: ``[b, h, w, c]``.
         draws: float32 ``[b, 3]`` in [0, 1): vertical and horizontal offset, mirroring.
         padding: pixels on each side.
         flip: whether to mirror.
+        mode: what is padded with, as in `tf.pad`: ``"CONSTANT"`` (zeros) or ``"REFLECT"``.
     """
     import tensorflow as tf
 
@@ -56,7 +65,7 @@ def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, padding: int = 4, flip: b
     if flip:
         columns = tf.where(draws[:, 2:3] < 0.5, columns, width - 1 - columns)
     columns = offsets[:, 1:2] + columns
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode)
     cropped = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
     return tf.ensure_shape(cropped, images.shape)
 
@@ -137,21 +146,126 @@ def random_resized_window(height: Any, width: Any, draws: Any, tries: int = 10) 
     return corner[0], corner[1], window[0], window[1]
 
 
-_POLICIES = {
-    policy.name: policy
-    for policy in (
-        Policy("pad_crop_flip", 3, batch=crop_and_flip, source="CIFAR: He et al. 2015, section 4.2"),
-        Policy("shift", 3, batch=shift_and_rotate, source="digits: no mirroring, small moves and turns"),
-        Policy(
-            "random_resized_crop_flip",
-            3,
-            window=random_resized_window,
-            batch=flip,
-            source="ImageNet: Szegedy et al. 2014, section 6; the scheme of fb.resnet.torch and torchvision",
-        ),
+def _pad_crop_flip(padding: int = 4) -> Policy:
+    return Policy(
+        "pad_crop_flip",
+        3,
+        batch=lambda images, draws: crop_and_flip(images, draws, padding),
+        source="CIFAR: He et al. 2015, section 4.2",
     )
+
+
+def _reflect_crop_flip(padding: int = 4) -> Policy:
+    return Policy(
+        "reflect_crop_flip",
+        3,
+        batch=lambda images, draws: crop_and_flip(images, draws, padding, mode="REFLECT"),
+        source="CIFAR: Zagoruyko & Komodakis 2016, section 3",
+    )
+
+
+def _shift(pixels: float = 2, degrees: float = 10) -> Policy:
+    return Policy(
+        "shift",
+        3,
+        batch=lambda images, draws: shift_and_rotate(images, draws, pixels, degrees),
+        source="digits: no mirroring, small moves and turns",
+    )
+
+
+def _random_resized_crop_flip() -> Policy:
+    return Policy(
+        "random_resized_crop_flip",
+        3,
+        window=random_resized_window,
+        batch=flip,
+        source="ImageNet: Szegedy et al. 2014, section 6; the scheme of fb.resnet.torch and torchvision",
+    )
+
+
+def _color_jitter(strength: float = 0.4) -> Policy:
+    from keras_deepnets.data import colour
+
+    return Policy(
+        "color_jitter",
+        colour.JITTER_DRAWS,
+        batch=lambda images, draws: colour.jitter(images, draws, strength),
+        source="brightness, contrast and saturation in random order: fb.resnet.torch; Howard 2013, section 2",
+    )
+
+
+def _lighting(deviation: float = 0.1) -> Policy:
+    from keras_deepnets.data import colour
+
+    return Policy(
+        "lighting",
+        2,
+        batch=lambda images, draws: colour.lighting(images, draws, deviation),
+        source="shifts along the principal components of ImageNet's colours: Krizhevsky et al. 2012, section 4.1",
+    )
+
+
+def _rand_augment(
+    magnitude: float = 9, operations: int = 2, probability: float = 1.0, deviation: float = 0.0
+) -> Policy:
+    from keras_deepnets.data import rand_augment
+
+    rand_augment.check(magnitude, operations, probability, deviation)
+    return Policy(
+        "rand_augment",
+        2,
+        batch=lambda images, draws: rand_augment.batch(images, draws, magnitude, operations, probability, deviation),
+        source="Cubuk et al. 2019, RandAugment",
+    )
+
+
+def _random_erasing(probability: float = 0.25) -> Policy:
+    from keras_deepnets.data import mixing
+
+    return Policy(
+        "random_erasing",
+        2,
+        batch=lambda images, draws: mixing.erase(images, draws, probability),
+        source="Zhong et al. 2017, Random Erasing; `keras.layers.RandomErasing`",
+    )
+
+
+def _mixup(alpha: float = 0.2) -> Policy:
+    from keras_deepnets.data import mixing
+
+    return Policy(
+        "mixup",
+        2,
+        mix=lambda images, targets, draws: mixing.mixup(images, targets, draws, alpha),
+        source="Zhang et al. 2017, mixup; `keras.layers.MixUp`",
+    )
+
+
+def _cutmix(alpha: float = 1.0) -> Policy:
+    from keras_deepnets.data import mixing
+
+    return Policy(
+        "cutmix",
+        2,
+        mix=lambda images, targets, draws: mixing.cutmix(images, targets, draws, alpha),
+        source="Yun et al. 2019, CutMix; `keras.layers.CutMix`",
+    )
+
+
+_POLICIES: dict[str, Callable[..., Policy]] = {
+    "pad_crop_flip": _pad_crop_flip,
+    "reflect_crop_flip": _reflect_crop_flip,
+    "shift": _shift,
+    "random_resized_crop_flip": _random_resized_crop_flip,
+    "color_jitter": _color_jitter,
+    "lighting": _lighting,
+    "rand_augment": _rand_augment,
+    "random_erasing": _random_erasing,
+    "mixup": _mixup,
+    "cutmix": _cutmix,
 }
 _NONE = Policy("none")
+_WRITTEN = re.compile(r"\s*(?P<name>[a-z0-9_]+)\s*(\((?P<arguments>.*)\))?\s*", re.DOTALL)
 
 
 def policies() -> list[str]:
@@ -163,20 +277,90 @@ def register(policy: Policy) -> Policy:
     """Adds a policy under its name; raises `InputError` when the name is taken."""
     if policy.name in _POLICIES or policy.name == _NONE.name:
         raise InputError(f"augmentation policy {policy.name!r} is registered already; give it another name.")
-    _POLICIES[policy.name] = policy
+    if not re.fullmatch(r"[a-z0-9_]+", policy.name):
+        raise InputError(f"augmentation policy {policy.name!r}: names are made of a-z, 0-9 and _.")
+    _POLICIES[policy.name] = lambda: policy
     return policy
 
 
 def get(policy: str | Policy | None) -> Policy:
     """The policy of a name; a policy is returned as it is, None and "none" mean no augmentation.
 
+    A name may carry numbers, ``"mixup(0.1)"`` or ``"rand_augment(magnitude=7)"``, and several joined by ``+`` are applied one after
+    the other: ``"random_resized_crop_flip+rand_augment(7)+mixup(0.1)+cutmix(1.0)"``. Of several that mix images (mixup, cutmix) each
+    batch gets one, by turns at random.
+
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, wrong numbers, or parts that do not go together.
     """
     if isinstance(policy, Policy):
         return policy
     if policy is None or policy == _NONE.name:
         return _NONE
-    if policy not in _POLICIES:
-        raise InputError(f"augment={policy!r} is unknown; choose None or one of {', '.join(_POLICIES)}.")
-    return _POLICIES[policy]
+    return joined([_part(text, policy) for text in str(policy).split("+")])
+
+
+def _part(text: str, whole: str) -> Policy:
+    match = _WRITTEN.fullmatch(text)
+    name = match and match["name"]
+    if name not in _POLICIES:
+        raise InputError(
+            f"augment={whole!r} is unknown; choose None or one of {', '.join(_POLICIES)}, with numbers as in mixup(0.2), "
+            "several joined by +."
+        )
+    make = _POLICIES[name]
+    try:
+        call = ast.parse(f"f({match['arguments'] or ''})", mode="eval").body
+        values = [ast.literal_eval(value) for value in call.args]
+        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        bound = inspect.signature(make).bind(*values, **named).arguments
+    except (SyntaxError, ValueError, TypeError):
+        known = ", ".join(f"{one.name}={one.default}" for one in inspect.signature(make).parameters.values())
+        raise InputError(f"augment={text.strip()!r}: it is written {name}({known}).") from None
+    for argument, value in bound.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise InputError(f"augment={text.strip()!r}: {argument}={value!r} must be a number that is not negative.")
+    made = make(**bound)
+    changed = ", ".join(f"{argument}={value:g}" for argument, value in bound.items())
+    return replace(made, name=f"{name}({changed})") if changed else made
+
+
+def joined(parts: Sequence[Policy]) -> Policy:
+    """The policies one after the other, as one.
+
+    Raises:
+        InputError: a policy that chooses a window is not the first.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    for part in parts[1:]:
+        if part.window is not None:
+            raise InputError(f"augment: {part.name} cuts a window out of the original image and must come first.")
+    ends = list(itertools.accumulate(part.draws for part in parts))
+    places = [slice(end - part.draws, end) for part, end in zip(parts, ends, strict=True)]
+    varied = [(part.batch, place) for part, place in zip(parts, places, strict=True) if part.batch]
+    mixed = [(part.mix, place) for part, place in zip(parts, places, strict=True) if part.mix]
+
+    def batch(images: Any, draws: Any) -> Any:
+        for vary, place in varied:
+            images = vary(images, draws[:, place])
+        return images
+
+    def mix(images: Any, targets: Any, draws: Any) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        chosen = tf.cast(draws[0, -1] * len(mixed), tf.int32)
+        branches = [lambda each=each, place=place: each(images, targets, draws[:, place]) for each, place in mixed]
+        return tf.switch_case(chosen, branches)
+
+    window = parts[0].window and (lambda height, width, draws: parts[0].window(height, width, draws[: parts[0].draws]))
+    return Policy(
+        "+".join(part.name for part in parts),
+        ends[-1] + (len(mixed) > 1),
+        window,
+        batch if varied else None,
+        (mix if len(mixed) > 1 else lambda images, targets, draws: mixed[0][0](images, targets, draws[:, mixed[0][1]]))
+        if mixed
+        else None,
+        "; ".join(part.source for part in parts if part.source),
+    )

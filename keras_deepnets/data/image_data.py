@@ -115,8 +115,9 @@ class ImageData:
         *,
         first_epoch: int = 0,
         repeat: bool = False,
+        copies: int = 1,
     ) -> tf.data.Dataset:
-        """Batches of images of one size: (uint8 ``[b, h, w, c]``, int64 ``[b]``).
+        """Batches of images of one size: (uint8 ``[b, h, w, c]``, int64 ``[b]``); of mixed images float32 ``[b, classes]``.
 
         Without ``training`` the order is fixed and every image goes through `transforms.evaluation_view`. With it, each
         epoch is shuffled anew and augmented; epoch k depends on ``seed`` and k alone, so a run that stopped can go on with
@@ -129,13 +130,15 @@ class ImageData:
             image_size: pixels, one number for a square or (height, width); None: the images' own.
             channels: 1 or 3; None: the images' own.
             training: whether to shuffle and augment.
-            augment: an augmentation policy: a name from `augmentation.policies`, or a `augmentation.Policy`.
+            augment: an augmentation policy: a name from `augmentation.policies`, several joined by ``+`` (`augmentation.get`), or a
+                `augmentation.Policy`.
             seed: of order and augmentation.
             crop_fraction: see `transforms.evaluation_view`; policies that choose their own window do not use it.
             interpolation: how images are resized, a method of `tf.image.resize`.
             drop_remainder: whether to leave out a last, smaller batch.
             first_epoch: the epoch that training begins with.
             repeat: one endless dataset of epochs instead of one epoch an iteration.
+            copies: repeated augmentation: an epoch shows each of a part of the images so many times.
 
         Raises:
             InputError: images of differing sizes without ``image_size``; an unknown policy; a value out of range.
@@ -145,6 +148,8 @@ class ImageData:
             raise InputError(f"augment={policy.name!r} needs training=True: evaluation sees images as they are.")
         if repeat and not training:
             raise InputError("repeat=True needs training=True: evaluation is one pass.")
+        if isinstance(copies, bool) or copies != int(copies) or copies < 1 or (copies > 1 and not training):
+            raise InputError(f"copies={copies!r} must be a positive whole number, and needs training=True.")
         steps = self.steps(batch_size, drop_remainder)
         if steps == 0:
             raise InputError(f"batch_size={batch_size} with drop_remainder leaves no batch of {self.size} examples.")
@@ -152,7 +157,9 @@ class ImageData:
         store = self.store if policy.window is not None else self._viewed(view, training)
         if not training:
             return pipelines.evaluation(store, view, batch_size, drop_remainder)
-        return pipelines.training(store, view, policy, batch_size, drop_remainder, seed, first_epoch, repeat)
+        return pipelines.training(
+            store, view, policy, batch_size, drop_remainder, seed, first_epoch, repeat, self.classes, int(copies)
+        )
 
     def steps(self, batch_size: int, drop_remainder: bool = False) -> int:
         """How many batches an epoch has."""

@@ -104,8 +104,13 @@ def training(
     seed: int,
     first_epoch: int,
     repeat: bool,
+    classes: int,
+    copies: int = 1,
 ) -> tf.data.Dataset:
-    """Batches of shuffled, augmented epochs, (uint8 ``[b, h, w, c]``, int64 ``[b]``).
+    """Batches of shuffled, augmented epochs, (uint8 ``[b, h, w, c]``, int64 ``[b]``), or float32 ``[b, classes]`` where images are mixed.
+
+    With ``copies`` an epoch has as many images as ever, but of a part of the set only, each so many times in a row, augmented
+    differently each time (repeated augmentation: Hoffer et al. 2019; Berman et al. 2019).
 
     With ``repeat`` one endless dataset of ``first_epoch``, the next, and so on. Without, a dataset of one epoch: the first
     iterator runs through ``first_epoch``, the second through the next.
@@ -114,7 +119,8 @@ def training(
 
     steps = steps_of(store.size, batch_size, drop_remainder)
     vectorised = policy.window is None and _is_array(store, view)
-    epoch = (_array_epoch if vectorised else _single_epoch)(store, view, policy, batch_size, drop_remainder, seed)
+    make = _array_epoch if vectorised else _single_epoch
+    epoch = make(store, view, policy, batch_size, drop_remainder, seed, classes, copies)
     if repeat:
         epochs = tf.data.Dataset.counter(start=first_epoch)
         dataset = epochs.flat_map(epoch)
@@ -166,7 +172,20 @@ def _draws(store: Store, policy: Policy, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform([store.size, policy.draws], seed, alg="philox")
 
 
-def _array_epoch(store, view, policy, batch_size, drop_remainder, seed) -> Callable:
+def _varied(
+    policy: Policy, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, classes: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch as the policy changes it."""
+    import tensorflow as tf
+
+    if policy.batch is not None:
+        images = tf.ensure_shape(policy.batch(images, draws), images.shape)
+    if policy.mix is None:
+        return images, labels
+    return policy.mix(images, tf.one_hot(labels, classes), draws)
+
+
+def _array_epoch(store, view, policy, batch_size, drop_remainder, seed, classes, copies) -> Callable:
     """An epoch of images of one size in memory: whole batches are gathered and augmented at once."""
     import tensorflow as tf
 
@@ -177,20 +196,20 @@ def _array_epoch(store, view, policy, batch_size, drop_remainder, seed) -> Calla
         order_seed, draws_seed = _seeds(seed, number)
         order = tf.range(store.size, dtype=tf.int64)
         order = tf.random.experimental.stateless_shuffle(order, order_seed, alg="philox")
+        if copies > 1:
+            order = tf.repeat(order[: -(-store.size // copies)], copies)[: store.size]
         draws = _draws(store, policy, draws_seed)
 
         def batch(step):
             images, labels, start, stop = select(order, step)
-            if policy.batch is not None:
-                images = tf.ensure_shape(policy.batch(images, draws[start:stop]), images.shape)
-            return images, labels
+            return _varied(policy, images, labels, draws[start:stop], classes)
 
         return tf.data.Dataset.range(steps).map(batch, tf.data.AUTOTUNE, deterministic=True)
 
     return epoch
 
 
-def _single_epoch(store, view, policy, batch_size, drop_remainder, seed) -> Callable:
+def _single_epoch(store, view, policy, batch_size, drop_remainder, seed, classes, copies) -> Callable:
     """An epoch of anything else: each image is opened and resized by itself, then batched."""
     import tensorflow as tf
 
@@ -205,12 +224,17 @@ def _single_epoch(store, view, policy, batch_size, drop_remainder, seed) -> Call
         return stretch(part, whole), label, draws
 
     def batch(images, labels, draws):
-        return (images if policy.batch is None else policy.batch(images, draws)), labels
+        return _varied(policy, images, labels, draws, classes)
+
+    def repeated(examples):
+        part = examples.take(-(-store.size // copies))
+        return part.flat_map(lambda *example: tf.data.Dataset.from_tensors(example).repeat(copies)).take(store.size)
 
     def epoch(number):
         order_seed, draws_seed = _seeds(seed, number)
         draws = tf.data.Dataset.from_tensor_slices(_draws(store, policy, draws_seed))
-        dataset = tf.data.Dataset.zip(store.read(order_seed), draws)
+        examples = store.read(order_seed)
+        dataset = tf.data.Dataset.zip(repeated(examples) if copies > 1 else examples, draws)
         dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True).batch(batch_size, drop_remainder)
         return dataset.map(batch, tf.data.AUTOTUNE, deterministic=True)
 

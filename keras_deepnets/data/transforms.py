@@ -30,7 +30,7 @@ _PLAIN = ("nearest", "area")
 INTERPOLATIONS = (*_KERNELS, *_PLAIN)
 """The methods of resizing, as `tf.image.resize` calls them."""
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what PIL's "L" mode uses
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what PIL's "L" mode uses
 
 
 def check_view(height: int, width: int, channels: int | None, crop_fraction: float, interpolation: str) -> None:
@@ -136,7 +136,7 @@ def convert_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
         # Repeats one channel three times and three channels once: no branch where the count is known only at run time.
         images = tf.repeat(images, 3 // colours, axis=-1)
     elif not isinstance(colours, int) or colours == 3:
-        luma = tf.constant(_LUMA)
+        luma = tf.constant(LUMA)
         weights = luma if isinstance(colours, int) else tf.cond(colours == 3, lambda: luma, lambda: tf.ones([1]))
         images = to_dtype(tf.tensordot(tf.cast(images, tf.float32), tf.reshape(weights, [-1, 1]), 1), images.dtype)
     images.set_shape([*images.shape[:-1], channels])

@@ -125,6 +125,7 @@ def training(
         drop_remainder=True,
         first_epoch=first_epoch,
         repeat=True,
+        copies=recipe.repeated_augmentation,
         **_view(model, data, recipe.image_size),
     )
     return _scaled(model, batches)

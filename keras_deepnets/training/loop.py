@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_deepnets import registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.models import deep_graphs
@@ -21,7 +22,7 @@ from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.files import written_aside
-from keras_deepnets.training.losses import SmoothedCrossentropy, gives_logits
+from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy, gives_logits
 from keras_deepnets.training.networks import GivenNetwork, NamedNetwork, constructor_name
 from keras_deepnets.training.optimizers import optimizer
 from keras_deepnets.training.progress import progress_callback
@@ -82,7 +83,9 @@ def train(
         asked = asked.with_overrides(precision=precision)
     train_data, held_data = feed.load(data, validation, seed)
     network = (
-        GivenNetwork(model, train_data, asked) if given else NamedNetwork(model, model_options or {}, train_data, asked)
+        GivenNetwork(model, train_data, asked)
+        if given
+        else NamedNetwork(model, _options(model, asked, model_options or {}), train_data, asked)
     )
     folder = RunFolder(run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}")
     identity = {
@@ -107,6 +110,12 @@ def train(
     return fit(verbose, callbacks)
 
 
+def _options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's options of a named network, and the recipe's that it has."""
+    known = registry.constructor_of(name).facts.options if recipe.model_options else ()
+    return {option: value for option, value in recipe.model_options.items() if option in known} | dict(given)
+
+
 def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe: Recipe) -> dict[str, Any]:
     """What a recipe leaves to the data and the machine, decided once and kept with the run: plain JSON values."""
     scaling = network.scaling()
@@ -118,7 +127,7 @@ def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe:
         augmentation = feed.suitable_augmentation(data, network.side())
     batch_size = feed.batch_size(data, recipe)
     steps_per_epoch = data.steps(batch_size, drop_remainder=True)
-    steps = recipe.total_steps(steps_per_epoch)
+    steps = recipe.total_steps(steps_per_epoch, batch_size)
     return {
         "scaling": scaling.to_dict() if scaling else None,
         "precision": precision,
@@ -143,11 +152,12 @@ class Fit:
         scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
         self.model = network.build(resolved["precision"], scaling)
         self.logits = gives_logits(self.model)
-        metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        metrics = [TopAccuracy(1, "accuracy")]
         if len(train_data.labels) >= 100:
-            metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
-        loss = SmoothedCrossentropy(recipe.label_smoothing, self.logits)
-        self.model.compile(optimizer(recipe, resolved["steps"]), loss, metrics=metrics)
+            metrics.append(TopAccuracy(5, "top5"))
+        kind = BinaryCrossentropy if recipe.loss == "binary_crossentropy" else SmoothedCrossentropy
+        steps = (resolved[name] for name in ("steps", "steps_per_epoch", "batch_size"))
+        self.model.compile(optimizer(recipe, *steps), kind(recipe.label_smoothing, self.logits), metrics=metrics)
         self._batches(0)
 
     def __call__(self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback]) -> Run:

@@ -1,4 +1,4 @@
-"""Cross entropy with smoothed labels, from whole-number labels or from given distributions."""
+"""Cross entropies and accuracies of whole-number labels or of given distributions, such as those of mixed images."""
 
 from __future__ import annotations
 
@@ -45,6 +45,80 @@ class SmoothedCrossentropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {"label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class BinaryCrossentropy(keras.losses.Loss):
+    """Each class by itself, yes or no (Wightman et al. 2021, section 3.1): the mean over classes of binary cross entropies.
+
+    `y_true` is `[batch]` whole numbers or `[batch, classes]` distributions: whatever makes up at least `threshold` of a mixed
+    image counts whole, as the paper has it. `y_pred` `[batch, classes]` are logits, or come straight from a softmax, whose logits
+    Keras keeps on TensorFlow.
+
+    Args:
+        label_smoothing: in [0, 1): targets are `1 - smoothing + smoothing / classes` and `smoothing / classes`.
+        from_logits: whether `y_pred` are logits rather than probabilities.
+        threshold: share of a mixed image from which its class counts.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        from_logits: bool = False,
+        threshold: float = 0.2,
+        name: str = "binary_crossentropy",
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.label_smoothing, self.from_logits, self.threshold = label_smoothing, from_logits, threshold
+
+    def call(self, y_true, y_pred):
+        """The loss of each example, `[batch]`."""
+        logits = y_pred if self.from_logits else getattr(y_pred, "_keras_logits", None)
+        if logits is None:
+            raise InputError(
+                "binary cross entropy needs logits, and this model gives probabilities: end it in logits (classifier_activation=None)."
+            )
+        classes = logits.shape[-1]
+        if len(y_true.shape) < len(logits.shape):
+            y_true = ops.one_hot(ops.cast(y_true, "int32"), classes)
+        y_true = ops.cast(y_true >= self.threshold, logits.dtype)
+        y_true = y_true * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        return keras.losses.binary_crossentropy(y_true, logits, from_logits=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        own = {name: getattr(self, name) for name in ("label_smoothing", "from_logits", "threshold")}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class TopAccuracy(keras.metrics.Mean):
+    """Share of the examples whose class is among the `k` with the highest outputs.
+
+    `y_true` is `[batch]` whole numbers, or `[batch, classes]` distributions, of which the largest counts; `y_pred`
+    `[batch, classes]`.
+
+    Args:
+        k: 1 for accuracy.
+    """
+
+    def __init__(self, k: int = 1, name: str = "accuracy", dtype: Any = None):
+        super().__init__(name=name, dtype=dtype)
+        self.k = k
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch."""
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.cast(y_pred, "float32")
+        if y_true.shape[1:] == y_pred.shape[1:]:
+            y_true = ops.argmax(y_true, -1)
+        found = ops.in_top_k(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred, self.k)
+        return super().update_state(ops.cast(found, self.dtype), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"k": self.k}
 
 
 def gives_logits(model: keras.Model) -> bool:

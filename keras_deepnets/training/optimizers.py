@@ -1,4 +1,4 @@
-"""Gradient descent as the papers use it: the L2 penalty passes through the momentum."""
+"""Gradient descent as the papers use it: the L2 penalty passes through the momentum; and LAMB."""
 
 from __future__ import annotations
 
@@ -61,15 +61,90 @@ class CoupledSGD(keras.optimizers.SGD):
                 return
         super().update_step(gradient, variable, learning_rate)
 
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Averages over at most as many steps as there were: the initial weights count for little in a short run.
+
+        The decay rises as `(1 + n) / (10 + n)` to `ema_momentum`, as TensorFlow's `ExponentialMovingAverage` has it.
+        """
+        if not self.use_ema:
+            return
+        steps = ops.cast(self.iterations, "float32")
+        decay = ops.minimum(self.ema_momentum, (1.0 + steps) / (10.0 + steps))
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            kept = ops.where(steps > 0, decay, 0.0)
+            average.assign(average + ops.cast(1.0 - kept, average.dtype) * (variable - average))
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
 
 
-def optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer for a run of `steps` steps."""
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Lamb(keras.optimizers.Lamb):
+    """`keras.optimizers.Lamb` with the weight decay inside the trust ratio, as the paper (You et al. 2019, Algorithm 2) and timm have it.
+
+    Keras' own `weight_decay` shrinks the weights beside the update. Layers that do not decay (biases, scales, offsets) are not scaled
+    by their trust ratio either, as in timm.
+
+    Args:
+        learning_rate: a number or a schedule.
+        weight_decay: λ: the update is that of Adam plus λ·w, scaled to the norm of w.
+        decay_on: `"all"` trainable variables, or `"kernels"`: those of two dimensions and more.
+        clip: the gradients' global norm is brought to at most this; 0 for none.
+        **kwargs: as `keras.optimizers.Lamb`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        weight_decay: float = 0.0,
+        decay_on: str = "kernels",
+        clip: float = 1.0,
+        epsilon: float = 1e-6,
+        name: str = "lamb",
+        **kwargs: Any,
+    ):
+        if decay_on not in ("all", "kernels"):
+            raise ValueError(f"decay_on={decay_on!r} is not 'all' or 'kernels'.")
+        if clip:
+            kwargs["global_clipnorm"] = clip
+        super().__init__(learning_rate, epsilon=epsilon, name=name, **kwargs)
+        self.decay, self.decay_on, self.clip = float(weight_decay), decay_on, float(clip)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable."""
+        place = self._get_variable_index(variable)
+        first, second = self._momentums[place], self._velocities[place]
+        gradient = ops.cast(gradient, variable.dtype)
+        rate = ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        first.assign(self.beta_1 * first + (1.0 - self.beta_1) * gradient)
+        second.assign(self.beta_2 * second + (1.0 - self.beta_2) * ops.square(gradient))
+        mean = first / (1.0 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
+        square = second / (1.0 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
+        update = mean / (ops.sqrt(square) + self.epsilon)
+        if self.decay and (self.decay_on == "all" or len(variable.shape) >= 2):
+            update = update + self.decay * variable
+            weight_norm, update_norm = (ops.sqrt(ops.sum(ops.square(values))) for values in (variable, update))
+            usable = ops.logical_and(weight_norm > 0, update_norm > 0)
+            rate = rate * ops.where(usable, weight_norm / ops.where(usable, update_norm, 1.0), 1.0)
+        variable.assign(variable - rate * update)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        config = super().get_config() | {"weight_decay": self.decay, "decay_on": self.decay_on, "clip": self.clip}
+        return {name: value for name, value in config.items() if name != "global_clipnorm"}
+
+
+def optimizer(
+    recipe: Recipe, steps: int, steps_per_epoch: int | None = None, batch_size: int | None = None
+) -> keras.optimizers.Optimizer:
+    """The recipe's optimizer for a run of `steps` steps; arguments as those of `schedules.learning_rate`."""
+    rate = learning_rate(recipe, steps, steps_per_epoch, batch_size)
+    if recipe.optimizer == "lamb":
+        return Lamb(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
     return CoupledSGD(
-        learning_rate(recipe, steps),
+        rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         l2=recipe.weight_decay,

@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from keras_deepnets.data import augmentation as augmentations
 from keras_deepnets.errors import InputError
+from keras_deepnets.training import durations
 
-SCHEDULES = ("constant", "piecewise", "one_cycle", "cosine", "plateau")
+SCHEDULES = ("constant", "piecewise", "one_cycle", "cosine", "plateau", "exponential")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 _CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "optimizer": ("sgd",),
+    "optimizer": ("sgd", "lamb"),
+    "loss": ("crossentropy", "binary_crossentropy"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
 }
+_LENGTHS = ("epochs", "steps", "examples")
+_POSITIVE = (*_LENGTHS, "batch_size", "image_size", "learning_rate", "drop", "patience", "repeated_augmentation")
 _BELOW_ONE = ("momentum", "label_smoothing", "ema", "peak_at", "drop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained. Exactly one of `epochs` and `steps` is set.
+    """How a network is trained. Exactly one of `epochs`, `steps` and `examples` is set.
+
+    A duration within the run is a text, ``"5 epochs"``, ``"400 steps"``, ``"50000 examples"``, ``"2 %"``.
 
     Attributes:
         name: the recipe's name.
         source: paper and section that the numbers come from.
         epochs: length of the run in passes over the training images; may be fractional.
         steps: length of the run in optimiser steps ("iterations").
+        examples: length of the run in training images seen.
         batch_size: images a step. Fewer training images than that make one step of them all.
         image_size: side in pixels that images are brought to; `None`: what the network takes.
-        optimizer: `"sgd"`, gradient descent with momentum.
+        optimizer: `"sgd"`, gradient descent with momentum; or `"lamb"` (You et al. 2019).
+        loss: `"crossentropy"`; or `"binary_crossentropy"`: every class by itself, targets of mixed images counting whole.
         learning_rate: the highest (one-cycle, cosine) or first (piecewise, plateau) learning rate.
         schedule: `"constant"`; `"piecewise"`: times `drop` at each of `milestones`; `"one_cycle"`: up to `peak_at`, then
-            down to zero; `"cosine"`: half a cosine to zero; `"plateau"`: times `drop` when the error stalls.
-        milestones: where the rate drops, as fractions of the run, so that they hold when its length is changed.
+            down to zero; `"cosine"`: half a cosine to zero; `"plateau"`: times `drop` when the error stalls; `"exponential"`:
+            evenly down to `drop` times the first at the end.
+        milestones: where the rate drops: fractions of the run, which hold when its length is changed, or durations.
         drop: the factor of a drop.
         peak_at: where a one-cycle run has its highest rate, as a fraction of the run.
         patience: epochs without a lower error before a `"plateau"` schedule drops.
-        warmup_steps: steps of warm-up before the schedule takes over.
+        warmup: how long the warm-up is before the schedule takes over: a number of steps or a duration.
         warmup_learning_rate: the learning rate at the start of the warm-up.
         warmup_shape: `"linear"` up to the schedule, or `"constant"`.
         momentum: of the gradient; 0 for none.
         nesterov: whether the momentum is Nesterov's.
-        weight_decay: coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum.
+        weight_decay: of SGD a coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum; of LAMB decoupled.
         weight_decay_on: `"all"` trainable variables, or `"kernels"` (not biases, scales, offsets).
         label_smoothing: share of the target's mass that is spread evenly over all classes.
-        augmentation: name of a policy of `keras_deepnets.data.augmentation`; `"auto"`: the one that suits the images
-            (`feed.suitable_augmentation`).
+        augmentation: name of a policy of `keras_deepnets.data.augmentation`, or several joined by `+`; `"auto"`: the one that
+            suits the images (`feed.suitable_augmentation`).
+        repeated_augmentation: how often an image is seen in a batch, each time augmented differently.
         ema: decay a step of the running average of the weights that is measured and kept; `None` for no average.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`.
+        model_options: what the paper sets in the network with this training, e.g. `{"dropout": 0.2}`; of a named network, if it has
+            such an option and the caller does not give it.
         exceptions: fields that the paper sets otherwise for a named network, by registry name.
     """
 
@@ -61,16 +76,18 @@ class Recipe:
     source: str
     epochs: float | None = None
     steps: int | None = None
+    examples: int | None = None
     batch_size: int = 128
     image_size: int | None = None
     optimizer: str = "sgd"
+    loss: str = "crossentropy"
     learning_rate: float = 0.1
     schedule: str = "piecewise"
-    milestones: tuple[float, ...] = ()
+    milestones: tuple[float | str, ...] = ()
     drop: float = 0.1
     peak_at: float = 0.25
     patience: int = 5
-    warmup_steps: int = 0
+    warmup: int | str = 0
     warmup_learning_rate: float = 0.0
     warmup_shape: str = "linear"
     momentum: float = 0.9
@@ -79,8 +96,10 @@ class Recipe:
     weight_decay_on: str = "all"
     label_smoothing: float = 0.0
     augmentation: str | None = None
+    repeated_augmentation: int = 1
     ema: float | None = None
     precision: str = "float32"
+    model_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
@@ -88,19 +107,29 @@ class Recipe:
         hints = typing.get_type_hints(type(self))
         for item in fields(self):
             object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), hints[item.name]))
-        if (self.epochs is None) == (self.steps is None):
-            raise InputError(f"Recipe {self.name!r}: set exactly one of epochs={self.epochs} and steps={self.steps}.")
-        if self.schedule == "plateau" and self.warmup_steps:
-            raise InputError(f"warmup_steps={self.warmup_steps}: a plateau schedule has no warm-up; set it to 0.")
-        if list(self.milestones) != sorted(self.milestones) or not all(0 < at < 1 for at in self.milestones):
-            raise InputError(f"milestones={self.milestones} must be rising fractions of the run, between 0 and 1.")
+        if sum(getattr(self, name) is not None for name in _LENGTHS) != 1:
+            given = ", ".join(f"{name}={getattr(self, name)}" for name in _LENGTHS)
+            raise InputError(f"Recipe {self.name!r}: set exactly one of {given}.")
+        if self.schedule == "plateau" and self.warmup:
+            raise InputError(f"warmup={self.warmup!r}: a plateau schedule has no warm-up; set it to 0.")
+        fractions = [at for at in self.milestones if not isinstance(at, str)]
+        if fractions != sorted(fractions) or not all(0 < at < 1 for at in fractions):
+            raise InputError(
+                f"milestones={self.milestones} must be rising fractions of the run, between 0 and 1, or durations like '30 epochs'."
+            )
+        if self.optimizer != "sgd" and self.ema is not None:
+            raise InputError(f"ema={self.ema} is for optimizer='sgd'; set it to None.")
 
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """The length of the run in optimiser steps, at least 1."""
-        return self.steps if self.steps is not None else max(1, round(self.epochs * steps_per_epoch))
+    def total_steps(self, steps_per_epoch: int, batch_size: int | None = None) -> int:
+        """The length of the run in optimiser steps, at least 1; `batch_size` images each, by default the recipe's."""
+        if self.steps is not None:
+            return self.steps
+        if self.examples is not None:
+            return max(1, math.ceil(self.examples / (batch_size or self.batch_size)))
+        return max(1, round(self.epochs * steps_per_epoch))
 
     def with_overrides(self, /, **overrides: Any) -> Recipe:
-        """A copy with some fields changed; `epochs` and `steps` replace each other.
+        """A copy with some fields changed; `epochs`, `steps` and `examples` replace each other.
 
         Raises:
             InputError: if a field is not one of `Recipe`, or its value has the wrong type or range.
@@ -111,9 +140,8 @@ class Recipe:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"A recipe has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
-        for given, other in (("epochs", "steps"), ("steps", "epochs")):
-            if overrides.get(given) is not None and other not in overrides:
-                overrides[other] = None
+        if any(overrides.get(length) is not None for length in _LENGTHS):
+            overrides = dict.fromkeys(_LENGTHS) | overrides
         return replace(self, **overrides)
 
     def for_model(self, name: str | None) -> Recipe:
@@ -146,8 +174,10 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if name == "augmentation":
         return value if value == "auto" else augmentations.get(value).name
     if name == "milestones" and isinstance(value, (list, tuple)):
-        return tuple(_checked("milestone", at, float) for at in value)
-    if name == "exceptions" and isinstance(value, Mapping):
+        return tuple(_duration(at) if isinstance(at, str) else _checked("milestone", at, float) for at in value)
+    if name == "warmup" and isinstance(value, str):
+        return _duration(value)
+    if name in ("exceptions", "model_options") and isinstance(value, Mapping):
         return dict(value)
     kind = options[0]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -162,11 +192,16 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def _duration(text: str) -> str:
+    durations.parse(text)
+    return text
+
+
 def _check_range(name: str, value: float) -> None:
     """Raises `InputError` unless the number makes sense for the field."""
     if not 0 <= value < float("inf"):  # also refuses NaN
         raise InputError(f"{name}={value!r} must not be negative or infinite.")
-    if value == 0 and name in ("epochs", "steps", "batch_size", "image_size", "learning_rate", "drop", "patience"):
+    if value == 0 and name in _POSITIVE:
         raise InputError(f"{name}={value!r} must be positive.")
     if name in _BELOW_ONE and value >= 1:
         raise InputError(f"{name}={value!r} must be below 1.")
@@ -175,18 +210,25 @@ def _check_range(name: str, value: float) -> None:
 _UNION = type(int | None)
 _PHRASES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 
-_HE2015 = {
-    "learning_rate": 0.1,
-    "schedule": "piecewise",
-    "momentum": 0.9,
-    "weight_decay": 1e-4,
-    "weight_decay_on": "all",
+_SGD = {"schedule": "piecewise", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_on": "all"}
+_NESTEROV = _SGD | {"nesterov": True}
+_COLOURS = "random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)"  # fb.resnet.torch, which these papers refer to
+_HUANG2017_CIFAR = _NESTEROV | {"epochs": 300, "batch_size": 64, "milestones": (0.5, 0.75)}
+_WIGHTMAN2021 = {
+    "batch_size": 2048,
+    "optimizer": "lamb",
+    "loss": "binary_crossentropy",
+    "schedule": "cosine",
+    "warmup": "5 epochs",
+    "weight_decay_on": "kernels",
+    "precision": "auto",
 }
 
 _ROWS = (
     Recipe(
         name="fast",
-        source="one-cycle: Smith & Topin 2017, Super-Convergence, section 3; label smoothing: Szegedy et al. 2015, section 7",
+        source="one-cycle: Smith & Topin 2017, Super-Convergence, section 3; label smoothing: Szegedy et al. 2015, section 7; "
+        "averaged weights: Polyak & Juditsky 1992",
         epochs=20,
         batch_size=128,
         learning_rate=0.2,
@@ -198,6 +240,8 @@ _ROWS = (
         weight_decay_on="kernels",
         label_smoothing=0.1,
         augmentation="auto",
+        ema=0.99,
+        precision="auto",
     ),
     Recipe(
         name="he2015_cifar",
@@ -207,30 +251,149 @@ _ROWS = (
         milestones=(0.5, 0.75),  # 32k and 48k of 64k iterations
         augmentation="pad_crop_flip",
         # "we use 0.01 to warm up the training until the training error is below 80% (about 400 iterations)"
-        exceptions={"resnet110": {"warmup_steps": 400, "warmup_learning_rate": 0.01, "warmup_shape": "constant"}},
-        **_HE2015,
+        exceptions={"resnet110": {"warmup": "400 steps", "warmup_learning_rate": 0.01, "warmup_shape": "constant"}},
+        **_SGD,
     ),
     Recipe(
         name="he2015_imagenet",
-        source="He et al. 2015, Deep Residual Learning, section 3.4",
+        source="He et al. 2015, Deep Residual Learning, section 3.4; colours: Krizhevsky et al. 2012, section 4.1",
         steps=600_000,
         batch_size=256,
-        augmentation="random_resized_crop_flip",
-        **(_HE2015 | {"schedule": "plateau"}),
+        augmentation="random_resized_crop_flip+lighting(0.1)",
+        **(_SGD | {"schedule": "plateau"}),
+    ),
+    Recipe(
+        name="he2016_cifar",
+        source="He et al. 2016, Identity Mappings, appendix: implementation details",
+        steps=64_000,
+        batch_size=128,
+        milestones=(0.5, 0.75),
+        warmup="400 steps",
+        warmup_learning_rate=0.01,
+        warmup_shape="constant",
+        augmentation="pad_crop_flip",
+        **_SGD,
+    ),
+    Recipe(
+        name="huang2016_stochastic_depth",
+        source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov's momentum: the authors' code",
+        epochs=500,
+        batch_size=128,
+        milestones=(0.5, 0.75),  # epochs 250 and 375
+        augmentation="pad_crop_flip",
+        **_NESTEROV,
+    ),
+    Recipe(
+        name="zagoruyko2016",
+        source="Zagoruyko & Komodakis 2016, Wide Residual Networks, section 3",
+        epochs=200,
+        batch_size=128,
+        milestones=(0.3, 0.6, 0.8),  # epochs 60, 120 and 160
+        drop=0.2,
+        augmentation="reflect_crop_flip",
+        **(_NESTEROV | {"weight_decay": 5e-4}),
+    ),
+    Recipe(
+        name="xie2016_cifar",
+        source="Xie et al. 2016, Aggregated Residual Transformations, section 5.3; Nesterov's momentum: the authors' code",
+        epochs=300,
+        batch_size=128,
+        milestones=(0.5, 0.75),  # epochs 150 and 225
+        augmentation="pad_crop_flip",
+        **(_NESTEROV | {"weight_decay": 5e-4}),
+    ),
+    Recipe(
+        name="xie2016_imagenet",
+        source="Xie et al. 2016, Aggregated Residual Transformations, section 4 (three drops, 30 epochs apart, of fb.resnet.torch); "
+        "length and Nesterov's momentum: the authors' code",
+        epochs=120,
+        batch_size=256,
+        milestones=("30 epochs", "60 epochs", "90 epochs"),
+        augmentation=_COLOURS,
+        **_NESTEROV,
     ),
     Recipe(
         name="huang2017_cifar",
-        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2",
-        epochs=300,
-        batch_size=64,
-        learning_rate=0.1,
-        schedule="piecewise",
-        milestones=(0.5, 0.75),
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=1e-4,
-        weight_decay_on="all",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10+, C100+)",
         augmentation="pad_crop_flip",
+        **_HUANG2017_CIFAR,
+    ),
+    Recipe(
+        name="huang2017_cifar_plain",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10, C100: no augmentation, dropout)",
+        model_options={"dropout": 0.2},
+        **_HUANG2017_CIFAR,
+    ),
+    Recipe(
+        name="huang2017_svhn",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN)",
+        model_options={"dropout": 0.2},
+        **(_HUANG2017_CIFAR | {"epochs": 40}),
+    ),
+    Recipe(
+        name="huang2017_imagenet",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet)",
+        epochs=90,
+        batch_size=256,
+        milestones=("30 epochs", "60 epochs"),
+        augmentation=_COLOURS,
+        **_NESTEROV,
+    ),
+    Recipe(
+        name="srivastava2015_mnist",
+        source="Srivastava et al. 2015, Training Very Deep Networks, section 3.1: momentum and an exponentially falling rate, found by "
+        "random search and not printed; the numbers are ours",
+        epochs=400,
+        batch_size=128,
+        learning_rate=0.01,
+        schedule="exponential",
+        drop=0.01,
+        momentum=0.9,
+    ),
+    Recipe(
+        name="srivastava2015_cifar",
+        source="Srivastava et al. 2015, Training Very Deep Networks, sections 3.1 and 3.3: momentum and a rate that falls by a fixed "
+        "schedule; augmentation of section 3.3.2; the numbers are not printed and are ours",
+        epochs=400,
+        batch_size=128,
+        learning_rate=0.05,
+        schedule="piecewise",
+        milestones=(0.5, 0.75, 0.9),
+        momentum=0.9,
+        augmentation="pad_crop_flip",
+    ),
+    Recipe(
+        name="wightman2021_a1",
+        source="Wightman et al. 2021, ResNet strikes back, Table 2 (A1)",
+        epochs=600,
+        learning_rate=5e-3,
+        weight_decay=0.01,
+        label_smoothing=0.1,
+        augmentation="random_resized_crop_flip+rand_augment(magnitude=7,probability=0.5,deviation=0.5)+mixup(0.2)+cutmix(1.0)",
+        repeated_augmentation=3,
+        model_options={"stochastic_depth": 0.05},
+        **_WIGHTMAN2021,
+    ),
+    Recipe(
+        name="wightman2021_a2",
+        source="Wightman et al. 2021, ResNet strikes back, Table 2 (A2)",
+        epochs=300,
+        learning_rate=5e-3,
+        weight_decay=0.02,
+        augmentation="random_resized_crop_flip+rand_augment(magnitude=7,probability=0.5,deviation=0.5)+mixup(0.1)+cutmix(1.0)",
+        repeated_augmentation=3,
+        model_options={"stochastic_depth": 0.05},
+        **_WIGHTMAN2021,
+    ),
+    Recipe(
+        name="wightman2021_a3",
+        source="Wightman et al. 2021, ResNet strikes back, Table 2 (A3)",
+        epochs=100,
+        learning_rate=8e-3,
+        weight_decay=0.02,
+        image_size=160,
+        augmentation="random_resized_crop_flip+rand_augment(magnitude=6,probability=0.5,deviation=0.5)+mixup(0.1)+cutmix(1.0)",
+        **_WIGHTMAN2021,
     ),
 )
 _RECIPES = {row.name: row for row in _ROWS}
@@ -241,16 +404,46 @@ def recipes() -> list[str]:
     return list(_RECIPES)
 
 
-def get_recipe(name: str | Recipe, /, **overrides: Any) -> Recipe:
-    """The recipe called `name` (a `Recipe` passes through), with some fields changed.
+def get_recipe(name: str | os.PathLike | Recipe, /, **overrides: Any) -> Recipe:
+    """The recipe called `name` (a `Recipe` passes through), or written in a YAML or JSON file, with some fields changed.
+
+    A file holds fields of `Recipe`; with ``base: he2015_cifar`` the others are that recipe's.
 
     Raises:
-        InputError: if there is no such recipe or field, or a value is wrong.
+        InputError: if there is no such recipe, file or field, or a value is wrong.
     """
     if not isinstance(name, Recipe):
+        if str(name).endswith((".yaml", ".yml", ".json")):
+            return read_recipe(name).with_overrides(**overrides)
         if name not in _RECIPES:
             near = difflib.get_close_matches(str(name), _RECIPES, 1, 0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"There is no recipe {name!r}.{hint} Recipes are: {', '.join(_RECIPES)}.")
+            raise InputError(
+                f"There is no recipe {name!r}.{hint} Recipes are: {', '.join(_RECIPES)}; or give a .yaml file of its fields."
+            )
         name = _RECIPES[name]
     return name.with_overrides(**overrides) if overrides else name
+
+
+def read_recipe(path: str | os.PathLike) -> Recipe:
+    """The recipe that a YAML or JSON file holds; see `get_recipe`."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read recipe {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"Recipe {path} must hold fields, e.g. 'base: fast' and 'learning_rate: 0.05', a line each.")
+    base = values.pop("base", None)
+    own = {"name": values.pop("name", Path(path).stem), "source": values.pop("source", str(path))}
+    try:
+        if base is not None:
+            return replace(get_recipe(base).with_overrides(**values), **own)
+        if not any(values.get(length) for length in _LENGTHS):
+            raise InputError(f"it has no length: give one of {', '.join(_LENGTHS)}, or a base, e.g. 'base: fast'.")
+        return Recipe.from_dict(own | values)
+    except InputError as error:
+        raise InputError(f"Recipe {path}: {error}") from None

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.errors import InputError
+from keras_deepnets.training import durations
 from keras_deepnets.training.recipes import Recipe
 
 
@@ -125,19 +127,59 @@ class WarmUp(_Schedule):
         }
 
 
-def learning_rate(recipe: Recipe, steps: int) -> Any:
+@keras.saving.register_keras_serializable("keras_deepnets")
+class ExponentialFall(_Schedule):
+    """`learning_rate * drop ** (step / steps)`.
+
+    Args:
+        learning_rate: the first rate.
+        steps: length of the run.
+        drop: factor between the last rate and the first.
+    """
+
+    def __init__(self, learning_rate: float, steps: int, drop: float = 0.01):
+        super().__init__(learning_rate=learning_rate, steps=steps, drop=drop)
+        self._first, self._steps, self._drop = learning_rate, steps, drop
+
+    def __call__(self, step):
+        """The rate at `step` (0 is the first), a float32 scalar."""
+        part = ops.minimum(ops.cast(step, "float32") / self._steps, 1.0)
+        return self._first * ops.exp(math.log(self._drop) * part)
+
+
+def learning_rate(recipe: Recipe, steps: int, steps_per_epoch: int | None = None, batch_size: int | None = None) -> Any:
     """What a recipe gives as a Keras optimizer's `learning_rate` in a run of `steps` steps.
+
+    Args:
+        recipe: whose rate it is.
+        steps: length of the run.
+        steps_per_epoch: for milestones and warm-ups in epochs; by default one epoch is the run.
+        batch_size: for those in examples; by default the recipe's.
 
     Returns:
         A schedule, or a number where the rate stays (`"constant"`) or follows the measured error (`"plateau"`).
+
+    Raises:
+        InputError: milestones that do not rise.
     """
+    scale = {
+        "steps": steps,
+        "steps_per_epoch": steps_per_epoch or steps,
+        "batch_size": batch_size or recipe.batch_size,
+    }
     rate: Any = recipe.learning_rate
     if recipe.schedule == "piecewise":
-        rate = PiecewiseDrops(rate, [round(at * steps) for at in recipe.milestones], recipe.drop)
+        boundaries = [durations.in_steps(at, **scale) for at in recipe.milestones]
+        if boundaries != sorted(boundaries):
+            raise InputError(f"milestones={recipe.milestones} are steps {boundaries} of this run, which do not rise.")
+        rate = PiecewiseDrops(rate, boundaries, recipe.drop)
     elif recipe.schedule == "one_cycle":
         rate = OneCycle(rate, steps, recipe.peak_at)
     elif recipe.schedule == "cosine":
         rate = HalfCosine(rate, steps)
-    if recipe.warmup_steps and recipe.schedule != "plateau":
-        rate = WarmUp(rate, recipe.warmup_steps, recipe.warmup_learning_rate, recipe.warmup_shape)
+    elif recipe.schedule == "exponential":
+        rate = ExponentialFall(rate, steps, recipe.drop)
+    warmup = durations.in_steps(recipe.warmup, **scale)
+    if warmup and recipe.schedule != "plateau":
+        rate = WarmUp(rate, warmup, recipe.warmup_learning_rate, recipe.warmup_shape)
     return rate

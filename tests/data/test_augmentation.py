@@ -93,11 +93,11 @@ def test_no_window_fits_a_narrow_image():
 
 
 def test_policies_by_name():
-    assert augmentation.policies()[:3] == ["pad_crop_flip", "shift", "random_resized_crop_flip"]
+    assert augmentation.policies()[:4] == ["pad_crop_flip", "reflect_crop_flip", "shift", "random_resized_crop_flip"]
     assert augmentation.get(None).name == augmentation.get("none").name == "none"
     own = augmentation.Policy("own")
     assert augmentation.get(own) is own
-    with pytest.raises(InputError, match="pad_crop_flip, shift, random_resized_crop_flip"):
+    with pytest.raises(InputError, match="pad_crop_flip, reflect_crop_flip, shift, random_resized_crop_flip"):
         augmentation.get("cutout")
     with pytest.raises(InputError, match="registered already"):
         augmentation.register(augmentation.Policy("shift"))

@@ -4,7 +4,7 @@ import pytest
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.training import SmoothedCrossentropy
-from keras_deepnets.training.losses import gives_logits
+from keras_deepnets.training.losses import BinaryCrossentropy, TopAccuracy, gives_logits
 
 
 def reference(labels, logits, smoothing):
@@ -66,3 +66,34 @@ def test_another_ending():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="sigmoid")])
     with pytest.raises(InputError, match="ends in 'sigmoid'"):
         gives_logits(model)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_crossentropy(rng, smoothing):
+    logits = rng.normal(size=(6, 5)).astype("float32") * 3
+    shares = np.eye(5, dtype="float32")[rng.integers(0, 5, 6)] * 0.7 + np.eye(5, dtype="float32")[1] * 0.3
+    targets = (shares >= 0.2) * (1 - smoothing) + smoothing / 5
+    chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = -(targets * np.log(chances) + (1 - targets) * np.log(1 - chances)).mean()
+    np.testing.assert_allclose(float(BinaryCrossentropy(smoothing, True)(shares, logits)), expected, rtol=1e-5)
+    if keras.config.backend() == "tensorflow":
+        probabilities = keras.activations.softmax(keras.ops.convert_to_tensor(logits))
+        np.testing.assert_allclose(float(BinaryCrossentropy(smoothing)(shares, probabilities)), expected, rtol=1e-5)
+    with pytest.raises(InputError, match="needs logits"):
+        BinaryCrossentropy()(shares, np.full((6, 5), 0.2, "float32"))
+    labels = np.arange(6) % 5
+    one_hot = np.eye(5, dtype="float32")[labels]
+    loss = BinaryCrossentropy(smoothing, True)
+    assert float(loss(labels, logits)) == pytest.approx(float(loss(one_hot, logits)), rel=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_accuracy_of_labels_and_of_distributions(rng, k):
+    outputs, labels = rng.normal(size=(50, 12)).astype("float32"), rng.integers(0, 12, 50)
+    expected = np.mean([label in np.argsort(-row)[:k] for row, label in zip(outputs, labels, strict=True)])
+    mixed = 0.6 * np.eye(12)[labels] + 0.4 * np.eye(12)[(labels + 1) % 12]
+    for targets in (labels, labels[:, None], mixed.astype("float32")):
+        metric = TopAccuracy(k)
+        metric.update_state(targets[:20], outputs[:20])
+        metric.update_state(targets[20:], outputs[20:])
+        assert float(metric.result()) == pytest.approx(expected)

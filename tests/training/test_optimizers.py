@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_deepnets.training import CoupledSGD, OneCycle, get_recipe
-from keras_deepnets.training.optimizers import optimizer
+from keras_deepnets.training.optimizers import Lamb, optimizer
 
 SHAPES = ((3, 3, 2, 4), (4,), (4, 5), (5,))
 
@@ -135,3 +135,43 @@ np.testing.assert_allclose(model.get_weights()[0], kernel * (1 - 0.1 * 0.5), rto
 def test_replicas_do_not_multiply_the_penalty():
     """Gradients are summed over replicas; the penalty must not be."""
     subprocess.run([sys.executable, "-c", _REPLICAS], check=True, timeout=200)
+
+
+@pytest.mark.parametrize("on", ["all", "kernels"])
+def test_lamb(problem, on):
+    """You et al. 2019, Algorithm 2, in double precision; gradients of a global norm of at most 1, as timm has it."""
+    weights, gradients = problem
+    variables = [keras.Variable(weight) for weight in weights]
+    made = Lamb(0.01, weight_decay=0.02, decay_on=on)
+    expected = [weight.astype(np.float64) for weight in weights]
+    first, second = ([np.zeros_like(weight) for weight in expected] for _ in range(2))
+    for step, some in enumerate(gradients, start=1):
+        made.apply([keras.ops.convert_to_tensor(gradient) for gradient in some], variables)
+        norm = np.sqrt(sum((gradient.astype(np.float64) ** 2).sum() for gradient in some))
+        for at, gradient in enumerate(some):
+            gradient = gradient / max(norm, 1.0)
+            first[at] = 0.9 * first[at] + 0.1 * gradient
+            second[at] = 0.999 * second[at] + 0.001 * gradient**2
+            update = first[at] / (1 - 0.9**step) / (np.sqrt(second[at] / (1 - 0.999**step)) + 1e-6)
+            trust = 1.0
+            if on == "all" or expected[at].ndim >= 2:
+                update = update + 0.02 * expected[at]
+                trust = np.linalg.norm(expected[at]) / np.linalg.norm(update)
+            expected[at] = expected[at] - 0.01 * trust * update
+    for variable, weight in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), weight, rtol=1e-4, atol=1e-5)
+    again = Lamb.from_config(made.get_config())
+    assert (again.decay, again.decay_on, again.global_clipnorm) == (0.02, on, 1.0)
+
+
+def test_the_average_of_a_short_run_forgets_the_first_weights():
+    """The decay of step n is (1 + n) / (10 + n), at most `ema_momentum`."""
+    variable = keras.Variable(np.zeros(2, "float32"))
+    made = CoupledSGD(1.0, 0.0, use_ema=True, ema_momentum=0.6)
+    average = 0.0
+    for step in range(12):
+        made.apply([keras.ops.convert_to_tensor(np.array([-1.0, -2.0], "float32"))], [variable])
+        decay = min(0.6, (1 + step) / (10 + step)) if step else 0.0
+        average = decay * average + (1 - decay) * (step + 1)
+    made.finalize_variable_values([variable])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), [average, 2 * average], rtol=1e-5)

@@ -6,11 +6,30 @@ import sys
 import pytest
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.training import Recipe, get_recipe, recipes
+from keras_deepnets.training import Recipe, durations, get_recipe, recipes
+from keras_deepnets.training.schedules import learning_rate
 
 
 def test_names():
-    assert recipes() == ["fast", "he2015_cifar", "he2015_imagenet", "huang2017_cifar"]
+    assert recipes() == [
+        "fast",
+        "he2015_cifar",
+        "he2015_imagenet",
+        "he2016_cifar",
+        "huang2016_stochastic_depth",
+        "zagoruyko2016",
+        "xie2016_cifar",
+        "xie2016_imagenet",
+        "huang2017_cifar",
+        "huang2017_cifar_plain",
+        "huang2017_svhn",
+        "huang2017_imagenet",
+        "srivastava2015_mnist",
+        "srivastava2015_cifar",
+        "wightman2021_a1",
+        "wightman2021_a2",
+        "wightman2021_a3",
+    ]
 
 
 def test_papers_numbers():
@@ -26,9 +45,96 @@ def test_papers_numbers():
 
 def test_warmup_is_for_110_layers():
     row = get_recipe("he2015_cifar")
-    assert row.for_model("resnet56").warmup_steps == 0
+    assert row.for_model("resnet56").warmup == 0
     deep = row.for_model("resnet110")
-    assert (deep.warmup_steps, deep.warmup_learning_rate, deep.warmup_shape) == (400, 0.01, "constant")
+    assert (deep.warmup, deep.warmup_learning_rate, deep.warmup_shape) == ("400 steps", 0.01, "constant")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "rates"),
+    # The learning rate at epochs of training sets of the papers' sizes, as the papers print it.
+    [
+        ("he2016_cifar", 50_000, {0: 0.01, 1: 0.01, 2: 0.1, 81: 0.1, 83: 0.01, 122: 0.01, 124: 0.001}),
+        ("huang2016_stochastic_depth", 45_000, {0: 0.1, 249: 0.1, 251: 0.01, 374: 0.01, 376: 0.001, 499: 0.001}),
+        ("zagoruyko2016", 50_000, {0: 0.1, 59: 0.1, 61: 0.02, 121: 0.004, 161: 0.0008, 199: 0.0008}),
+        ("xie2016_cifar", 50_000, {0: 0.1, 149: 0.1, 151: 0.01, 226: 0.001}),
+        ("xie2016_imagenet", 1_281_167, {0: 0.1, 29: 0.1, 31: 0.01, 61: 0.001, 91: 0.0001, 119: 0.0001}),
+        ("huang2017_cifar_plain", 50_000, {0: 0.1, 149: 0.1, 151: 0.01, 226: 0.001}),
+        ("huang2017_svhn", 604_388, {0: 0.1, 19: 0.1, 21: 0.01, 31: 0.001}),
+        ("huang2017_imagenet", 1_281_167, {0: 0.1, 29: 0.1, 31: 0.01, 61: 0.001}),
+        ("wightman2021_a1", 1_281_167, {0: 0.0, 5: 0.005 * 0.99983, 300: 0.0025}),
+        ("wightman2021_a3", 1_281_167, {0: 0.0, 50: 0.004}),
+    ],
+)
+def test_learning_rates_at_epochs(name, size, rates):
+    row = get_recipe(name)
+    steps_per_epoch = size // row.batch_size
+    steps = row.total_steps(steps_per_epoch)
+    schedule = learning_rate(row, steps, steps_per_epoch)
+    for epoch, rate in rates.items():
+        assert float(schedule(epoch * steps_per_epoch)) == pytest.approx(rate, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        (400, 400),
+        (0.25, 250),
+        ("400 steps", 400),
+        ("64_000 iterations", 64_000),
+        ("5 epochs", 50),
+        ("1.5 epochs", 15),
+        ("1e3 examples", 16),
+        ("2 %", 20),
+        ("50 percent", 500),
+    ],
+)
+def test_durations(length, steps):
+    assert durations.in_steps(length, steps=1000, steps_per_epoch=10, batch_size=64) == steps
+
+
+def test_examples_as_length():
+    row = get_recipe("he2015_cifar", examples=10_000)
+    assert row.steps is None and row.total_steps(390) == 79
+    assert get_recipe(row, epochs=2).examples is None
+
+
+def test_milestones_that_do_not_rise_in_this_run():
+    row = get_recipe("he2015_cifar", milestones=("5 epochs", "30 steps"))
+    with pytest.raises(InputError, match=r"are steps \[50, 30\] of this run, which do not rise"):
+        learning_rate(row, 100, 10)
+
+
+def test_recipes_from_files(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: huang2017_cifar\nepochs: 5\nmilestones: [0.5, 4 epochs]\nwarmup: 10 steps\n")
+    row = get_recipe(str(path), batch_size=32)
+    assert (row.name, row.epochs, row.milestones, row.warmup) == ("mine", 5, (0.5, "4 epochs"), "10 steps")
+    assert (row.batch_size, row.nesterov, row.weight_decay) == (32, True, 1e-4)
+    path.write_text("name: own\nsteps: 20\nlearning_rate: 0.05\nmodel_options: {dropout: 0.1}\n")
+    row = get_recipe(path)
+    assert (row.name, row.steps, row.learning_rate, row.model_options) == ("own", 20, 0.05, {"dropout": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate: 0.1", "has no length"),
+        ("base: fats\nepochs: 3", "no recipe 'fats'. Did you mean 'fast'"),
+        ("base: fast\nlr: 3", "no field 'lr'"),
+        ("- fast", "must hold fields"),
+        ("base: [", "is not YAML"),
+        ("base: fast\nwarmup: soon", "'soon' is not a duration"),
+    ],
+)
+def test_bad_recipe_files(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        get_recipe(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="Cannot read recipe"):
+        get_recipe(tmp_path / "none.yaml")
 
 
 def test_total_steps():
@@ -71,8 +177,9 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
         ({"milestones": (0.9, 0.5)}, "rising fractions"),
         ({"milestones": (32_000,)}, "rising fractions"),
         ({"milestones": 3}, "milestones=3 must be a list of numbers"),
+        ({"optimizer": "lamb", "ema": 0.9}, "ema=0.9 is for optimizer='sgd'"),
         ({"augmentation": "mirror"}, "augment='mirror' is unknown"),
-        ({"schedule": "plateau", "warmup_steps": 5}, "a plateau schedule has no warm-up"),
+        ({"schedule": "plateau", "warmup": 5}, "a plateau schedule has no warm-up"),
     ],
 )
 def test_wrong_overrides(overrides, message):

@@ -1,0 +1,90 @@
+"""Random colours: brightness, contrast and saturation, and shifts along the colours' principal components."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keras_deepnets.data.transforms import LUMA, to_dtype
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+JITTER_DRAWS = 4
+"""Uniform numbers an image: the order, and three factors."""
+
+_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+# Of ImageNet's RGB values in [0, 1]: square roots of the eigenvalues, and the eigenvectors in columns, as fb.resnet.torch has them.
+_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+_COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+
+def jitter(images: tf.Tensor, draws: tf.Tensor, strength: float = 0.4) -> tf.Tensor:
+    """Changes brightness, contrast and saturation, in an order of its own for each image, each by a factor of 1 ± `strength`.
+
+    Each is a blend: with black, with the mean grey of the image, with the grey of each pixel.
+
+    Args:
+        images: uint8 ``[b, h, w, 3]``.
+        draws: float32 ``[b, 4]`` in [0, 1).
+        strength: the factors are uniform in ``[max(0, 1 - strength), 1 + strength]``.
+    """
+    import tensorflow as tf
+
+    if images.shape[-1] != 3:
+        return _grey_jitter(images, draws, strength)
+    orders = tf.gather(tf.constant(_ORDERS), tf.cast(draws[:, 0] * len(_ORDERS), tf.int32))
+    low = max(0.0, 1.0 - strength)
+    factors = low + (1.0 + strength - low) * draws[:, 1:4]
+    values = tf.cast(images, tf.float32)
+    for turn in range(3):
+        kind = orders[:, turn]
+        factor = tf.gather(factors, kind, batch_dims=1)[:, None, None, None]
+        kind = kind[:, None, None, None]
+        grey = tf.tensordot(values, tf.constant(LUMA), 1)[..., None]
+        mean = tf.reduce_mean(grey, axis=(1, 2, 3), keepdims=True)
+        other = tf.where(kind == 0, 0.0, tf.where(kind == 1, mean, grey))
+        values = tf.clip_by_value(other + factor * (values - other), 0.0, 255.0)
+    return to_dtype(values, images.dtype)
+
+
+def _grey_jitter(images: tf.Tensor, draws: tf.Tensor, strength: float) -> tf.Tensor:
+    """The same of grey images, which have no saturation."""
+    import tensorflow as tf
+
+    return jitter(tf.repeat(images, 3, -1), draws, strength)[..., :1]
+
+
+def lighting(images: tf.Tensor, draws: tf.Tensor, deviation: float = 0.1) -> tf.Tensor:
+    """Adds to all pixels of an image multiples of the principal components of ImageNet's colours.
+
+    Args:
+        images: uint8 ``[b, h, w, 3]``; grey ones stay as they are.
+        draws: float32 ``[b, 2]`` in [0, 1), from which each image's three normal numbers come.
+        deviation: their standard deviation.
+    """
+    import tensorflow as tf
+
+    if images.shape[-1] != 3:
+        return images
+    numbers = deviation * normal(draws, 3)
+    shifts = 255.0 * tf.einsum("bi,ci->bc", numbers * tf.constant(_DEVIATIONS), tf.constant(_COMPONENTS))
+    return to_dtype(tf.cast(images, tf.float32) + shifts[:, None, None, :], images.dtype)
+
+
+def seeds(draws: tf.Tensor) -> tf.Tensor:
+    """Seeds for stateless operations, int32 ``[..., 2]``, from uniform numbers ``[..., 2]`` in [0, 1)."""
+    import tensorflow as tf
+
+    return tf.cast(draws[..., :2] * 2.0**24, tf.int32)
+
+
+def normal(draws: tf.Tensor, count: int) -> tf.Tensor:
+    """Normal numbers, float32 ``[b, count]``, each row of its own seed in `draws` ``[b, 2]``."""
+    import tensorflow as tf
+
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_normal([count], seed, alg="philox"),
+        seeds(draws),
+        fn_output_signature=tf.TensorSpec([count], tf.float32),
+    )

@@ -197,6 +197,26 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
+    crops: Annotated[
+        int,
+        typer.Option(help="1: the centre of each image; 10: corners and centre, and their mirror images, averaged."),
+    ] = 1,
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE,…",
+            help="Average over whole images at these shorter sides in pixels, e.g. 224,256,384,480,640.",
+            show_default=False,
+        ),
+    ] = None,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw which class is taken for which into a .png, .svg or .pdf file.",
+            show_default=False,
+        ),
+    ] = None,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
@@ -210,6 +230,9 @@ def evaluate(
         weights=weights,
         seed=seed,
         batch_size=batch_size,
+        crops=crops,
+        scales=use.sides(scales),
+        confusion=confusion,
         skip_broken=skip_broken,
         as_json=as_json,
     )

@@ -30,10 +30,19 @@ def evaluate(
     weights: Path | None,
     seed: int | None,
     batch_size: int,
+    crops: int,
+    scales: tuple[int, ...] | None,
+    confusion: Path | None,
     skip_broken: bool,
     as_json: bool,
 ) -> None:
-    """Prints the accuracy of a trained model on labelled images."""
+    """Prints the accuracy of a trained model on labelled images; draws what is taken for what."""
+    from keras_deepnets.insight import confusion as pictures
+    from keras_deepnets.training import evaluation
+
+    evaluation.check_views(crops, scales)
+    if confusion is not None:
+        pictures.check_path(confusion)
     if weights is not None:
         artifact = artifacts.weights(weights, None if model is None else str(model))
     elif model is not None:
@@ -42,13 +51,20 @@ def evaluate(
         raise InputError("evaluate: name a trained model, or give --weights FILE.")
     if source is None:
         raise InputError("evaluate: name the DATA to measure on, e.g. `digits` or a folder of class folders.")
+    whole = artifact.kind in (artifacts.KERAS, artifacts.WEIGHTS)
+    if not whole and (crops != 1 or scales is not None):
+        raise InputError(
+            f"{artifact.path} is an exported model, which chooses its view of an image itself; give --crops and --scales the run "
+            "folder or the .keras file that it was made of."
+        )
     load_tensorflow()
     from keras_deepnets import training
 
     seed = artifact.seed() if seed is None else seed
     images = images_of(source, split, seed, skip_broken)
-    if artifact.kind in (artifacts.KERAS, artifacts.WEIGHTS):
-        result = training.evaluate(artifact.model(), images, batch_size=batch_size)
+    if whole:
+        result = training.evaluate(artifact.model(), images, batch_size=batch_size, crops=crops, scales=scales)
+        matrix = result.confusion
         values = {
             "top1": result.top1,
             "top5": result.top5,
@@ -58,24 +74,43 @@ def evaluate(
             "per_class": dict(result.per_class),
         }
     else:
-        values = _evaluate_exported(artifact, images)
-    values = {"model": str(artifact.path), "data": source, "split": split} | values | {"skipped": len(images.skipped)}
+        values, matrix = _evaluate_exported(artifact, images)
+    asked = {"model": str(artifact.path), "data": source, "split": split, "crops": crops, "scales": scales}
+    values = asked | values | {"skipped": len(images.skipped)}
+    if confusion is not None:
+        pictures.draw_confusion(matrix, images.labels, confusion)
+        values["confusion_picture"] = str(confusion)
     if as_json:
         show.print_json(values)
         return
     loss = f", loss {values['loss']:.4f}" if "loss" in values else ""
+    view = ", ten crops" if crops == 10 else f", at {', '.join(map(str, scales))} pixels" if scales else ""
     print(
-        f"{artifact.path} on {values['images']:,} images of {source} ({split}): "
+        f"{artifact.path} on {values['images']:,} images of {source} ({split}{view}): "
         f"top-1 {show.percent(values['top1'])}, top-5 {show.percent(values['top5'])}{loss}, "
         f"{values['images_per_second']:,.0f} img/s"
         f"{f', {len(images.skipped):,} broken left out' if images.skipped else ''}"
     )
     rows = [(label, show.percent(value)) for label, value in values["per_class"].items()]
     show.print_table(("class", "accuracy"), rows, right=("accuracy",))
+    if confusion is not None:
+        print(f"Which class is taken for which: {confusion}")
 
 
-def _evaluate_exported(artifact: artifacts.Artifact, images: ImageData) -> dict[str, Any]:
-    """Accuracy of what a server or a device would run: it is given image files, as they would be."""
+def sides(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of pixels that ``--scales`` names; None where it is not given."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--scales {text!r} must be whole numbers of pixels with commas, e.g. --scales 224,256,384,480,640."
+        ) from None
+
+
+def _evaluate_exported(artifact: artifacts.Artifact, images: ImageData) -> tuple[dict[str, Any], np.ndarray]:
+    """Accuracy and confusion of what a server or a device would run: it is given image files, as they would be."""
     import numpy as np
 
     from keras_deepnets import export
@@ -87,23 +122,25 @@ def _evaluate_exported(artifact: artifacts.Artifact, images: ImageData) -> dict[
             f"({images.labels[0]!r} …); evaluate it on data with the same classes."
         )
     classes = len(images.labels)
-    right, counts, top5 = np.zeros(classes, int), np.zeros(classes, int), 0
+    confusion, top5 = np.zeros((classes, classes), np.int64), 0
     begin = time.perf_counter()
     for files, truth in _chunks(images):
         with native_output_held_back():
             probabilities = export.predict(artifact.path, files)["probabilities"]
         ranked = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
-        counts += np.bincount(truth, minlength=classes)
-        right += np.bincount(truth[ranked[:, 0] == truth], minlength=classes)
+        np.add.at(confusion, (truth, ranked[:, 0]), 1)
         top5 += int((ranked == truth[:, np.newaxis]).any(axis=1).sum())
+    seconds = time.perf_counter() - begin
+    right, counts = confusion.diagonal(), confusion.sum(axis=1)
     total = int(counts.sum())
-    return {
+    values = {
         "top1": int(right.sum()) / total,
         "top5": top5 / total,
         "images": total,
-        "images_per_second": round(total / (time.perf_counter() - begin), 1),
+        "images_per_second": round(total / seconds, 1),
         "per_class": {label: int(right[i]) / int(counts[i]) for i, label in enumerate(images.labels) if counts[i]},
     }
+    return values, confusion
 
 
 def _chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]]:

@@ -202,19 +202,135 @@ def evaluation_view(
     return images if channels is None else convert_channels(images, channels)
 
 
+def ten_crops(
+    images: Any,
+    height: int,
+    width: int,
+    channels: int | None = None,
+    crop_fraction: float = 1.0,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """The crops of a ten-crop test [Krizhevsky et al. 2012, section 4.1]: four corners and the centre, and their mirror images.
+
+    They are cut out of the whole image, resized as for `evaluation_view`; the fifth is that view, to rounding. Images that
+    are ``height`` by ``width`` already stay as they are, and all their crops are equal but for the mirroring.
+
+    Args:
+        images: as for `evaluation_view`, and so are the other arguments.
+        height: rows of a crop, pixels.
+        width: columns of a crop, pixels.
+        channels: 1 or 3; None keeps the images'.
+        crop_fraction: which part of the resized image's shorter side is kept, in (0, 1].
+        interpolation: a method of `tf.image.resize`, one of `INTERPOLATIONS`.
+
+    Returns:
+        uint8 ``[10, height, width, channels]`` or ``[b, 10, height, width, channels]``: top left, top right, bottom left,
+        bottom right, centre; then these five mirrored.
+
+    Raises:
+        InputError: a value out of range, or images of another rank.
+    """
+    import tensorflow as tf
+
+    check_view(height, width, channels, crop_fraction, interpolation)
+    images = tf.convert_to_tensor(images)
+    if images.shape.rank not in (3, 4):
+        raise InputError(f"ten_crops: images of shape {images.shape}; give [h, w, c] or [batch, h, w, c].")
+    if images.shape.rank == 3:
+        return ten_crops(images[None], height, width, channels, crop_fraction, interpolation)[0]
+    shape = tf.shape(images)
+    fits = (shape[1] == height) & (shape[2] == width)
+    new_height, new_width = resized_size(shape[1], shape[2], height, width, crop_fraction)
+    new_height, new_width = tf.where(fits, height, new_height), tf.where(fits, width, new_width)
+    images = _resize(images, new_height, new_width, channels, interpolation)
+    centre = [tf.cast(offset, tf.int32) for offset in _centre(new_height, new_width, height, width)]
+    bottom, right = new_height - height, new_width - width
+    corners = ((0, 0), (0, right), (bottom, 0), (bottom, right), centre)
+    crops = tf.stack([images[:, top : top + height, left : left + width] for top, left in corners], axis=1)
+    crops = tf.concat([crops, crops[:, :, :, ::-1]], axis=1)
+    return tf.ensure_shape(crops, [None, 10, height, width, channels])
+
+
+def whole_view(images: Any, side: int, channels: int | None = None, interpolation: str = "bilinear") -> tf.Tensor:
+    """Images resized until the shorter side is ``side`` pixels, nothing cut off.
+
+    Args:
+        images: uint8 ``[h, w, c]`` or ``[b, h, w, c]``; h, w and c may be unknown to the graph.
+        side: of the result, pixels; the longer one keeps the proportions, rounded down.
+        channels: 1 or 3; None keeps the images'.
+        interpolation: a method of `tf.image.resize`, one of `INTERPOLATIONS`. Antialiased when it shrinks.
+
+    Returns:
+        uint8 of the same rank.
+
+    Raises:
+        InputError: a value out of range, or images of another rank.
+    """
+    import tensorflow as tf
+
+    check_view(side, side, channels, 1.0, interpolation)
+    images = tf.convert_to_tensor(images)
+    if images.shape.rank not in (3, 4):
+        raise InputError(f"whole_view: images of shape {images.shape}; give [h, w, c] or [batch, h, w, c].")
+    if images.shape.rank == 3:
+        return whole_view(images[None], side, channels, interpolation)[0]
+    shape = tf.shape(images)
+    return _resize(images, *resized_size(shape[1], shape[2], side, side), channels, interpolation)
+
+
+def resized_size(old_height: Any, old_width: Any, height: int, width: int, crop_fraction: float = 1.0) -> tuple:
+    """To which height and width `evaluation_view` resizes an image before it crops: int32 scalars."""
+    import tensorflow as tf
+
+    height, width = round(height / crop_fraction), round(width / crop_fraction)
+    # Integer arithmetic, so that the same image gets the same size everywhere.
+    return (
+        tf.maximum(height, width * old_height // old_width),
+        tf.maximum(width, height * old_width // old_height),
+    )
+
+
+def _centre(new_height, new_width, height: int, width: int) -> tuple:
+    """Where the central ``height`` by ``width`` begin, as float32."""
+    import tensorflow as tf
+
+    return tuple(tf.round(tf.cast(rest, tf.float32) / 2) for rest in (new_height - height, new_width - width))
+
+
+def _resize(images, height, width, channels: int | None, interpolation: str):
+    """The whole of ``[b, h, w, c]`` at another size, in the dtype that it has."""
+    import tensorflow as tf
+
+    if channels == 1:  # fewer channels to resize
+        images = convert_channels(images, 1)
+    shape = tf.shape(images)
+
+    def resized():
+        if interpolation in _PLAIN:
+            return to_dtype(tf.image.resize(images, [height, width], method=interpolation), images.dtype)
+        resized = tf.raw_ops.ScaleAndTranslate(
+            images=images,
+            size=tf.stack([height, width]),
+            scale=tf.cast(tf.stack([height / shape[1], width / shape[2]]), tf.float32),
+            translation=tf.zeros([2]),
+            kernel_type=_KERNELS[interpolation],
+            antialias=True,
+        )
+        return to_dtype(resized, images.dtype)
+
+    # Not every kernel leaves an image of the right size as it is.
+    images = tf.cond((shape[1] == height) & (shape[2] == width), lambda: images, resized)
+    return images if channels is None else convert_channels(images, channels)
+
+
 def _resize_and_crop(images, height: int, width: int, crop_fraction: float, interpolation: str):
     """Resizes ``[b, h, w, c]`` to cover and crops the centre, in one pass over the pixels that are kept."""
     import tensorflow as tf
 
-    target_height, target_width = round(height / crop_fraction), round(width / crop_fraction)
     shape = tf.shape(images)
     old_height, old_width = shape[1], shape[2]
-    # Integer arithmetic, so that the same image gets the same size everywhere.
-    height_rules = target_height * old_width >= target_width * old_height
-    new_height = tf.where(height_rules, target_height, target_width * old_height // old_width)
-    new_width = tf.where(height_rules, target_height * old_width // old_height, target_width)
-    top = tf.round(tf.cast(new_height - height, tf.float32) / 2)
-    left = tf.round(tf.cast(new_width - width, tf.float32) / 2)
+    new_height, new_width = resized_size(old_height, old_width, height, width, crop_fraction)
+    top, left = _centre(new_height, new_width, height, width)
     if interpolation in _PLAIN:
         resized = tf.image.resize(images, [new_height, new_width], method=interpolation)
         top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)

@@ -81,6 +81,7 @@ def rebuild(
     model: keras.Model,
     *,
     full_precision: bool = False,
+    any_size: bool = False,
     new_layer: Callable[[Any], Any] = lambda layer: None,
     weights_of: Callable[[Any], list[np.ndarray]] = lambda layer: layer.get_weights(),
     left_out: Callable[[Any], bool] = lambda node: False,
@@ -92,6 +93,7 @@ def rebuild(
     Args:
         model: a functional model; it is not changed.
         full_precision: layers that compute in float16 or bfloat16 compute in float32 in the copy.
+        any_size: the copy takes images of any height and width.
         new_layer: gives what takes a layer's place, or None for a copy from its config.
         weights_of: the weights for the copy of a layer; by default the layer's.
         left_out: whether a node is skipped: its output becomes its first input.
@@ -106,6 +108,7 @@ def rebuild(
         return rebuild(
             as_functional(inner),
             full_precision=full_precision,
+            any_size=any_size,
             new_layer=new_layer,
             weights_of=weights_of,
             left_out=left_out,
@@ -120,13 +123,13 @@ def rebuild(
             if isinstance(operation, keras.Sequential) or is_functional(operation):
                 made = nested(operation)
             else:
-                made = new_layer(operation) or same(operation, full_precision)
+                made = new_layer(operation) or same(operation, full_precision, any_size=any_size)
                 if made is not operation:
                     pairs.append((operation, made))
             copies[id(operation)] = made
         return copies[id(operation)]
 
-    tensors = {id(tensor): _new_input(tensor, full_precision) for tensor in model.inputs}
+    tensors = {id(tensor): _new_input(tensor, full_precision, any_size) for tensor in model.inputs}
     with deep_graphs():
         for node in nodes(model):
             if left_out(node):
@@ -176,20 +179,22 @@ def _model_like(model: keras.Model, inputs: Any, outputs: Any, marks: dict[str, 
     return copy
 
 
-def _new_input(tensor: Any, full_precision: bool) -> Any:
+def _new_input(tensor: Any, full_precision: bool, any_size: bool) -> Any:
     import keras
 
+    shape = _of_any_size(tensor.shape) if any_size else tensor.shape
     dtype = _FULL_PRECISION.get(tensor.dtype, tensor.dtype) if full_precision else tensor.dtype
-    return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor._keras_history.operation.name)
+    return keras.Input(batch_shape=shape, dtype=dtype, name=tensor._keras_history.operation.name)
 
 
-def same(operation: Any, full_precision: bool = False, kind: type | None = None) -> Any:
+def same(operation: Any, full_precision: bool = False, kind: type | None = None, any_size: bool = False) -> Any:
     """A copy of a layer or operation from its config; the object itself where it cannot be described by one.
 
     Args:
         operation: the layer or operation.
         full_precision: replace half precision by float32.
         kind: the class of the copy, if another than the original's.
+        any_size: let a block take maps of any height and width.
     """
     from keras_deepnets.layers import Block
 
@@ -201,12 +206,28 @@ def same(operation: Any, full_precision: bool = False, kind: type | None = None)
         config = in_full_precision(config)
         if isinstance(operation, Block):
             config["graph"] = _graph_in_full_precision(config["graph"])
+    if any_size and isinstance(operation, Block):
+        config["graph"] = _graph_of_any_size(config["graph"])
     return (kind or type(operation)).from_config(config)
 
 
 @functools.lru_cache(maxsize=256)
 def _graph_in_full_precision(graph: str) -> str:
     return json.dumps(in_full_precision(json.loads(graph)))
+
+
+@functools.lru_cache(maxsize=256)
+def _graph_of_any_size(graph: str) -> str:
+    config = json.loads(graph)
+    for layer in config["layers"]:
+        if layer["class_name"] == "InputLayer":
+            layer["config"]["batch_shape"] = _of_any_size(layer["config"]["batch_shape"])
+    return json.dumps(config)
+
+
+def _of_any_size(shape: Any) -> list[int | None]:
+    """The shape of a batch of maps with height and width left open; another shape as it is."""
+    return [shape[0], None, None, shape[3]] if len(shape) == 4 else list(shape)
 
 
 def in_full_precision(config: Any) -> Any:

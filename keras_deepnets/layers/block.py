@@ -209,6 +209,12 @@ def _in_stateless_scope() -> bool:
     return in_stateless_scope()
 
 
+def _variables_as_they_are() -> contextlib.AbstractContextManager:
+    from keras.src.backend.common.variables import AutocastScope
+
+    return AutocastScope(None)
+
+
 @functools.lru_cache(maxsize=1024)
 def _output_shape(graph: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     return _network(graph, ()).model.compute_output_shape(input_shape)
@@ -342,7 +348,11 @@ class Block(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The sub-network."""
-        training = bool(training)
+        # Keras casts the variables of a layer of mixed precision in a model of another, whatever the layer's `autocast` says.
+        with _variables_as_they_are():
+            return self._call(inputs, bool(training))
+
+    def _call(self, inputs: Any, training: bool) -> Any:
         frozen = self.frozen
         network = _network(self.graph, frozen)
         factor, skip = self._drop(network, inputs, training)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +29,9 @@ class Evaluation:
         loss: mean cross entropy, in nats, without label smoothing.
         size: how many images.
         per_class: `top1` of each class's images, by label; classes without an image are left out.
-        images_per_second: input pipeline included, first batch (which compiles) left out if there are more.
+        images_per_second: input pipeline included, first batch (which compiles) left out if there are more. An image counts once,
+            however many crops and scales of it are classified.
+        confusion: int64 ``[classes, classes]``: how many images of the class of the row were taken for that of the column.
     """
 
     top1: float
@@ -35,10 +40,12 @@ class Evaluation:
     size: int
     per_class: dict[str, float]
     images_per_second: float
+    confusion: np.ndarray = field(compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON values."""
-        return asdict(self)
+        """The values as plain JSON values; `confusion` as a list of its rows."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return values | {"per_class": dict(self.per_class), "confusion": self.confusion.tolist()}
 
 
 def evaluate(
@@ -47,22 +54,32 @@ def evaluate(
     batch_size: int = 256,
     *,
     image_size: int | None = None,
+    crops: int = 1,
+    scales: Sequence[int] | None = None,
 ) -> Evaluation:
     """Measures a classifier.
+
+    On the central view of each image; or, as He et al. 2015 test (section 3.4), on ten crops of it, or on the whole of it at several
+    scales: then the mean of the probabilities counts.
 
     Args:
         model: it takes images `[n, h, w, c]` and gives probabilities or logits `[n, classes]`. Images are brought to its size
             and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file or of a run.
         data: labelled images; or a source of `keras_deepnets.data.load`, of which the test split is taken.
-        batch_size: images a step, at most.
+        batch_size: images a step, at most; crops count as images, and fewer of larger ones are taken.
         image_size: side in pixels, for a model that takes any size.
+        crops: 1: the centre, or 10: the corners and the centre of the image, resized as ever, and their mirror images.
+        scales: shorter sides in pixels, e.g. ``(224, 256, 384, 480, 640)``, to which the whole image is resized for a network
+            that does without crops: a copy of the model that takes any size.
 
     Raises:
-        InputError: the model's classes are not the data's, or bad data.
+        InputError: the model's classes are not the data's, or bad data; ten crops that are all the same; a model that cannot be
+            rebuilt for other sizes; outputs that are not numbers.
     """
     from keras_deepnets import data as datasets
-    from keras_deepnets.training import feed, losses, networks
+    from keras_deepnets.training import losses, networks
 
+    check_views(crops, scales, image_size)
     if isinstance(model, (str, os.PathLike)):
         model = _loaded(Path(model))
     if not isinstance(data, datasets.ImageData):
@@ -71,8 +88,18 @@ def evaluate(
     logits = losses.gives_logits(model)
     tally = _Tally(len(data.labels))
     seen, begin, first = 0, time.perf_counter(), True
-    for images, labels in feed.evaluation(model, data, batch_size, image_size).as_numpy_iterator():
-        tally.add(np.asarray(model.predict_on_batch(images)), labels, logits)
+    if scales is not None:
+        results = _at_scales(model, data, batch_size, scales, logits)
+    elif crops == 10:
+        results = _ten_crops(model, data, batch_size, image_size, logits)
+    else:
+        results = _central(model, data, batch_size, image_size)
+    for outputs, labels in results:
+        if np.isnan(outputs).any():
+            raise InputError(
+                f"Model {model.name!r} gives outputs that are not numbers (NaN); its training has diverged."
+            )
+        tally.add(outputs, labels, logits)
         seen += len(labels)
         if first and len(labels) < data.size:
             seen, begin = 0, time.perf_counter()
@@ -80,12 +107,86 @@ def evaluate(
     return tally.evaluation(data.labels, seen / max(time.perf_counter() - begin, 1e-9))
 
 
+def check_views(crops: int, scales: Sequence[int] | None, image_size: int | None = None) -> None:
+    """Raises InputError unless these can be arguments of `evaluate` together."""
+    if isinstance(crops, bool) or crops not in (1, 10):
+        raise InputError(f"crops={crops!r} is not 1 (the centre) or 10 (corners, centre and their mirror images).")
+    if scales is None:
+        return
+    if crops != 1:
+        raise InputError(
+            "crops=10 and scales cannot be had together: with scales the network sees whole images; leave one out."
+        )
+    if image_size is not None:
+        raise InputError(
+            f"image_size={image_size} and scales cannot be had together: scales say the sizes; leave one out."
+        )
+    whole = isinstance(scales, Sequence) and all(
+        isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in scales
+    )
+    if not whole or not scales or len(set(scales)) != len(scales):
+        raise InputError(
+            f"scales={scales!r} must be different whole numbers of pixels, e.g. (224, 256, 384, 480, 640)."
+        )
+
+
+Results = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Batches of outputs ``[n, classes]`` and labels ``[n]``."""
+
+
+def _central(model: keras.Model, data: ImageData, batch_size: int, image_size: int | None) -> Results:
+    from keras_deepnets.training import feed
+
+    for images, labels in feed.evaluation(model, data, batch_size, image_size).as_numpy_iterator():
+        yield np.asarray(model.predict_on_batch(images)), labels
+
+
+def _ten_crops(model: keras.Model, data: ImageData, batch_size: int, image_size: int | None, logits: bool) -> Results:
+    from keras_deepnets.training import feed
+
+    for crops, labels in feed.ten_crops(model, data, batch_size, image_size).as_numpy_iterator():
+        images = crops.reshape(-1, *crops.shape[2:])
+        outputs = _in_steps(model, images, batch_size)
+        yield _mean(outputs.reshape(len(labels), 10, -1).swapaxes(0, 1), logits), labels
+
+
+def _at_scales(model: keras.Model, data: ImageData, batch_size: int, scales: Sequence[int], logits: bool) -> Results:
+    from keras_deepnets.training import feed, networks
+
+    scales = [int(side) for side in scales]
+    height, width = (side or min(scales) for side in model.input_shape[1:3])
+    network = networks.of_any_size(model, scales)
+    for views, labels in feed.at_scales(model, data, batch_size, scales):
+        # As many pixels at once as `batch_size` images of the network's own size have: that is what memory is needed for.
+        steps = [
+            max(1, min(batch_size, batch_size * height * width // (view.shape[1] * view.shape[2]))) for view in views
+        ]
+        outputs = [_in_steps(network, view, step) for view, step in zip(views, steps, strict=True)]
+        yield _mean(np.stack(outputs), logits), labels
+
+
+def _in_steps(model: keras.Model, images: np.ndarray, step: int) -> np.ndarray:
+    """The outputs for all images, at most `step` of them computed at once."""
+    parts = [np.asarray(model.predict_on_batch(images[at : at + step])) for at in range(0, len(images), step)]
+    return np.concatenate(parts)
+
+
+def _mean(outputs: np.ndarray, logits: bool) -> np.ndarray:
+    """Of outputs ``[k, n, classes]`` for k views the mean probabilities, ``[n, classes]``; with `logits` their logarithms."""
+    outputs = outputs.astype(np.float64)
+    if not logits:
+        return outputs.mean(0)
+    # Logarithms of probabilities are logits, and nothing underflows.
+    outputs -= np.logaddexp.reduce(outputs, axis=-1, keepdims=True)
+    return np.logaddexp.reduce(outputs, axis=0) - np.log(len(outputs))
+
+
 class _Tally:
     """Sums over batches, in double precision, so that the result does not depend on the batch size."""
 
     def __init__(self, classes: int):
-        self._right = np.zeros((2, classes), np.int64)  # among the first one, among the first five
-        self._count = np.zeros(classes, np.int64)
+        self._confusion = np.zeros((classes, classes), np.int64)
+        self._top5 = 0
         self._loss = 0.0
 
     def add(self, outputs: np.ndarray, labels: np.ndarray, logits: bool) -> None:
@@ -93,10 +194,8 @@ class _Tally:
         own = np.take_along_axis(outputs, labels[:, None], 1)
         # Of equal outputs the one with the lower index ranks first, as in argmax.
         before = (outputs > own) | ((outputs == own) & (np.arange(outputs.shape[1]) < labels[:, None]))
-        rank = before.sum(1)
-        for row, limit in enumerate((1, 5)):
-            np.add.at(self._right[row], labels, rank < limit)
-        np.add.at(self._count, labels, 1)
+        self._top5 += int((before.sum(1) < 5).sum())
+        np.add.at(self._confusion, (labels, outputs.argmax(1)), 1)
         if logits:
             top = outputs.max(1, keepdims=True)
             self._loss += float((np.log(np.exp(outputs - top).sum(1)) + top[:, 0] - own[:, 0]).sum())
@@ -104,21 +203,26 @@ class _Tally:
             self._loss -= float(np.log(np.maximum(own, 1e-7)).sum())  # as Keras: a float32 softmax can give 0
 
     def evaluation(self, labels: tuple[str, ...], speed: float) -> Evaluation:
-        size = int(self._count.sum())
-        top1, top5 = (float(right.sum() / size) for right in self._right)
+        right, counts = self._confusion.diagonal(), self._confusion.sum(1)
+        size = int(counts.sum())
         per_class = {
-            label: float(right / count)
-            for label, right, count in zip(labels, self._right[0], self._count, strict=True)
-            if count
+            label: float(own / count) for label, own, count in zip(labels, right, counts, strict=True) if count
         }
-        return Evaluation(top1, top5, self._loss / size, size, per_class, round(speed, 1))
+        return Evaluation(
+            top1=float(right.sum() / size),
+            top5=self._top5 / size,
+            loss=self._loss / size,
+            size=size,
+            per_class=per_class,
+            images_per_second=round(speed, 1),
+            confusion=self._confusion,
+        )
 
 
 def _loaded(path: Path) -> keras.Model:
     import keras
 
     import keras_deepnets.models  # noqa: F401  (registers our layers)
-    from keras_deepnets.errors import InputError
 
     path = path / "model.keras" if path.is_dir() else path
     if not path.is_file() or path.suffix != ".keras":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from keras_deepnets import data as datasets
 from keras_deepnets import models
-from keras_deepnets.data import ImageData
+from keras_deepnets.data import ImageData, transforms
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.recipes import Recipe
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike | ImageData
 _SMALL = 64  # pixels: below it a random crop of 8 % of the area shows nothing
+_HELD = 1 << 28  # bytes of images at all scales that are held at once to find those of one shape
 
 
 def load(data: Source, validation: Source | float | bool | None, seed: int) -> tuple[ImageData, ImageData | None]:
@@ -133,9 +137,82 @@ def training(
 
 def evaluation(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> tf.data.Dataset:
     """All images once, in a fixed order, in batches of at most `batch`, as the network sees them at test time."""
-    # Batches of nearly one size: a small last one would be traced and compiled for itself.
-    batch = -(-data.size // -(-data.size // batch))
-    return _scaled(model, data.batches(batch, **_view(model, data, image_size)))
+    return _scaled(model, data.batches(_even(data, batch), **_view(model, data, image_size)))
+
+
+def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> tf.data.Dataset:
+    """All images once, in a fixed order, each as its `transforms.ten_crops`: ``[b, 10, h, w, c]``, at most `batch` crops a step.
+
+    Raises:
+        InputError: the crops are all the same, since the network sees the whole of the images.
+    """
+    import tensorflow as tf
+
+    view = _view(model, data, image_size)
+    (height, width), channels = view["image_size"], view["channels"]
+    fraction, interpolation = view.get("crop_fraction", 1.0), view.get("interpolation", "bilinear")
+    transforms.check_view(height, width, channels, fraction, interpolation)
+    own = data.image_shape[:2]
+    if None not in own:
+        resized = own if own == (height, width) else transforms.resized_size(*own, height, width, fraction)
+        if tuple(map(int, resized)) == (height, width):
+            raise InputError(
+                f"Ten crops need a margin around the {height}×{width} pixels that model {model.name!r} takes, and the images of "
+                f"{data.name!r} leave none (crop fraction {fraction:g}); use crops=1 (--crops 1)."
+            )
+
+    def crop(image, label):
+        return transforms.ten_crops(image, height, width, channels, fraction, interpolation), label
+
+    data.steps(batch)  # says what is wrong with it
+    crops = data.examples().map(crop, tf.data.AUTOTUNE, deterministic=True).batch(_even(data, max(1, batch // 10)))
+    return _scaled(model, crops).prefetch(tf.data.AUTOTUNE)
+
+
+def at_scales(
+    model: keras.Model, data: ImageData, batch: int, scales: Sequence[int]
+) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """All images once, each at every scale: the shorter side has so many pixels, and nothing is cut off.
+
+    Args:
+        model: whose scaling they get.
+        data: the images.
+        batch: images in a group, at most.
+        scales: shorter sides in pixels.
+
+    Yields:
+        Groups of images of one shape, in an order that depends on the arguments only: for each scale the images
+        ``[b, h, w, c]``, and the labels ``[b]``.
+    """
+    import tensorflow as tf
+
+    data.steps(batch)
+    scaling = models.scaling_of(model)
+    interpolation = scaling.interpolation if scaling else "bilinear"
+    prepared = scaling is not None and not models.includes_preprocessing(model)
+    channels = model.input_shape[3] or data.image_shape[2]
+
+    def views(image, label):
+        return tuple(transforms.whole_view(image, side, channels, interpolation) for side in scales), label
+
+    examples = data.examples().map(views, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    held = _even(data, max(1, min(batch, _HELD // (channels * sum(side**2 for side in scales)))))
+    examples = examples.as_numpy_iterator()
+    while chunk := list(itertools.islice(examples, held)):
+        groups: dict[Any, list[Any]] = {}
+        for images, label in chunk:
+            groups.setdefault(tuple(image.shape for image in images), []).append((images, label))
+        for group in groups.values():
+            stacks = [np.stack(images) for images in zip(*(images for images, _ in group), strict=True)]
+            yield (
+                [scaling.apply(stack) for stack in stacks] if prepared else stacks,
+                np.array([label for _, label in group]),
+            )
+
+
+def _even(data: ImageData, batch: int) -> int:
+    """At most `batch`, so that all batches have nearly one size: a small last one would be traced and compiled for itself."""
+    return -(-data.size // data.steps(batch))
 
 
 def input_side(model: keras.Model, data: ImageData, image_size: int | None = None) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from keras_deepnets import models, registry
 from keras_deepnets.errors import InputError
@@ -140,6 +141,47 @@ def check_fit(model: keras.Model, data: ImageData) -> None:
         raise InputError(
             f"Output {differ[0]} of model {model.name!r} is {differ[1]!r}, but class {differ[0]} of data {data.name!r} is {differ[2]!r}."
         )
+
+
+def of_any_size(model: keras.Model, scales: Sequence[int]) -> keras.Model:
+    """A network for images of any height and width: itself, or a copy that has its weights.
+
+    Args:
+        model: built, on one image input.
+        scales: sides in pixels that it will be given; tried on an empty image each.
+
+    Raises:
+        InputError: the model is made for one size only, or a scale is too small for it.
+    """
+    height, width, channels = model.input_shape[1:]
+    copy = model
+    if (height, width) != (None, None):
+        from keras_deepnets.export import _graph
+
+        try:
+            copy = _graph.rebuild(_graph.as_functional(model), any_size=True)
+        except Exception as error:  # Keras raises whatever it meets
+            raise InputError(
+                f"Model {model.name!r} takes {height}×{width} pixels and cannot be rebuilt for other sizes "
+                f"({_first_line(error)}); leave out the scales."
+            ) from error
+        copy.jit_compile = False  # or every shape would be compiled for itself
+    for side in scales:
+        try:
+            outputs = copy.predict_on_batch(np.zeros((1, side, side, channels or 3), "float32"))
+        except Exception as error:
+            raise InputError(
+                f"Model {model.name!r} cannot be given images of {side}×{side} pixels ({_first_line(error)}); leave out that scale."
+            ) from error
+        if np.isnan(outputs).any():  # the mean of an empty map
+            raise InputError(
+                f"Model {model.name!r} gives no numbers for images of {side}×{side} pixels; leave out that scale, or use larger ones."
+            )
+    return copy
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def fingerprint(model: keras.Model) -> str:

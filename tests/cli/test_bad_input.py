@@ -198,6 +198,40 @@ def test_data_with_other_classes(cli, trained, exported, few):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--confusion matrix.gif", "'matrix.gif' must end in .png, .svg, .pdf."),
+        ("--confusion none/matrix.png", "there is no folder 'none'"),
+        ("--crops 5", "crops=5 is not 1 (the centre) or 10"),
+        ("--scales 224,big", "--scales '224,big' must be whole numbers of pixels with commas"),
+        ("--scales 224,0", "scales=(224, 0) must be different whole numbers of pixels"),
+        ("--scales 224 --crops 10", "crops=10 and scales cannot be had together"),
+    ],
+)
+def test_evaluate_options_are_judged_before_anything_is_loaded(cli, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras_deepnets.cli.artifacts.find", None)
+    monkeypatch.setattr("keras_deepnets.cli.use.load_tensorflow", None)
+    assert message in cli("evaluate", "model.keras", "digits", *words.split()).error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exported_model_has_its_own_view(cli, exported, patches):
+    for path in exported.values():
+        for words in (("--crops", "10"), ("--scales", "8,16")):
+            assert "is an exported model, which chooses its view" in cli("evaluate", path, patches, *words).error
+
+
+def test_images_without_a_margin(cli, trained, tmp_path):
+    for name in COLOURS:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), COLOURS[name]).save(tmp_path / "data" / name / "1.png")
+    error = cli("evaluate", trained, tmp_path / "data", "--split", "all", "--crops", "10").error
+    assert error.startswith("Ten crops need a margin around the 8×8 pixels")
+    assert error.endswith("use crops=1 (--crops 1).")
+
+
 def test_an_unknown_split(cli, trained, patches):
     assert "'exam'" in cli("evaluate", trained, patches, "--split", "exam").error
 

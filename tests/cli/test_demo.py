@@ -44,7 +44,7 @@ def test_the_demo(cli, tmp_path, monkeypatch):
 
 def test_an_accuracy_that_is_too_low_ends_it(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *args, **kwargs: SimpleNamespace(model=None), raising=False)
-    result = training.Evaluation(0.965, 1.0, 0.1, 360, {}, 1000.0)
+    result = training.Evaluation(0.965, 1.0, 0.1, 360, {}, 1000.0, np.zeros((10, 10), int))
     monkeypatch.setattr(training, "evaluate", lambda *args, **kwargs: result)
     done = cli("demo", "--out", tmp_path)
     assert done.status == 1

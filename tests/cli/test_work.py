@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import keras_deepnets as kd
 from keras_deepnets.cli import train as command
 from keras_deepnets.errors import InputError
 
@@ -77,6 +78,34 @@ def test_evaluate_prints_a_table(cli, trained, patches):
     lines = cli("evaluate", trained, patches).out.splitlines()
     assert lines[0].startswith(f"{trained / 'model.keras'} on 6 images of {patches} (test): top-1 ")
     assert [line.split()[0] for line in lines[1:]] == ["class", *LABELS]
+
+
+def test_evaluate_draws_what_is_taken_for_what(cli, trained, exported, patches, tmp_path):
+    pictures = []
+    for name, path in {"keras": trained, **exported}.items():
+        picture = tmp_path / f"{name}.png"
+        words = ("evaluate", path, patches, "--split", "all", "--confusion", picture)
+        assert cli(*words, "--json").json["confusion_picture"] == str(picture)
+        assert cli(*words).out.endswith(f"\nWhich class is taken for which: {picture}\n")
+        pictures.append(picture.read_bytes())
+    assert pictures[0].startswith(b"\x89PNG")
+    assert len(set(pictures)) == 1
+
+
+def test_evaluate_on_ten_crops_and_at_several_scales(cli, trained, patches):
+    data = kd.data.load(patches, "test", seed=3)
+    model = trained / "model.keras"
+    for words, arguments, said in (
+        (("--crops", "10"), {"crops": 10}, "(test, ten crops)"),
+        (("--scales", "8,10,12"), {"scales": (8, 10, 12)}, "(test, at 8, 10, 12 pixels)"),
+    ):
+        values = cli("evaluate", model, patches, *words, "--json").json
+        expected = kd.training.evaluate(model, data, **arguments)
+        assert values["loss"] == pytest.approx(expected.loss, rel=1e-6)
+        assert values["top1"] == expected.top1
+        assert values["crops"] == arguments.get("crops", 1)
+        assert values["scales"] == (list(arguments["scales"]) if "scales" in arguments else None)
+        assert said in cli("evaluate", model, patches, *words).out.splitlines()[0]
 
 
 def test_predictions_agree_and_carry_labels(cli, trained, exported, patches):

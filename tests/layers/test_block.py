@@ -270,3 +270,16 @@ def test_deep_networks_are_made_of_blocks():
     assert kd.ResNet1202.facts.spec.block_layers and kd.PreActResNet1001.facts.spec.block_layers
     assert kd.StochasticDepthResNet110.facts.spec.residual.block_layers
     assert not kd.ResNet110.facts.spec.block_layers and not kd.ResNet152.facts.spec.block_layers
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_mixed_precision_in_a_model_that_is_not(tmp_path, training):
+    """A saved network is loaded under whatever policy there is; its blocks keep theirs."""
+    blocks, _ = pair(policy="mixed_bfloat16")
+    blocks.save(tmp_path / "model.keras")
+    keras.config.set_dtype_policy("float32")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.compute_dtype == "float32" and loaded.layers[-3].compute_dtype == "bfloat16"
+    x, _ = batch()
+    np.testing.assert_array_equal(loaded(x, training=training), blocks(x, training=training))
+    np.testing.assert_allclose(loaded.predict_on_batch(x), blocks.predict_on_batch(x), atol=2e-2)

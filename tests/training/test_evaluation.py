@@ -52,6 +52,11 @@ def test_against_numpy(problem, activation, batch_size):
     np.testing.assert_allclose(found.loss, -log[np.arange(37), labels].mean(), rtol=1e-5)
     assert found.per_class == {"abcdefg"[at]: right[labels == at].mean() for at in range(6)}
     assert found.images_per_second > 0
+    confusion = np.zeros((7, 7), int)
+    for label, guess in zip(labels, order[:, 0], strict=True):
+        confusion[label, guess] += 1
+    np.testing.assert_array_equal(found.confusion, confusion)
+    assert found.to_dict()["confusion"] == confusion.tolist()
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
 
 

@@ -1,0 +1,148 @@
+"""A picture of which class is taken for which."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.insight import diagram
+from keras_deepnets.training.files import written_aside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GREY = "#555555"
+_EMPTY = "#e6e6e6"  # of a class without an image
+_DPI = 150
+# One hue that only darkens: the same to every eye, and on paper.
+_COLOURS = "Blues"
+
+# Up to how many classes a cell has its number, and an axis the names of the classes.
+_NUMBERED, _NAMED = 25, 120
+_LONGEST = 24  # letters of a name
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """The path of a picture. Raises InputError where its suffix is no picture's, or it cannot be written."""
+    path = diagram.check_path(Path(path))
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; name a file for the picture.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{str(path)!r}: nothing can be written to the folder {str(path.parent)!r}.")
+    return path
+
+
+def draw_confusion(
+    confusion: np.ndarray, labels: Sequence[str], path: str | os.PathLike, title: str | None = None
+) -> Path:
+    """Draws a confusion matrix, each row coloured by its shares.
+
+    The colour grows with a root of the share, so that rare mistakes show beside the diagonal. The cells of few classes hold numbers of
+    images; the axes of many classes hold indices in place of names.
+
+    Args:
+        confusion: int ``[classes, classes]``: how many images of the class of the row were taken for that of the column, as
+            `Evaluation.confusion`.
+        labels: class names.
+        path: of the picture; its ending chooses the format (`.png`, `.svg`, `.pdf`).
+        title: above the picture, before top-1.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: a matrix of another shape, without an image or with negative numbers; another suffix, or the picture cannot be
+            written.
+    """
+    path = check_path(path)
+    figure = _figure(_checked(confusion, labels), labels, title)
+    try:
+        with written_aside(path) as aside:
+            figure.savefig(aside, dpi=_DPI, facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    return path
+
+
+def _checked(confusion: Any, labels: Sequence[str]) -> np.ndarray:
+    confusion = np.asarray(confusion)
+    if confusion.shape != (len(labels), len(labels)) or confusion.dtype.kind not in "iu":
+        raise InputError(
+            f"confusion is {confusion.dtype} {list(confusion.shape)}; give whole numbers, a row and a column for each of the "
+            f"{len(labels)} labels."
+        )
+    if confusion.size == 0 or confusion.min() < 0 or not confusion.any():
+        raise InputError("confusion must be numbers of images: none below 0, and not all 0.")
+    return confusion
+
+
+def _figure(confusion: np.ndarray, labels: Sequence[str], title: str | None) -> Figure:
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    classes = len(labels)
+    counts = confusion.sum(axis=1, keepdims=True)
+    shares = np.ma.masked_array(confusion / np.maximum(counts, 1), np.broadcast_to(counts == 0, confusion.shape))
+    side = float(np.clip(2.2 + 0.5 * classes, 4.2, 11.0 if classes <= _NAMED else 14.0))
+    figure = Figure(figsize=(side + 1.4, side + 0.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_anchor("W")
+    colours = colormaps[_COLOURS].with_extremes(bad=_EMPTY)
+    # Cells smaller than a dot are averaged; others must not be, or single mistakes fade.
+    smoothing = "nearest" if classes <= side * _DPI * 0.75 else "antialiased"
+    norm = PowerNorm(0.5 if classes <= _NAMED else 0.3, 0, 1)
+    picture = axes.imshow(shares, cmap=colours, norm=norm, interpolation=smoothing)
+    bar = figure.colorbar(
+        picture, ax=axes, shrink=0.7, aspect=30, pad=0.02, format=PercentFormatter(1, decimals=0, symbol=" %")
+    )
+    bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+    bar.set_label("share of the true class", color=_GREY, fontsize=9)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=_GREY, labelsize=8, length=2)
+    if classes <= _NUMBERED:
+        _write_numbers(axes, confusion, shares, norm, size=_cell_size(side, classes))
+    _name_axes(axes, labels, side)
+    total = int(confusion.sum())
+    top1 = 100 * int(confusion.trace()) / total
+    text = f"top-1 {top1:.2f} % of {total:,} image{'s' if total > 1 else ''}"
+    axes.set_title(f"{title}: {text}" if title else text, loc="left", fontsize=11)
+    return figure
+
+
+def _cell_size(side: float, classes: int) -> float:
+    """Of a cell, in points."""
+    return 72 * 0.8 * side / classes
+
+
+def _write_numbers(axes: Axes, confusion: np.ndarray, shares: Any, norm: Any, size: float) -> None:
+    """The numbers of images in the cells; none where there are none."""
+    letters = len(f"{confusion.max():,}")
+    size = min(10.0, size / (0.65 * max(letters, 3)))
+    for row, column in np.argwhere(confusion):
+        colour = "white" if norm(shares[row, column]) > 0.55 else "black"
+        axes.text(column, row, f"{confusion[row, column]:,}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def _name_axes(axes: Axes, labels: Sequence[str], side: float) -> None:
+    classes = len(labels)
+    axes.set_xlabel("predicted class", color=_GREY)
+    axes.set_ylabel("true class", color=_GREY)
+    axes.spines[:].set_color("#999999")
+    if classes > _NAMED:
+        axes.tick_params(colors=_GREY, labelsize=8)
+        return
+    names = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in labels]
+    size = min(10.0, 0.85 * _cell_size(side, classes))
+    longest = max(map(len, names))
+    upright = longest * 0.62 * size > _cell_size(side, classes)
+    axes.set_xticks(range(classes), names, rotation=90 if upright else 0)
+    axes.set_yticks(range(classes), names)
+    axes.tick_params(colors=_GREY, labelsize=size, length=2 if size > 6 else 0)

@@ -23,6 +23,7 @@ from keras_deepnets.insight.grid import MOST, image_grid
 from keras_deepnets.training import feed
 from keras_deepnets.training.errors import TrainingError
 from keras_deepnets.training.files import written_aside
+from keras_deepnets.training.optimizers import steps_done
 
 
 class StopAtStep(keras.callbacks.Callback):
@@ -104,6 +105,8 @@ class MetricsFile(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Brings the file in line with the history: a run may have been killed between the file and the checkpoint."""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._write()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -123,7 +126,7 @@ class MetricsFile(keras.callbacks.Callback):
         seconds = self._seconds or time.perf_counter() - self._begin
         row = {
             "epoch": epoch + 1,
-            "step": int(self.model.optimizer.iterations),
+            "step": steps_done(self.model.optimizer),
             "learning_rate": last_learning_rate(self.model.optimizer),
             "seconds": round(seconds, 3),
             "images_per_second": round(self._batches * self._batch_size / max(seconds, 1e-9), 1),
@@ -405,5 +408,5 @@ def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     schedule = getattr(optimizer, "_learning_rate", None)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return float(schedule(max(int(optimizer.iterations) - 1, 0)))
+        return float(schedule(max(steps_done(optimizer) - 1, 0)))
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -66,6 +66,11 @@ class CoupledSGD(keras.optimizers.SGD):
         return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
 
 
+def steps_done(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many steps an optimizer has made, also where a `tf.distribute` strategy mirrors its variables."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
 def optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     """The recipe's optimizer for a run of `steps` steps."""
     return CoupledSGD(

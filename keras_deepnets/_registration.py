@@ -1,7 +1,8 @@
-"""Registers our layers with Keras serialisation once both packages are there, in whichever order they are imported.
+"""Registers our layers, optimizer, schedules and loss with Keras once both packages are there, in whichever order they are imported.
 
 `import keras_deepnets` must not import Keras (the command line lists models without it), yet after it `keras.saving.load_model`
-must know our layers. If Keras is loaded, they are registered at once; if not, right after Keras is first imported.
+must know all of them, for a model may have been saved compiled. If Keras is loaded, they are registered at once; if not, right
+after Keras is first imported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import ModuleType
 def register() -> None:
     """Imports the modules that define serialisable objects."""
     from keras_deepnets import layers, models  # noqa: F401  (importing registers)
+    from keras_deepnets.training import losses, optimizers, schedules  # noqa: F401
 
     layers.register()
 

@@ -28,6 +28,7 @@ _MADE = {
     "run/model.keras": "the trained model",
     "run/curves.png": "training curves",
     "run/metrics.csv": "the same as numbers",
+    "run/inputs.png": "training images as the network sees them",
     "run/tensorboard": "the same for `tensorboard --logdir`",
     "run/config.json": "what the run was asked to do",
     "run/checkpoints": "from which an interrupted run resumes",

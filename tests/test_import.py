@@ -34,3 +34,11 @@ def test_the_package_and_its_list_need_no_tensorflow():
 def test_layers_are_registered_in_either_order(order):
     code = f"{order}; import keras; print(keras.saving.get_registered_object('keras_deepnets>BatchNormalization'))"
     assert "keras_deepnets.layers.normalization.BatchNormalization" in run(code)
+
+
+@pytest.mark.parametrize("order", ["import keras, keras_deepnets", "import keras_deepnets, keras"])
+def test_what_models_are_compiled_with_is_registered_too(order):
+    names = ("CoupledSGD", "HalfCosine", "OneCycle", "PiecewiseDrops", "WarmUp", "SmoothedCrossentropy")
+    code = f"{order}; print(*(keras.saving.get_registered_object('keras_deepnets>' + name) for name in {names}))"
+    found = run(code)
+    assert all(f".{name}'" in found for name in names)

@@ -6,6 +6,8 @@ import keras
 
 from keras_deepnets import layers
 
+_COUNTERPARTS = ("Activation", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "MaxPooling2D")
+
 
 def stock_twin(model: keras.Model) -> keras.Model:
     """A copy of `model` in which every layer that has a stock Keras counterpart is that counterpart.
@@ -15,15 +17,11 @@ def stock_twin(model: keras.Model) -> keras.Model:
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        for ours, stock in (
-            (layers.Conv2D, keras.layers.Conv2D),
-            (layers.MaxPooling2D, keras.layers.MaxPooling2D),
-            (layers.BatchNormalization, keras.layers.BatchNormalization),
-        ):
-            if isinstance(layer, ours):
+        for name in _COUNTERPARTS:
+            if isinstance(layer, getattr(layers, name)):
                 if config.get("padding") == "symmetric":
                     config["padding"] = "same"
-                return stock.from_config(config)
+                return getattr(keras.layers, name).from_config(config)
         return type(layer).from_config(config)
 
     twin = keras.models.clone_model(model, clone_function=clone)

@@ -149,6 +149,14 @@ def train(
         typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST",
+            help="Record these steps, e.g. 10:15, for the profile plugin of TensorBoard.",
+            show_default=False,
+        ),
+    ] = None,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
@@ -167,6 +175,7 @@ def train(
         command.pairs(options, "--option"),
         precision=precision,
         seed=seed,
+        profile=command.steps(profile, "--profile"),
         skip_broken=skip_broken,
         as_json=as_json,
     )

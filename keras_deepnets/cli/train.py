@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ RUN_FILES = {
     "model.keras": "the trained model",
     "curves.png": "loss, accuracy and learning rate over the epochs",
     "metrics.csv": "the same as numbers, a row an epoch",
+    "inputs.png": "training images as the network sees them",
     "config.json": "what the run was asked to do",
-    "tensorboard": "the same for `tensorboard --logdir`",
+    "tensorboard": "the same, and the inputs, for `tensorboard --logdir`",
     "checkpoints": "the newest states, from which it resumes",
 }
 
@@ -37,6 +39,7 @@ def train(
     *,
     precision: str | None,
     seed: int,
+    profile: tuple[int, int] | None,
     skip_broken: bool,
     as_json: bool,
 ) -> None:
@@ -70,6 +73,7 @@ def train(
             seed=seed,
             verbose=0 if as_json else "auto",
             model_options=options,
+            profile=profile,
             # Not before: until here something may be wrong with what the user gave.
             callbacks=[keras.callbacks.LambdaCallback(on_train_begin=begin)],
             **settings,
@@ -135,6 +139,17 @@ def pairs(texts: list[str], flag: str) -> dict[str, Any]:
             raise InputError(f"{flag} {text!r} is not of the form field=value.")
         values[field.replace("-", "_")] = _literal(value)
     return values
+
+
+def steps(text: str | None, flag: str) -> tuple[int, int] | None:
+    """``10:15`` as the first and the last of some steps."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    first, last = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= first <= last:
+        raise InputError(f"{flag} {text!r} is not of the form FIRST:LAST, two steps counted from 1, e.g. 10:15.")
+    return first, last
 
 
 def _literal(text: str) -> Any:

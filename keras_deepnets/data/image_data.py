@@ -186,6 +186,18 @@ class ImageData:
             ImageData(self.name, "validation", self.labels, cut, self.skipped),
         )
 
+    def take(self, size: int, seed: int = 0) -> ImageData:
+        """At most ``size`` of the examples, each class in proportion, chosen by ``seed``: to try something out.
+
+        Raises:
+            InputError: a size that is no whole number of at least 1.
+        """
+        if isinstance(size, bool) or int(size) != size or size < 1:
+            raise InputError(f"size={size!r} must be a whole number of examples, at least 1.")
+        if size >= self.size:
+            return self
+        return ImageData(self.name, self.split, self.labels, self.store.divide(int(size), seed)[1], self.skipped)
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in 0–255 units, for `keras_deepnets.Scaling`.
 

@@ -16,8 +16,10 @@ from keras_deepnets.training.run import Run, RunFolder, read_metrics
 if TYPE_CHECKING:
     from keras_deepnets.training.callbacks import (
         AveragedWeights,
+        InputGrid,
         MetricsFile,
         PlateauRate,
+        Profile,
         StopAtStep,
         StopOnNonFinite,
         TensorBoardScalars,
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 _MODULES = {
     "callbacks": (
         "AveragedWeights",
+        "InputGrid",
         "MetricsFile",
         "PlateauRate",
+        "Profile",
         "StopAtStep",
         "StopOnNonFinite",
         "TensorBoardScalars",
@@ -53,10 +57,12 @@ __all__ = [
     "CoupledSGD",
     "Evaluation",
     "HalfCosine",
+    "InputGrid",
     "MetricsFile",
     "OneCycle",
     "PiecewiseDrops",
     "PlateauRate",
+    "Profile",
     "Recipe",
     "Run",
     "RunFolder",

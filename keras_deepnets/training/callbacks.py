@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_deepnets.errors import InputError
+from keras_deepnets.insight.grid import MOST, image_grid
+from keras_deepnets.training import feed
 from keras_deepnets.training.errors import TrainingError
 from keras_deepnets.training.files import written_aside
+from keras_deepnets.training.optimizers import steps_done
 
 
 class StopAtStep(keras.callbacks.Callback):
@@ -99,6 +105,8 @@ class MetricsFile(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Brings the file in line with the history: a run may have been killed between the file and the checkpoint."""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._write()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -118,7 +126,7 @@ class MetricsFile(keras.callbacks.Callback):
         seconds = self._seconds or time.perf_counter() - self._begin
         row = {
             "epoch": epoch + 1,
-            "step": int(self.model.optimizer.iterations),
+            "step": steps_done(self.model.optimizer),
             "learning_rate": last_learning_rate(self.model.optimizer),
             "seconds": round(seconds, 3),
             "images_per_second": round(self._batches * self._batch_size / max(seconds, 1e-9), 1),
@@ -175,6 +183,161 @@ class TensorBoardScalars(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
+
+
+class InputGrid(keras.callbacks.Callback):
+    """Shows, as training begins, what the network is given: a batch's first images with their classes in one picture.
+
+    They are cut and varied as for training, and without the network's scaling; see `keras_deepnets.insight.image_grid`.
+
+    Args:
+        batches: (images, labels) as for `fit`; a pipeline of its own, since a batch is taken from it.
+        labels: class names.
+        path: of the PNG to write.
+        folder: TensorBoard's `--logdir`; the picture goes to `train` under it as `inputs`, step 0. `None`: only the PNG.
+    """
+
+    def __init__(self, batches: Any, labels: Sequence[str], path: str | Path, folder: str | Path | None = None):
+        super().__init__()
+        self._batches, self._labels = batches, labels
+        self._path, self._folder = Path(path), folder and Path(folder)
+
+    def on_train_begin(self, logs=None):
+        """Takes a batch and writes the picture."""
+        import tensorflow as tf
+
+        images, targets = next(self._batches.take(1).as_numpy_iterator())
+        images, names = images[:MOST], [self._name(target) for target in targets[:MOST]]
+        grid = image_grid(feed.pixels(self.model, images), names)
+        if self._folder:
+            writer = tf.summary.create_file_writer(str(self._folder / "train"))
+            with writer.as_default(step=0):
+                tf.summary.image("inputs", grid[np.newaxis])
+            writer.close()
+        with written_aside(self._path) as aside:
+            aside.write_bytes(tf.io.encode_png(grid).numpy())
+
+    def _name(self, target: np.ndarray) -> str:
+        """A class; of a distribution those that have a tenth or more, the largest first."""
+        if target.ndim == 0:
+            return self._labels[target]
+        ranked = np.argsort(-target, kind="stable")
+        return " + ".join(self._labels[at] for at in ranked if at == ranked[0] or target[at] >= 0.1)
+
+
+class Profile(keras.callbacks.Callback):
+    """Records some steps for TensorBoard's profile plugin, in `plugins/profile/steps-FIRST-LAST/` under `folder`.
+
+    The first step of a fit compiles; those that come after it show how fast a network trains. A resumed run records those
+    of the steps that it still takes; a run that an error ends leaves no record.
+
+    Args:
+        folder: TensorBoard's `--logdir`.
+        first: the first step that is recorded, counted from 1 over the whole run.
+        last: the last one.
+        steps_per_epoch: steps of a full epoch.
+
+    Raises:
+        InputError: steps that are no range, or a Keras backend other than TensorFlow.
+    """
+
+    def __init__(self, folder: str | Path, first: int, last: int, steps_per_epoch: int):
+        super().__init__()
+        check_profile((first, last))
+        self._folder, self._first, self._last, self._steps_per_epoch = Path(folder), first, last, steps_per_epoch
+        self._epoch = self._step = 0
+        self._begun: int | None = None  # the first step of the record that is being made
+        self._session: tempfile.TemporaryDirectory | None = None
+        self._mark: Any = None
+
+    def on_train_begin(self, logs=None):
+        """Has the profiler load what it needs, which takes a while, before anything is recorded."""
+        import tensorflow as tf
+
+        try:
+            tf.profiler.experimental.start("")
+        except tf.errors.AlreadyExistsError:
+            raise InputError("profile: another profiler is running; stop it, or leave the profile out.") from None
+        tf.profiler.experimental.stop(save=False)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Begins and ends the record, and marks the step in it. Keras never defers this call to another thread."""
+        import tensorflow as tf
+
+        self._end_if_due()
+        self._step = self._epoch * self._steps_per_epoch + batch + 1
+        if self._begun is None and self._first <= self._step <= self._last:
+            self._wait()
+            self._session = tempfile.TemporaryDirectory(prefix="profile-")
+            tf.profiler.experimental.start(self._session.name)
+            self._begun = self._step
+        if self._begun is not None:
+            self._unmark()
+            self._mark = tf.profiler.experimental.Trace("train", step_num=self._step, _r=1)
+            self._mark.__enter__()
+
+    def on_test_begin(self, logs=None):
+        """Ends the epoch's last step, and the record if that was its last: what follows is validation."""
+        self._unmark()
+        self._end_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """The same where nothing is validated."""
+        self._unmark()
+        self._end_if_due()
+
+    def on_train_end(self, logs=None):
+        """Ends the record, of a run that was stopped before its last step too."""
+        self._end_if_due(early=True)
+
+    def close(self) -> None:
+        """Drops a record that an error has cut off."""
+        import tensorflow as tf
+
+        if self._begun is not None:
+            self._begun = None
+            self._unmark()
+            tf.profiler.experimental.stop(save=False)
+            self._session.cleanup()
+
+    def _end_if_due(self, early: bool = False) -> None:
+        import tensorflow as tf
+
+        if self._begun is None or not (early or self._step >= self._last):
+            return
+        self._wait()
+        self._unmark()
+        path = self._folder / "plugins" / "profile" / f"steps-{self._begun}-{self._step}"
+        self._begun = None
+        with self._session as session:
+            tf.profiler.experimental.stop()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(path) as aside:
+                shutil.copytree(next(Path(session).glob("plugins/profile/*")), aside)
+
+    def _unmark(self) -> None:
+        if self._mark is not None:
+            self._mark.__exit__(None, None, None)
+            self._mark = None
+
+    def _wait(self) -> None:
+        """Until the device has done the steps so far: they are only queued when Keras goes on."""
+        keras.ops.convert_to_numpy(self.model.trainable_variables[-1])
+
+
+def check_profile(profile: Any, steps: int | None = None) -> None:
+    """Raises `InputError` unless `profile` is the first and the last of some steps that a run of `steps` steps has."""
+    whole = isinstance(profile, (tuple, list)) and [type(step) for step in profile] == [int, int]
+    if not whole or not 1 <= profile[0] <= profile[1]:
+        raise InputError(f"profile={profile!r} must be the first and the last step, counted from 1, e.g. (10, 15).")
+    if steps is not None and profile[1] > steps:
+        raise InputError(f"profile={tuple(profile)}: the run has {steps:,} steps; give some of these.")
+    if keras.config.backend() != "tensorflow":
+        raise InputError(f"profile={tuple(profile)} needs Keras on TensorFlow; it runs on {keras.config.backend()}.")
 
 
 class PlateauRate(keras.callbacks.Callback):
@@ -245,5 +408,5 @@ def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     schedule = getattr(optimizer, "_learning_rate", None)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return float(schedule(max(int(optimizer.iterations) - 1, 0)))
+        return float(schedule(max(steps_done(optimizer) - 1, 0)))
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

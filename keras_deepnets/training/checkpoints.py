@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ import safetensors.numpy
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.files import digest, written_aside
+from keras_deepnets.training.optimizers import steps_done
 
 _ARRAYS = "state.safetensors"
 _RECORD = "state.json"
@@ -116,7 +118,9 @@ class CheckpointStore:
 def _state(model: keras.Model) -> dict[str, Any]:
     """Every variable that a training step reads, by a name that does not depend on Keras' numbering of layers."""
     if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+        strategy = getattr(model, "distribute_strategy", None)  # of TensorFlow's models
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model.optimizer.build(model.trainable_variables)
     weights = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
     groups = {
         "model": model.weights,
@@ -164,5 +168,5 @@ class Checkpoint(keras.callbacks.Callback):
         self._save()
 
     def _save(self) -> None:
-        state = State(len(self._history), int(self.model.optimizer.iterations), list(self._history))
+        state = State(len(self._history), steps_done(self.model.optimizer), list(self._history))
         self._store.save(self.model, state)

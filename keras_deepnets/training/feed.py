@@ -250,5 +250,19 @@ def _scaled(model: keras.Model, batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.map(scale, tf.data.AUTOTUNE, deterministic=True)
 
 
+def pixels(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What `training` and `evaluation` feed a network, as pixels again: uint8 0–255, RGB or grey.
+
+    Args:
+        model: which they were made for.
+        images: some of theirs, `[n, h, w, c]`.
+    """
+    scaling = models.scaling_of(model)
+    if scaling is not None and not models.includes_preprocessing(model):
+        images = images * np.asarray(scaling.std) + np.asarray(scaling.mean)
+        images = images[..., ::-1] if scaling.channel_order == "BGR" else images
+    return np.clip(np.rint(images), 0, 255).astype("uint8")
+
+
 def _few(labels: tuple[str, ...]) -> str:
     return ", ".join(labels[:4]) + (f", … ({len(labels)})" if len(labels) > 4 else "")

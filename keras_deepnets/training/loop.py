@@ -41,15 +41,16 @@ def train(
     seed: int = 0,
     verbose: str | int = "auto",
     model_options: Mapping[str, Any] | None = None,
+    profile: tuple[int, int] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **overrides: Any,
 ) -> Run:
     """Trains a classifier by a recipe, in a folder that the same call resumes.
 
     The folder holds `config.json` (all that is needed to repeat the run), `metrics.csv`, `model.keras`, `checkpoints/`,
-    `tensorboard/` and `curves.png`. A run that was interrupted goes on after its last whole epoch and ends with the weights
-    that it would have had (to the bit where TensorFlow's `enable_op_determinism` is on); a finished one returns at once.
-    Everything is checked before anything is written.
+    `tensorboard/`, `curves.png` and `inputs.png` (some training images as the network sees them). A run that was interrupted
+    goes on after its last whole epoch and ends with the weights that it would have had (to the bit where TensorFlow's
+    `enable_op_determinism` is on); a finished one returns at once. Everything is checked before anything is written.
 
     Args:
         model: a name of `list_models()`, built for the data with its input scaling inside; or a built Keras model that takes
@@ -65,6 +66,8 @@ def train(
             Also set for Python, NumPy and Keras (`keras.utils.set_random_seed`).
         verbose: 0 silent, 1 a progress bar, 2 a line an epoch, `"auto"` a bar on a terminal and lines elsewhere.
         model_options: further arguments of a named model's constructor, e.g. `{"shortcut": "B"}`.
+        profile: the first and the last of some steps, counted from 1, to record for TensorBoard's profile plugin. Not a part
+            of the configuration: a resumed run records those of them that it still takes.
         callbacks: of the caller, run after those of the library.
         **overrides: fields of the recipe, e.g. `epochs=5`.
 
@@ -104,10 +107,12 @@ def train(
             model.load_weights(folder.model)
         return folder.results(model if given else None)
     resolved = config["resolved"] if config else _resolve(network, train_data, asked)
+    if profile is not None:
+        pieces.check_profile(profile, resolved["steps"])
     fit = Fit(network, train_data, held_data, asked, resolved, seed, folder)
     if config is None:
         folder.begin(identity, {"resolved": resolved})
-    return fit(verbose, callbacks)
+    return fit(verbose, callbacks, profile)
 
 
 def _options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +165,9 @@ class Fit:
         self.model.compile(optimizer(recipe, *steps), kind(recipe.label_smoothing, self.logits), metrics=metrics)
         self._batches(0)
 
-    def __call__(self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback]) -> Run:
+    def __call__(
+        self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback], profile: tuple[int, int] | None = None
+    ) -> Run:
         """Trains from the last checkpoint to the end."""
         history: list[dict[str, float]] = []
         store = CheckpointStore(self.folder.checkpoints)
@@ -172,9 +179,11 @@ class Fit:
                     f"Resuming {self.folder.path} after epoch {state.epoch} of {self.resolved['epochs']}.", flush=True
                 )
         progress = progress_callback(verbose, self.resolved["steps"], self.resolved["batch_size"], history)
+        recorder = profile and pieces.Profile(self.folder.tensorboard, *profile, self.resolved["steps_per_epoch"])
+        callbacks = [*([progress] if progress else []), *([recorder] if recorder else []), *callbacks]
         try:
             if len(history) < self.resolved["epochs"]:
-                self._fit(history, [*self._callbacks(history, store), *([progress] if progress else []), *callbacks])
+                self._fit(history, [*self._callbacks(history, store), *callbacks])
             else:  # killed after the last checkpoint
                 self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             _draw(self.folder)
@@ -192,8 +201,9 @@ class Fit:
                 raise TrainingError(f"No space left for {self.folder.path}. {store.last_good()}") from error
             raise
         finally:
-            if progress and hasattr(progress, "close"):
-                progress.close()
+            for callback in (progress, recorder):
+                if callback and hasattr(callback, "close"):
+                    callback.close()
         return self.folder.results(self.model)
 
     def _fit(self, history: list[dict[str, float]], callbacks: list[keras.callbacks.Callback]) -> None:
@@ -228,6 +238,9 @@ class Fit:
         found.append(pieces.MetricsFile(self.folder.metrics, history, resolved["batch_size"]))
         if recipe.schedule == "plateau":
             found.append(pieces.PlateauRate(recipe.learning_rate, recipe.drop, recipe.patience, history))
+        if not self.folder.inputs.exists():
+            labels = self.train_data.labels
+            found.append(pieces.InputGrid(self._batches(0), labels, self.folder.inputs, self.folder.tensorboard))
         found += [pieces.TensorBoardScalars(self.folder.tensorboard, history), Checkpoint(store, history)]
         return [*found, Curves(self.folder)]
 

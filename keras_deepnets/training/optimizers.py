@@ -79,6 +79,11 @@ class CoupledSGD(keras.optimizers.SGD):
         return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
 
 
+def steps_done(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many steps an optimizer has made, also where a `tf.distribute` strategy mirrors its variables."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Lamb(keras.optimizers.Lamb):
     """`keras.optimizers.Lamb` with the weight decay inside the trust ratio, as the paper (You et al. 2019, Algorithm 2) and timm have it.

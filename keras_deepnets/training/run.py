@@ -67,6 +67,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
+        self.inputs = self.path / "inputs.png"
 
     def check(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         """The folder's configuration, if the run in it is the one asked for; None if there is no run in it yet.

@@ -64,6 +64,16 @@ def test_wrong_precision(train, patches):
     assert "precision='float8'" in train("resnet20", patches, "--precision", "float8")
 
 
+def test_steps_to_profile(train, patches):
+    for text in ("10", "0:3", "5:4", "a:b", "1:2:3"):
+        error = train("resnet20", patches, "--profile", text)
+        assert error == f"--profile {text!r} is not of the form FIRST:LAST, two steps counted from 1, e.g. 10:15."
+    words = [word for word in TINY[1:] if word != "--epochs"]
+    words.remove("2")
+    error = train(TINY[0], patches, *words, "--epochs", "2", "--profile", "6:7")
+    assert error == "profile=(6, 7): the run has 6 steps; give some of these."
+
+
 def test_unknown_dataset(train):
     assert "'cifar11'" in train("resnet20", "cifar11")
 

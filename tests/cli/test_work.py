@@ -26,6 +26,7 @@ def test_train_leaves_a_run_folder(trained):
         "checkpoints",
         "tensorboard",
         "curves.png",
+        "inputs.png",
     }
     config = json.loads((trained / "config.json").read_text())
     assert config["model"]["name"] == "plainnet20"

@@ -221,3 +221,16 @@ def test_statistics_of_a_constant_channel():
 def test_errors(arguments, message):
     with pytest.raises(InputError, match=message):
         numbered().batches(**arguments)
+
+
+def test_take(two_classes):
+    for images in (data.load("digits"), data.load(two_classes, "all")):
+        few = images.take(6)
+        assert (few.size, few.labels, few.split, few.name) == (6, images.labels, images.split, images.name)
+        again = [image.tobytes() for image, _ in images.take(6).examples().as_numpy_iterator()]
+        assert [image.tobytes() for image, _ in few.examples().as_numpy_iterator()] == again
+        assert images.take(images.size) is images and images.take(10**9) is images
+    assert few.class_counts == (4, 2)  # of 20 and 10
+    for wrong in (0, 1.5, True, -1):
+        with pytest.raises(InputError, match=r"must be a whole number of examples, at least 1"):
+            images.take(wrong)

@@ -30,7 +30,15 @@ def snapshot(folder):
 
 def test_the_folder(finished):
     names = {entry.name for entry in finished.path.iterdir()}
-    assert names == {"checkpoints", "config.json", "curves.png", "metrics.csv", "model.keras", "tensorboard"}
+    assert names == {
+        "checkpoints",
+        "config.json",
+        "curves.png",
+        "inputs.png",
+        "metrics.csv",
+        "model.keras",
+        "tensorboard",
+    }
     assert [path.name for path in sorted((finished.path / "checkpoints").iterdir())] == ["epoch-00002", "epoch-00003"]
 
 

@@ -1,0 +1,92 @@
+"""Many images in one picture, each with a line of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+MOST = 25
+_FULL = 16  # from here on every row of the grid is full
+_GAP, _LINE = 4, 18
+_SMALL, _LARGE = 96, 256  # sides of a cell in pixels: smaller images are enlarged, larger ones made smaller
+_TEXT = (51, 51, 51)
+
+
+def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+    """The first images side by side, row by row, on white; up to 25, and from 16 on a full square.
+
+    Images of less than 96 pixels are enlarged by a whole factor and larger ones than 256 reduced by one; others are shown
+    pixel by pixel. Image ``i`` of ``c`` columns begins at row ``4 + (i // c) * (h + 4)``, column ``4 + (i % c) * (w + 4)``, where
+    ``h`` and ``w`` are its shown size, ``h`` with 18 pixels of text where there are names.
+
+    Args:
+        images: uint8 ``[n, h, w, c]`` with 1 or 3 channels.
+        names: a line of text below each; what does not fit is cut.
+
+    Returns:
+        uint8 ``[height, width, 3]``.
+
+    Raises:
+        InputError: no image, or another dtype or shape.
+    """
+    from PIL import Image, ImageDraw
+
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3) or not len(images):
+        raise InputError(f"images are {images.dtype} {images.shape}; give uint8 [n, height, width, 1 or 3].")
+    count, columns = _layout(len(images))
+    cells = [_cell(np.broadcast_to(image, (*image.shape[:2], 3))) for image in images[:count]]
+    height, width = cells[0].shape[:2]
+    across, down = width + _GAP, height + _GAP + (_LINE if names else 0)
+    size = (_GAP + columns * across, _GAP + -(-count // columns) * down)
+    picture = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(picture), _font() if names else None
+    for at, cell in enumerate(cells):
+        left, top = _GAP + at % columns * across, _GAP + at // columns * down
+        picture.paste(Image.fromarray(cell), (left, top))
+        if names:
+            pen.text((left, top + height + 2), _fitting(names[at], width, font), _TEXT, font)
+    return np.asarray(picture)
+
+
+def _layout(count: int) -> tuple[int, int]:
+    """How many of the images are shown, in how many columns."""
+    if count < _FULL:
+        return count, math.isqrt(count - 1) + 1
+    columns = math.isqrt(min(count, MOST))
+    return columns**2, columns
+
+
+def _cell(image: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    longest = max(image.shape[:2])
+    if longest > _LARGE:
+        return np.asarray(Image.fromarray(image).reduce(-(-longest // _LARGE)))
+    factor = max(1, _SMALL // longest)
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """Matplotlib's: it comes with the package and has Greek, Cyrillic and accents, which Pillow's own lacks."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
+
+
+def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"

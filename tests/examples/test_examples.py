@@ -1,0 +1,121 @@
+"""The scripts of `examples/`, as a user starts them, at toy size."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_deepnets as kd
+from tests.cli.conftest import COLOURS, paint
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+# Two devices on a machine that has one processor: what a second GPU would be.
+TWO_DEVICES = """
+import runpy, sys
+import tensorflow as tf
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(script, folder, *words, two_devices=False):
+    """The lines that a script prints; it must end well."""
+    begin = ["-c", TWO_DEVICES] if two_devices else []
+    done = subprocess.run(
+        [sys.executable, *begin, str(ROOT / "examples" / script), *map(str, words)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def number(pattern, line):
+    found = re.fullmatch(pattern, line)
+    assert found, line
+    return float(found.group(1).replace(",", ""))
+
+
+def test_there_are_four():
+    assert [script.stem for script in SCRIPTS] == [
+        "custom_variant",
+        "fine_tune_folder",
+        "train_cifar10",
+        "train_imagenet",
+    ]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_short_enough_to_copy(script):
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 60
+    assert f"`{script.name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_train_cifar10(tmp_path):
+    lines = run("train_cifar10.py", tmp_path, "--data", "digits", "--limit", 64, "--epochs", 4, "--out", "toy")
+    error = number(r"resnet20: test error ([\d.]+) % on 64 images; toy\.keras", lines[-1])
+    assert 0 <= error <= 100
+    model = keras.saving.load_model(tmp_path / "toy.keras")
+    assert (
+        model.count_params() == kd.ResNet20(input_shape=(32, 32, 1), include_preprocessing=model.scaling).count_params()
+    )
+    assert model.input_shape == (None, 32, 32, 1)
+    assert model.labels == tuple("0123456789")
+    test = kd.data.load("digits", "test").take(64)
+    assert kd.training.evaluate(model, test).top1 == pytest.approx(1 - error / 100, abs=1e-4)
+    with (tmp_path / "toy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # Four epochs of one step each: the rate drops after a half and after three quarters.
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+def test_train_imagenet_on_two_devices(tmp_path):
+    folder = paint(tmp_path / "colours", COLOURS, 20)
+    words = ("--data", folder, "--model", "resnet20", "--image-size", 16, "--batch", 8, "--devices", "CPU:0", "CPU:1")
+    for epochs in (1, 2):  # the second call goes on where the first has ended
+        lines = run("train_imagenet.py", tmp_path, *words, "--epochs", epochs, two_devices=True)
+        error = number(r"resnet20, 2 device\(s\): top-1 error ([\d.]+) % on 6 images", lines[-1])
+        rows = kd.training.read_metrics(tmp_path / "imagenet" / "metrics.csv")
+        assert [row["step"] for row in rows] == [6, 12][:epochs]
+        assert error == pytest.approx(100 * (1 - rows[-1]["val_accuracy"]), abs=0.01)
+    model = keras.saving.load_model(tmp_path / "imagenet" / "model.keras")
+    held = kd.data.load(folder, "validation")
+    assert kd.training.evaluate(model, held).top1 == pytest.approx(1 - error / 100, abs=1e-4)
+
+
+def test_fine_tune_folder(tmp_path):
+    folder = paint(tmp_path / "colours", COLOURS, 20)
+    kd.save_weights(kd.ResNet20(), tmp_path / "learnt.safetensors")
+    words = ("--model", "resnet20", "--weights", "learnt.safetensors", "--image-size", 16, "--epochs", 1, 1)
+    lines = run("fine_tune_folder.py", tmp_path, folder, *words)
+    told = [line for line in lines if "test accuracy" in line]
+    number(r"classifier alone: test accuracy ([\d.]+) % on 6 images", told[0])
+    accuracy = number(r"all layers: test accuracy ([\d.]+) % on 6 images", told[1])
+    assert lines[-1] == str(Path("fine_tuned", "1"))
+    test = kd.data.load(folder, "test")
+    images, truth = (np.stack(values) for values in zip(*test.examples().as_numpy_iterator(), strict=True))
+    served = kd.export.predict(tmp_path / "fine_tuned", images)
+    assert 100 * (served["classes"] == truth).mean() == pytest.approx(accuracy, abs=0.01)
+    assert set(served["labels"]) <= set(COLOURS)
+
+
+def test_custom_variant(tmp_path):
+    lines = run("custom_variant.py", tmp_path, "--data", "digits", "--limit", 64, "--epochs", 1)
+    parameters = number(r"se-resnet20: ([\d,]+) parameters; ResNet20 269,722", lines[0])
+    line = r"variant\.keras reloaded: outputs differ by 0; test accuracy ([\d.]+) % on 64 images"
+    assert 0 <= number(line, lines[-1]) <= 100
+    model = keras.saving.load_model(tmp_path / "variant.keras")
+    assert model.count_params() == parameters
+    assert {"attention", "stochastic_depth"} <= set(model.architecture["options"])

@@ -13,7 +13,7 @@ from keras_deepnets.cli import PROGRAM
 _ARTIFACT = "A run folder, a .keras file, a SavedModel folder or a .tflite file."
 _DATA = (
     'Where the images come from: "digits" (embedded), a folder of class folders (FOLDER/<class>/*.jpg), '
-    'or the TFDS name of a data set, e.g. "cifar10".'
+    'a folder of TFRecord shards, or the TFDS name of a data set, e.g. "cifar10".'
 )
 _BEGIN, _WORK = "Begin", "Work"
 
@@ -34,6 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+data_app = typer.Typer()
+app.add_typer(data_app, name="data", rich_help_panel=_WORK)
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
@@ -354,3 +357,49 @@ def benchmark(
         out=out,
     )
     command.benchmark(request, as_json=as_json)
+
+
+@data_app.callback(invoke_without_command=True)
+def _data(context: typer.Context) -> None:
+    """Write labelled images as TFRecord shards, and check those."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@data_app.command()
+def shard(
+    data: Data,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.", show_default=False)],
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Files for each split; by default as many as make them about 128 MiB."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, validation, test or all; by default every split that the data has.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the order, and of what belongs to which split of a folder of class folders.")
+    ] = 0,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Write labelled images as a few large TFRecord files, which `train` and `evaluate` take as DATA."""
+    from keras_deepnets.cli import shards as command
+
+    command.shard(data, out, shards, split, seed=seed, skip_broken=skip_broken, as_json=as_json)
+
+
+@data_app.command()
+def check(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="TFRecord shards of `data shard`.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Read TFRecord shards whole and compare them with the digests of the day they were written."""
+    from keras_deepnets.cli import shards as command
+
+    command.check(folder, as_json=as_json)

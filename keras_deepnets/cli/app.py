@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from keras_deepnets.cli import PROGRAM
+from keras_deepnets.errors import InputError
 
 _ARTIFACT = "A run folder, a .keras file, a SavedModel folder or a .tflite file."
 _DATA = (
@@ -287,10 +288,26 @@ def export(
 
 @app.command(rich_help_panel=_WORK)
 def benchmark(
+    context: typer.Context,
     models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL…", help="Names of networks, as `list` prints them.", show_default=False),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL…",
+            help="Names of networks, as `list` prints them. With --data: [SOURCE].",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        bool,
+        typer.Option(
+            "--data",
+            help="Measure the input pipeline alone: of SOURCE (as DATA of `train`), or of made-up images like CIFAR's and ImageNet's.",
+        ),
+    ] = False,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="With --data SOURCE: augmentation policy, or none; by default what suits the images' size."),
+    ] = None,
     mode: Annotated[str, typer.Option(help="train, inference, export; several with commas.")] = "train",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; several with commas.")] = "float32",
     batch: Annotated[
@@ -328,7 +345,9 @@ def benchmark(
         int | None,
         typer.Option(min=1, help="Steps of each side that count; by default as many as fit into --seconds, 5 to 30."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="How long a pair is measured, warm-up apart.")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="How long a pair (a pipeline) is measured, warm-up apart.")
+    ] = 30.0,
     ceiling: Annotated[
         bool, typer.Option(help="Measure a large matrix product too, and the share of it that is reached.")
     ] = True,
@@ -337,7 +356,18 @@ def benchmark(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory side by side with peers, step by step in turn, each in a fresh process."""
+    """Measure speed and memory side by side with peers, step by step in turn, each in a fresh process. Or the input pipeline."""
+    given = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+    if data:
+        from keras_deepnets.cli import pipeline
+
+        pipeline.check_options(given)
+        pipeline.benchmark(models or [], augment, image_size, batch, seconds, out, as_json=as_json)
+        return
+    if not models:
+        raise InputError("Missing argument 'MODEL…': name one network or more, or give --data.")
+    if augment is not None:
+        raise InputError("--augment is for --data SOURCE; leave it out.")
     from keras_deepnets.benchmark.pairs import Plan
     from keras_deepnets.cli import benchmark as command
     from keras_deepnets.cli.train import pairs as pairs_of

@@ -12,8 +12,8 @@ from keras_deepnets.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-SHUFFLE_BYTES = 1 << 29
-"""About how many bytes of encoded examples are shuffled together."""
+SHUFFLE_BYTES = 1 << 28
+"""About how many bytes of encoded examples are shuffled together; as many again are read meanwhile."""
 
 _OPEN_FILES = 16
 
@@ -89,7 +89,7 @@ class RecordStore:
                     chunk, tf.random.experimental.stateless_fold_in(seed, number, alg="philox"), alg="philox"
                 )
 
-            dataset = dataset.batch(self.chunk).enumerate().map(shuffle).unbatch()
+            dataset = dataset.batch(self.chunk).enumerate().map(shuffle).prefetch(1).unbatch()
         return dataset.map(self.parse, tf.data.AUTOTUNE, deterministic=True)
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:

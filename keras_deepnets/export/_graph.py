@@ -134,9 +134,7 @@ def rebuild(
             else:
                 args, kwargs = node.arguments.fill_in(tensors)
                 copy = copy_of(node.operation)
-                if type(copy) is not type(
-                    node.operation
-                ):  # Another kind of layer may not know all the arguments that were left open.
+                if type(copy) is not type(node.operation):  # Another kind of layer may not know all the arguments that were left open.
                     kwargs = {name: value for name, value in kwargs.items() if value is not None}
                 results = copy(*args, **kwargs)
             tensors.update(zip(map(id, node.outputs), keras.tree.flatten(results), strict=True))

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from keras_deepnets.cli import PROGRAM
+from keras_deepnets.errors import InputError
 
 _ARTIFACT = "A run folder, a .keras file, a SavedModel folder or a .tflite file."
 _DATA = (
     'Where the images come from: "digits" (embedded), a folder of class folders (FOLDER/<class>/*.jpg), '
-    'or the TFDS name of a data set, e.g. "cifar10".'
+    'a folder of TFRecord shards, or the TFDS name of a data set, e.g. "cifar10".'
 )
 _BEGIN, _WORK = "Begin", "Work"
 
@@ -34,6 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+data_app = typer.Typer()
+app.add_typer(data_app, name="data", rich_help_panel=_WORK)
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
@@ -316,10 +320,26 @@ def export(
 
 @app.command(rich_help_panel=_WORK)
 def benchmark(
+    context: typer.Context,
     models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL…", help="Names of networks, as `list` prints them.", show_default=False),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL…",
+            help="Names of networks, as `list` prints them. With --data: [SOURCE].",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        bool,
+        typer.Option(
+            "--data",
+            help="Measure the input pipeline alone: of SOURCE (as DATA of `train`), or of made-up images like CIFAR's and ImageNet's.",
+        ),
+    ] = False,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="With --data SOURCE: augmentation policy, or none; by default what suits the images' size."),
+    ] = None,
     mode: Annotated[str, typer.Option(help="train, inference, export; several with commas.")] = "train",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; several with commas.")] = "float32",
     batch: Annotated[
@@ -357,7 +377,9 @@ def benchmark(
         int | None,
         typer.Option(min=1, help="Steps of each side that count; by default as many as fit into --seconds, 5 to 30."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="How long a pair is measured, warm-up apart.")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="How long a pair (a pipeline) is measured, warm-up apart.")
+    ] = 30.0,
     ceiling: Annotated[
         bool, typer.Option(help="Measure a large matrix product too, and the share of it that is reached.")
     ] = True,
@@ -366,7 +388,18 @@ def benchmark(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory side by side with peers, step by step in turn, each in a fresh process."""
+    """Measure speed and memory side by side with peers, step by step in turn, each in a fresh process. Or the input pipeline."""
+    given = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+    if data:
+        from keras_deepnets.cli import pipeline
+
+        pipeline.check_options(given)
+        pipeline.benchmark(models or [], augment, image_size, batch, seconds, out, as_json=as_json)
+        return
+    if not models:
+        raise InputError("Missing argument 'MODEL…': name one network or more, or give --data.")
+    if augment is not None:
+        raise InputError("--augment is for --data SOURCE; leave it out.")
     from keras_deepnets.benchmark.pairs import Plan
     from keras_deepnets.cli import benchmark as command
     from keras_deepnets.cli.train import pairs as pairs_of
@@ -386,3 +419,49 @@ def benchmark(
         out=out,
     )
     command.benchmark(request, as_json=as_json)
+
+
+@data_app.callback(invoke_without_command=True)
+def _data(context: typer.Context) -> None:
+    """Write labelled images as TFRecord shards, and check those."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@data_app.command()
+def shard(
+    data: Data,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.", show_default=False)],
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Files for each split; by default as many as make them about 128 MiB."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, validation, test or all; by default every split that the data has.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the order, and of what belongs to which split of a folder of class folders.")
+    ] = 0,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Write labelled images as a few large TFRecord files, which `train` and `evaluate` take as DATA."""
+    from keras_deepnets.cli import shards as command
+
+    command.shard(data, out, shards, split, seed=seed, skip_broken=skip_broken, as_json=as_json)
+
+
+@data_app.command()
+def check(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="TFRecord shards of `data shard`.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Read TFRecord shards whole and compare them with the digests of the day they were written."""
+    from keras_deepnets.cli import shards as command
+
+    command.check(folder, as_json=as_json)

@@ -63,6 +63,10 @@ def _judge(error: BaseException) -> tuple[int, str]:
     if _is_disk_full(error):
         place = f" for {error.filename}" if getattr(error, "filename", None) else ""
         return BAD_INPUT, f"error: No space left on the device{place}; make room and run the same command again."
+    if type(error).__name__ == "DataLossError":
+        return BAD_INPUT, (
+            f"error: The data's record files are damaged ({str(error).splitlines()[0]}); `{PROGRAM} data check FOLDER` says which."
+        )
     if isinstance(error, OSError):
         return BAD_INPUT, f"error: {_os_error(error)}"
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":

@@ -88,10 +88,7 @@ def load(
         InputError: the folder does not exist or is no folder; no class folders, one only, an empty one; no images; broken
             images without ``skip_broken``; no such split; a bad validation size.
     """
-    if not folder.exists():
-        raise InputError(f"{folder}: no such folder; give a folder of class folders, 'digits', or a TFDS name.")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder of class folders (FOLDER/<class>/*.jpg).")
+    _check(folder)
     by_split = _split_folders(folder)
     if by_split:
         return _load_split_folders(folder, by_split, split, seed, skip_broken, validation)
@@ -102,6 +99,33 @@ def load(
     if split == "all":
         return data
     return _part(data, split, seed, validation)
+
+
+def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> dict[str, ImageData]:
+    """Every split that a folder of class folders has without cutting: what `load` gives, by the split's name.
+
+    A split for which there are too few images is not there. Raises `InputError` as `load` does.
+    """
+    _check(folder)
+    by_split = _split_folders(folder)
+    if by_split:
+        labels = _labels([child for group in by_split.values() for child in group], folder)
+        present = [split for split in splits.SPLITS if split in by_split]
+        return {split: _load_files(folder, by_split[split], labels, split, skip_broken) for split in present}
+    data = _load_files(folder, [folder], _labels([folder], folder), "all", skip_broken)
+    parts = _parts(data.store.labels, data.store.names, seed)
+    present = [split for split in splits.SPLITS if (parts == split).any()]
+    return {
+        split: ImageData(data.name, split, data.labels, data.store.take(parts == split), data.skipped)
+        for split in present
+    }
+
+
+def _check(folder: Path) -> None:
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder; give a folder of class folders, 'digits', or a TFDS name.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder of class folders (FOLDER/<class>/*.jpg).")
 
 
 def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) -> ImageData:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_deepnets.data import augmentation, pipelines, splits, transforms
 from keras_deepnets.data.pipelines import View
+from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels, Store, from_arrays
 from keras_deepnets.errors import InputError
 
@@ -88,6 +89,8 @@ class ImageData:
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
         """How many examples each class has, in the order of `labels`."""
+        if isinstance(self.store, RecordStore) and self.store.class_counts is not None:
+            return self.store.class_counts
         if isinstance(self.store, IndexedStore):
             targets = self.store.labels
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.data import splits, transforms
@@ -12,8 +12,8 @@ from keras_deepnets.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-SHUFFLE_BYTES = 1 << 29
-"""About how many bytes of encoded examples are shuffled together."""
+SHUFFLE_BYTES = 1 << 28
+"""About how many bytes of encoded examples are shuffled together; as many again are read meanwhile."""
 
 _OPEN_FILES = 16
 
@@ -42,12 +42,16 @@ class RecordStore:
         parse: from a serialised record to (encoded image, label int64).
         channels: 1 or 3.
         chunk: how many examples are shuffled together.
+        height_width: of every image, pixels; None, None where they differ or are not known beforehand.
+        class_counts: how many examples each class has, where that is known without reading them.
     """
 
     pieces: tuple[Piece, ...]
     parse: Callable[[Any], tuple[Any, Any]]
     channels: int
     chunk: int
+    height_width: tuple[int | None, int | None] = (None, None)
+    class_counts: tuple[int, ...] | None = None
     in_memory = False
 
     @property
@@ -56,9 +60,9 @@ class RecordStore:
         return sum(piece.take for piece in self.pieces)
 
     @property
-    def image_shape(self) -> tuple[None, None, int]:
-        """Sizes are not known beforehand: None, None, channels."""
-        return (None, None, self.channels)
+    def image_shape(self) -> tuple[int | None, int | None, int]:
+        """Height, width (None where they are not known beforehand), channels."""
+        return (*self.height_width, self.channels)
 
     def read(self, seed: Any | None = None) -> tf.data.Dataset:
         """See `Store.read`. A seed shuffles the files, reads several at a time, and shuffles chunks of what comes."""
@@ -85,7 +89,7 @@ class RecordStore:
                     chunk, tf.random.experimental.stateless_fold_in(seed, number, alg="philox"), alg="philox"
                 )
 
-            dataset = dataset.batch(self.chunk).enumerate().map(shuffle).unbatch()
+            dataset = dataset.batch(self.chunk).enumerate().map(shuffle).prefetch(1).unbatch()
         return dataset.map(self.parse, tf.data.AUTOTUNE, deterministic=True)
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
@@ -93,13 +97,13 @@ class RecordStore:
         return transforms.decode(payload, self.channels, window)
 
     def divide(self, size: int, seed: int) -> tuple[RecordStore, RecordStore]:
-        """See `Store.divide`: a run of records at a place chosen by ``seed``; TFDS shuffled them when it wrote them."""
+        """See `Store.divide`: a run of records at a place chosen by ``seed``; who wrote them shuffled them."""
         if not 0 < size < self.size:
             raise InputError(f"{size} of {self.size} examples cannot be cut out and leave some.")
         start = splits.number(seed, self.size - size + 1)
         cut = cut_pieces(self.pieces, start, start + size)
         rest = cut_pieces(self.pieces, 0, start) + cut_pieces(self.pieces, start + size, self.size)
-        return tuple(RecordStore(pieces, self.parse, self.channels, self.chunk) for pieces in (rest, cut))
+        return tuple(replace(self, pieces=pieces, class_counts=None) for pieces in (rest, cut))
 
 
 def cut_pieces(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Piece, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,9 +24,9 @@ def load(
 
     Args:
         source: ``"digits"`` (embedded); the TensorFlow Datasets name of a classification set (``"cifar10"``, ``"cifar100"``,
-            ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); or a folder: ``FOLDER/<class>/*.jpg``, or
-            ``FOLDER/{train,validation,test}/<class>/*.jpg``. Files are JPEG, PNG, BMP or GIF. A name that is both is the
-            dataset; write ``./cifar10`` for the folder.
+            ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); a folder: ``FOLDER/<class>/*.jpg``, or
+            ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. Files are
+            JPEG, PNG, BMP or GIF. A name that is both is the dataset; write ``./cifar10`` for the folder.
         split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``; of a TFDS set any of its splits.
         seed: chooses what belongs to which split where the source does not say.
         skip_broken: leave out image files that cannot be decoded, and list them in `ImageData.skipped`, instead of raising.
@@ -39,17 +40,54 @@ def load(
             One line: what, why, and the way out.
     """
     name = os.fspath(source)
-    if not name:
+    if _is_digits(source):
+        return digits.load(split, seed=seed, validation=validation)
+    path = _folder(source, data_dir)
+    if path is None:
+        from keras_deepnets.data import catalogue
+
+        return catalogue.load(name, split, seed=seed, validation=validation, data_dir=data_dir)
+    from keras_deepnets.data import folders, shards
+
+    if shards.is_shards(path):
+        return shards.load(path, split, seed=seed, validation=validation)
+    return folders.load(path, split, seed=seed, skip_broken=skip_broken, validation=validation)
+
+
+def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool = False) -> dict[str, ImageData]:
+    """Every split that a source has without cutting a validation set out of another, by the split's name; see `load`."""
+    from keras_deepnets.data import folders, shards
+
+    path = None if _is_digits(source) else _folder(source, None)
+    if path is not None and not shards.is_shards(path):
+        return folders.load_splits(path, seed=seed, skip_broken=skip_broken)
+    found = {"train": load(source, "train", seed=seed)}
+    for split in ("validation", "test"):
+        with contextlib.suppress(InputError):  # there is no such split
+            found[split] = load(source, split, seed=seed)
+    return found
+
+
+def _is_digits(source: str | os.PathLike) -> bool:
+    if not os.fspath(source):
         raise InputError(
             "the data source is empty; give 'digits', a TFDS name such as cifar10, or a folder of class folders."
         )
-    if name == digits.NAME and not isinstance(source, os.PathLike):
-        return digits.load(split, seed=seed, validation=validation)
-    from keras_deepnets.data import catalogue, folders
+    return source == digits.NAME
 
+
+def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Path | None:
+    """The folder that a source is; None: it is a name that TFDS knows.
+
+    Raises:
+        InputError: neither.
+    """
+    from keras_deepnets.data import catalogue
+
+    name = os.fspath(source)
     if not isinstance(source, os.PathLike) and catalogue.is_name(name, data_dir):
-        return catalogue.load(name, split, seed=seed, validation=validation, data_dir=data_dir)
+        return None
     path = Path(name).expanduser()
     if path.exists() or isinstance(source, os.PathLike) or catalogue.looks_like_path(name):
-        return folders.load(path, split, seed=seed, skip_broken=skip_broken, validation=validation)
+        return path
     raise catalogue.unknown(name)

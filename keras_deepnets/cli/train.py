@@ -44,7 +44,7 @@ def train(
     as_json: bool,
 ) -> None:
     """Trains a named network on images, or goes on with a run; prints what lies where."""
-    from keras_deepnets import training
+    from keras_deepnets import data, training
 
     # What needs no images is checked first: an answer in a blink, not after a download.
     check_options(name, options)
@@ -52,7 +52,7 @@ def train(
     load_tensorflow()
     import keras
 
-    images = images_of(source, "train", seed, skip_broken)
+    images = images_of(source, data.training_split(source), seed, skip_broken)
     held = _validation(source, seed, skip_broken)
     begun = False
 

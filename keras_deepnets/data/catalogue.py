@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,45 @@ from keras_deepnets.errors import InputError
 
 MEMORY_BUDGET = 1 << 30
 """Bytes of decoded images up to which a set of images of one size is held in memory."""
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """What is published of a set of the papers.
+
+    Attributes:
+        train: the split that the papers train on.
+        sizes: examples of each split.
+        mean: of each channel of the training images, 0–255.
+        std: standard deviation likewise.
+    """
+
+    train: str
+    sizes: dict[str, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+KNOWN = {
+    "cifar10": KnownSet(
+        "train", {"train": 50_000, "test": 10_000}, (125.307, 122.950, 113.865), (62.993, 62.089, 66.705)
+    ),
+    "cifar100": KnownSet(
+        "train", {"train": 50_000, "test": 10_000}, (129.304, 124.070, 112.434), (68.170, 65.392, 70.418)
+    ),
+    # The statistics are those of the authors' code for wide residual networks.
+    "svhn_cropped": KnownSet(
+        "train+extra",
+        {"train": 73_257, "extra": 531_131, "test": 26_032, "train+extra": 604_388},
+        (109.9, 109.7, 113.8),
+        (50.1, 50.6, 50.8),
+    ),
+    "mnist": KnownSet("train", {"train": 60_000, "test": 10_000}, (33.318,), (78.567,)),
+    "imagenet2012": KnownSet(
+        "train", {"train": 1_281_167, "validation": 50_000}, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    ),
+}
+"""By TFDS name. The statistics spare reading the set; a set of another size, e.g. a part of it, is measured."""
 
 _PATIENCE = 10  # seconds to wait for a server's first answer
 # What TFDS imports only after it has downloaded gigabytes.
@@ -81,15 +121,23 @@ def load(
         _prepare(name, builder)
     splits = list(builder.info.splits)
     train_only = split == "validation" and (validation is not None or (splits and "validation" not in splits))
-    wanted = "train" if train_only else split
+    wanted = training_split(name) if train_only else split
     available = splits + ["validation"] * ("train" in splits and "validation" not in splits) + ["all"]
     if splits and re.split(r"[\[+]", wanted)[0] not in (*splits, "all"):  # TFDS knows "train[:10%]" and "train+test"
         raise InputError(f"split {split!r}: {name} has {', '.join(available)}.")
     store = _store(name, builder, wanted, image_key, label_key)
     feature = builder.info.features[label_key]
     labels = tuple(feature.names or map(str, range(feature.num_classes)))
-    data = ImageData(name, wanted, labels, store)
-    return cut_out(data, split, validation, seed) if wanted == "train" else data
+    known = KNOWN.get(_base(name))
+    whole = known is not None and known.train == wanted and known.sizes[wanted] == store.size
+    data = ImageData(name, wanted, labels, store, published=(known.mean, known.std) if whole else None)
+    return cut_out(data, split, validation, seed) if train_only or wanted in ("train", training_split(name)) else data
+
+
+def training_split(name: str) -> str:
+    """The split of a set that the papers train on: ``"train"``, of SVHN ``"train+extra"``."""
+    known = KNOWN.get(_base(name))
+    return known.train if known else "train"
 
 
 def _base(name: str) -> str:

@@ -31,6 +31,7 @@ class ImageData:
         split: ``"train"``, ``"validation"``, ``"test"``, ``"all"``.
         labels: class names; an example's label is an index into them.
         skipped: files that could not be decoded and were left out (only with ``skip_broken=True``).
+        published: mean and standard deviation of each channel, where a known set's need not be computed.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ImageData:
     labels: tuple[str, ...]
     store: Store = field(repr=False)
     skipped: tuple[str, ...] = ()
+    published: tuple[tuple[float, ...], tuple[float, ...]] | None = field(default=None, repr=False)
     _views: dict[View, IndexedStore] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -185,8 +187,8 @@ class ImageData:
             raise InputError(f"validation={size!r}: at least one example must be cut out of {self.name}.")
         rest, cut = self.store.divide(count, seed)
         return (
-            ImageData(self.name, self.split, self.labels, rest, self.skipped),
-            ImageData(self.name, "validation", self.labels, cut, self.skipped),
+            ImageData(self.name, self.split, self.labels, rest, self.skipped, self.published),
+            ImageData(self.name, "validation", self.labels, cut, self.skipped, self.published),
         )
 
     def take(self, size: int, seed: int = 0) -> ImageData:
@@ -199,15 +201,18 @@ class ImageData:
             raise InputError(f"size={size!r} must be a whole number of examples, at least 1.")
         if size >= self.size:
             return self
-        return ImageData(self.name, self.split, self.labels, self.store.divide(int(size), seed)[1], self.skipped)
+        return ImageData(
+            self.name, self.split, self.labels, self.store.divide(int(size), seed)[1], self.skipped, self.published
+        )
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in 0–255 units, for `keras_deepnets.Scaling`.
 
-        Exact for sets in memory; of others 10,000 examples are taken. Computed once. A channel that never varies gets a
+        Of a known set of TFDS (`catalogue.KNOWN`) those that are published. Else exact for sets in memory; of others 10,000 examples
+        are taken. Computed once. A channel that never varies gets a
         standard deviation of 1, so that it can be divided by.
         """
-        return self._statistics
+        return self.published or self._statistics
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -263,7 +268,7 @@ def cut_out(train: ImageData, split: str, validation: int | float | None, seed: 
         InputError: a bad size; or the validation split without a size, which could only overlap with the train split.
     """
     size = 0 if validation is None else splits.cut_size(validation, train.size)
-    if split == "train":
+    if split != "validation":
         return train.divide(size, seed)[0] if size else train
     if not size:
         raise InputError(

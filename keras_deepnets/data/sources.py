@@ -91,3 +91,10 @@ def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Pa
     if path.exists() or isinstance(source, os.PathLike) or catalogue.looks_like_path(name):
         return path
     raise catalogue.unknown(name)
+
+
+def training_split(source: str | os.PathLike) -> str:
+    """The split of a source to train on: ``"train"``; of SVHN ``"train+extra"``, as in the papers."""
+    from keras_deepnets.data import catalogue
+
+    return "train" if isinstance(source, os.PathLike) else catalogue.training_split(source)

@@ -44,10 +44,11 @@ def load(data: Source, validation: Source | float | bool | None, seed: int) -> t
         train, held = data.divide(validation, seed) if cut else (data, None)
     elif cut:
         train, held = (
-            datasets.load(data, split, seed=seed, validation=validation) for split in ("train", "validation")
+            datasets.load(data, split, seed=seed, validation=validation)
+            for split in (datasets.training_split(data), "validation")
         )
     else:
-        train = datasets.load(data, "train", seed=seed)
+        train = datasets.load(data, datasets.training_split(data), seed=seed)
         held = _own(data, seed) if validation is None else None
     if validation is True:
         raise InputError("validation=True: give a source, a fraction, or None for the source's own split.")

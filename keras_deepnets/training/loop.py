@@ -78,6 +78,7 @@ def train(
         InputError: something that was given cannot be used, or the folder belongs to another configuration.
         TrainingError: the loss is not finite any more, or no space is left; the message names the last good checkpoint.
     """
+    precisions.prepare_gpus()
     given = isinstance(model, keras.Model)
     asked = get_recipe(recipe).for_model(constructor_name(model)).with_overrides(**overrides)
     if given:
@@ -111,7 +112,7 @@ def train(
         pieces.check_profile(profile, resolved["steps"])
     fit = Fit(network, train_data, held_data, asked, resolved, seed, folder)
     if config is None:
-        folder.begin(identity, {"resolved": resolved})
+        folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
     return fit(verbose, callbacks, profile)
 
 

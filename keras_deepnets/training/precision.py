@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,28 @@ def policy(name: str | None) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def prepare_gpus() -> None:
+    """Lets TensorFlow take a GPU's memory as it needs it, not all at once; without effect where one is in use already."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    for device in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(device, True)
+
+
+def devices() -> dict[str, Any]:
+    """What the run computes on, for its record: the GPUs by name, and whether their float32 products are TF32 ones."""
+    if keras.backend.backend() != "tensorflow":
+        return {"gpus": []}
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details
+    gpus = [details(device).get("device_name", device.name) for device in tf.config.list_physical_devices("GPU")]
+    return {"gpus": gpus} | ({"tf32": tf.config.experimental.tensor_float_32_execution_enabled()} if gpus else {})
 
 
 def policy_of(model: keras.Model) -> str:

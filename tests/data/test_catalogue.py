@@ -241,3 +241,26 @@ def test_a_name_goes_before_a_folder(tmp_path, monkeypatch):
     assert data.load("digits").size == 1437
     monkeypatch.setattr(catalogue, "load", lambda name, *arguments, **options: name)
     assert data.load("mnist") == "mnist"
+
+
+def test_known_sets(data_dir, monkeypatch):
+    """The published statistics stand for the whole training split alone."""
+    assert [data.training_split(name) for name in ("svhn_cropped", "cifar10", "photos")] == [
+        "train+extra",
+        "train",
+        "train",
+    ]
+    assert sum(catalogue.KNOWN["svhn_cropped"].sizes[part] for part in ("train", "extra")) == 604_388
+    known = catalogue.KnownSet("train", {"train": 30}, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    monkeypatch.setitem(catalogue.KNOWN, "kd_tiny_flat", known)
+    train = data.load("kd_tiny_flat", validation=6, data_dir=data_dir)
+    assert train.size == 24 and train.statistics() == (known.mean, known.std)
+    part = data.load("kd_tiny_flat", "train[:20]", data_dir=data_dir)
+    pixels = [image[0, 0] for image, _ in part.examples().as_numpy_iterator()]
+    np.testing.assert_allclose(part.statistics()[0], np.mean(pixels, 0), rtol=1e-12)
+    joined = catalogue.KnownSet("train+test", {"train+test": 39}, known.mean, known.std)
+    monkeypatch.setitem(catalogue.KNOWN, "kd_tiny_flat", joined)
+    train, cut = (
+        data.load("kd_tiny_flat", split, validation=9, data_dir=data_dir) for split in ("train+test", "validation")
+    )
+    assert (train.size, cut.size) == (30, 9) and cut.statistics() == (known.mean, known.std)

@@ -38,14 +38,14 @@ def kill_while_writing(epoch):
     checkpoints.digest = digest
 
 
-def run(path, seed, callbacks=()):
+def run(path, seed, callbacks=(), epochs=5):
     return train(
         network(seed),
         images(),
         "fast",
         path,
         validation=images(40, seed=1, split="test"),
-        epochs=5,
+        epochs=epochs,
         batch_size=32,
         augmentation="pad_crop_flip",
         ema=0.9,
@@ -58,6 +58,12 @@ def main(folder, moment):
     tf.config.experimental.enable_op_determinism()
     if moment == "in an epoch":
         run(f"{folder}/run", 3, [Kill(1, 1)])
+    elif moment == "at any moment":
+        begun = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: print("begun", flush=True))
+        run(f"{folder}/run", 3, [begun], epochs=60)
+    elif moment == "at no moment":
+        run(f"{folder}/run", 5, epochs=60).model.save_weights(f"{folder}/resumed.weights.h5")
+        run(f"{folder}/whole", 3, epochs=60).model.save_weights(f"{folder}/whole.weights.h5")
     elif moment == "in a checkpoint":
         kill_while_writing(3)
         run(f"{folder}/run", 4)

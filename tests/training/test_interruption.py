@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
 from keras_deepnets.training import read_metrics
 
@@ -39,6 +41,11 @@ def test_killed_twice(tmp_path):
     last = go(tmp_path, "no more")
     assert last.returncode == 0, last.stderr
     assert "after epoch 2 of 5" in last.stdout
+    assert_the_same(tmp_path)
+
+
+def assert_the_same(tmp_path):
+    """The run that was resumed and the one that was left alone: weights to the bit, metrics, no leftovers."""
     resumed, whole = arrays(tmp_path / "resumed.weights.h5"), arrays(tmp_path / "whole.weights.h5")
     assert len(whole) == 8 and resumed.keys() == whole.keys()
     for name, value in whole.items():
@@ -49,5 +56,29 @@ def test_killed_twice(tmp_path):
         assert {name: row[name] for name in row if name not in timing} == {
             name: other[name] for name in other if name not in timing
         }
-    leftovers = [path.name for path in run.rglob(".partial*")]
+    leftovers = [path.name for path in (tmp_path / "run").rglob(".partial*")]
     assert leftovers == []
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path):
+    """From the first step of a process to long after it, in steps, checkpoints and epochs' ends alike."""
+    rng = np.random.default_rng(0)
+    begun = []
+    for _ in range(20):
+        command = [sys.executable, "-m", "tests.training.interrupted", str(tmp_path), "at any moment"]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+        ) as process:
+            for line in process.stdout:
+                if line == "begun\n":
+                    time.sleep(rng.uniform(0, 3))
+                    process.kill()
+                    break
+        metrics = tmp_path / "run" / "metrics.csv"
+        begun.append(len(read_metrics(metrics)) if metrics.exists() else 0)
+        assert process.returncode in (-9, 0)
+    assert len(set(begun)) > 5, f"the epochs that were reached: {begun}"
+    last = go(tmp_path, "at no moment")
+    assert last.returncode == 0, last.stderr
+    assert_the_same(tmp_path)

@@ -44,8 +44,8 @@ def serving_config(
     Args:
         directory: the model's folder, with the versions that `saved_model` wrote.
         model_name: what clients call the model; by default the folder's name.
-        batch_sizes: images a batch, in rising order; a batch holds at most the last. Those that `saved_model` was given are
-            the ones that the server has warmed up.
+        batch_sizes: images a batch, in rising order; the server refuses a request of more than the last. Those that
+            `saved_model` was given are the ones that the server has warmed up.
         timeout_micros: how long a request waits for others at most, microseconds; 0 batches only what already waits.
         threads: batches that run at the same time; by default the server takes the number of the machine's cores.
         queue: full batches that may wait; the server answers requests beyond it with 503 (UNAVAILABLE).

@@ -110,7 +110,9 @@ def _listed(versions: list[int]) -> str:
 
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(f"{what} {name!r} does not fit into a URL; use letters and digits, and '_', '.', '-' after the first.")
+        raise InputError(
+            f"{what} {name!r} does not fit into a URL; use letters and digits, and '_', '.', '-' after the first."
+        )
 
 
 def _check_count(what: str, value: object, least: int) -> None:

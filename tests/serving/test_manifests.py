@@ -146,6 +146,18 @@ def test_the_health_check_of_compose_runs(model, expected, compose, stand_in):
     assert status() == 1  # nobody listens
 
 
+def test_kustomize_renders_the_manifests(manifests):
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl")
+    command = ["kubectl", "kustomize", str(EXAMPLES / "kubernetes")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    rendered = {manifest["kind"]: manifest for manifest in yaml.safe_load_all(done.stdout)}
+    assert set(rendered) == set(manifests) - {"Kustomization"}
+    (container,) = rendered["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"tensorflow/serving:{manifests['Kustomization']['images'][0]['newTag']}"
+
+
 def test_the_readme_names_files_and_flags_that_are_there():
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for name in re.findall(r"`([a-z_/-]+\.(?:py|yaml))`", text):

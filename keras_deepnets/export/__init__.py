@@ -7,5 +7,6 @@ from keras_deepnets.export.folding import fold_batchnorm
 from keras_deepnets.export.litert import tflite
 from keras_deepnets.export.prediction import predict
 from keras_deepnets.export.savedmodel import saved_model
+from keras_deepnets.export.serving import serving_config
 
-__all__ = ["fold_batchnorm", "predict", "saved_model", "tflite"]
+__all__ = ["fold_batchnorm", "predict", "saved_model", "serving_config", "tflite"]

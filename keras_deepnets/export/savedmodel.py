@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import _card, _files
 from keras_deepnets.export._classifier import Classifier, classifier_of
-from keras_deepnets.export.warmup import write_warmup
+from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes, write_warmup
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +26,7 @@ def saved_model(
     labels: Sequence[str] | None = None,
     version: int | None = None,
     fold: bool = True,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Path:
     """Writes ``directory/<version>/``: a SavedModel with two signatures, complete from the moment it is there.
 
@@ -46,12 +47,14 @@ def saved_model(
         labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
         version: a whole number; by default one more than the largest there.
         fold: whether batch normalisation is folded into convolutions (same outputs, faster).
+        batch_sizes: the sizes of the warm-up requests, images; those that `serving_config` lets the server batch to.
 
     Returns:
         The path of the version.
 
     Raises:
-        InputError: the model or the labels do not fit, the version exists, or the folder cannot be written. Nothing is left behind.
+        InputError: the model, the labels or the sizes do not fit, the version exists, or the folder cannot be written. Nothing is left
+            behind.
     """
     directory = Path(directory)
     if version is not None:
@@ -59,12 +62,13 @@ def saved_model(
             raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
         if (directory / str(version)).exists():
             raise _files.version_exists(directory / str(version))
+    batch_sizes = checked_batch_sizes(batch_sizes)
     classifier = classifier_of(model, labels, fold)
     module, signatures = _serving_module(classifier)
     with _files.folder_aside(directory) as aside:
         folder = aside / "model"  # its own folder: what is renamed has nothing else in it
         _write(folder, module, signatures, classifier)
-        write_warmup(folder, _warmup_requests(classifier))
+        write_warmup(folder, classifier.height, classifier.width, batch_sizes)
         card = _card.describe(model, classifier) | {"signatures": sorted(signatures)}
         _files.write_json(folder / CARD_FILE, card)
         return _files.move_to_free_version(folder, directory, version)
@@ -120,13 +124,3 @@ def _write(folder: Path, module: Any, signatures: dict[str, Any], classifier: Cl
     # The gradient functions of custom gradients are of no use to a server.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=signatures, options=options)
-
-
-def _warmup_requests(classifier: Classifier) -> list[tuple[str, str, Any]]:
-    """One grey picture of the network's size to each signature."""
-    import numpy as np
-    import tensorflow as tf
-
-    picture = np.full((classifier.height, classifier.width, 3), 128, "uint8")
-    encoded = np.array([tf.io.encode_jpeg(picture).numpy()], object)
-    return [("serving_default", "image_bytes", encoded), ("serving_images", "images", picture[np.newaxis])]

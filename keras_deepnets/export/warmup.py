@@ -6,12 +6,13 @@ tensorflow-serving-api package at run time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+from keras_deepnets.errors import InputError
+
+BATCH_SIZES = (1, 8, 32)  # what a server warms up, and batches to
 
 # Field numbers of tensorflow_serving/apis: prediction_log.proto, predict.proto, model.proto.
 _LOG_PREDICT, _PREDICT_REQUEST = 6, 1
@@ -20,22 +21,45 @@ _SPEC_NAME, _SPEC_SIGNATURE = 1, 3
 _MAP_KEY, _MAP_VALUE = 1, 2
 
 
-def write_warmup(folder: Path, requests: Sequence[tuple[str, str, np.ndarray]], model_name: str = "default") -> Path:
-    """Writes ``assets.extra/tf_serving_warmup_requests`` into a SavedModel folder.
+def write_warmup(
+    folder: Path, height: int, width: int, batch_sizes: Sequence[int], model_name: str = "default"
+) -> Path:
+    """Writes ``assets.extra/tf_serving_warmup_requests`` into a SavedModel folder: each batch size to each signature.
 
     Args:
         folder: the SavedModel, one version of it.
-        requests: (signature, input name, value) for each request.
+        height: rows of the grey pictures that are sent, pixels.
+        width: columns.
+        batch_sizes: pictures a request; as `checked_batch_sizes` gives them.
         model_name: recorded in the requests; the server fills in its own.
     """
     import tensorflow as tf
 
+    encoded = tf.io.encode_jpeg(tf.fill([height, width, 3], tf.constant(128, tf.uint8))).numpy()
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, name, value in requests:
-            writer.write(_prediction_log(model_name, signature, name, tf.make_tensor_proto(value).SerializeToString()))
+        for size in batch_sizes:
+            # One value for all elements: tensors of any size are a few bytes in the file.
+            files = tf.make_tensor_proto(encoded, tf.string, [size])
+            pixels = tf.make_tensor_proto(128, tf.uint8, [size, height, width, 3])
+            writer.write(_prediction_log(model_name, "serving_default", "image_bytes", files.SerializeToString()))
+            writer.write(_prediction_log(model_name, "serving_images", "images", pixels.SerializeToString()))
     return path
+
+
+def checked_batch_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
+    """The batch sizes as a tuple; InputError unless they are whole numbers from 1, each larger than the one before."""
+    sizes = tuple(batch_sizes) if isinstance(batch_sizes, Iterable) and not isinstance(batch_sizes, str) else ()
+    if not sizes or not all(_is_count(size) for size in sizes) or list(sizes) != sorted(set(sizes)):
+        raise InputError(
+            f"batch_sizes={batch_sizes!r} are not whole numbers from 1 in rising order; give something like {BATCH_SIZES}."
+        )
+    return sizes
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _prediction_log(model_name: str, signature: str, input_name: str, tensor: bytes) -> bytes:

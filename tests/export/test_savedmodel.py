@@ -139,49 +139,6 @@ def test_the_card_says_what_the_model_is(exported, resnet20):
     assert card["software"]["tensorflow"] == tf.__version__
 
 
-def test_the_warm_up_requests_run(exported, signatures):
-    from tensorflow.core.framework import tensor_pb2
-
-    records = list(
-        tf.data.TFRecordDataset(str(exported / "assets.extra/tf_serving_warmup_requests")).as_numpy_iterator()
-    )
-    assert len(records) == 2
-    for record, name, key in zip(
-        records, ("serving_default", "serving_images"), ("image_bytes", "images"), strict=True
-    ):
-        # PredictionLog.predict_log (6) .request (1) .inputs (2, a map)
-        request = message(message(record)[6][0])[1][0]
-        assert message(message(request)[1][0])[3] == [name.encode()]
-        entry = message(message(request)[2][0])
-        assert entry[1] == [key.encode()]
-        value = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry[2][0]))
-        assert signatures[name](**{key: tf.constant(value)})["probabilities"].shape == (1, 10)
-
-
-def message(data):
-    """Reads a protocol buffer of length-delimited fields: number → payloads."""
-    fields, position = {}, 0
-
-    def varint():
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while position < len(data):
-        key = varint()
-        assert key & 7 == 2
-        length = varint()
-        fields.setdefault(key >> 3, []).append(data[position : position + length])
-        position += length
-    return fields
-
-
 def test_logits_become_probabilities(pictures, tmp_path):
     model = unsettle(kd.ResNet20(include_preprocessing=True, classifier_activation=None))
     expected = tf.nn.softmax(model.predict(pictures, verbose=0)).numpy()

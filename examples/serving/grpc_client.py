@@ -1,0 +1,126 @@
+"""Classifies image files with a model that TF Serving serves, over gRPC: `pip install tensorflow-serving-api`.
+
+    python grpc_client.py --model digits one.png two.jpg
+    python grpc_client.py --model digits --label canary --server serving.example:8500 one.png
+
+For your own program: `GrpcClient(server, model).predict_files([bytes, ...])`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+# gRPC itself sends again what the server refused (its queue is full) or what never reached it; the deadline holds for all attempts.
+_RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{"service": "tensorflow.serving.PredictionService"}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_ANY_SIZE = -1  # 4 MiB is the default for messages: one batch of 224 × 224 pixels is more
+
+
+class GrpcClient:
+    """One channel to one model; threads may share it.
+
+    Args:
+        server: ``host:port``.
+        model: the model's name in the server's configuration.
+        version: a version number; by default the largest that is served.
+        label: a version label like ``"stable"``, in place of `version`.
+        deadline: seconds that one call may take, retries included.
+    """
+
+    def __init__(
+        self, server: str, model: str, version: int | None = None, label: str | None = None, deadline: float = 10.0
+    ) -> None:
+        if version is not None and label is not None:
+            raise ValueError("give a version or a label, not both.")
+        options = [
+            ("grpc.service_config", json.dumps(_RETRIES)),
+            ("grpc.max_send_message_length", _ANY_SIZE),
+            ("grpc.max_receive_message_length", _ANY_SIZE),
+        ]
+        self._channel = grpc.insecure_channel(server, options)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._model, self._version, self._label, self._deadline = model, version, label, deadline
+
+    def predict_files(self, files: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Classifies JPEG or PNG files, given as their bytes.
+
+        Returns:
+            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (float32, one a class).
+
+        Raises:
+            grpc.RpcError: a file is no image, the model is unknown, or the deadline has passed; see its ``code()``.
+        """
+        return self._predict("serving_default", "image_bytes", tf.make_tensor_proto(files, tf.string))
+
+    def predict_pixels(self, images: np.ndarray) -> list[dict[str, Any]]:
+        """Classifies pixels, uint8 ``[n, height, width, 3]``."""
+        return self._predict("serving_images", "images", tf.make_tensor_proto(images, tf.uint8))
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self._channel.close()
+
+    def _predict(self, signature: str, name: str, tensor: Any) -> list[dict[str, Any]]:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = self._model, signature
+        if self._version is not None:
+            request.model_spec.version.value = self._version
+        if self._label is not None:
+            request.model_spec.version_label = self._label
+        request.inputs[name].CopyFrom(tensor)
+        outputs = self._stub.Predict(request, timeout=self._deadline).outputs
+        values = [tf.make_ndarray(outputs[name]) for name in ("labels", "classes", "probabilities")]
+        return [
+            {"label": label.decode(), "class": int(number), "probabilities": row}
+            for label, number, row in zip(*values, strict=True)
+        ]
+
+
+def main() -> int:
+    """The command line; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", type=Path, help="JPEG or PNG files")
+    parser.add_argument("--model", required=True, help="its name in models.config")
+    parser.add_argument("--server", default="localhost:8500")
+    parser.add_argument("--version", type=int, help="by default the largest that is served")
+    parser.add_argument("--label", help="a version label, in place of --version")
+    parser.add_argument("--deadline", type=float, default=10.0, help="seconds, retries included")
+    args = parser.parse_args()
+    try:
+        client = GrpcClient(args.server, args.model, args.version, args.label, args.deadline)
+        rows = client.predict_files([path.read_bytes() for path in args.images])
+    except grpc.RpcError as error:
+        print(f"grpc_client: {error.code().name}: {error.details()}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"grpc_client: {error}", file=sys.stderr)
+        return 1
+    for path, row in zip(args.images, rows, strict=True):
+        print(f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

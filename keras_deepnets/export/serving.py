@@ -1,0 +1,151 @@
+"""What TF Serving reads beside a model: which versions to serve, how to batch, what to report."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import _files
+from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes
+from keras_deepnets.training.files import written_aside
+
+MODELS_FILE = "models.config"
+BATCHING_FILE = "batching_parameters.txt"
+MONITORING_FILE = "monitoring.config"
+METRICS_PATH = "/monitoring/prometheus/metrics"
+
+# What the server's URLs take as one part: /v1/models/NAME/labels/LABEL:predict.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def serving_config(
+    directory: str | os.PathLike[str],
+    model_name: str | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    timeout_micros: int = 2000,
+    *,
+    threads: int | None = None,
+    queue: int = 100,
+    base_path: str | None = None,
+    version_labels: Mapping[str, int] | None = None,
+) -> tuple[Path, Path, Path]:
+    """Writes the configuration of ``tensorflow_model_server`` for one model beside its versions.
+
+    * ``models.config`` for ``--model_config_file``: the model's name, where it lies, which versions are served;
+    * ``batching_parameters.txt`` for ``--enable_batching --batching_parameters_file``: the server joins requests that
+      arrive together and runs them as one batch, filled up to the next of `batch_sizes`;
+    * ``monitoring.config`` for ``--monitoring_config_file``: metrics for Prometheus under ``/monitoring/prometheus/metrics``.
+
+    Each replaces what was there in one step, so that a server that polls them never reads half a file.
+
+    Args:
+        directory: the model's folder, with the versions that `saved_model` wrote.
+        model_name: what clients call the model; by default the folder's name.
+        batch_sizes: images a batch, in rising order; the server refuses a request of more than the last. Those that
+            `saved_model` was given are the ones that the server has warmed up.
+        timeout_micros: how long a request waits for others at most, microseconds; 0 batches only what already waits.
+        threads: batches that run at the same time; by default the server takes the number of the machine's cores.
+        queue: full batches that may wait; the server answers requests beyond it with 503 (UNAVAILABLE).
+        base_path: the folder as the server sees it, absolute or an object store's URL; by default ``/models/<model_name>``.
+        version_labels: names for versions, like ``{"stable": 3, "canary": 4}``: exactly these versions are served then, and
+            clients ask for ``/v1/models/NAME/labels/stable``. Without it the newest version is served, and a new one replaces
+            it as soon as it is there.
+
+    Returns:
+        The three paths: models, batching, monitoring.
+
+    Raises:
+        InputError: the folder holds no version or lacks a labelled one, a value is out of range, or the folder cannot be
+            written. Nothing is written then.
+    """
+    directory = Path(directory)
+    versions = _versions(directory)
+    name = directory.resolve().name if model_name is None else model_name
+    _check_name("model_name", name)
+    sizes = checked_batch_sizes(batch_sizes)
+    _check_count("timeout_micros", timeout_micros, 0)
+    _check_count("queue", queue, 1)
+    if threads is not None:
+        _check_count("threads", threads, 1)
+    base_path = f"/models/{name}" if base_path is None else base_path
+    if not isinstance(base_path, str) or not (base_path.startswith("/") or "://" in base_path):
+        raise InputError(f"base_path={base_path!r} is neither absolute nor a URL; the server takes no relative paths.")
+    labels = {} if version_labels is None else dict(version_labels)
+    for label, version in labels.items():
+        _check_name("the version label", label)
+        if isinstance(version, bool) or version not in versions:
+            raise InputError(f"the label {label!r} is for version {version!r}; {directory} holds {_listed(versions)}.")
+    texts = {
+        BATCHING_FILE: _batching(sizes, timeout_micros, threads, queue),
+        MONITORING_FILE: f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n',
+        MODELS_FILE: _models(name, base_path, labels),  # last: the one that servers poll
+    }
+    with _files.write_errors(directory):
+        for file, text in texts.items():
+            with written_aside(directory / file) as aside:
+                aside.write_text(text, encoding="ascii")
+    return directory / MODELS_FILE, directory / BATCHING_FILE, directory / MONITORING_FILE
+
+
+def _versions(directory: Path) -> list[int]:
+    """The numbered folders that hold a SavedModel."""
+    found = []
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if path.name.isascii() and path.name.isdigit() and (path / "saved_model.pb").is_file():
+                found.append(int(path.name))
+    if not found:
+        raise InputError(
+            f"{directory} holds no version of a model; give the folder that was given to export.saved_model."
+        )
+    return sorted(found)
+
+
+def _listed(versions: list[int]) -> str:
+    return f"version{'s' if len(versions) > 1 else ''} {', '.join(map(str, versions))}"
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{what} {name!r} does not fit into a URL; use letters and digits, and '_', '.', '-' after the first."
+        )
+
+
+def _check_count(what: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{what}={value!r} is not a whole number from {least}.")
+
+
+def _batching(sizes: tuple[int, ...], timeout_micros: int, threads: int | None, queue: int) -> str:
+    """A BatchingParameters message (tensorflow_serving/servables/tensorflow/session_bundle_config.proto)."""
+    limits = {"max_batch_size": sizes[-1], "batch_timeout_micros": timeout_micros, "max_enqueued_batches": queue}
+    if threads is not None:
+        limits["num_batch_threads"] = threads
+    lines = [f"{key} {{ value: {value} }}" for key, value in limits.items()]
+    lines += [f"allowed_batch_sizes: {size}" for size in sizes]
+    # Padding would paste smaller pictures onto larger ones and change their classes.
+    lines.append("pad_variable_length_inputs: false")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _models(name: str, base_path: str, labels: dict[str, int]) -> str:
+    """A ModelServerConfig message (tensorflow_serving/config/model_server_config.proto)."""
+    lines = [f"    name: {_quoted(name)}", f"    base_path: {_quoted(base_path)}", '    model_platform: "tensorflow"']
+    if labels:
+        served = "".join(f" versions: {version}" for version in sorted(set(labels.values())))
+        lines.append(f"    model_version_policy {{ specific {{{served} }} }}")
+        lines += [f"    version_labels {{ key: {_quoted(key)} value: {value} }}" for key, value in labels.items()]
+    body = "\n".join(lines)
+    return f"model_config_list {{\n  config {{\n{body}\n  }}\n}}\n"
+
+
+def _quoted(text: str) -> str:
+    """A string of the protocol buffers' text format, ASCII only."""
+    plain = [
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode("utf-8")
+    ]
+    return f'"{"".join(plain)}"'

@@ -95,26 +95,34 @@ def _naming_the_broken(run: _Runner, batch: Any, names: list[str]) -> tuple[Any,
 
     try:
         values, labels = run(batch)
-    except tf.errors.InvalidArgumentError:
-        _name_the_broken(batch, names)
-        raise
-    if np.isnan(values).any():  # an artifact that skips what is broken
-        _name_the_broken(batch, names)
+    except tf.errors.InvalidArgumentError as error:
+        broken = _first_broken(run, batch) if isinstance(batch, list) else None
+        if broken is None:
+            raise
+        raise _unreadable(names[broken]) from error
+    for name, row, label in zip(names, values, labels, strict=True):
+        if isinstance(batch, list) and not label and np.isnan(row).all():  # the artifact skips what is broken
+            raise _unreadable(name)
     return values, labels
 
 
-def _name_the_broken(batch: Any, names: list[str]) -> None:
-    """Raises `InputError` for the first of the encoded images that cannot be decoded."""
+def _first_broken(run: _Runner, batch: list[bytes]) -> int | None:
+    """The index of the first image that cannot be decoded, or that the artifact by itself refuses."""
     import tensorflow as tf
 
-    for encoded, name in zip(batch, names, strict=True) if isinstance(batch, list) else ():
-        try:
-            _decode(encoded)
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(
-                f"{name} is not a JPEG or PNG file of at most {_decoding.MAX_PIXELS} pixels that can be decoded; "
-                "leave it out or repair it."
-            ) from error
+    for attempt in (_decode, lambda encoded: run([encoded])):  # the second takes longer
+        for index, encoded in enumerate(batch):
+            try:
+                attempt(encoded)
+            except tf.errors.InvalidArgumentError:
+                return index
+    return None
+
+
+def _unreadable(name: str) -> InputError:
+    return InputError(
+        f"{name} is not a JPEG or PNG file that can be decoded, or it has too many pixels; leave it out or repair it."
+    )
 
 
 def _decode(encoded: bytes) -> Any:

@@ -148,6 +148,15 @@ def test_predict_names_it_for_every_artifact(failing, skipping, small, tmp_path)
                 export.predict(path, [picture(), BROKEN[kind]])
 
 
+def test_predict_names_what_is_too_large_for_an_artifact_of_its_own_limit(small, tmp_path):
+    for number, on_error in enumerate(("fail", "skip")):
+        path = export.saved_model(small, tmp_path / str(number), max_pixels=400, on_error=on_error, batch_size=2)
+        with pytest.raises(
+            InputError, match="image 2 is not a JPEG or PNG file that can be decoded, or it has too many"
+        ):
+            export.predict(path, [picture(), picture(), picture(size=(20, 21))])
+
+
 def in_a_process(code, *arguments, timeout=600):
     """Runs code in a process of its own, so that a crash of it is seen; what it prints."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]

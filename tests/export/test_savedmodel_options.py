@@ -13,6 +13,7 @@ from keras_deepnets import export
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import _serving
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
+from tests.export.test_savedmodel_graph import all_nodes
 
 
 def load(path):
@@ -114,6 +115,9 @@ def test_weights_take_half_the_space(precision, tolerance, graphs, resnet32, tmp
     np.testing.assert_allclose(found, keras_probabilities(rounded(resnet32, precision), images), atol=graphs)
     assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 15 / 16
     assert np.abs(found - expected).max() > 1e-6, "nothing was rounded"
+    _, served = all_nodes(half)
+    convolutions = {node.attr["T"].type for node in served if node.op == "Conv2D"}
+    assert convolutions == {(tf.bfloat16 if precision == "bfloat16" else tf.float32).as_datatype_enum}
     card = json.loads((half / "model_card.json").read_text())
     assert card["weights"]["stored"] == precision
     assert card["compute"] == ("bfloat16" if precision == "bfloat16" else "float32")

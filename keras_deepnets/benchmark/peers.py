@@ -71,7 +71,7 @@ def _function(name: str, **kwargs: Any) -> tuple[Build, dict[str, Any]]:
 
 
 # keras.applications' ResNetV2s are left out: they stride in a stage's last block, 15 % less work than the paper's network.
-_APPLICATIONS = {
+APPLICATIONS = {
     "resnet50": "ResNet50",
     "resnet101": "ResNet101",
     "resnet152": "ResNet152",
@@ -80,7 +80,7 @@ _APPLICATIONS = {
     "densenet201": "DenseNet201",
 }
 _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
-    "keras.applications": _named(*(f"{ours}={theirs}" for ours, theirs in _APPLICATIONS.items())),
+    "keras.applications": _named(*(f"{ours}={theirs}" for ours, theirs in APPLICATIONS.items())),
     "torchvision": {
         **_BASIC,
         **_V1_5,

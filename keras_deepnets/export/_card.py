@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.scaling import Scaling
+from keras_deepnets.training.files import digest
 
 if TYPE_CHECKING:
     import keras
@@ -44,6 +47,22 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
         "software": software(),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def weights(model: keras.Model) -> dict[str, Any]:
+    """How many weights a model has, and a hash that tells them from others: of their bytes, in the model's order."""
+    import numpy as np
+
+    found = hashlib.sha256()
+    for variable in model.weights:
+        found.update(np.asarray(variable).tobytes())
+    return {"count": model.count_params(), "sha256": found.hexdigest()}
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder and those below it, by its path in there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
 
 
 def software() -> dict[str, str]:

@@ -61,12 +61,22 @@ class Classifier:
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """Images ``[n, height, width, channels]`` with values 0–255 (any dtype) to float32 ``[n, classes]``."""
+        return self.as_probabilities(self.model(self.scaled(images), training=False))
+
+    def scaled(self, images: tf.Tensor) -> tf.Tensor:
+        """Images with values 0–255 (any dtype) as `model` takes them."""
         import tensorflow as tf
 
         images = tf.cast(images, tf.float32)
         if self.scaling is not None:
             images = self.scaling.apply(images)
-        outputs = tf.cast(self.model(tf.cast(images, self.model.inputs[0].dtype), training=False), tf.float32)
+        return tf.cast(images, self.model.inputs[0].dtype)
+
+    def as_probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
+        """What `model` gives as probabilities, float32."""
+        import tensorflow as tf
+
+        outputs = tf.cast(outputs, tf.float32)
         return tf.nn.softmax(outputs) if self.gives_logits else outputs
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _files, litert
+from keras_deepnets.export import _decoding, _files, litert
 from keras_deepnets.export._classifier import classifier_of
 
 if TYPE_CHECKING:
@@ -90,26 +90,46 @@ def _bytes_of(image: str | os.PathLike[str] | bytes) -> bytes:
 
 def _naming_the_broken(run: _Runner, batch: Any, names: list[str]) -> tuple[Any, list[str]]:
     """Runs a batch; where TensorFlow only says that something in it cannot be decoded, finds out which image it is."""
+    import numpy as np
     import tensorflow as tf
 
     try:
-        return run(batch)
-    except tf.errors.InvalidArgumentError:
-        if isinstance(batch, list):
-            for encoded, name in zip(batch, names, strict=True):
-                _decoded(encoded, name)
-        raise
+        values, labels = run(batch)
+    except tf.errors.InvalidArgumentError as error:
+        broken = _first_broken(run, batch) if isinstance(batch, list) else None
+        if broken is None:
+            raise
+        raise _unreadable(names[broken]) from error
+    for name, row, label in zip(names, values, labels, strict=True):
+        if isinstance(batch, list) and not label and np.isnan(row).all():  # the artifact skips what is broken
+            raise _unreadable(name)
+    return values, labels
 
 
-def _decoded(encoded: bytes, name: str) -> Any:
+def _first_broken(run: _Runner, batch: list[bytes]) -> int | None:
+    """The index of the first image that cannot be decoded, or that the artifact by itself refuses."""
     import tensorflow as tf
 
+    for attempt in (_decode, lambda encoded: run([encoded])):  # the second takes longer
+        for index, encoded in enumerate(batch):
+            try:
+                attempt(encoded)
+            except tf.errors.InvalidArgumentError:
+                return index
+    return None
+
+
+def _unreadable(name: str) -> InputError:
+    return InputError(
+        f"{name} is not a JPEG or PNG file that can be decoded, or it has too many pixels; leave it out or repair it."
+    )
+
+
+def _decode(encoded: bytes) -> Any:
+    """An image file as uint8 ``[h, w, 3]``, as an exported graph reads it."""
     from keras_deepnets.data import transforms
 
-    try:
-        return transforms.decode(encoded)
-    except tf.errors.InvalidArgumentError as error:
-        raise InputError(f"{name} is not a JPEG or PNG file that can be decoded; leave it out or repair it.") from error
+    return transforms.decode(_decoding.checked(encoded))
 
 
 def _open(path: Any) -> _Runner:
@@ -146,6 +166,7 @@ def _is_saved_model(path: Path) -> bool:
 
 
 def _saved_model_runner(path: Path) -> _Runner:
+    import numpy as np
     import tensorflow as tf
 
     try:
@@ -158,13 +179,31 @@ def _saved_model_runner(path: Path) -> _Runner:
         )
 
     def run(batch: Any) -> tuple[Any, list[str]]:
-        if isinstance(batch, list):
-            outputs = loaded.signatures["serving_default"](image_bytes=tf.constant(batch))
-        else:
-            outputs = loaded.signatures["serving_images"](images=tf.constant(batch))
-        return outputs["probabilities"].numpy(), [label.decode() for label in outputs["labels"].numpy()]
+        name, argument = ("serving_default", "image_bytes") if isinstance(batch, list) else ("serving_images", "images")
+        taken = loaded.signatures[name].structured_input_signature[1][argument].shape
+        if not isinstance(batch, list) and not taken[1:].is_compatible_with(batch.shape[1:]):
+            raise InputError(
+                f"{path} takes images of {taken[1]} × {taken[2]} pixels and was given {batch.shape[1]} × {batch.shape[2]}; "
+                "resize them, or give files."
+            )
+        values, labels = [], []
+        size = taken[0] or len(batch)
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            missing = size - len(part)  # only where the signature takes batches of one size
+            if missing:
+                part = part + part[-1:] * missing if isinstance(part, list) else np.pad(part, _at_end(missing), "edge")
+            outputs = loaded.signatures[name](**{argument: tf.constant(part)})
+            values.append(outputs["probabilities"].numpy()[: size - missing])
+            labels += [label.decode() for label in outputs["labels"].numpy()[: size - missing]]
+        return np.concatenate(values), labels
 
     return run
+
+
+def _at_end(count: int) -> list[tuple[int, int]]:
+    """So many images more, for `numpy.pad`."""
+    return [(0, count), (0, 0), (0, 0), (0, 0)]
 
 
 def _tflite_runner(path: Path) -> _Runner:
@@ -205,7 +244,7 @@ def _tflite_runner(path: Path) -> _Runner:
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         if isinstance(batch, list):
-            batch = [transforms.decode(encoded) for encoded in batch]
+            batch = [_decode(encoded) for encoded in batch]
         values = np.concatenate([one(image) for image in batch])
         return values, [labels[index] for index in values.argmax(axis=-1)]
 
@@ -230,15 +269,13 @@ def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
 def _keras_runner(model: keras.Model) -> _Runner:
     import tensorflow as tf
 
-    from keras_deepnets.data import transforms
-
     classifier = classifier_of(model, fold=False)
     shape = [None, classifier.height, classifier.width, classifier.channels]
     compiled = tf.function(classifier.probabilities, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         if isinstance(batch, list):
-            views = tf.concat([classifier.view(transforms.decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
+            views = tf.concat([classifier.view(_decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
         else:
             views = classifier.view(tf.constant(batch))
         values = compiled(views).numpy()

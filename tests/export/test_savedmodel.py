@@ -118,8 +118,7 @@ def test_the_graph_is_for_inference_and_every_server(exported):
     for unwanted in (b"_XlaMustCompile", b"PyFunc", b"optimizer", b"seed_generator"):
         assert unwanted not in (exported / "saved_model.pb").read_bytes()
     names = [name for name, _ in tf.train.list_variables(str(exported / "variables/variables"))]
-    kernels_and_biases = 2 * (19 + 1)
-    assert len([name for name in names if name.endswith("VARIABLE_VALUE")]) == kernels_and_biases
+    assert not [name for name in names if name.endswith("VARIABLE_VALUE")]
 
 
 def test_unfolded_exports_keep_the_norms_and_the_numbers(resnet20, pictures, tmp_path):

@@ -1,0 +1,166 @@
+"""Encoded images from strangers: looked at before they are decoded, and one that is broken does not take the others with it.
+
+The checks are part of the graph, for a server runs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+MAX_PIXELS = 50_000_000
+"""What an image may have by default: 150 MB of RGB."""
+MAX_SIDE = 65_535
+"""Of either side; JPEG cannot express more, and sizes are multiplied in 32 bits."""
+KINDS = "JPEG, PNG, BMP or GIF"
+
+_AT_ONCE = 4  # images that are decoded at the same time; each may take as much memory as the limit allows
+_HEADER = 32  # bytes that hold the sizes of PNG, BMP and GIF
+_GIF_STEPS = 65_536  # blocks that are looked at: 16 MB where they are full
+
+
+def checked(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """The same bytes, after a look at the size that the header gives.
+
+    Args:
+        contents: an encoded image, string ``[]``.
+        max_pixels: the most that height times width may be; of a GIF, of all its frames together, for its decoder reads them all.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs: another kind of file, no pixels, or too many.
+    """
+    import tensorflow as tf
+
+    # Padded with zeros where the file is shorter.
+    header = tf.io.decode_raw(tf.strings.substr(contents, 0, _HEADER), tf.uint8, fixed_length=_HEADER)
+    header = tf.cast(header, tf.int64)
+
+    def number(start: int, size: int, big_endian: bool = False) -> tf.Tensor:
+        weights = [256**place for place in range(size)]
+        return tf.reduce_sum(header[start : start + size] * (weights[::-1] if big_endian else weights))
+
+    def begins(*magic: int) -> tf.Tensor:
+        return tf.reduce_all(header[: len(magic)] == list(magic))
+
+    def jpeg() -> tuple[tf.Tensor, ...]:
+        height, width, _ = tf.unstack(tf.cast(tf.io.extract_jpeg_shape(contents), tf.int64))
+        return height, width, height * width
+
+    def png() -> tuple[tf.Tensor, ...]:
+        width, height = number(16, 4, big_endian=True), number(20, 4, big_endian=True)
+        return height, width, height * width
+
+    def bmp() -> tuple[tf.Tensor, ...]:
+        width, height = number(18, 4), number(22, 4)
+        height = tf.where(height >= 2**31, 2**32 - height, height)  # negative: rows from the top
+        return height, width, height * width
+
+    def gif() -> tuple[tf.Tensor, ...]:
+        width, height = number(6, 2), number(8, 2)
+        return height, width, tf.maximum(height * width, _gif_pixels(contents, max_pixels))
+
+    unknown = tf.zeros([], tf.int64)
+    height, width, pixels = tf.case(
+        [
+            (begins(0xFF, 0xD8, 0xFF), jpeg),
+            (begins(0x89, *b"PNG\r\n\x1a\n"), png),
+            (begins(*b"BM"), bmp),
+            (begins(*b"GIF8"), gif),
+        ],
+        default=lambda: (unknown, unknown, unknown),
+        exclusive=False,
+    )
+    fits = (tf.minimum(height, width) > 0) & (tf.maximum(height, width) <= MAX_SIDE) & (pixels <= max_pixels)
+    message = f"not a {KINDS} of at most {max_pixels} pixels"
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
+        return tf.identity(contents)
+
+
+def _gif_pixels(contents: tf.Tensor, enough: int) -> tf.Tensor:
+    """Pixels of all frames of a GIF, int64 ``[]``; more than ``enough`` as soon as that is clear, or where it has too many blocks."""
+    import tensorflow as tf
+
+    data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
+    end = tf.size(data)
+
+    def byte(position: tf.Tensor) -> tf.Tensor:
+        return tf.where(position < end, data[tf.minimum(position, end - 1)], 0)
+
+    def word(position: tf.Tensor) -> tf.Tensor:
+        return byte(position) + 256 * byte(position + 1)
+
+    def table(flags: tf.Tensor) -> tf.Tensor:
+        """Bytes of the colour table that follows."""
+        return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, tf.bitwise.bitwise_and(flags, 7)), 0)
+
+    def goes_on(position: tf.Tensor, pixels: tf.Tensor, inside: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        return (position < end) & (pixels <= enough)
+
+    def step(position: tf.Tensor, pixels: tf.Tensor, inside: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        first = byte(position)
+        frame, extension = ~inside & (first == 0x2C), ~inside & (first == 0x21)
+        area = tf.cast(word(position + 5), tf.int64) * tf.cast(word(position + 7), tf.int64)
+        after_frame = position + 11 + table(byte(position + 9))  # the descriptor, its colours and the size of a code
+        beyond = tf.where(frame, after_frame, tf.where(extension, position + 2, end))
+        too_many = tf.where(steps >= _GIF_STEPS, tf.constant(enough + 1, tf.int64), 0)
+        return (
+            tf.where(inside, position + 1 + first, beyond),
+            pixels + tf.where(frame, area, 0) + too_many,
+            tf.where(inside, first != 0, frame | extension),  # data blocks end with an empty one
+            steps + 1,
+        )
+
+    start = 13 + table(byte(tf.constant(10)))
+    return tf.while_loop(goes_on, step, (start, tf.zeros([], tf.int64), tf.constant(False), tf.constant(0)))[1]
+
+
+def views(
+    encoded: tf.Tensor, view: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a batch image by image.
+
+    Args:
+        encoded: image files, string ``[n]``.
+        view: from one of them, string ``[]``, to a network's input, uint8 of `shape`; may raise when it runs.
+        shape: height, width and channels.
+
+    Returns:
+        uint8 ``[n, *shape]``, black where `view` raised, and bool ``[n]``, whether it did not.
+    """
+    import tensorflow as tf
+
+    count = tf.shape(encoded, out_type=tf.int64)[0]
+    # A graph has no other way to go on after an operation that failed.
+    options = tf.data.Options()
+    options.autotune.enabled = False  # no thread that tunes a pipeline of one batch
+    options.experimental_optimization.apply_default_optimizations = False
+    images = tf.data.Dataset.range(count).map(
+        lambda index: (index, tf.ensure_shape(view(encoded[index]), shape)),
+        num_parallel_calls=_AT_ONCE,
+        deterministic=True,
+    )
+    none = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tf.zeros(shape, tf.uint8)))
+    whole = images.ignore_errors().concatenate(none).batch(count + 1).with_options(options)
+    indices, pixels = whole.get_single_element()
+    row = tf.range(tf.size(indices) - 1)
+    # One more than the row, so that 0 stands for those that are missing.
+    rows = tf.scatter_nd(indices[:-1, tf.newaxis], row + 1, [count])
+    good = rows > 0
+    return tf.gather(pixels, tf.where(good, rows - 1, tf.size(indices) - 1)), good
+
+
+def require_all(good: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Operation:
+    """Fails with the index of the first that is not good.
+
+    Args:
+        good: bool ``[n]``, whether an image could be decoded.
+        max_pixels: for the message.
+    """
+    import tensorflow as tf
+
+    index = tf.argmin(tf.cast(tf.concat([good, [False]], 0), tf.int32))
+    text = f"image_bytes[{{}}] is not a {KINDS} of at most {max_pixels} pixels that can be decoded"
+    return tf.debugging.Assert(tf.reduce_all(good), [tf.strings.format(text, index)])

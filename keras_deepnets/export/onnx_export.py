@@ -56,7 +56,7 @@ def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[s
     shape = [None, classifier.height, classifier.width, classifier.channels]
     card["input"] |= {"name": "images", "shape": shape, "dtype": "float32"}
     card["output"] = {"name": "probabilities", "shape": [None, classifier.classes], "dtype": "float32"}
-    content = _finished(_convert(classifier), card)
+    content = _finished(_convert(classifier), classifier.model.name, card)
     if find_spec("onnxruntime") is not None:
         _check(content, classifier)
     litert.write_with_card(path, content, card)
@@ -125,11 +125,15 @@ def _conversion_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{name} cannot be converted to ONNX ({lines[0]}); replace the layers in question.") from error
+        raise _not_converted(name, error) from error
 
 
-def _finished(content: bytes, card: dict[str, Any]) -> bytes:
+def _not_converted(name: str, error: Exception) -> InputError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(f"{name} cannot be converted to ONNX ({lines[0]}); replace the layers that are named.")
+
+
+def _finished(content: bytes, name: str, card: dict[str, Any]) -> bytes:
     """The file with names that do not depend on the converter, and the card's essentials as metadata."""
     import onnx as library
 
@@ -139,12 +143,15 @@ def _finished(content: bytes, card: dict[str, Any]) -> bytes:
     for tensor in (source, target):
         tensor.type.tensor_type.shape.dim[0].dim_param = batch
     for node in file.graph.node:
-        node.output[:] = ["probabilities" if name == old else name for name in node.output]
-        node.input[:] = ["probabilities" if name == old else name for name in node.input]
+        node.output[:] = ["probabilities" if each == old else each for each in node.output]
+        node.input[:] = ["probabilities" if each == old else each for each in node.input]
     target.name = "probabilities"
     for key in ("labels", "input", "output", "scaling"):
         file.metadata_props.add(key=key, value=json.dumps(card[key], ensure_ascii=False))
-    library.checker.check_model(file)
+    try:
+        library.checker.check_model(file)  # The converter leaves an operator that ONNX lacks as it is.
+    except library.checker.ValidationError as error:
+        raise _not_converted(name, error) from error
     return file.SerializeToString()
 
 

@@ -25,13 +25,13 @@ def unsettle(model, seed=1):
     return model
 
 
-def spread_logits(model, images, seed=2, deviation=1.5):
-    """Sets the classifier so that its logits have mean 0 and this deviation over `images`: neither uniform nor saturated."""
+def spread_logits(model, images, seed=2):
+    """Sets the classifier so that its logits have mean 0 and deviation 1.5 over `images`: neither uniform nor saturated."""
     top = model.layers[-1]
     features = keras.Model(model.input, model.layers[-2].output).predict(images, verbose=0)
     kernel = np.random.default_rng(seed).normal(size=top.kernel.shape)
     logits = features @ kernel
-    kernel *= deviation / logits.std(0)
+    kernel *= 1.5 / logits.std(0)
     top.kernel.assign(kernel)
     top.bias.assign(-(features @ kernel).mean(0))
 

@@ -11,7 +11,7 @@ import typer
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.errors import InputError
 
-_ARTIFACT = "A run folder, a .keras file, a SavedModel folder or a .tflite file."
+_ARTIFACT = "A run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file."
 _DATA = (
     'Where the images come from: "digits" (embedded), a folder of class folders (FOLDER/<class>/*.jpg), '
     'a folder of TFRecord shards, or the TFDS name of a data set, e.g. "cifar10".'
@@ -299,23 +299,60 @@ def export(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="The folder of versions (savedmodel), or the .tflite file.", show_default=False
+            metavar="OUT",
+            help="The folder of versions (savedmodel), or the .tflite, .onnx or .keras file.",
+            show_default=False,
         ),
     ],
     form: Annotated[
-        str, typer.Option("--format", help="savedmodel (TF Serving) or tflite (devices).", show_default=False)
+        str,
+        typer.Option(
+            "--format",
+            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes) or keras (folded for inference).",
+            show_default=False,
+        ),
     ],
-    quantize: Annotated[str | None, typer.Option(help="Of a .tflite file: float16, dynamic or int8.")] = None,
-    calibration: Annotated[str | None, typer.Option(metavar="DATA", help="Typical images, which int8 needs.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="Of a .tflite file: float16, dynamic, int8 or int16x8.", show_default=False)
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Typical images, which int8 and int16x8 need.", show_default=False),
+    ] = None,
+    integer_io: Annotated[
+        bool,
+        typer.Option("--integer-io/--float-io", help="Whether a file of integers takes and gives integers too."),
+    ] = True,
+    any_batch: Annotated[
+        bool, typer.Option("--any-batch", help="A .tflite file for any number of images at once, not for one.")
+    ] = False,
     version: Annotated[
         int | None, typer.Option("--model-version", min=0, help="Of a SavedModel; by default the next free number.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Labelled images: compare the accuracy on their test split.", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a trained model as a SavedModel or a TFLite file."""
+    """Write a trained model as a SavedModel, a TFLite, ONNX or Keras file; compare size, latency and outputs."""
     from keras_deepnets.cli import use
 
-    use.export_model(model, out, form, quantize, calibration, version, as_json=as_json)
+    request = use.Export(
+        out,
+        form,
+        quantize=quantize,
+        calibration=calibration,
+        integer_io=integer_io,
+        any_batch=any_batch,
+        version=version,
+        data=data,
+        overwrite=overwrite,
+    )
+    use.export_model(model, request, as_json=as_json)
 
 
 @app.command(rich_help_panel=_WORK)

@@ -16,8 +16,8 @@ from keras_deepnets.weights import reading
 if TYPE_CHECKING:
     import keras
 
-KERAS, SAVED_MODEL, TFLITE, WEIGHTS = "keras", "savedmodel", "tflite", "weights"
-_KINDS = "a run folder, a .keras file, a SavedModel folder or a .tflite file"
+KERAS, SAVED_MODEL, TFLITE, ONNX, WEIGHTS = "keras", "savedmodel", "tflite", "onnx", "weights"
+_KINDS = "a run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Artifact:
 
     Attributes:
         path: what `export.predict` takes: a file, or a SavedModel's own folder.
-        kind: `KERAS`, `SAVED_MODEL`, `TFLITE` or, where these are asked for, `WEIGHTS`.
+        kind: `KERAS`, `SAVED_MODEL`, `TFLITE`, `ONNX` or, where these are asked for, `WEIGHTS`.
         network: of weights, where the user named it.
     """
 
@@ -39,7 +39,7 @@ class Artifact:
         try:
             if self.kind == SAVED_MODEL:
                 return (self.path / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
-            if self.kind == TFLITE:
+            if self.kind in (TFLITE, ONNX):
                 return json.loads(self.path.with_name(self.path.name + ".json").read_text(encoding="utf-8"))["labels"]
             with zipfile.ZipFile(self.path) as archive:
                 return json.loads(archive.read("config.json"))["config"]["record"]["labels"]
@@ -78,7 +78,7 @@ def find(path: Path) -> Artifact:
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
-        kinds = {".keras": KERAS, ".tflite": TFLITE}
+        kinds = {".keras": KERAS, ".tflite": TFLITE, ".onnx": ONNX}
         if path.suffix not in kinds:
             raise InputError(f"{path} is no trained model; give {_KINDS}.")
         return Artifact(path, kinds[path.suffix])

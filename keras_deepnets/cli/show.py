@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,25 @@ def print_table(
     with wide.capture() as capture:
         wide.print(table)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+@contextlib.contextmanager
+def steps(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A line at a terminal that says what is being done and for how long; gone when the block ends. Nothing elsewhere.
+
+    Args:
+        quiet: whether to say nothing at a terminal either.
+    """
+    if quiet or not sys.stdout.isatty():
+        yield lambda step: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    # Without redirection: native output is held back by those who make it.
+    with Progress(*columns, console=console(), transient=True, redirect_stdout=False, redirect_stderr=False) as line:
+        task = line.add_task("")
+        yield lambda step: line.update(task, description=step)
 
 
 def _plain(text: str) -> Any:

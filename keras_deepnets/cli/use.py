@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
     from keras_deepnets.data import ImageData
 
-FORMATS = ("savedmodel", "tflite")
+FORMATS = ("savedmodel", "tflite", "onnx", "keras")
 # Encoded test images that are held at once: a few hundred megabytes of photographs.
 _CHUNK = 2048
+# Images on which an export is compared with its model.
+_COMPARED = 8
 
 
 def evaluate(
@@ -210,53 +213,162 @@ def predict(model: Path, paths: list[Path], top: int, *, as_json: bool) -> None:
         print(f"{result['image']:<{width}}  {', '.join(texts)}")
 
 
-def export_model(
-    model: Path,
-    out: Path,
-    form: str,
-    quantize: str | None,
-    calibration: str | None,
-    version: int | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Writes what a server or a device runs; prints where it lies and its size."""
-    _check_export(out, form, quantize, calibration, version)
+@dataclass(frozen=True)
+class Export:
+    """What the command line asks of an export.
+
+    Attributes:
+        out: the file, or the folder of versions.
+        form: one of `FORMATS`.
+        quantize: of a TFLite file, as `export.tflite` takes it.
+        calibration: name of the data that calibrates.
+        integer_io: whether a TFLite file of integers takes and gives integers.
+        any_batch: whether a TFLite file takes any number of images.
+        version: of a SavedModel; None: the next free one.
+        data: name of the data that the accuracy is measured on; None: it is not.
+        overwrite: whether a file may be replaced.
+    """
+
+    out: Path
+    form: str
+    quantize: str | None = None
+    calibration: str | None = None
+    integer_io: bool = True
+    any_batch: bool = False
+    version: int | None = None
+    data: str | None = None
+    overwrite: bool = False
+
+
+def export_model(model: Path, request: Export, *, as_json: bool) -> None:
+    """Writes what a server or a device runs; prints where it lies, its size, latency and how far it is from the Keras model."""
+    _check_export(request)
     artifact = artifacts.find(model)
     if artifact.kind != artifacts.KERAS:
         artifact.model()  # says what to give instead
-    load_tensorflow()
-    from keras_deepnets import export
+    if request.form == "onnx":
+        from keras_deepnets.export import onnx_export
 
-    images = images_of(calibration, "train", artifact.seed()) if calibration else None
-    network = artifact.model()
-    with native_output_held_back():
-        if form == "savedmodel":
-            path = export.saved_model(network, out, version=version)
-        else:
-            path = export.tflite(network, out, quantize=quantize, calibration=images)
+        onnx_export.check_installed()
+    load_tensorflow()
+    with show.steps(quiet=as_json) as say:
+        say("reading the data")
+        calibration = images_of(request.calibration, "train", artifact.seed()) if request.calibration else None
+        test = images_of(request.data, "test", artifact.seed()) if request.data else None
+        say("loading the model")
+        network = artifact.model()
+        say(f"converting to {request.form}")
+        with native_output_held_back():
+            path = _write_export(network, request, calibration)
+        rows = _compared(artifact, network, path, request.form, test, say)
     size = show.size_of(path)
     if as_json:
-        show.print_json({"path": str(path), "format": form, "quantize": quantize, "bytes": size})
-    else:
-        print(f"{path}  {show.bytes_text(size)}")
+        asked = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
+        values = asked | {"data": request.data, "model": rows[0], "export": rows[1]}
+        show.print_json(values)
+        return
+    print(f"{path}  {show.bytes_text(size)}")
+    cells = [
+        (
+            row["name"],
+            show.bytes_text(row["bytes"]),
+            "–" if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms",
+            "–" if row["difference"] is None else f"{row['difference']:.1e}",
+            *([] if test is None else ["–" if row["top1"] is None else show.percent(row["top1"])]),
+        )
+        for row in rows
+    ]
+    columns = ("", "size", "one image", "largest difference", *([] if test is None else ["top-1"]))
+    show.print_table(columns, cells, right=columns[1:])
+    if rows[1]["latency_ms"] is None:
+        print("Not run: onnxruntime is not installed.")
 
 
-def _check_export(out: Path, form: str, quantize: str | None, calibration: str | None, version: int | None) -> None:
+def _write_export(network: Any, request: Export, calibration: ImageData | None) -> Path:
+    from keras_deepnets import export
+
+    if request.form == "savedmodel":
+        return export.saved_model(network, request.out, version=request.version)
+    if request.form == "onnx":
+        return export.onnx(network, request.out)
+    if request.form == "keras":
+        return export.inference_model(network, request.out)
+    return export.tflite(
+        network,
+        request.out,
+        quantize=request.quantize,
+        calibration=calibration,
+        integer_io=request.integer_io,
+        batch=None if request.any_batch else 1,
+    )
+
+
+def _compared(
+    original: artifacts.Artifact, network: Any, path: Path, form: str, test: ImageData | None, say: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Size, milliseconds an image, largest difference of a probability on a few images and accuracy: of the model, of the export."""
+    from importlib.util import find_spec
+
+    import numpy as np
+
+    from keras_deepnets import export
+    from keras_deepnets.export import measuring
+
+    ours = {"name": "Keras model", "bytes": show.size_of(original.path), "difference": None, "top1": None}
+    theirs = {"name": form, "bytes": show.size_of(path), "difference": None, "top1": None}
+    can_run = form != "onnx" or find_spec("onnxruntime") is not None
+    say("measuring")
+    with native_output_held_back():
+        ours["latency_ms"] = 1e3 * measuring.latency(original.path)
+        theirs["latency_ms"] = 1e3 * measuring.latency(path) if can_run else None
+        if can_run:
+            images = _few_images(network, test)
+            found, expected = (export.predict(each, images)["probabilities"] for each in (path, network))
+            theirs["difference"] = float(np.abs(found - expected).max())
+    if test is not None:
+        for row, artifact in ((ours, original), (theirs, artifacts.find(path) if can_run else None)):
+            if artifact is not None:
+                say(f"evaluating: {row['name']}")
+                row["top1"] = _evaluate_exported(artifact, test)[0]["top1"]
+    return ours, theirs
+
+
+def _few_images(network: Any, test: ImageData | None) -> Any:
+    """What the export and the model are compared on: test images as PNG files, or noise where there are none."""
+    import numpy as np
+
+    if test is not None:
+        return next(_chunks(test))[0][:_COMPARED]
+    height, width = network.input_shape[1:3]
+    return np.random.default_rng(0).integers(0, 256, (_COMPARED, height, width, 3), np.uint8)
+
+
+def _check_export(request: Export) -> None:
     """What can be said of the options alone, before anything is loaded."""
+    from keras_deepnets.export.litert import CALIBRATED, QUANTIZATIONS
+
+    form, out = request.form, request.out
     if form not in FORMATS:
         raise InputError(f"--format {form!r} is not one of {', '.join(FORMATS)}.")
-    if form == "savedmodel" and (quantize or calibration):
-        raise InputError("--quantize and --calibration are for --format tflite; a SavedModel computes in float32.")
-    if form == "tflite" and version is not None:
-        raise InputError("--model-version is for --format savedmodel; a .tflite file has no version.")
-    if form == "tflite" and out.suffix != ".tflite":
+    if form != "tflite" and (request.quantize or request.calibration):
+        raise InputError(f"--quantize and --calibration are for --format tflite; {form} computes in float32.")
+    if form != "tflite" and (request.any_batch or not request.integer_io):
+        raise InputError("--any-batch and --float-io are for --format tflite; the other formats are so already.")
+    if form != "savedmodel" and request.version is not None:
+        raise InputError(f"--model-version is for --format savedmodel; a .{form} file has no version.")
+    if form != "savedmodel" and out.suffix != f".{form}":
         raise InputError(
-            f"OUT {str(out)!r} does not end in .tflite; name the file so, e.g. {out.name or 'model'}.tflite."
+            f"OUT {str(out)!r} does not end in .{form}; name the file so, e.g. {out.name or 'model'}.{form}."
         )
-    if quantize == "int8" and not calibration:
+    if form != "savedmodel" and out.is_file() and not request.overwrite:
+        raise InputError(f"{out} exists; name another file, or give --overwrite.")
+    if request.quantize is not None and request.quantize not in QUANTIZATIONS:
+        raise InputError(f"--quantize {request.quantize!r} is not one of {', '.join(QUANTIZATIONS)}.")
+    if request.quantize in CALIBRATED and not request.calibration:
         raise InputError(
-            "--quantize int8 needs --calibration DATA: images from which the ranges of the activations are read."
+            f"--quantize {request.quantize} needs --calibration DATA: images from which the ranges of the activations are read."
         )
-    if calibration and quantize != "int8":
-        raise InputError("--calibration is for --quantize int8.")
+    if request.calibration and request.quantize not in CALIBRATED:
+        raise InputError(f"--calibration is for --quantize {' and '.join(CALIBRATED)}.")
+    if not request.integer_io and request.quantize not in CALIBRATED:
+        raise InputError(f"--float-io is for --quantize {' and '.join(CALIBRATED)}; others take floats anyway.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
     from keras_deepnets.data import ImageData
 
-QUANTIZATIONS = ("float16", "dynamic", "int8")
+QUANTIZATIONS = ("float16", "dynamic", "int8", "int16x8")
+CALIBRATED = ("int8", "int16x8")
+"""The quantisations of activations, whose ranges must be known."""
 CALIBRATION_IMAGES = 200
 """At most so many images calibrate: ranges hardly move after that, and each costs a float32 forward pass."""
 
@@ -29,65 +33,84 @@ def tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
     quantize: str | None = None,
-    calibration: np.ndarray | tf.data.Dataset | ImageData | None = None,
+    calibration: np.ndarray | tf.data.Dataset | ImageData | str | os.PathLike[str] | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    integer_io: bool = True,
+    batch: int | None = 1,
 ) -> Path:
     """Writes a ``.tflite`` file and ``<path>.json`` with its input, output, scaling, labels and quantisation.
 
-    The input is ``images`` ``[1, height, width, channels]``, RGB with values 0–255 (the scaling is inside); the output
-    ``probabilities`` ``[1, classes]``. Both are float32, or uint8 where `quantize` is ``"int8"``: pixels go in as they are (scale 1, or
-    next to it, as the JSON says), and a probability is ``scale · (value - zero_point)``.
+    The input is ``images`` ``[batch, height, width, channels]``, RGB with values 0–255 (the scaling is inside); the output
+    ``probabilities`` ``[batch, classes]``. Both are float32, or integers where the activations are and `integer_io` is left on: uint8
+    with ``"int8"`` (pixels go in as they are: scale 1, or next to it), int16 with ``"int16x8"``. The JSON says the scale and the zero
+    point; a probability is ``scale · (value - zero_point)``. The file holds nothing but built-in operators; weights of convolutions
+    are quantised a channel at a time.
 
     Args:
         model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
         path: the file to write, ``….tflite``; what is there is replaced.
-        quantize: None (float32), ``"float16"`` (weights; half the size), ``"dynamic"`` (weights int8; a quarter) or
-            ``"int8"`` (all arithmetic in integers; a quarter and the fastest).
-        calibration: for ``"int8"``: typical images with values 0–255, from which the ranges of the activations are read: an array
-            uint8 ``[n, h, w, c]``, a `tf.data.Dataset` of images or of (images, labels), batched or not, or an `ImageData`.
+        quantize: None (float32), ``"float16"`` (weights; half the size), ``"dynamic"`` (weights int8; a quarter), ``"int8"`` (all
+            arithmetic in integers; a quarter and the fastest) or ``"int16x8"`` (activations int16, weights int8; a quarter, nearer to
+            float32, and slow: runtimes have only their reference kernels for it).
+        calibration: for ``"int8"`` and ``"int16x8"``: typical images with values 0–255, from which the ranges of the activations are
+            read: an array uint8 ``[n, h, w, c]``, a `tf.data.Dataset` of images or of (images, labels), batched or not, an
+            `ImageData`, or what `keras_deepnets.data.load` takes (a folder of class folders, ``"digits"``, …: its training images).
             200 images serve well and are the most that are read; more are thinned evenly where their number is known.
+        labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
+        integer_io: whether input and output are integers where the activations are; False: float32.
+        batch: images at once; None: any number, for which the program that runs the file calls ``resize_tensor_input``.
 
     Returns:
         The path.
 
     Raises:
-        InputError: the model does not fit, unknown `quantize`, calibration is missing or no images, or the file cannot be written.
-            Nothing is left behind.
+        InputError: the model or the labels do not fit, a layer has no built-in operator, unknown `quantize`, a `batch` below 1,
+            calibration is missing or no images, or the file cannot be written. Nothing is left behind.
     """
-    path = Path(path)
-    if path.suffix != ".tflite":
-        raise InputError(f"path {str(path)!r} does not end in .tflite; name the file so.")
-    if path.is_dir():
-        raise InputError(f"path {str(path)!r} is a folder; name a file.")
+    path = check_file(path, ".tflite")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
-    if quantize == "int8" and calibration is None:
+    if quantize in CALIBRATED and calibration is None:
         raise InputError(
-            "quantize='int8' needs calibration: give about 200 typical images with values 0–255 "
-            "(uint8 array [n, h, w, c], tf.data of images, or an ImageData)."
+            f"quantize={quantize!r} needs calibration: give about 200 typical images with values 0–255 "
+            "(uint8 array [n, h, w, c], tf.data of images, an ImageData, or a folder)."
         )
-    classifier = classifier_of(model, for_device=True)
-    views = list(_calibration_views(calibration, classifier)) if quantize == "int8" else []
-    content = _convert(classifier, quantize, views)
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise InputError(f"batch={batch!r} is not a whole number from 1, or None for any number of images.")
+    classifier = classifier_of(model, labels, for_device=True)
+    views = list(_calibration_views(calibration, classifier)) if quantize in CALIBRATED else []
+    content = _convert(classifier, quantize, views, integer_io, batch)
     card = _card.describe(model, classifier)
     facts = _tensor_facts(content)
     card["input"] |= facts["input"]
-    card |= {
-        "output": facts["output"],
-        "quantize": quantize,
-        "calibration_images": len(views),
-        "sha256": sha256(content),
-    }
-    beside = card_path(path)
-    with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
-        (aside / path.name).write_bytes(content)
-        _files.write_json(aside / beside.name, card)
-        (aside / beside.name).replace(beside)
-        (aside / path.name).replace(path)
+    card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
+    write_with_card(path, content, card)
     return path
 
 
+def check_file(path: str | os.PathLike[str], ending: str) -> Path:
+    """The path as one that a file can be written to; InputError where it ends otherwise or is a folder."""
+    path = Path(path)
+    if path.suffix != ending:
+        raise InputError(f"path {str(path)!r} does not end in {ending}; name the file so.")
+    if path.is_dir():
+        raise InputError(f"path {str(path)!r} is a folder; name a file.")
+    return path
+
+
+def write_with_card(path: Path, content: bytes, card: dict[str, Any]) -> None:
+    """Writes an artifact of one file and its JSON, to which the file's hash is added: both or neither."""
+    beside = card_path(path)
+    with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
+        (aside / path.name).write_bytes(content)
+        _files.write_json(aside / beside.name, card | {"sha256": sha256(content)})
+        (aside / beside.name).replace(beside)
+        (aside / path.name).replace(path)
+
+
 def card_path(path: Path) -> Path:
-    """Where the JSON of a TFLite file lies."""
+    """Where the JSON of an artifact of one file lies."""
     return path.with_name(path.name + ".json")
 
 
@@ -114,12 +137,14 @@ def open_interpreter(**kwargs: Any) -> Any:
     return interpreter
 
 
-def _convert(classifier: Classifier, quantize: str | None, views: list[np.ndarray]) -> bytes:
+def _convert(
+    classifier: Classifier, quantize: str | None, views: list[np.ndarray], integer_io: bool, batch: int | None
+) -> bytes:
     import tensorflow as tf
 
     from keras_deepnets.layers import inlined_blocks
 
-    shape = [1, classifier.height, classifier.width, classifier.channels]
+    shape = [batch, classifier.height, classifier.width, classifier.channels]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -131,16 +156,39 @@ def _convert(classifier: Classifier, quantize: str | None, views: list[np.ndarra
     module.weights = list(function.graph.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     # Nothing else: a missing operator is an error here and not a crash on the device.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    operators = tf.lite.OpsSet
+    converter.target_spec.supported_ops = [operators.TFLITE_BUILTINS]
     if quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
+    if quantize in CALIBRATED:
+        wide = quantize == "int16x8"
+        converter.target_spec.supported_ops = [
+            operators.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            if wide
+            else operators.TFLITE_BUILTINS_INT8
+        ]
+        if integer_io:
+            converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.uint8
         converter.representative_dataset = lambda: ([view] for view in views)
-    return converter.convert()
+    with _conversion_errors(classifier.model.name):
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def _conversion_errors(name: str) -> Iterator[None]:
+    """Turns what the converter says of operators that TFLite lacks into a one-line InputError."""
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    try:
+        yield
+    except ConverterError as error:
+        missing = sorted(set(re.findall(r"'(tf\.\w+)' op", str(error))))
+        what = ", ".join(missing) if missing else str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{name} cannot be converted with TFLite's built-in operators ({what}); replace the layers that use others."
+        ) from error
 
 
 def _tensor_facts(content: bytes) -> dict[str, dict[str, Any]]:
@@ -158,7 +206,7 @@ def _facts_of(details: dict[str, Any], name: str) -> dict[str, Any]:
     return {
         "name": name,
         "tensor": details["name"],
-        "shape": details["shape"].tolist(),
+        "shape": [None if side < 0 else side for side in details["shape_signature"].tolist()],
         "dtype": np.dtype(details["dtype"]).name,
         "quantization": {"scale": float(scale), "zero_point": int(zero_point)} if scale else None,
     }
@@ -189,6 +237,10 @@ def _calibration_images(calibration: Any) -> Iterator[np.ndarray]:
     """Single images of whatever was given, thinned evenly where there are many."""
     import numpy as np
 
+    if isinstance(calibration, (str, os.PathLike)):
+        from keras_deepnets import data as datasets
+
+        calibration = datasets.load(calibration, "train")
     if hasattr(calibration, "examples"):
         data = calibration.examples()
         # Examples may lie class by class: every n-th one, so that all classes take part.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _decoding, _files, litert
+from keras_deepnets.export import _decoding, _files, litert, onnx_export
 from keras_deepnets.export._classifier import classifier_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def predict(
 
     Args:
         path: a SavedModel of `saved_model` (its folder of versions, of which the newest runs, or one version), a ``.tflite`` file of
-            `tflite` with its JSON, or a ``.keras`` file; a Keras model itself will do too.
+            `tflite` or an ``.onnx`` file of `onnx` with its JSON, or a ``.keras`` file; a Keras model itself will do too.
         images: pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size, or a list of JPEG and
             PNG files: paths or their bytes.
 
@@ -144,6 +144,8 @@ def _open(path: Any) -> _Runner:
         return _saved_model_runner(_version_in(path))
     if path.suffix == ".tflite":
         return _tflite_runner(path)
+    if path.suffix == ".onnx":
+        return onnx_export.runner(path)
     if path.suffix == ".keras":
         return _keras_runner(_load_keras(path))
     raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite or a .keras file.")

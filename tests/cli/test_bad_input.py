@@ -173,7 +173,7 @@ def test_no_space_left_for_a_run(cli, patches, tmp_path, monkeypatch):
 
 def test_what_is_no_trained_model(cli, patches, tmp_path):
     image = patches / "red" / "00.png"
-    kinds = "give a run folder, a .keras file, a SavedModel folder or a .tflite file."
+    kinds = "give a run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file."
     assert cli("predict", tmp_path / "nothing", image).error == f"{tmp_path / 'nothing'} does not exist; {kinds}"
     assert cli("predict", image, image).error == f"{image} is no trained model; {kinds}"
     assert cli("predict", patches, image).error == f"{patches} holds no trained model; {kinds}"
@@ -249,12 +249,26 @@ def test_an_unknown_split(cli, trained, patches):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("out --format onnx", "--format 'onnx' is not one of savedmodel, tflite."),
+        ("out --format pickle", "--format 'pickle' is not one of savedmodel, tflite, onnx, keras."),
+        ("out --format onnx", "'out' does not end in .onnx; name the file so, e.g. out.onnx."),
+        (
+            "out.onnx --format onnx --quantize int8",
+            "--quantize and --calibration are for --format tflite; onnx computes",
+        ),
+        ("out.keras --format keras --any-batch", "--any-batch and --float-io are for --format tflite"),
+        (
+            "out.tflite --format tflite --float-io",
+            "--float-io is for --quantize int8 and int16x8; others take floats anyway.",
+        ),
+        ("out.tflite --format tflite --quantize int16x8", "--quantize int16x8 needs --calibration DATA"),
         ("out --format tflite", "'out' does not end in .tflite"),
         ("out --format savedmodel --quantize int8", "--quantize and --calibration are for --format tflite"),
         ("out.tflite --format tflite --quantize int8", "--quantize int8 needs --calibration DATA"),
-        ("out.tflite --format tflite --quantize int4", "'int4'"),
-        ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8."),
+        (
+            "out.tflite --format tflite --quantize int4",
+            "--quantize 'int4' is not one of float16, dynamic, int8, int16x8.",
+        ),
+        ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8 and int16x8."),
         ("out.tflite --format tflite --model-version 3", "--model-version is for --format savedmodel"),
     ],
 )
@@ -273,3 +287,43 @@ def test_an_exported_model_is_not_exported_again(cli, exported, tmp_path):
 def test_a_version_that_is_there(cli, trained, exported):
     words = ("--format", "savedmodel", "--model-version", "1")
     assert "version 1 exists" in cli("export", trained, exported["savedmodel"], *words).error
+
+
+def test_an_export_replaces_no_file_unasked(cli, trained, tmp_path):
+    for form in ("tflite", "onnx", "keras"):
+        out = tmp_path / f"model.{form}"
+        out.write_text("precious")
+        assert cli("export", trained, out, "--format", form).error == (
+            f"{out} exists; name another file, or give --overwrite."
+        )
+        assert out.read_text() == "precious"
+    assert cli("export", trained, trained / "model.keras", "--format", "keras").error.startswith(
+        str(trained / "model.keras") + " exists"
+    )
+
+
+def test_onnx_without_its_packages(cli, trained, tmp_path, monkeypatch):
+    from keras_deepnets.export import onnx_export
+
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
+    error = cli("export", trained, tmp_path / "new" / "model.onnx", "--format", "onnx").error
+    assert error == "ONNX needs onnx and tf2onnx, not installed here: pip install 'keras-deepnets[onnx]'."
+    (tmp_path / "model.onnx").write_bytes(b"")
+    error = cli("predict", tmp_path / "model.onnx", next(trained.rglob("curves.png"))).error
+    assert error == "ONNX needs onnxruntime, not installed here: pip install 'keras-deepnets[onnx]'."
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_an_export_to_a_folder_that_cannot_be_written(cli, trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    for form in ("savedmodel", "tflite", "keras"):
+        error = cli("export", trained, tmp_path / "file" / f"model.{form}", "--format", form).error
+        assert error.startswith("cannot write to ")
+        assert error.endswith("; give a writable place with enough space.")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_calibration_that_is_not_there(cli, trained, tmp_path):
+    words = ("--format", "tflite", "--quantize", "int8", "--calibration", tmp_path / "none")
+    assert str(tmp_path / "none") in cli("export", trained, tmp_path / "model.tflite", *words).error
+    assert list(tmp_path.iterdir()) == []

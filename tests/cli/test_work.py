@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import keras
 import numpy as np
 import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.cli import train as command
 from keras_deepnets.errors import InputError
+from keras_deepnets.models import flat_layers
 
 from .conftest import COLOURS, TINY
 
@@ -141,11 +145,73 @@ def test_export_prints_path_and_size(cli, trained, patches, tmp_path):
     done = cli("export", trained, tmp_path / "served", "--format", "savedmodel", "--json").json
     assert done["path"] == str(tmp_path / "served" / "1")
     assert done["bytes"] == sum(file.stat().st_size for file in (tmp_path / "served").rglob("*") if file.is_file())
+    assert done["export"]["difference"] < 1e-5
+    assert done["export"]["latency_ms"] > 0
     words = ("--format", "tflite", "--quantize", "int8", "--calibration", patches)
-    line = cli("export", trained / "model.keras", tmp_path / "model.tflite", *words).out
-    assert line.startswith(f"{tmp_path / 'model.tflite'}  ")
-    assert line.endswith(" kB\n")
+    lines = cli("export", trained / "model.keras", tmp_path / "model.tflite", *words).out.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'model.tflite'}  ")
+    assert lines[0].endswith(" kB")
+    assert re.split(r"\s{2,}", lines[1].strip()) == ["size", "one image", "largest difference"]
+    assert [line.split("  ")[0] for line in lines[2:]] == ["Keras model", "tflite"]
     assert cli("predict", tmp_path / "model.tflite", patches / "red" / "00.png").status == 0
+
+
+def test_export_compares_the_accuracy(cli, trained, patches, tmp_path):
+    words = ("export", trained, tmp_path / "m.tflite", "--format", "tflite", "--any-batch", "--data", patches)
+    done = cli(*words, "--json").json
+    expected = cli("evaluate", trained, patches, "--json").json["top1"]
+    assert done["model"]["top1"] == done["export"]["top1"] == expected
+    assert done["export"]["bytes"] == (tmp_path / "m.tflite").stat().st_size < done["model"]["bytes"]
+    assert cli(*words, "--overwrite").out.splitlines()[-1].endswith(f"{100 * expected:.2f} %")
+
+
+def test_export_quantises_as_asked(cli, trained, patches, tmp_path):
+    for quantize, words, dtype in (
+        ("int8", ("--float-io",), "float32"),
+        ("int16x8", (), "int16"),
+        ("int16x8", ("--float-io",), "float32"),
+    ):
+        out = tmp_path / f"{quantize}{len(words)}.tflite"
+        options = ("--format", "tflite", "--quantize", quantize, "--calibration", patches, *words)
+        assert cli("export", trained, out, *options, "--json").json["export"]["difference"] < 0.1
+        card = json.loads(out.with_name(out.name + ".json").read_text())
+        assert card["quantize"] == quantize
+        assert card["input"]["dtype"] == card["output"]["dtype"] == dtype
+
+
+def test_export_as_keras_is_folded(cli, trained, patches, tmp_path):
+    done = cli("export", trained, tmp_path / "folded.keras", "--format", "keras", "--data", patches, "--json").json
+    assert done["export"]["difference"] < 1e-5
+    assert done["export"]["top1"] == done["model"]["top1"]
+    model = keras.saving.load_model(tmp_path / "folded.keras", compile=False)
+    assert not [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    assert cli("predict", tmp_path / "folded.keras", patches / "red" / "00.png").status == 0
+
+
+@pytest.mark.skipif(find_spec("tf2onnx") is None, reason="needs the extra onnx")
+def test_export_as_onnx(cli, trained, patches, tmp_path):
+    done = cli("export", trained, tmp_path / "m.onnx", "--format", "onnx", "--data", patches, "--json").json
+    assert (tmp_path / "m.onnx").stat().st_size == done["bytes"]
+    if find_spec("onnxruntime") is not None:
+        assert done["export"]["difference"] < 1e-4
+        assert done["export"]["top1"] == done["model"]["top1"]
+        first = cli("predict", tmp_path / "m.onnx", patches / "red" / "00.png", "--json").json
+        assert sorted(guess["label"] for guess in first[0]["predictions"]) == LABELS
+
+
+def test_a_line_at_a_terminal_says_what_is_done(monkeypatch, capsys):
+    from keras_deepnets.cli import show
+
+    with show.steps() as say:
+        say("converting")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with show.steps() as say:
+        say("converting")
+    assert "converting" in capsys.readouterr().out
+    with show.steps(quiet=True) as say:
+        say("converting")
+    assert capsys.readouterr().out == ""
 
 
 def test_fields_are_read_as_python_values():

@@ -1,6 +1,9 @@
 """TFLite files: built-in operators only, the numbers of the Keras model, and integers where they were asked for."""
 
+import errno
 import json
+import os
+import pathlib
 
 import keras
 import numpy as np
@@ -10,8 +13,13 @@ import tensorflow as tf
 import keras_deepnets as kd
 from keras_deepnets import export, layers
 from keras_deepnets.errors import InputError
+from keras_deepnets.export._substitutes import EdgePaddedMaxPooling2D
 from keras_deepnets.export.litert import open_interpreter
-from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
+from keras_deepnets.models import flat_layers
+from tests.export.conftest import keras_probabilities, norms, photographs, spread_logits, unsettle
+
+FLOAT32, INT16, INT8 = 0, 7, 9  # of TFLite's schema
+RELU = 1
 
 RESIDUAL = {
     "ADD",
@@ -40,6 +48,55 @@ def operators(path):
 
 def tensor_types(path):
     return {detail["dtype"] for detail in open_interpreter(model_path=str(path)).get_tensor_details()}
+
+
+def delegated(path):
+    """How many parts of the graph XNNPACK has taken over; None where the runtime does not say."""
+    interpreter = open_interpreter(model_path=str(path))
+    if not hasattr(interpreter, "_get_ops_details"):
+        return None
+    return [operator["op_name"] for operator in interpreter._get_ops_details()].count("DELEGATE")
+
+
+def flatbuffer(path):
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+
+
+def convolutions(path, name):
+    """(fused activation, type of the input, type of the kernel, scales of the kernel, output channels) of each such operator."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model, found = flatbuffer(path), []
+    wanted = getattr(schema.BuiltinOperator, name)
+    for operator in model.subgraphs[0].operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == wanted:
+            source, kernel = (model.subgraphs[0].tensors[index] for index in operator.inputs[:2])
+            scales = (
+                0
+                if kernel.quantization is None or kernel.quantization.scale is None
+                else len(kernel.quantization.scale)
+            )
+            channels = kernel.shape[3 if name.startswith("DEPTHWISE") else 0]
+            found.append((operator.builtinOptions.fusedActivationFunction, source.type, kernel.type, scales, channels))
+    return found
+
+
+def run_batch(path, images):
+    """What a runtime gives for several images at once, in floats."""
+    interpreter = open_interpreter(model_path=str(path))
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.resize_tensor_input(source["index"], images.shape)
+    interpreter.allocate_tensors()
+    scale, zero = source["quantization"]
+    images = np.rint(images / scale + zero) if scale else images
+    interpreter.set_tensor(source["index"], images.astype(source["dtype"]))
+    interpreter.invoke()
+    scale, zero = target["quantization"]
+    values = interpreter.get_tensor(target["index"]).astype("float32")
+    return (values - zero) * scale if scale else values
 
 
 def card_of(path):
@@ -108,6 +165,115 @@ def test_int8_is_integer_from_end_to_end(digits, tmp_path):
     assert card["calibration_images"] == 200
 
 
+@pytest.mark.parametrize("quantize, wide", [("int8", False), ("int16x8", True)])
+def test_integers_inside_with_floats_or_integers_outside(digits, tmp_path, quantize, wide):
+    model, train, (images, _) = digits
+    inside = np.int16 if wide else np.int8
+    outside = {True: np.int16 if wide else np.uint8, False: np.float32}
+    expected = keras_probabilities(model, images)
+    for integer_io, dtype in outside.items():
+        path = export.tflite(model, tmp_path / "digits.tflite", quantize, train, integer_io=integer_io)
+        found = export.predict(path, images)
+        assert np.abs(found["probabilities"] - expected).mean() < (0.002 if wide else 0.01)
+        assert (found["classes"] == expected.argmax(-1)).mean() >= (0.995 if wide else 0.99)
+        assert tensor_types(path) <= {inside, np.int8, np.int32, np.int64, dtype}
+        card = card_of(path)
+        assert card["input"]["dtype"] == card["output"]["dtype"] == np.dtype(dtype).name
+        assert card["quantize"] == quantize and card["calibration_images"] == 200
+        assert (card["input"]["quantization"] is None) == (not integer_io)
+
+
+def test_weights_are_quantised_a_channel_at_a_time(digits, tmp_path):
+    model, train, _ = digits
+    path = export.tflite(model, tmp_path / "digits.tflite", "int8", train)
+    found = convolutions(path, "CONV_2D")
+    assert len(found) == 3
+    for fused, source, kernel, scales, channels in found:
+        assert (fused, source, kernel) == (RELU, INT8, INT8)
+        assert scales == channels > 1
+
+
+def with_rounded_weights(model):
+    """The folded network whose kernels have 255 values an output channel: what int8 weights alone change."""
+    folded = export.fold_batchnorm(model)
+    for layer in flat_layers(folded):
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            kernel = np.array(layer.kernel)
+            scale = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / 127
+            layer.kernel.assign(np.rint(kernel / scale) * scale)
+    return folded
+
+
+def test_norms_that_stay_are_depthwise_with_relu_inside(tmp_path):
+    """Pre-activation: what cannot be folded is one operator with the ReLU after it, and quantised a channel at a time."""
+    keras.utils.set_random_seed(8)
+    model = unsettle(kd.PreActResNet(depth=20, stem="cifar", input_shape=(16, 16, 3), include_preprocessing=True))
+    images = photographs(40, 16, 16)
+    spread_logits(model, images.astype("float32"))
+    expected = keras_probabilities(model, images)
+    kept = len(norms(export.fold_batchnorm(model)))
+    assert kept == 0
+    rounded = keras_probabilities(with_rounded_weights(model), images)
+    # Weights that nothing has learnt spread the activations: a single image may lie further away than a trained network's.
+    for quantize, source, kernel, meant, tolerance in (
+        (None, FLOAT32, FLOAT32, expected, 1e-6),
+        ("int8", INT8, INT8, expected, 0.03),
+        ("int16x8", INT16, INT8, rounded, 0.0005),
+    ):
+        path = export.tflite(model, tmp_path / "model.tflite", quantize, images if source != FLOAT32 else None)
+        found = convolutions(path, "DEPTHWISE_CONV_2D")
+        assert len(found) >= 3
+        for fused, source_type, kernel_type, scales, channels in found:
+            assert (fused, source_type, kernel_type) == (RELU, source, kernel)
+            assert scales == (channels if quantize else 0)
+        assert "RELU" not in set(operators(path))
+        assert np.abs(export.predict(path, images)["probabilities"] - meant).mean() < tolerance
+
+
+@pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8", "int16x8"])
+def test_any_number_of_images_at_once(resnet20, pictures, tmp_path, quantize):
+    path = export.tflite(
+        resnet20, tmp_path / "model.tflite", quantize, pictures if quantize in ("int8", "int16x8") else None, batch=None
+    )
+    assert card_of(path)["input"]["shape"] == [None, 32, 32, 3]
+    assert card_of(path)["output"]["shape"] == [None, 10]
+    assert set(operators(path)) <= RESIDUAL | {"DEQUANTIZE", "QUANTIZE"}
+    alone = export.predict(path, pictures)["probabilities"]
+    np.testing.assert_allclose(run_batch(path, pictures), alone, atol=0.02 if quantize == "dynamic" else 1e-5)
+    assert np.abs(alone - keras_probabilities(resnet20, pictures)).max() < 0.25
+
+
+def test_three_images_and_a_network_that_reshapes_them(resnet20, tmp_path):
+    three = export.tflite(resnet20, tmp_path / "three.tflite", batch=3)
+    assert card_of(three)["input"]["shape"] == [3, 32, 32, 3]
+    mlp = kd.HighwayMLP10(classes=4)
+    path = export.tflite(mlp, tmp_path / "mlp.tflite", batch=None)
+    images = photographs(5, 28, 28)[..., :1]
+    expected = export.predict(mlp, images)["probabilities"]
+    np.testing.assert_allclose(run_batch(path, images), expected, atol=1e-5)
+
+
+def test_resnext_is_one_convolution_a_layer(tmp_path):
+    model = kd.ResNeXt(blocks=(1, 1, 1, 1), input_shape=(32, 32, 3), classes=5)
+    path = export.tflite(model, tmp_path / "model.tflite")
+    count = sum(isinstance(layer, keras.layers.Conv2D) for layer in flat_layers(model))
+    assert operators(path).count("CONV_2D") == count
+    assert operators(path).count("CONCATENATION") == 2  # the border of the stem's pooling
+    assert "SPLIT" not in operators(path)
+    assert delegated(path) in (1, None)
+
+
+def test_max_pooling_of_any_sign_and_size(tmp_path):
+    rng = np.random.default_rng(0)
+    for side, size, strides in ((12, 3, 2), (13, 3, 2), (12, 5, 2), (11, (3, 5), (2, 3)), (9, 3, 1)):
+        inputs = keras.Input((side, side, 4))
+        layer = layers.MaxPooling2D(size, strides, "symmetric")
+        model = keras.Model(inputs, layer(inputs))
+        substitute = EdgePaddedMaxPooling2D.from_config(layer.get_config())
+        values = rng.normal(-3, 1, (2, side, side, 4)).astype("float32")
+        np.testing.assert_array_equal(substitute(values), model(values))
+
+
 def test_calibration_may_be_an_array_or_a_dataset(digits, tmp_path):
     model, _, (images, labels) = digits
     images = images[:60]
@@ -118,12 +284,15 @@ def test_calibration_may_be_an_array_or_a_dataset(digits, tmp_path):
         "single images": data.map(lambda image, label: image),
         "floats": images.astype("float32"),
         "another size": photographs(60, 20, 30),
+        "grey": images[..., :1],
     }
     for name, source in sources.items():
         path = export.tflite(model, tmp_path / f"{name}.tflite", "int8", source)
         assert card_of(path)["calibration_images"] == 60
     contents = [(tmp_path / f"{name}.tflite").read_bytes() for name in sources]
     assert contents[0] == contents[1] == contents[2] == contents[3] != contents[4]
+    path = export.tflite(digits[0], tmp_path / "named.tflite", "int8", "digits")
+    assert card_of(path)["calibration_images"] == 200
 
 
 def test_grouped_convolutions_and_padded_pooling_stay_native(tmp_path):
@@ -143,7 +312,9 @@ def test_grouped_convolutions_and_padded_pooling_stay_native(tmp_path):
         found = export.predict(path, images)
         np.testing.assert_allclose(found["probabilities"], expected, atol=tolerance)
         assert operators(path).count("CONV_2D") == 4
-        assert not {"SPLIT", "CONCATENATION", "DEPTHWISE_CONV_2D", "PADV2"} & set(operators(path))
+        assert not {"SPLIT", "DEPTHWISE_CONV_2D", "PADV2", "MIRROR_PAD"} & set(operators(path))
+        # One part of the graph for XNNPACK, and nothing that its border or its groups leave to slower kernels.
+        assert delegated(path) in (1, None)
 
 
 def test_logits_and_grey_images(tmp_path):
@@ -181,8 +352,9 @@ def test_the_file_is_replaced_whole(small, tmp_path):
     [
         (("model.bin",), "does not end in .tflite"),
         (("../folder.tflite",), "is a folder"),
-        (("model.tflite", "int4"), "quantize='int4' is not one of None, 'float16', 'dynamic', 'int8'"),
+        (("model.tflite", "int4"), "quantize='int4' is not one of None, 'float16', 'dynamic', 'int8', 'int16x8'"),
         (("model.tflite", "int8"), "needs calibration: give about 200 typical images"),
+        (("model.tflite", "int16x8"), "quantize='int16x8' needs calibration"),
         (("model.tflite", "int8", np.zeros((0, 16, 16, 3), "uint8")), "no images"),
         (("model.tflite", "int8", np.zeros((16, 16, 3), "uint8")), r"shape \(16, 16, 3\); give images \[n, h, w, c\]"),
         (("model.tflite", "int8", np.zeros((2, 16, 16, 5), "uint8")), r"\[h, w, 1 or 3\]"),
@@ -199,3 +371,78 @@ def test_bad_input_is_one_line_and_leaves_nothing(small, tmp_path, arguments, me
         export.tflite(small, tmp_path / "new" / path, *rest)
     assert "\n" not in str(error.value)
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["folder.tflite", "new"]
+
+
+class Incomplete(keras.layers.Layer):
+    """A stranger's layer, in an operation that TFLite lacks."""
+
+    def call(self, x):
+        return tf.math.betainc(tf.abs(x) + 1.0, tf.abs(x) + 1.0, tf.sigmoid(x))
+
+
+def classifier_like(*steps):
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for step in steps:
+        x = step(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)), name="odd")
+
+
+def test_a_layer_without_a_built_in_operator(tmp_path):
+    model = classifier_like(Incomplete())
+    message = (
+        r"odd cannot be converted with TFLite's built-in operators \(tf.Betainc\); replace the layers that use others\."
+    )
+    with pytest.raises(InputError, match=message) as error:
+        export.tflite(model, tmp_path / "new" / "model.tflite")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_and_arguments_that_do_not_fit(small, tmp_path):
+    one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.layers.Add()([one, two]))
+    for model, arguments, message in (
+        (keras.Model([one, two], keras.layers.Dense(2)(x)), {}, "2 inputs and 1 outputs"),
+        (keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)]), {}, "not built"),
+        (keras.Model(one, one), {}, r"export takes a classifier \[batch, classes\]"),
+        ("small", {}, "takes a keras.Model; it was given a str"),
+        (small, {"labels": ["a", "b", "c"]}, "3 labels were given for the 4 outputs"),
+        (small, {"labels": "abcd"}, "is one string; give a list of 4 names"),
+        (small, {"batch": 0}, "batch=0 is not a whole number from 1, or None"),
+        (small, {"batch": True}, "batch=True is not a whole number"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            export.tflite(model, tmp_path / "new" / "model.tflite", **arguments)
+        assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    path = export.tflite(small, tmp_path / "model.tflite", labels=["a", "b", "c", "d"])
+    assert card_of(path)["labels"] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
+def test_a_full_disk_leaves_what_was_there(small, tmp_path, monkeypatch, name):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    monkeypatch.setattr(keras.Model, "save", full)
+    write = export.tflite if name.endswith("tflite") else export.inference_model
+    (tmp_path / name).write_text("old")
+    for path in (tmp_path / name, tmp_path / "new" / name):
+        with pytest.raises(InputError, match="No space left on device; give a writable place"):
+            write(small, path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "old"
+
+
+def test_inference_model_is_folded_and_the_same(resnet20, pictures, tmp_path):
+    path = export.inference_model(resnet20, tmp_path / "model.keras")
+    folded = keras.saving.load_model(path)
+    assert not norms(folded)
+    assert list(folded.labels) == list(resnet20.labels)
+    np.testing.assert_allclose(
+        keras_probabilities(folded, pictures), keras_probabilities(resnet20, pictures), atol=1e-5
+    )
+    with pytest.raises(InputError, match=r"does not end in .keras"):
+        export.inference_model(resnet20, tmp_path / "model.h5")

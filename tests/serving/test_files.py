@@ -79,7 +79,7 @@ def test_warm_up_requests_are_small_whatever_the_batch(model_folder):
     assert max(map(len, warmup_records(model_folder / "2"))) < 1500
 
 
-@pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1), (1.0,), (True, 2), 8, "18", None])
+@pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1), (1.0,), (True, 2), 8, "18"])
 def test_batch_sizes_are_whole_numbers_in_rising_order(sizes, folder, tmp_path):
     with pytest.raises(InputError, match="whole numbers from 1 in rising order") as error:
         export.serving_config(folder, batch_sizes=sizes)

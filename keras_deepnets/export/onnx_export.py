@@ -1,0 +1,213 @@
+"""ONNX files: the same classifier for runtimes outside TensorFlow, by Keras' own export."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import _card, litert
+from keras_deepnets.export._classifier import Classifier, classifier_of
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+EXTRA = "keras-deepnets[onnx]"
+TOLERANCE = 1e-4
+"""How far probabilities of the file may lie from the Keras model's."""
+
+_WRITERS = ("onnx", "tf2onnx")
+
+
+def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[str] | None = None) -> Path:
+    """Writes an ``.onnx`` file and ``<path>.json`` with its input, output, scaling and labels, which its metadata hold too.
+
+    The input is ``images`` float32 ``[batch, height, width, channels]``, RGB with values 0–255 (the scaling is inside), of any number
+    of images; the output ``probabilities`` float32 ``[batch, classes]``. Where onnxruntime is installed, the file is run once and held
+    against the Keras model before it takes its place.
+
+    Args:
+        model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
+        path: the file to write, ``….onnx``; what is there is replaced.
+        labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the packages of the extra ``onnx`` are missing, the model or the labels do not fit, a layer has no ONNX operator, or
+            the file cannot be written. Nothing is left behind.
+        RuntimeError: the file does not compute what the model does.
+    """
+    path = litert.check_file(path, ".onnx")
+    check_installed()
+    classifier = classifier_of(model, labels)
+    card = _card.describe(model, classifier)
+    shape = [None, classifier.height, classifier.width, classifier.channels]
+    card["input"] |= {"name": "images", "shape": shape, "dtype": "float32"}
+    card["output"] = {"name": "probabilities", "shape": [None, classifier.classes], "dtype": "float32"}
+    content = _finished(_convert(classifier), classifier.model.name, card)
+    if find_spec("onnxruntime") is not None:
+        _check(content, classifier)
+    litert.write_with_card(path, content, card)
+    return path
+
+
+def check_installed(packages: Sequence[str] = _WRITERS) -> None:
+    """InputError that names the extra, where a package of it is missing."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise InputError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install '{EXTRA}'.")
+
+
+def open_session(content: str | bytes, threads: int = 0) -> Any:
+    """An onnxruntime session of a file's path or content; `threads` 0: as many as it likes. InputError where it is not installed."""
+    check_installed(["onnxruntime"])
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _whole(classifier: Classifier) -> keras.Model:
+    """Pixels to probabilities as one Keras model."""
+    import keras
+
+    from keras_deepnets.layers import scale_input
+
+    images = keras.Input((classifier.height, classifier.width, classifier.channels), name="images")
+    x = images if classifier.scaling is None else scale_input(images, classifier.scaling)
+    x = classifier.model(x, training=False)
+    return keras.Model(images, keras.layers.Softmax()(x) if classifier.gives_logits else x, name=classifier.model.name)
+
+
+def _convert(classifier: Classifier) -> bytes:
+    from keras_deepnets.layers import inlined_blocks
+
+    whole = _whole(classifier)
+    whole._called = True  # Keras asks for a call, of which its export then makes no use.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        with inlined_blocks(), _quiet(), _conversion_errors(whole.name):
+            whole.export(str(file), format="onnx", verbose=False)
+        return file.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter reports each of its steps; what it prints is no news to whoever gets a file or an error."""
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _conversion_errors(name: str) -> Iterator[None]:
+    """Turns what the converter says of operators that ONNX lacks into a one-line InputError."""
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise _not_converted(name, error) from error
+
+
+def _not_converted(name: str, error: Exception) -> InputError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(f"{name} cannot be converted to ONNX ({lines[0]}); replace the layers that are named.")
+
+
+def _finished(content: bytes, name: str, card: dict[str, Any]) -> bytes:
+    """The file with names that do not depend on the converter, and the card's essentials as metadata."""
+    import onnx as library
+
+    file = library.load_from_string(content)
+    (source,), (target,) = file.graph.input, file.graph.output
+    batch, old = "batch", target.name
+    for tensor in (source, target):
+        tensor.type.tensor_type.shape.dim[0].dim_param = batch
+    for node in file.graph.node:
+        node.output[:] = ["probabilities" if each == old else each for each in node.output]
+        node.input[:] = ["probabilities" if each == old else each for each in node.input]
+    target.name = "probabilities"
+    for key in ("labels", "input", "output", "scaling"):
+        file.metadata_props.add(key=key, value=json.dumps(card[key], ensure_ascii=False))
+    try:
+        library.checker.check_model(file)  # The converter leaves an operator that ONNX lacks as it is.
+    except library.checker.ValidationError as error:
+        raise _not_converted(name, error) from error
+    return file.SerializeToString()
+
+
+def _check(content: bytes, classifier: Classifier) -> None:
+    """RuntimeError where onnxruntime computes something else than Keras."""
+    import numpy as np
+
+    shape = (2, classifier.height, classifier.width, classifier.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+    found = run(open_session(content), images)
+    difference = float(np.abs(found - np.asarray(classifier.probabilities(images))).max())
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"the ONNX file of {classifier.model.name} differs from the model by {difference:.2g}")
+
+
+def run(session: Any, images: np.ndarray) -> np.ndarray:
+    """Images with values 0–255 ``[n, height, width, channels]`` to probabilities float32 ``[n, classes]``."""
+    return session.run(["probabilities"], {"images": images.astype("float32")})[0]
+
+
+def runner(path: Path) -> Callable[[Any], tuple[np.ndarray, list[str]]]:
+    """What runs a file of `onnx` on encoded images (a list of bytes) or pixels uint8 ``[n, h, w, 3]``: probabilities and labels.
+
+    Raises:
+        InputError: onnxruntime is missing, or the file or its JSON is not what `onnx` writes.
+    """
+    check_installed(["onnxruntime"])
+    import numpy as np
+
+    from keras_deepnets.data import transforms
+
+    beside = litert.card_path(path)
+    try:
+        card = json.loads(beside.read_text(encoding="utf-8"))
+        view, labels = card["input"], card["labels"]
+        content = path.read_bytes()
+        if litert.sha256(content) != card["sha256"]:
+            raise ValueError("the file is damaged, or belongs to another JSON")
+    except OSError as error:
+        raise InputError(
+            f"{beside} cannot be read ({error.strerror}); export.onnx writes it beside the model: keep them together."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} or its JSON is not what export.onnx writes: {error}") from error
+    session = open_session(content)
+
+    def seen(images: Any) -> np.ndarray:
+        size = (view["height"], view["width"], view["channels"], view["crop_fraction"], view["interpolation"])
+        return np.asarray(transforms.evaluation_view(images, *size))
+
+    def classify(batch: Any) -> tuple[np.ndarray, list[str]]:
+        if isinstance(batch, list):
+            views = np.concatenate([seen(transforms.decode(encoded)[np.newaxis]) for encoded in batch])
+        else:
+            views = seen(batch)
+        values = run(session, views)
+        return values, [labels[index] for index in values.argmax(axis=-1)]
+
+    return classify

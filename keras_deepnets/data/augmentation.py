@@ -210,7 +210,7 @@ def _rand_augment(
 ) -> Policy:
     from keras_deepnets.data import rand_augment
 
-    rand_augment.check(magnitude, operations, probability, deviation)
+    rand_augment.check(magnitude, operations, probability)
     return Policy(
         "rand_augment",
         2,

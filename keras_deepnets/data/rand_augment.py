@@ -7,6 +7,7 @@ they are computed. Operations and ranges are those of timm's ``rand-m…-inc1``,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ LARGEST_MAGNITUDE = 10.0
 _FILL = 128.0
 
 
-def check(magnitude: float, operations: float, probability: float, deviation: float) -> None:
+def check(magnitude: float, operations: float, probability: float) -> None:
     """Raises InputError unless the numbers make sense."""
     if not 0 <= magnitude <= LARGEST_MAGNITUDE:
         raise InputError(f"rand_augment: magnitude={magnitude} must be in [0, {LARGEST_MAGNITUDE:g}].")
@@ -205,8 +206,6 @@ def _affine(image: Any, matrix: tuple[Any, ...]) -> Any:
 
 def _rotate(image: Any, level: Any) -> Any:
     """By up to 30 degrees around the centre."""
-    import math
-
     import tensorflow as tf
 
     angle = level * math.radians(30)

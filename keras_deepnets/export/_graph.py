@@ -136,12 +136,11 @@ def rebuild(
                 results = tensors[id(node.input_tensors[0])]
             else:
                 args, kwargs = node.arguments.fill_in(tensors)
-                copy = copy_of(node.operation)
-                if type(copy) is not type(
-                    node.operation
-                ):  # Another kind of layer may not know all the arguments that were left open.
+                made = copy_of(node.operation)
+                if type(made) is not type(node.operation):
+                    # Another kind of layer may not know all the arguments that were left open.
                     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-                results = copy(*args, **kwargs)
+                results = made(*args, **kwargs)
             tensors.update(zip(map(id, node.outputs), keras.tree.flatten(results), strict=True))
         inputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.input)
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.output)

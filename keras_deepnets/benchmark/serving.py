@@ -16,16 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_deepnets.benchmark import checks
+from keras_deepnets.benchmark.keras_side import settle
 from keras_deepnets.benchmark.load import Bystander
 from keras_deepnets.benchmark.peers import APPLICATIONS
 from keras_deepnets.benchmark.results import write_csv
 from keras_deepnets.errors import InputError
-
-if TYPE_CHECKING:
-    import keras
 
 _PROGRAM = "python -m keras_deepnets.benchmark.serving"
 CSV = "serving.csv"
@@ -109,7 +107,7 @@ def measure(name: str, batches: Sequence[int], pairs: int, folder: Path, precisi
     # Weights are exported by the same path whatever they are, but not statistics of 0 and 1: those vanish in a folded graph.
     networks = [create_model(name), getattr(keras.applications, APPLICATIONS[name])(weights=None)]
     for network in networks:
-        _settle(network)
+        settle(network)
     ours = _artifact(
         lambda: export.saved_model(networks[0], folder / "ours", precision=precision), "serving_images", "uint8"
     )
@@ -139,21 +137,6 @@ def measure(name: str, batches: Sequence[int], pairs: int, folder: Path, precisi
             theirs.size,
             bystander.others(),
         )
-
-
-def _settle(network: keras.Model) -> None:
-    """Gives batch normalisation statistics and parameters unlike those that it begins with."""
-    import keras
-    import numpy as np
-
-    from keras_deepnets.models import flat_layers
-
-    random = np.random.default_rng(0)
-    for layer in flat_layers(network):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            for weight, low, high in ((layer.moving_mean, -0.1, 0.1), (layer.moving_variance, 0.9, 1.1)):
-                weight.assign(random.uniform(low, high, weight.shape))
-            layer.beta.assign(random.uniform(-0.1, 0.1, layer.beta.shape))
 
 
 def _artifact(write: Callable[[], Path], name: str, dtype: str) -> Artifact:

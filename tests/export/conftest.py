@@ -13,15 +13,15 @@ from keras_deepnets.models import flat_layers
 def unsettle(model, seed=1):
     """Gives every batch normalisation parameters and statistics as training would, far from the initial identity."""
     rng = np.random.default_rng(seed)
-    for layer in flat_layers(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            count = layer.moving_mean.shape[0]
-            layer.moving_mean.assign(rng.normal(0, 0.3, count))
-            layer.moving_variance.assign(rng.uniform(0.5, 2, count))
-            if layer.scale:
-                layer.gamma.assign(rng.uniform(0.5, 1.5, count))
-            if layer.center:
-                layer.beta.assign(rng.normal(0, 0.3, count))
+    draw = {
+        "moving_mean": lambda shape: rng.normal(0, 0.3, shape),
+        "moving_variance": lambda shape: rng.uniform(0.5, 2, shape),
+        "gamma": lambda shape: rng.uniform(0.5, 1.5, shape),
+        "beta": lambda shape: rng.normal(0, 0.3, shape),
+    }
+    for weight in model.weights:
+        if weight.name in draw:
+            weight.assign(draw[weight.name](weight.shape))
     return model
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.data import augmentation, pipelines, splits, transforms
+from keras_deepnets.data import augmentation, caching, pipelines, splits, transforms
 from keras_deepnets.data.pipelines import View
 from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels, Store, from_arrays
@@ -40,7 +40,7 @@ class ImageData:
     store: Store = field(repr=False)
     skipped: tuple[str, ...] = ()
     published: tuple[tuple[float, ...], tuple[float, ...]] | None = field(default=None, repr=False)
-    _views: dict[View, IndexedStore] = field(default_factory=dict, init=False, repr=False)
+    _views: dict[View, Store] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_arrays(
@@ -252,12 +252,20 @@ class ImageData:
         return View(int(height), int(width), channels, float(crop_fraction), interpolation)
 
     def _viewed(self, view: View, training: bool) -> Store:
-        """The images at the view's size: resized once and kept when they are small, so that epochs cost only a copy."""
-        in_memory = self.store.in_memory
-        if (self.image_shape == view.shape and in_memory) or not view.fits(self.store) or not (training or in_memory):
-            return self.store
+        """The images at the view's size: resized once and kept, so that epochs cost only a copy: in memory what fits, else on disk.
+
+        What is streamed from record files in their order, and what is read once, stays as it is.
+        """
+        store = self.store
+        if (self.image_shape == view.shape and store.in_memory) or not (training or store.in_memory):
+            return store
         if view not in self._views:
-            self._views[view] = pipelines.materialise(self.store, view)
+            if view.fits(store):
+                self._views[view] = pipelines.materialise(store, view)
+            elif training and isinstance(store, IndexedStore):
+                self._views[view] = caching.on_disk(store, view)
+            else:
+                return store
         return self._views[view]
 
 

@@ -1,9 +1,11 @@
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_deepnets import data
-from keras_deepnets.data import pipelines, transforms
+from keras_deepnets.data import caching, pipelines, transforms
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture, write_class_folders
 
@@ -115,6 +117,54 @@ def test_images_are_resized_once_and_kept(pictures, monkeypatch):
     assert len(calls) == 1
     monkeypatch.setattr(pipelines, "VIEW_BUDGET", 0)
     np.testing.assert_array_equal(collect(pictures.batches(4, 16, training=True))[0], first)
+
+
+def test_what_does_not_fit_in_memory_is_decoded_once(tmp_path, monkeypatch):
+    folder = write_class_folders(tmp_path / "photos", {"a": 9, "b": 8}, size=lambda index: (20 + index, 30))
+    arguments = {
+        "batch_size": 4,
+        "image_size": 16,
+        "augment": "pad_crop_flip",
+        "training": True,
+        "crop_fraction": 0.875,
+    }
+    kept = data.load(folder, "all")
+    expected = [collect(kept.batches(**arguments, first_epoch=epoch)) for epoch in range(3)]
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("keras_deepnets.data.verification.MEMORY_BUDGET", 0)
+    monkeypatch.setattr(pipelines, "VIEW_BUDGET", 0)
+    rest, _ = data.load(folder, "all").divide(3)
+    files = data.load(folder, "all")
+    collect(rest.batches(**arguments))  # a set of some of the rows has a cache of its own
+    collect(files.batches(**arguments))
+    shutil.rmtree(folder)  # from here on only the cache can know the pixels
+    for epoch in range(3):
+        found = collect(files.batches(**arguments, first_epoch=epoch))
+        np.testing.assert_array_equal(found[0], expected[epoch][0])
+        np.testing.assert_array_equal(found[1], expected[epoch][1])
+    assert len(collect(rest.batches(**arguments, first_epoch=1))[1]) == rest.size
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
+def test_no_room_for_a_cache(tmp_path, monkeypatch):
+    folder = write_class_folders(tmp_path, {"a": 5, "b": 4}, size=lambda index: (20 + index, 30))
+    arguments = {"batch_size": 4, "image_size": 16, "training": True}
+    expected = collect(data.load(folder, "all").batches(**arguments))
+    monkeypatch.setattr("keras_deepnets.data.verification.MEMORY_BUDGET", 0)
+    monkeypatch.setattr(pipelines, "VIEW_BUDGET", 0)
+    monkeypatch.setattr(caching, "DISK_BUDGET", 9 * 16 * 16 * 3 - 1)
+    small = data.load(folder, "all")
+    np.testing.assert_array_equal(collect(small.batches(**arguments))[0], expected[0])
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("KERAS_HOME", str(file))  # no folder can be made there
+    monkeypatch.setattr(caching, "DISK_BUDGET", 1 << 30)
+    shut = data.load(folder, "all")
+    np.testing.assert_array_equal(collect(shut.batches(**arguments))[0], expected[0])
+    shutil.rmtree(folder)
+    for uncached in (small, shut):
+        with pytest.raises(tf.errors.NotFoundError):
+            collect(uncached.batches(**arguments))
 
 
 def test_random_resized_crops_keep_the_colours():

@@ -1,0 +1,94 @@
+"""Images at a network's size on disk, for sets that do not fit in memory: decoded and resized once, in the first epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_deepnets.data import transforms
+from keras_deepnets.data.stores import ArrayPixels, FilePixels, IndexedStore, PackedPixels, Shape
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from keras_deepnets.data.pipelines import View
+
+DISK_BUDGET = 64 << 30
+"""Bytes that the images of one set may take on disk; and never more than half of what is free there."""
+
+
+@dataclass(frozen=True, eq=False)
+class CachedPixels:
+    """The images of ``source`` at the view's size: an image that is asked for again is read back instead of decoded.
+
+    The file has no name and is gone with the process, however that ends: nothing can become stale or be left behind.
+    """
+
+    source: ArrayPixels | PackedPixels | FilePixels
+    view: View
+    images: np.ndarray = field(repr=False)
+    present: np.ndarray = field(repr=False)
+    in_memory = False
+
+    @property
+    def image_shape(self) -> Shape:
+        """The view's size and channels."""
+        return self.view.shape
+
+    def payload(self, row: tf.Tensor) -> tf.Tensor:
+        """Image number ``row``."""
+        import tensorflow as tf
+
+        def opened() -> tf.Tensor:
+            image = self.view(self.source.open(self.source.payload(row)))
+            return tf.numpy_function(self._keep, [row, image], tf.uint8)
+
+        present, image = tf.numpy_function(
+            lambda row: (self.present[row], self.images[row]), [row], (tf.bool, tf.uint8)
+        )
+        return tf.ensure_shape(tf.cond(tf.ensure_shape(present, []), lambda: image, opened), self.image_shape)
+
+    def _keep(self, row: np.ndarray, image: np.ndarray) -> np.ndarray:
+        self.images[row] = image
+        self.present[row] = True  # after the pixels: who reads at the same time decodes once more at worst
+        return image
+
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """The payload is the image."""
+        return payload if window is None else transforms.cut(payload, window)
+
+
+def on_disk(store: IndexedStore, view: View) -> IndexedStore:
+    """The store's examples with a cache on disk behind them, or the store itself where that has no room for them."""
+    count = int(store.rows.max()) + 1
+    size = count * math.prod(view.shape)
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if size > min(DISK_BUDGET, shutil.disk_usage(folder).free // 2):
+            return store
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            images = np.memmap(file, np.uint8, "r+", shape=(count, *view.shape))
+    except OSError:  # no room, not writable: the images are decoded each time
+        return store
+    pixels = CachedPixels(store.pixels, view, images, np.zeros(count, bool))
+    return IndexedStore(pixels, store.rows, store.labels, store.names)
+
+
+def _folder() -> Path:
+    """Under ``$KERAS_HOME``, for the system's folder of temporary files is often memory."""
+    with contextlib.suppress(RuntimeError):  # no home
+        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets" / "keras_deepnets"
+    return Path(tempfile.gettempdir())

@@ -325,6 +325,24 @@ def test_loss_scaling_in_float16(tmp_path):
     assert run.metrics["accuracy"] > 0.9
 
 
+def test_what_overflows_in_float16_stops(tmp_path):
+    # Loss scaling leaves out the steps whose gradients are not finite: without a word, it would be all that follow.
+    class Grow(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                first = next(layer for layer in self.model.layers if isinstance(layer, keras.layers.Conv2D))
+                first.kernel.assign(first.kernel * 1e8)
+
+    keras.config.set_dtype_policy("mixed_float16")
+    model = network()
+    keras.config.set_dtype_policy("float32")
+    with pytest.raises(
+        TrainingError, match=r"The loss became (nan|inf) in epoch 2, .*Last good checkpoint: .*epoch-00001"
+    ):
+        train(model, images(), "fast", tmp_path / "run", **SHORT, callbacks=[Grow()])
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
 def test_a_named_network(tmp_path):
     run = train(
         "resnet20",

@@ -1,4 +1,4 @@
-"""The commands and their options. What they do stands in `catalog` and `work`, which are imported when a command runs."""
+"""The commands and their options. What they do stands in modules of their own, which are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,9 @@ from typing import Annotated
 import typer
 
 from keras_deepnets.cli import PROGRAM
+from keras_deepnets.cli.app_export import export, serving_config
+from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken
 from keras_deepnets.errors import InputError
-
-_ARTIFACT = "A run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file."
-_DATA = (
-    'Where the images come from: "digits" (embedded), a folder of class folders (FOLDER/<class>/*.jpg), '
-    'a folder of TFRecord shards, or the TFDS name of a data set, e.g. "cifar10".'
-)
-_BEGIN, _WORK = "Begin", "Work"
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
-Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA, show_default=False)]
-Artifact = Annotated[Path, typer.Argument(metavar="MODEL", help=_ARTIFACT, show_default=False)]
-SkipBroken = Annotated[
-    bool,
-    typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and count them, instead of stopping."),
-]
 
 app = typer.Typer(
     name=PROGRAM,
@@ -37,7 +24,7 @@ app = typer.Typer(
 )
 
 data_app = typer.Typer()
-app.add_typer(data_app, name="data", rich_help_panel=_WORK)
+app.add_typer(data_app, name="data", rich_help_panel=WORK)
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
@@ -66,7 +53,7 @@ def _program(
         typer.echo(context.get_help())
 
 
-@app.command(rich_help_panel=_BEGIN)
+@app.command(rich_help_panel=BEGIN)
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
 ) -> None:
@@ -82,7 +69,7 @@ def demo(
     main_job.run(out, begin)
 
 
-@app.command("list", rich_help_panel=_BEGIN)
+@app.command("list", rich_help_panel=BEGIN)
 def list_command(
     pattern: Annotated[
         str, typer.Argument(metavar="PATTERN", help="Shell pattern of the names, e.g. 'resnet*'.")
@@ -97,7 +84,7 @@ def list_command(
     catalog.list_networks(pattern, family, dataset, as_json)
 
 
-@app.command(rich_help_panel=_BEGIN)
+@app.command(rich_help_panel=BEGIN)
 def info(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A network's name, as `list` prints it.", show_default=False)
@@ -116,7 +103,7 @@ def info(
     catalog.show_network(name, as_json)
 
 
-@app.command(rich_help_panel=_WORK)
+@app.command(rich_help_panel=WORK)
 def train(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A network's name, as `list` prints it.", show_default=False)
@@ -185,15 +172,15 @@ def train(
     )
 
 
-@app.command(rich_help_panel=_WORK)
+@app.command(rich_help_panel=WORK)
 def evaluate(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL]", help=f"{_ARTIFACT} With --weights: the name of a network.", show_default=False
+            metavar="[MODEL]", help=f"{ARTIFACT} With --weights: the name of a network.", show_default=False
         ),
     ] = None,
-    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help=_DATA, show_default=False)] = None,
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help=DATA, show_default=False)] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -251,7 +238,7 @@ def evaluate(
     )
 
 
-@app.command(rich_help_panel=_WORK)
+@app.command(rich_help_panel=WORK)
 def convert(
     source: Annotated[
         Path,
@@ -278,7 +265,7 @@ def convert(
     use.convert(source, out, network, as_json=as_json)
 
 
-@app.command(rich_help_panel=_WORK)
+@app.command(rich_help_panel=WORK)
 def predict(
     model: Artifact,
     images: Annotated[
@@ -293,69 +280,11 @@ def predict(
     use.predict(model, images, top, as_json=as_json)
 
 
-@app.command(rich_help_panel=_WORK)
-def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a .keras file.", show_default=False)],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
-            help="The folder of versions (savedmodel), or the .tflite, .onnx or .keras file.",
-            show_default=False,
-        ),
-    ],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes) or keras (folded for inference).",
-            show_default=False,
-        ),
-    ],
-    quantize: Annotated[
-        str | None, typer.Option(help="Of a .tflite file: float16, dynamic, int8 or int16x8.", show_default=False)
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Typical images, which int8 and int16x8 need.", show_default=False),
-    ] = None,
-    integer_io: Annotated[
-        bool,
-        typer.Option("--integer-io/--float-io", help="Whether a file of integers takes and gives integers too."),
-    ] = True,
-    any_batch: Annotated[
-        bool, typer.Option("--any-batch", help="A .tflite file for any number of images at once, not for one.")
-    ] = False,
-    version: Annotated[
-        int | None, typer.Option("--model-version", min=0, help="Of a SavedModel; by default the next free number.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA", help="Labelled images: compare the accuracy on their test split.", show_default=False
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Write a trained model as a SavedModel, a TFLite, ONNX or Keras file; compare size, latency and outputs."""
-    from keras_deepnets.cli import use
-
-    request = use.Export(
-        out,
-        form,
-        quantize=quantize,
-        calibration=calibration,
-        integer_io=integer_io,
-        any_batch=any_batch,
-        version=version,
-        data=data,
-        overwrite=overwrite,
-    )
-    use.export_model(model, request, as_json=as_json)
+app.command(rich_help_panel=WORK)(export)
+app.command(rich_help_panel=WORK)(serving_config)
 
 
-@app.command(rich_help_panel=_WORK)
+@app.command(rich_help_panel=WORK)
 def benchmark(
     context: typer.Context,
     models: Annotated[

@@ -107,9 +107,13 @@ def serving(classifier: Classifier, options: Options) -> Serving:
     # A function of its own, so that the network is in the file once and not once a signature.
     @tf.function(input_signature=[tf.TensorSpec([batch, *view_shape], tf.uint8)], autograph=False)
     def classify(views: tf.Tensor) -> dict[str, tf.Tensor]:
+        given = views if batch is not None else _at_least_one(views)
         with weights.in_graph():
-            outputs = network(classifier.scaled(views), training=False)
-        output, *features = outputs if options.features else [outputs]
+            outputs = network(classifier.scaled(given), training=False)
+        outputs = outputs if options.features else [outputs]
+        if batch is None:
+            outputs = [output[: tf.shape(views)[0]] for output in outputs]
+        output, *features = outputs
         probabilities = tf.ensure_shape(classifier.as_probabilities(output), [batch, classifier.classes])
         classes = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         results = {"probabilities": probabilities, "classes": classes, "labels": tf.gather(names, classes)}
@@ -181,6 +185,14 @@ class _Weights:
         ]
         with keras.StatelessScope(state_mapping=values) if values else contextlib.nullcontext():
             yield
+
+
+def _at_least_one(views: tf.Tensor) -> tf.Tensor:
+    """The views, or a black one where there are none: fused convolutions fail on nothing."""
+    import tensorflow as tf
+
+    missing = tf.cast(tf.equal(tf.shape(views)[0], 0), tf.int32)
+    return tf.ensure_shape(tf.pad(views, [[0, missing], [0, 0], [0, 0], [0, 0]]), [None, *views.shape[1:]])
 
 
 def _only(good: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

@@ -55,7 +55,7 @@ def paired_latency(calls: list[Callable[[], Any]], rounds: int = 20, seconds: fl
 
 
 def latency(path: str | os.PathLike[str]) -> float:
-    """Median seconds that an artifact takes for one image."""
+    """Median seconds that an artifact takes for one image; for a whole request where it takes those of one size only."""
     return statistics.median(paired_latency([invocation(path)])[0])
 
 
@@ -109,6 +109,9 @@ def _saved_model(path: Path) -> Callable[[], Any]:
     view = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))["input"]
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_images"]
-    images = tf.fill([1, view["height"], view["width"], 3], tf.constant(100, tf.uint8))
+    # Where the signature takes requests of one size only, one image costs a whole one.
+    batch, height, width, _ = serve.structured_input_signature[1]["images"].shape
+    shape = [batch or 1, height or view["height"], width or view["width"], 3]
+    images = tf.fill(shape, tf.constant(100, tf.uint8))
     # The function does not keep what it was loaded from alive.
     return lambda loaded=loaded: serve(images=images)["probabilities"].numpy()

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import _card, _files
@@ -73,7 +73,8 @@ def saved_model(
         batch_size: images a request that both signatures are to take; by default any number.
         on_error: ``"fail"``, or ``"skip"``: a broken encoded image gets probabilities (and features) of NaN, class -1 and an empty
             label, and the others of its request theirs.
-        max_pixels: height times width that an encoded image may have; of a GIF, of all its frames together.
+        max_pixels: height times width that an encoded image may have, those of the network's own size among them; of a GIF, of all its
+            frames together.
         data: what the network was trained on, for the model card.
         accuracy: how good it is, for the model card: one number, or several by name.
         batch_sizes: images of each warm-up request, what `serving_config` lets the server batch to; by default 1, 8, 32, or `batch_size`.
@@ -86,14 +87,27 @@ def saved_model(
             behind.
     """
     directory = Path(directory)
-    options = Options(precision, top_k, features, image_size, batch_size, on_error, max_pixels)  # type: ignore[arg-type]
+    options, batch_sizes = check_options(
+        batch_sizes,
+        precision=precision,
+        top_k=top_k,
+        features=features,
+        image_size=image_size,
+        batch_size=batch_size,
+        on_error=on_error,
+        max_pixels=max_pixels,
+    )
     if version is not None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 0:
             raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
         if (directory / str(version)).exists():
             raise _files.version_exists(directory / str(version))
-    batch_sizes = _warmed_up(batch_sizes, batch_size)
     classifier = classifier_of(model, labels, fold)
+    height, width = options.image_size or (classifier.height, classifier.width)
+    if height * width > max_pixels:
+        raise InputError(
+            f"max_pixels={max_pixels} is less than the {height} × {width} of a warm-up request; give more."
+        )
     served = serving(classifier, options)
     facts = _card.describe(model, classifier) | {
         "weights": _card.weights(model) | {"stored": precision, "place": "graph" if served.constant else "variables"},
@@ -107,7 +121,6 @@ def saved_model(
     with _files.folder_aside(directory) as aside:
         folder = aside / "model"  # its own folder: what is renamed has nothing else in it
         _write(folder, served, classifier)
-        height, width = options.image_size or (classifier.height, classifier.width)
         write_warmup(folder, height, width, batch_sizes)
         _files.write_json(folder / CARD_FILE, facts | {"sha256": _card.checksums(folder)})
         return _files.move_to_free_version(folder, directory, version)
@@ -124,11 +137,17 @@ def _write(folder: Path, served: Serving, classifier: Classifier) -> None:
     tf.saved_model.save(served.module, str(folder), signatures=served.signatures, options=options)
 
 
-def _warmed_up(sizes: Sequence[int] | None, fixed: int | None) -> tuple[int, ...]:
-    """The batch sizes of the warm-up requests."""
-    if sizes is None:
-        return BATCH_SIZES if fixed is None else (fixed,)
-    sizes = checked_batch_sizes(sizes)
+def check_options(batch_sizes: Sequence[int] | None = None, **options: Any) -> tuple[Options, tuple[int, ...]]:
+    """The options of a graph and the batch sizes of the warm-up requests, of what `saved_model` was given.
+
+    Raises:
+        InputError: a value is out of range, or two do not go together.
+    """
+    checked = Options(**options)
+    fixed = checked.batch_size
+    if batch_sizes is None:
+        return checked, BATCH_SIZES if fixed is None else (fixed,)
+    sizes = checked_batch_sizes(batch_sizes)
     if fixed is not None and sizes != (fixed,):
         raise InputError(f"batch_sizes={sizes}: signatures of batch_size={fixed} take no other; leave batch_sizes out.")
-    return sizes
+    return checked, sizes

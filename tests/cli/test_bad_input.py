@@ -270,12 +270,83 @@ def test_an_unknown_split(cli, trained, patches):
         ),
         ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8 and int16x8."),
         ("out.tflite --format tflite --model-version 3", "--model-version is for --format savedmodel"),
+        ("out.tflite --format tflite --top-k 2", "--top-k: for --format savedmodel only; leave it out with tflite."),
+        (
+            "out.onnx --format onnx --precision bfloat16 --features --image-size 8 --batch-size 2",
+            "--precision, --features, --image-size, --batch-size: for --format savedmodel only; leave it out with onnx.",
+        ),
+        (
+            "out.keras --format keras --on-error skip --max-pixels 9 --batch-sizes 1",
+            "--on-error, --max-pixels, --batch-sizes: for --format savedmodel only; leave it out with keras.",
+        ),
+        ("out --format savedmodel --precision fp16", "precision='fp16' is not one of float32, bfloat16, float16."),
+        ("out --format savedmodel --on-error ignore", "on_error='ignore' is not one of fail, skip."),
+        ("out --format savedmodel --top-k 0", "Invalid value for '--top-k'"),
+        ("out --format savedmodel --top-k 4", "top_k=4 is more than the 3 classes of plainnet20; ask for fewer."),
+        ("out --format savedmodel --image-size 8x", "--image-size '8x' is neither a side nor HEIGHTxWIDTH in pixels"),
+        ("out --format savedmodel --image-size 0", "--image-size '0' is neither a side nor HEIGHTxWIDTH in pixels"),
+        (
+            "out --format savedmodel --batch-sizes 1,b",
+            "--batch-sizes '1,b' must be whole numbers with commas, e.g. 1,8",
+        ),
+        (
+            "out --format savedmodel --batch-sizes 8,1",
+            "batch_sizes=(8, 1) are not whole numbers from 1 in rising order",
+        ),
+        (
+            "out --format savedmodel --batch-size 4 --batch-sizes 1,4",
+            "batch_sizes=(1, 4): signatures of batch_size=4 take no other; leave batch_sizes out.",
+        ),
+        ("out --format savedmodel --max-pixels 63", "max_pixels=63 is less than the 8 × 8 of a warm-up request"),
+        ("out --format savedmodel --labels none.txt", "--labels none.txt cannot be read"),
+        ("out.keras --format keras --labels none.txt", "--labels: a .keras file keeps the names that its model has"),
     ],
 )
 def test_export_options_that_do_not_go_together(cli, trained, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     assert message in cli("export", trained, *words.split()).error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_for_other_classes(cli, trained, patches, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("rot\ngrün\n", encoding="utf-8")
+    words = ("export", trained, tmp_path / "out", "--format", "savedmodel", "--labels", names)
+    assert "2 labels were given for the 3 outputs of plainnet20" in cli(*words).error
+    names.write_text("blau\ngrün\nrot\n", encoding="utf-8")
+    # Found before the model is written: the images have the names that the model had.
+    assert "knows 3 classes ('blau' …) and the data has 3 ('blue' …)" in cli(*words, "--data", patches).error
+    names.write_bytes(b"\xff\n")
+    assert f"--labels {names} cannot be read" in cli(*words).error
+    assert list(tmp_path.iterdir()) == [names]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "holds no version of a model"),
+        ("--label stable", "--label 'stable' is not of the form NAME=VERSION, e.g. stable=3."),
+        ("--label stable=-1", "--label 'stable=-1' is not of the form NAME=VERSION"),
+        ("--label a=1 --label a=2", "--label a=1, a=2: a label is for one version; name each once."),
+        ("--batch-sizes one", "--batch-sizes 'one' must be whole numbers with commas"),
+        ("--threads 0", "Invalid value for '--threads'"),
+    ],
+)
+def test_serving_config_of_nothing(cli, tmp_path, words, message):
+    assert message in cli("serving-config", tmp_path, *words.split()).error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_serving_config_of_what_is_there(cli, exported):
+    before = {path: path.stat().st_mtime_ns for path in exported["savedmodel"].iterdir()}
+    for words, message in (
+        ("--label stable=2", "the label 'stable' is for version 2; "),
+        ("--name a/b", "model_name 'a/b' does not fit into a URL"),
+        ("--base-path models", "base_path='models' is neither absolute nor a URL"),
+        ("--batch-sizes 8,8", "batch_sizes=(8, 8) are not whole numbers from 1 in rising order"),
+    ):
+        assert message in cli("serving-config", exported["savedmodel"], *words.split()).error
+    assert {path: path.stat().st_mtime_ns for path in exported["savedmodel"].iterdir()} == before
 
 
 def test_an_exported_model_is_not_exported_again(cli, exported, tmp_path):

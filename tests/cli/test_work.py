@@ -11,8 +11,10 @@ from importlib.util import find_spec
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_deepnets as kd
+from keras_deepnets import export
 from keras_deepnets.cli import train as command
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import flat_layers
@@ -163,6 +165,66 @@ def test_export_compares_the_accuracy(cli, trained, patches, tmp_path):
     assert done["model"]["top1"] == done["export"]["top1"] == expected
     assert done["export"]["bytes"] == (tmp_path / "m.tflite").stat().st_size < done["model"]["bytes"]
     assert cli(*words, "--overwrite").out.splitlines()[-1].endswith(f"{100 * expected:.2f} %")
+
+
+def test_export_of_a_saved_model_with_all_that_may_be_asked(cli, trained, patches, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("blau\ngrün\nrot\n", encoding="utf-8")
+    words = (
+        "--format savedmodel --precision float16 --top-k 2 --features --image-size 10x12 --batch-size 4 --on-error skip"
+    )
+    words = (*words.split(), "--max-pixels", 200, "--labels", names)
+    done = cli("export", trained, tmp_path / "served", *words, "--json").json
+    options = {"top_k": 2, "features": True, "image_size": [10, 12], "batch_size": 4, "on_error": "skip"}
+    assert done["options"] == {"precision": "float16"} | options | {"max_pixels": 200}
+    assert done["export"]["difference"] < 1e-2
+    assert done["export"]["latency_ms"] > 0
+    card = json.loads((tmp_path / "served" / "1" / "model_card.json").read_text())
+    assert card["options"] == options | {"max_pixels": 200}
+    assert card["weights"]["stored"] == "float16"
+    assert card["labels"] == ["blau", "grün", "rot"]
+    assert {"features", "top_classes", "top_labels", "top_probabilities"} < set(card["outputs"])
+    served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures
+    assert served["serving_images"].structured_input_signature[1]["images"].shape == (4, 10, 12, 3)
+    file = (patches / "red" / "00.png").read_bytes()
+    found = served["serving_default"](image_bytes=tf.constant([file, b"broken", file, file]))
+    assert found["classes"].numpy()[1] == -1
+    assert found["top_labels"].shape == (4, 2)
+    guess = cli("predict", tmp_path / "served", patches / "red" / "00.png", "--json").json[0]["predictions"][0]
+    assert guess["label"].encode() == found["labels"].numpy()[0] != b""
+    line = cli("export", trained, tmp_path / "served", *words).out.splitlines()[1]
+    assert re.split(r"\s{2,}", line.strip()) == ["size", "one image or 4", "largest difference"]
+
+
+def test_export_warms_up_what_serving_config_batches_to(cli, trained, tmp_path):
+    served = tmp_path / "photos"
+    assert cli("export", trained, served, "--format", "savedmodel", "--batch-sizes", "1,2,16").status == 0
+    warmup = served / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    assert sum(1 for _ in tf.data.TFRecordDataset(str(warmup))) == 2 * 3  # each to each signature
+    options = "--batch-sizes 1,2,16 --timeout-micros 500 --threads 3 --queue 7 --label stable=1 --base-path /m --name p"
+    done = cli("serving-config", served, *options.split())
+    assert done.status == 0
+    lines = [re.split(r"\s{2,}", line) for line in done.out.splitlines()]
+    assert lines == [
+        ["file", "for tensorflow_model_server"],
+        [str(served / "models.config"), "--model_config_file"],
+        [str(served / "batching_parameters.txt"), "--enable_batching --batching_parameters_file"],
+        [str(served / "monitoring.config"), "--monitoring_config_file"],
+    ]
+    written = {path.name: path.read_text() for path in served.iterdir() if path.is_file()}
+    again = tmp_path / "again" / "1"
+    again.mkdir(parents=True)
+    (again / "saved_model.pb").touch()
+    paths = export.serving_config(
+        again.parent, "p", (1, 2, 16), 500, threads=3, queue=7, base_path="/m", version_labels={"stable": 1}
+    )
+    assert written == {path.name: path.read_text() for path in paths}
+    assert cli("serving-config", served, "--json").json == {
+        "models": str(served / "models.config"),
+        "batching": str(served / "batching_parameters.txt"),
+        "monitoring": str(served / "monitoring.config"),
+    }
+    assert 'name: "photos"' in (served / "models.config").read_text()
 
 
 def test_export_quantises_as_asked(cli, trained, patches, tmp_path):

@@ -50,6 +50,19 @@ def test_the_best_classes_are_given_in_order(small, tmp_path):
     np.testing.assert_array_equal(found["classes"], order[:, 0])
 
 
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_no_images_give_no_results(small, tmp_path, on_error):
+    loaded = load(export.saved_model(small, tmp_path, labels=list("abcd"), top_k=3, features=True, on_error=on_error))
+    shapes = {"probabilities": (0, 4), "classes": (0,), "labels": (0,), "features": (0, 8)}
+    shapes |= {f"top_{name}": (0, 3) for name in ("probabilities", "classes", "labels")}
+    for found in (
+        loaded.signatures["serving_default"](image_bytes=tf.constant([], tf.string)),
+        loaded.signatures["serving_images"](images=tf.zeros([0, 16, 16, 3], tf.uint8)),
+        loaded.signatures["serving_images"](images=tf.zeros([0, 20, 30, 3], tf.uint8)),
+    ):
+        assert {name: value.shape for name, value in found.items()} == shapes
+
+
 def test_features_are_what_the_last_dense_layer_takes(small, tmp_path):
     images = photographs(5, 16, 16)
     loaded = load(export.saved_model(small, tmp_path, features=True))

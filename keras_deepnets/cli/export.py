@@ -1,0 +1,268 @@
+"""The commands that write what servers and devices run: export, serving-config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.cli import artifacts, show, use
+from keras_deepnets.cli.images import images_of
+from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    from keras_deepnets.data import ImageData
+
+FORMATS = ("savedmodel", "tflite", "onnx", "keras")
+# Images on which an export is compared with its model.
+_COMPARED = 8
+
+
+@dataclass(frozen=True)
+class Export:
+    """What the command line asks of an export.
+
+    Attributes:
+        out: the file, or the folder of versions.
+        form: one of `FORMATS`.
+        quantize: of a TFLite file, as `export.tflite` takes it.
+        calibration: name of the data that calibrates.
+        integer_io: whether a TFLite file of integers takes and gives integers.
+        any_batch: whether a TFLite file takes any number of images.
+        version: of a SavedModel; None: the next free one.
+        options: the other ones of a SavedModel that were asked for, as `export.saved_model` takes them.
+        labels: a file of class names, a line each; None: the model's own.
+        data: name of the data that the accuracy is measured on; None: it is not.
+        overwrite: whether a file may be replaced.
+    """
+
+    out: Path
+    form: str
+    quantize: str | None = None
+    calibration: str | None = None
+    integer_io: bool = True
+    any_batch: bool = False
+    version: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    labels: Path | None = None
+    data: str | None = None
+    overwrite: bool = False
+
+
+def export_model(model: Path, request: Export, *, as_json: bool) -> None:
+    """Writes what a server or a device runs; prints where it lies, its size, latency and how far it is from the Keras model."""
+    _check(request)
+    labels = None if request.labels is None else _names(request.labels)
+    artifact = artifacts.find(model)
+    if artifact.kind != artifacts.KERAS:
+        artifact.model()  # says what to give instead
+    if request.form == "onnx":
+        from keras_deepnets.export import onnx_export
+
+        onnx_export.check_installed()
+    load_tensorflow()
+    with show.steps(quiet=as_json) as say:
+        say("reading the data")
+        calibration = images_of(request.calibration, "train", artifact.seed()) if request.calibration else None
+        test = images_of(request.data, "test", artifact.seed()) if request.data else None
+        say("loading the model")
+        network = artifact.model()
+        if test is not None:
+            use.check_classes(artifact, test, labels)
+        say(f"converting to {request.form}")
+        with native_output_held_back():
+            path = _write(network, request, labels, calibration)
+        rows = _compared(artifact, network, path, request, labels, test, say)
+    size = show.size_of(path)
+    if as_json:
+        asked = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
+        asked |= {"options": dict(request.options), "data": request.data}
+        show.print_json(asked | {"model": rows[0], "export": rows[1]})
+        return
+    print(f"{path}  {show.bytes_text(size)}")
+    cells = [
+        (
+            row["name"],
+            show.bytes_text(row["bytes"]),
+            "–" if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms",
+            "–" if row["difference"] is None else f"{row['difference']:.1e}",
+            *([] if test is None else ["–" if row["top1"] is None else show.percent(row["top1"])]),
+        )
+        for row in rows
+    ]
+    batch = request.options.get("batch_size", 1)
+    taken = "one image" if batch == 1 else f"one image or {batch}"  # a request has that many, whatever is in it
+    columns = ("", "size", taken, "largest difference", *([] if test is None else ["top-1"]))
+    show.print_table(columns, cells, right=columns[1:])
+    if rows[1]["latency_ms"] is None:
+        print("Not run: onnxruntime is not installed.")
+
+
+def _write(network: Any, request: Export, labels: list[str] | None, calibration: ImageData | None) -> Path:
+    from keras_deepnets import export
+
+    if request.form == "savedmodel":
+        return export.saved_model(network, request.out, labels, request.version, **request.options)
+    if request.form == "onnx":
+        return export.onnx(network, request.out, labels=labels)
+    if request.form == "keras":
+        return export.inference_model(network, request.out)
+    return export.tflite(
+        network,
+        request.out,
+        quantize=request.quantize,
+        calibration=calibration,
+        labels=labels,
+        integer_io=request.integer_io,
+        batch=None if request.any_batch else 1,
+    )
+
+
+def _compared(
+    original: artifacts.Artifact,
+    network: Any,
+    path: Path,
+    request: Export,
+    labels: list[str] | None,
+    test: ImageData | None,
+    say: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Size, milliseconds an image, largest difference of a probability on a few images and accuracy: of the model, of the export."""
+    from importlib.util import find_spec
+
+    import numpy as np
+
+    from keras_deepnets import export
+    from keras_deepnets.export import measuring
+
+    ours = {"name": "Keras model", "bytes": show.size_of(original.path), "difference": None, "top1": None}
+    form = request.form
+    theirs = {"name": form, "bytes": show.size_of(path), "difference": None, "top1": None}
+    can_run = form != "onnx" or find_spec("onnxruntime") is not None
+    say("measuring")
+    with native_output_held_back():
+        ours["latency_ms"] = 1e3 * measuring.latency(original.path)
+        theirs["latency_ms"] = 1e3 * measuring.latency(path) if can_run else None
+        if can_run:
+            images = _few_images(network, request, test)
+            found, expected = (export.predict(each, images)["probabilities"] for each in (path, network))
+            theirs["difference"] = float(np.abs(found - expected).max())
+    if test is not None:
+        for row, artifact in ((ours, original), (theirs, artifacts.find(path) if can_run else None)):
+            if artifact is not None:
+                say(f"evaluating: {row['name']}")
+                row["top1"] = use.evaluate_exported(artifact, test, labels)[0]["top1"]
+    return ours, theirs
+
+
+def _few_images(network: Any, request: Export, test: ImageData | None) -> Any:
+    """What the export and the model are compared on: test images as PNG files, or noise where there are none."""
+    import numpy as np
+
+    if test is not None:
+        return next(use.encoded_chunks(test))[0][:_COMPARED]
+    height, width = request.options.get("image_size", network.input_shape[1:3])
+    return np.random.default_rng(0).integers(0, 256, (_COMPARED, height, width, 3), np.uint8)
+
+
+def _check(request: Export) -> None:
+    """What can be said of the options alone, before anything is loaded."""
+    from keras_deepnets.export import savedmodel
+    from keras_deepnets.export.litert import CALIBRATED, QUANTIZATIONS
+
+    form, out = request.form, request.out
+    if form not in FORMATS:
+        raise InputError(f"--format {form!r} is not one of {', '.join(FORMATS)}.")
+    if form != "tflite" and (request.quantize or request.calibration):
+        raise InputError(f"--quantize and --calibration are for --format tflite; {form} computes in float32.")
+    if form != "tflite" and (request.any_batch or not request.integer_io):
+        raise InputError("--any-batch and --float-io are for --format tflite; the other formats are so already.")
+    if form != "savedmodel" and request.version is not None:
+        raise InputError(f"--model-version is for --format savedmodel; a .{form} file has no version.")
+    if form != "savedmodel" and request.options:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in request.options)
+        raise InputError(f"{flags}: for --format savedmodel only; leave it out with {form}.")
+    if form == "keras" and request.labels is not None:
+        raise InputError("--labels: a .keras file keeps the names that its model has; leave it out.")
+    savedmodel.check_options(**request.options)
+    if form != "savedmodel" and out.suffix != f".{form}":
+        raise InputError(
+            f"OUT {str(out)!r} does not end in .{form}; name the file so, e.g. {out.name or 'model'}.{form}."
+        )
+    if form != "savedmodel" and out.is_file() and not request.overwrite:
+        raise InputError(f"{out} exists; name another file, or give --overwrite.")
+    if request.quantize is not None and request.quantize not in QUANTIZATIONS:
+        raise InputError(f"--quantize {request.quantize!r} is not one of {', '.join(QUANTIZATIONS)}.")
+    if request.quantize in CALIBRATED and not request.calibration:
+        raise InputError(
+            f"--quantize {request.quantize} needs --calibration DATA: images from which the ranges of the activations are read."
+        )
+    if request.calibration and request.quantize not in CALIBRATED:
+        raise InputError(f"--calibration is for --quantize {' and '.join(CALIBRATED)}.")
+    if not request.integer_io and request.quantize not in CALIBRATED:
+        raise InputError(f"--float-io is for --quantize {' and '.join(CALIBRATED)}; others take floats anyway.")
+
+
+def _names(path: Path) -> list[str]:
+    """The class names of a file, a line each."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--labels {path} cannot be read ({error}); give a text file with a name a line.") from error
+
+
+def height_and_width(text: str | None) -> tuple[int, int] | None:
+    """The pixels that ``--image-size`` names, ``224`` or ``HEIGHTxWIDTH``; None where it is not given."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?", text)
+    if found is None:
+        raise InputError(f"--image-size {text!r} is neither a side nor HEIGHTxWIDTH in pixels, e.g. 224 or 224x160.")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def counts(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of images that ``--batch-sizes`` names; None where it is not given."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--batch-sizes {text!r} must be whole numbers with commas, e.g. 1,8,32.") from None
+
+
+def serving_config(directory: Path, labels: list[str], values: Mapping[str, Any], *, as_json: bool) -> None:
+    """Writes what TF Serving reads beside the versions of a model; prints where.
+
+    Args:
+        directory: the folder of versions.
+        labels: ``name=version`` texts.
+        values: the other arguments of `export.serving_config`; None: its default.
+        as_json: whether to print JSON.
+    """
+    from keras_deepnets import export
+
+    given = {name: value for name, value in values.items() if value is not None}
+    versions = dict(_label(text) for text in labels)
+    if len(versions) < len(labels):
+        raise InputError(f"--label {', '.join(labels)}: a label is for one version; name each once.")
+    models, batching, monitoring = export.serving_config(directory, version_labels=versions, **given)
+    if as_json:
+        show.print_json({"models": str(models), "batching": str(batching), "monitoring": str(monitoring)})
+        return
+    rows = [
+        (str(models), "--model_config_file"),
+        (str(batching), "--enable_batching --batching_parameters_file"),
+        (str(monitoring), "--monitoring_config_file"),
+    ]
+    show.print_table(("file", "for tensorflow_model_server"), rows)
+
+
+def _label(text: str) -> tuple[str, int]:
+    found = re.fullmatch(r"([^=]+)=([0-9]+)", text)
+    if found is None:
+        raise InputError(f"--label {text!r} is not of the form NAME=VERSION, e.g. stable=3.")
+    return found[1], int(found[2])

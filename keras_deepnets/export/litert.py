@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _card, _files
+from keras_deepnets.export import _card, _files, _precision
 from keras_deepnets.export._classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -145,10 +145,12 @@ def _convert(
     from keras_deepnets.layers import inlined_blocks
 
     shape = [batch, classifier.height, classifier.width, classifier.channels]
+    weights = _precision.Weights(classifier.model, "float32")
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": classifier.probabilities(images)}
+        with weights.in_graph():
+            return {"probabilities": classifier.probabilities(images)}
 
     module = tf.Module()
     with inlined_blocks():  # the converter has no functions

@@ -12,6 +12,7 @@ A network of hundreds of layers with weights that nothing has learnt magnifies w
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _PROGRAM = "python -m keras_deepnets.benchmark.exports"
 _IMAGES = 2
-_DEEP = 500
-"""Normalisations from which residual branches at full strength overflow in a network that nothing has taught."""
+_MANY = 300
+"""Residual blocks from which branches at full strength overflow, or drown the images in what they add, where nothing has been learnt."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,12 +108,14 @@ def _tell_apart(model: keras.Model, views: np.ndarray) -> None:
     import numpy as np
 
     from keras_deepnets.benchmark.keras_side import settle
+    from keras_deepnets.layers import Block
 
     settle(model)
-    gammas = [weight for weight in model.weights if weight.name == "gamma"]
-    if len(gammas) > _DEEP:
-        for gamma in gammas:
-            gamma.assign(0.1 * gamma)
+    blocks = [layer for layer in model.layers if isinstance(layer, Block) and layer.input.shape == layer.output.shape]
+    if len(blocks) > _MANY:
+        for weight in itertools.chain.from_iterable(block.weights for block in blocks):
+            if weight.name in ("gamma", "beta", "moving_mean"):
+                weight.assign(0.1 * weight)
     top = model.layers[-1]
     features = np.asarray(keras.Model(model.input, model.layers[-2].output)(views, training=False))
     kernel = np.random.default_rng(0).normal(size=top.kernel.shape)

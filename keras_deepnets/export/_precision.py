@@ -21,24 +21,25 @@ MOST_CONSTANTS = 1_500_000_000
 
 
 class Weights:
-    """The weights of a network as its graph gets them.
+    """The weights of a network as its graph gets them: constants or variables.
 
     As constants, oneDNN lays out a convolution's weights once and not at each call, and TFLite's converter need not save and load
-    them, which takes longer than the conversion of a network of a thousand layers; beyond `MOST_CONSTANTS` they are variables.
+    them, which takes longer than the conversion of a network of a thousand layers. TensorFlow copies constants many times meanwhile.
 
     Args:
         network: whose weights they are.
         precision: one of `STORED`.
+        most: bytes beyond which they are variables; by default `MOST_CONSTANTS`.
 
     Attributes:
         constant: whether they are constants.
     """
 
-    def __init__(self, network: keras.Model, precision: str):
+    def __init__(self, network: keras.Model, precision: str, most: int | None = None):
         import tensorflow as tf
 
         stored = list(stored_weights(network, precision))
-        self.constant = sum(value.nbytes for _, value, _ in stored) <= MOST_CONSTANTS
+        self.constant = sum(value.nbytes for _, value, _ in stored) <= (MOST_CONSTANTS if most is None else most)
         if not self.constant:
             # Variables of the network that are stored as they are need no copy.
             stored = [

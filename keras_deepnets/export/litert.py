@@ -28,6 +28,10 @@ CALIBRATED = ("int8", "int16x8")
 CALIBRATION_IMAGES = 200
 """At most so many images calibrate: ranges hardly move after that, and each costs a float32 forward pass."""
 
+MOST_CONSTANTS = 100_000_000
+"""Bytes of weights that are traced as constants. The converter takes thirty times their memory then, and eight times as variables, which it
+saves and loads: that takes time for each variable, so that it is the networks of small layers, however many, that gain."""
+
 
 def tflite(
     model: keras.Model,
@@ -145,7 +149,7 @@ def _convert(
     from keras_deepnets.layers import inlined_blocks
 
     shape = [batch, classifier.height, classifier.width, classifier.channels]
-    weights = _precision.Weights(classifier.model, "float32")
+    weights = _precision.Weights(classifier.model, "float32", MOST_CONSTANTS)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,6 +1,7 @@
 """Every named network becomes a SavedModel and TFLite files that compute what it computes."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import keras_deepnets as kd
 from keras_deepnets import export
 from keras_deepnets.export._classifier import classifier_of
 from keras_deepnets.export.litert import open_interpreter
+from keras_deepnets.layers import Block
 from tests.export.conftest import photographs, unsettle
 
 INFOS = [kd.model_info(name) for name in kd.list_models()]
@@ -41,12 +43,13 @@ def settled(make, side, channels):
     """The network with numbers of a trained one's kind, and images for which its probabilities differ."""
     keras.utils.set_random_seed(4)
     model = unsettle(make(input_shape=(side, side, channels), classes=7, include_preprocessing=True))
-    norms = [weight for weight in model.weights if weight.name in ("gamma", "beta", "moving_mean")]
+    blocks = [layer for layer in model.layers if isinstance(layer, Block) and layer.input.shape == layer.output.shape]
     if (
-        len(norms) > 1500
-    ):  # a thousand residual branches at full strength overflow, or drown the images in what they add
-        for weight in norms:
-            weight.assign(0.1 * weight)
+        len(blocks) > 300
+    ):  # hundreds of residual branches at full strength overflow, or drown the images in what they add
+        for weight in itertools.chain.from_iterable(block.weights for block in blocks):
+            if weight.name in ("gamma", "beta", "moving_mean"):
+                weight.assign(0.1 * weight)
     images = photographs(4, side, side)[..., :channels]
     top = model.layers[-1]
     features = outputs(keras.Model(model.input, model.layers[-2].output), images)

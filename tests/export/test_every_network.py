@@ -39,18 +39,8 @@ def geometry(name):
     return {"mnist": 28, "imagenet2012": 32}.get(info.dataset, 16), info.input_shape[-1]
 
 
-def settled(make, side, channels):
-    """The network with numbers of a trained one's kind, and images for which its probabilities differ."""
-    keras.utils.set_random_seed(4)
-    model = unsettle(make(input_shape=(side, side, channels), classes=7, include_preprocessing=True))
-    blocks = [layer for layer in model.layers if isinstance(layer, Block) and layer.input.shape == layer.output.shape]
-    if (
-        len(blocks) > 300
-    ):  # hundreds of residual branches at full strength overflow, or drown the images in what they add
-        for weight in itertools.chain.from_iterable(block.weights for block in blocks):
-            if weight.name in ("gamma", "beta", "moving_mean"):
-                weight.assign(0.1 * weight)
-    images = photographs(4, side, side)[..., :channels]
+def spread(model, images):
+    """Sets the classifier, and gives the probabilities of the images, which differ among the classes."""
     top = model.layers[-1]
     features = outputs(keras.Model(model.input, model.layers[-2].output), images)
     kernel = np.random.default_rng(2).normal(size=top.kernel.shape)
@@ -58,7 +48,28 @@ def settled(make, side, channels):
     # network that has learnt nothing tells images apart by little.
     top.kernel.assign(kernel / np.sqrt(((features @ kernel) ** 2).mean()))
     top.bias.assign(np.zeros(7))
-    probabilities = outputs(model, images)
+    return outputs(model, images)
+
+
+def settled(make, side, channels):
+    """The network with numbers of a trained one's kind, and images for which its probabilities differ."""
+    keras.utils.set_random_seed(4)
+    model = unsettle(make(input_shape=(side, side, channels), classes=7, include_preprocessing=True))
+    blocks = [layer for layer in model.layers if isinstance(layer, Block) and layer.input.shape == layer.output.shape]
+    # Hundreds of residual branches at full strength overflow, or drown the images in what they add.
+    if len(blocks) > 300:
+        for weight in itertools.chain.from_iterable(block.weights for block in blocks):
+            if weight.name in ("gamma", "beta", "moving_mean"):
+                weight.assign(0.1 * weight)
+    images = photographs(4, side, side)[..., :channels]
+    probabilities = spread(model, images)
+    for strength in (0.1, 0.0):  # a long plain network forgets its images over what it adds to them
+        if probabilities.std(0).max() > 1e-4:
+            break
+        for weight in model.weights:
+            if weight.name in ("beta", "moving_mean"):
+                weight.assign(strength * weight)
+        probabilities = spread(model, images)
     assert np.isfinite(probabilities).all() and probabilities.std(1).min() > 0.03 and probabilities.std(0).max() > 1e-4
     return model, images, probabilities
 

@@ -1,7 +1,8 @@
-"""Networks whose weights take half the space."""
+"""The weights of an exported network: in the graph or outside it, in full or in half the space."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator
@@ -15,6 +16,50 @@ if TYPE_CHECKING:
 
 STORED = ("float32", "bfloat16", "float16")
 """The dtypes that weights can have in an artifact."""
+MOST_CONSTANTS = 1_500_000_000
+"""Bytes of weights that may lie in the graph itself: protocol buffers end at 2 GiB."""
+
+
+class Weights:
+    """The weights of a network as its graph gets them: constants or variables.
+
+    As constants, oneDNN lays out a convolution's weights once and not at each call, and TFLite's converter need not save and load
+    them, which takes longer than the conversion of a network of a thousand layers. TensorFlow copies constants many times meanwhile.
+
+    Args:
+        network: whose weights they are.
+        precision: one of `STORED`.
+        most: bytes beyond which they are variables; by default `MOST_CONSTANTS`.
+
+    Attributes:
+        constant: whether they are constants.
+    """
+
+    def __init__(self, network: keras.Model, precision: str, most: int | None = None):
+        import tensorflow as tf
+
+        stored = list(stored_weights(network, precision))
+        self.constant = sum(value.nbytes for _, value, _ in stored) <= (MOST_CONSTANTS if most is None else most)
+        if not self.constant:
+            # Variables of the network that are stored as they are need no copy.
+            stored = [
+                (variable, tf.Variable(value, trainable=False), computed)
+                for variable, value, computed in stored
+                if value.dtype != variable.dtype
+            ]
+        self._stored = stored
+
+    @contextlib.contextmanager
+    def in_graph(self) -> Iterator[None]:
+        """While it lasts, the network reads the stored weights; for use where a function is traced."""
+        import keras
+        import tensorflow as tf
+
+        values = [
+            (variable, tf.cast(tf.convert_to_tensor(value), computed)) for variable, value, computed in self._stored
+        ]
+        with keras.StatelessScope(state_mapping=values) if values else contextlib.nullcontext():
+            yield
 
 
 def computing_in_bfloat16(model: keras.Model) -> keras.Model:

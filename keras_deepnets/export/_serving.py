@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-MOST_CONSTANTS = 1_500_000_000
-"""Bytes of weights that may lie in the graph itself: protocol buffers end at 2 GiB."""
 ON_ERROR = ("fail", "skip")
 
 
@@ -99,7 +96,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
         classifier = dataclasses.replace(classifier, model=_precision.computing_in_bfloat16(classifier.model))
     network = _with_features(classifier.model) if options.features else classifier.model
     module = tf.Module()
-    weights = _Weights(network, options.precision, module)
+    weights = _precision.Weights(network, options.precision)
     names = tf.constant(classifier.labels)
     view_shape = (classifier.height, classifier.width, classifier.channels)
     batch = options.batch_size
@@ -152,39 +149,6 @@ def serving(classifier: Classifier, options: Options) -> Serving:
     variables = [variable for signature in signatures.values() for variable in signature.graph.variables]
     module.weights = list({id(variable): variable for variable in variables}.values())
     return Serving(module, signatures, weights.constant)
-
-
-class _Weights:
-    """The weights of a network as its graph gets them.
-
-    As constants, oneDNN lays out a convolution's weights once and not at each call; beyond `MOST_CONSTANTS` they are variables.
-    """
-
-    def __init__(self, network: keras.Model, precision: str, module: tf.Module):
-        import tensorflow as tf
-
-        stored = list(_precision.stored_weights(network, precision))
-        self.constant = sum(value.nbytes for _, value, _ in stored) <= MOST_CONSTANTS
-        if not self.constant:
-            # Variables of the network that are stored as they are need no copy.
-            stored = [
-                (variable, tf.Variable(value, trainable=False), computed)
-                for variable, value, computed in stored
-                if value.dtype != variable.dtype
-            ]
-        self._stored = stored
-
-    @contextlib.contextmanager
-    def in_graph(self) -> Any:
-        """While it lasts, the network reads the stored weights; for use where a function is traced."""
-        import keras
-        import tensorflow as tf
-
-        values = [
-            (variable, tf.cast(tf.convert_to_tensor(value), computed)) for variable, value, computed in self._stored
-        ]
-        with keras.StatelessScope(state_mapping=values) if values else contextlib.nullcontext():
-            yield
 
 
 def _at_least_one(views: tf.Tensor) -> tf.Tensor:

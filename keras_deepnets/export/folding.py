@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_deepnets.export import _graph
@@ -19,6 +20,25 @@ class _Pair(NamedTuple):
 
     linear: Any
     norm: Any
+
+
+class _Valued(NamedTuple):
+    """A layer and the variables to compute with: its own, or those that a block has for it."""
+
+    layer: Any
+    variables: Sequence[Any]
+
+    def value(self, name: str) -> np.ndarray:
+        """One of them in float64."""
+        return next(_value(variable) for variable in self.variables if variable.name == name)
+
+    def weights(self) -> list[np.ndarray]:
+        """What the layer's `get_weights` would give: seeds are no weights."""
+        from keras import ops
+
+        weights = {id(weight) for weight in self.layer.weights}
+        pairs = zip(self.layer.variables, self.variables, strict=True)
+        return [ops.convert_to_numpy(variable) for own, variable in pairs if id(own) in weights]
 
 
 def fold_batchnorm(model: keras.Model) -> keras.Model:
@@ -70,8 +90,8 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
         if isinstance(layer, Block):
             return _folded_block_weights(layer)
         if id(layer) in scalings:
-            return _scaling_weights(layer)
-        return _folded_weights(*pairs[id(layer)]) if id(layer) in pairs else layer.get_weights()
+            return _scaling_weights(_valued(layer))
+        return _folded_weights(*map(_valued, pairs[id(layer)])) if id(layer) in pairs else layer.get_weights()
 
     return _graph.rebuild(
         graph,
@@ -102,17 +122,18 @@ def _folded_block_weights(block: Any) -> list[np.ndarray]:
     network = block.network()
     pairs = {pair.linear.name: pair.norm.name for pair in _pairs(network).values()}
     scalings = _scalings(network)
-    own = {name: block.sublayers[block.own_name(name)] for name in block.stateful_names}
+    # The variables and not the sublayers: making a thousand layers to read their weights takes longer than all else here.
+    own = {name: _Valued(network.get_layer(name), block.variables_of(name)) for name in block.stateful_names}
     weights = []
-    for name, layer in own.items():
+    for name, valued in own.items():
         if name in pairs:
-            weights += _folded_weights(layer, own[pairs[name]])
+            weights += _folded_weights(valued, own[pairs[name]])
         elif name in pairs.values():
             continue
-        elif id(network.get_layer(name)) in scalings:
-            weights += _scaling_weights(layer)
+        elif id(valued.layer) in scalings:
+            weights += _scaling_weights(valued)
         else:
-            weights += layer.get_weights()
+            weights += valued.weights()
     return weights
 
 
@@ -187,28 +208,33 @@ def _with_bias(layer: Any) -> Any:
     return type(layer).from_config(layer.get_config() | {"use_bias": True})
 
 
-def _folded_weights(linear: Any, norm: Any) -> list[np.ndarray]:
+def _valued(layer: Any) -> _Valued:
+    return _Valued(layer, layer.variables)
+
+
+def _folded_weights(linear: _Valued, norm: _Valued) -> list[np.ndarray]:
     """Kernel and bias that do what `linear` and `norm` do one after the other."""
     scale, shift = _scale_and_shift(norm)
-    bias = _value(linear.bias) * scale if linear.use_bias else 0.0
-    return [_value(linear.kernel) * _over_kernel(linear, scale), bias + shift]
+    bias = linear.value("bias") * scale if linear.layer.use_bias else 0.0
+    kernel = linear.value("kernel")
+    return [kernel * _over_kernel(linear.layer, kernel.shape, scale), bias + shift]
 
 
-def _scaling_weights(norm: Any) -> list[np.ndarray]:
+def _scaling_weights(norm: _Valued) -> list[np.ndarray]:
     """Kernel and bias of the depthwise 1×1 convolution that does what `norm` does."""
     scale, shift = _scale_and_shift(norm)
     return [scale[None, None, :, None], shift]
 
 
-def _scale_and_shift(norm: Any) -> tuple[np.ndarray, np.ndarray]:
+def _scale_and_shift(norm: _Valued) -> tuple[np.ndarray, np.ndarray]:
     """What `norm` multiplies by and adds at inference, one a channel; computed in float64."""
     import numpy as np
 
-    scale = 1.0 / np.sqrt(_value(norm.moving_variance) + norm.epsilon)
-    if norm.scale:
-        scale = scale * _value(norm.gamma)
-    shift = -_value(norm.moving_mean) * scale
-    return scale, shift + _value(norm.beta) if norm.center else shift
+    scale = 1.0 / np.sqrt(norm.value("moving_variance") + norm.layer.epsilon)
+    if norm.layer.scale:
+        scale = scale * norm.value("gamma")
+    shift = -norm.value("moving_mean") * scale
+    return scale, shift + norm.value("beta") if norm.layer.center else shift
 
 
 def _value(variable: Any) -> np.ndarray:
@@ -217,11 +243,11 @@ def _value(variable: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(variable, "float32")).astype("float64")
 
 
-def _over_kernel(linear: Any, scale: np.ndarray) -> np.ndarray:
+def _over_kernel(linear: Any, shape: tuple[int, ...], scale: np.ndarray) -> np.ndarray:
     """The factors, one an output channel, in a shape that multiplies the kernel."""
     name = type(linear).__name__
     if "Depthwise" in name:  # [..., channels, multiplier], output channel = channel · multiplier + index
-        return scale.reshape(linear.kernel.shape[-2:])
+        return scale.reshape(shape[-2:])
     if "Transpose" in name:  # [..., outputs, inputs]
         return scale[:, None]
     return scale  # [..., inputs, outputs]

@@ -312,6 +312,10 @@ class Block(keras.layers.Layer):
         """The names, in the shared sub-network, of the layers that have weights or other state."""
         return [layer.name for layer in _network(self.graph, ()).stateful]
 
+    def variables_of(self, name: str) -> list[Any]:
+        """The variables of one of `stateful_names`; its sublayer is not made for that."""
+        return list(self._parts.variables[self.stateful_names.index(name)])
+
     def own_name(self, name: str) -> str:
         """What a layer of the sub-network is called in this block."""
         return self.stem + name.removeprefix(STAND_IN) if name.startswith(STAND_IN) else f"{self.stem}_{name}"

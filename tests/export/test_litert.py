@@ -121,13 +121,15 @@ def digits():
 
 
 @pytest.mark.parametrize(
-    "quantize, tolerance, share", [(None, 1e-5, 1), ("float16", 5e-3, 0.55), ("dynamic", 0.1, 0.32)]
+    "quantize, tolerance, mean, share",
+    [(None, 1e-5, 1e-6, 1), ("float16", 1e-2, 2e-3, 0.55), ("dynamic", 0.2, 0.04, 0.32)],
 )
-def test_float_files_give_what_keras_gives(resnet20, pictures, tmp_path, quantize, tolerance, share):
+def test_float_files_give_what_keras_gives(resnet20, pictures, tmp_path, quantize, tolerance, mean, share):
     path = export.tflite(resnet20, tmp_path / "model.tflite", quantize)
     found = export.predict(path, pictures)
     expected = keras_probabilities(resnet20, pictures)
     np.testing.assert_allclose(found["probabilities"], expected, atol=tolerance)
+    assert np.abs(found["probabilities"] - expected).mean() < mean
     np.testing.assert_array_equal(found["classes"], expected.argmax(-1))
     assert set(operators(path)) <= RESIDUAL | {"DEQUANTIZE"}
     assert operators(path).count("CONV_2D") == 19

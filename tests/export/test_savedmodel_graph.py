@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import export
-from keras_deepnets.export import _serving
+from keras_deepnets.export import _precision
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 
 UNWANTED = ("PyFunc", "Random", "Dropout", "Gradient", "Grad", "Apply", "Summary", "Print", "Custom")
@@ -52,16 +52,16 @@ def all_nodes(path):
 def written(request, tmp_path_factory):
     keras.utils.set_random_seed(3)
     keras.config.set_dtype_policy("mixed_bfloat16" if request.param == "mixed" else "float32")
-    most = _serving.MOST_CONSTANTS
+    most = _precision.MOST_CONSTANTS
     try:
         model = unsettle(NETWORKS.get(request.param, NETWORKS["residual"])())
         model.compile("adam", "sparse_categorical_crossentropy")
         model.train_on_batch(np.zeros((2, 32, 32, 3)), np.zeros(2))
         if request.param == "variables":
-            _serving.MOST_CONSTANTS = 0
+            _precision.MOST_CONSTANTS = 0
         return export.saved_model(model, tmp_path_factory.mktemp("graph"), fold=request.param != "kept")
     finally:
-        _serving.MOST_CONSTANTS = most
+        _precision.MOST_CONSTANTS = most
         keras.config.set_dtype_policy("float32")
 
 

@@ -305,6 +305,17 @@ def check_counts(owner: str, **values: Any) -> None:
             raise InputError(f"{owner}: {name}={value!r} must be a whole number of at least 1.")
 
 
+def check_deep_stem(owner: str, deep_stem: Any, stem: str) -> tuple[int, ...]:
+    """`deep_stem` as a tuple. Raises InputError unless it is of whole numbers, one at least, and the stem is ImageNet's."""
+    deep_stem = tuple(deep_stem)
+    if stem != "imagenet" or not deep_stem:
+        raise InputError(
+            f"{owner}: deep_stem={deep_stem} replaces the 7×7 convolution of stem='imagenet'; stem is {stem!r}."
+        )
+    check_counts(owner, deep_stem=deep_stem)
+    return deep_stem
+
+
 def repeats_of_depth(owner: str, depth: Any, step: int, rest: int, what: str) -> int:
     """The n of a depth of ``step·n + rest`` layers. Raises InputError naming the rule and the nearest depth."""
     check_counts(owner, depth=depth)

@@ -19,6 +19,7 @@ from keras_deepnets.families.base import (
     builder,
     check_choice,
     check_counts,
+    check_deep_stem,
     check_probability,
     option,
     repeats_of_depth,
@@ -50,6 +51,15 @@ class DenseSpec:
     initial_filters: int | None = option(
         None, "of the first convolution; 2k, or 16 on CIFAR unless bottlenecks and compression are both on."
     )
+    deep_stem: tuple[int, ...] | None = option(
+        None,
+        "filters of 3×3 convolutions in place of the ImageNet stem's 7×7, e.g. (32, 32, 64) (as in ResNet-C, T. He et al. 2019); "
+        "the last of them is initial_filters.",
+    )
+    antialias: str | None = option(
+        None,
+        '"blur": the stem\'s max pooling is blurred before it leaves out pixels (Zhang 2019); transitions average anyway.',
+    )
     dropout: float = option(
         0.0, "drop probability after each convolution but the first (section 4.2: 0.2 without augmentation)."
     )
@@ -67,11 +77,27 @@ class DenseSpec:
         if not 0 < self.compression <= 1:
             raise InputError(f"DenseNet: compression={self.compression} must be a share in (0, 1].")
         check_probability("DenseNet", "dropout", self.dropout)
+        check_choice("DenseNet", "antialias", self.antialias, (None, "blur"))
+        if self.antialias and self.stem != "imagenet":
+            raise InputError(
+                f"DenseNet: antialias={self.antialias!r} is of the max pooling of stem='imagenet'; stem is {self.stem!r}."
+            )
+        self._check_deep_stem()
         object.__setattr__(self, "blocks", self._blocks())
         object.__setattr__(self, "depth", self._convolutions * sum(self.blocks) + len(self.blocks) + 1)
         if self.initial_filters is None:
             object.__setattr__(self, "initial_filters", self._initial_filters())
         check_counts("DenseNet", initial_filters=self.initial_filters)
+
+    def _check_deep_stem(self) -> None:
+        if self.deep_stem is None:
+            return
+        object.__setattr__(self, "deep_stem", check_deep_stem("DenseNet", self.deep_stem, self.stem))
+        if self.initial_filters not in (None, self.deep_stem[-1]):
+            raise InputError(
+                f"DenseNet: initial_filters={self.initial_filters} contradicts deep_stem={self.deep_stem}, whose last are "
+                f"{self.deep_stem[-1]}; give one of them."
+            )
 
     @property
     def _convolutions(self) -> int:
@@ -80,7 +106,7 @@ class DenseSpec:
     def _initial_filters(self) -> int:
         if self.stem == "cifar" and not (self.bottleneck and self.compression < 1):
             return PLAIN_CIFAR_FILTERS
-        return 2 * self.growth_rate
+        return 2 * self.growth_rate if self.deep_stem is None else self.deep_stem[-1]
 
     def _blocks(self) -> tuple[int, ...]:
         if self.blocks is not None:
@@ -117,7 +143,10 @@ def stem(x: Any, spec: DenseSpec) -> Any:
     """The first convolution (Table 1; section 3, "Implementation Details", for CIFAR, where the first layer's BN follows it)."""
     if spec.stem == "cifar":
         return layers.conv2d(x, spec.initial_filters, 3, name="conv1_conv")
-    x = layers.conv_bn_relu(x, spec.initial_filters, 7, strides=2, name="conv1")
+    x = layers.stem_convolutions(x, spec.initial_filters, spec.deep_stem)
+    x = layers.norm_activation(x, ("bn", "relu"), name="conv1")
+    if spec.antialias:
+        return layers.antialiased_max_pool(x, spec.antialias, name="pool1")
     return layers.max_pool(x, name="pool1")
 
 

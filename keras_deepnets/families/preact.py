@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from keras_deepnets import layers
+from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import Family, Paper, builder, check_choice, option, variant
-from keras_deepnets.families.resnet import ResidualSpec, branch, drop, first_convolutions, stages
+from keras_deepnets.families.resnet import ResidualSpec, branch, drop, first_convolutions, first_pooling, stages
 
 PAPER = Paper(
     "H16", "Identity Mappings in Deep Residual Networks", "He et al.", 2016, "https://arxiv.org/abs/1603.05027"
@@ -70,6 +71,10 @@ class PreActSpec(ResidualSpec):
         check_choice(self.owner, "unit", self.unit, UNITS)
         check_choice(self.owner, "form", self.form, ("paper", "keras"))
         super().__post_init__()
+        if self.form == "keras" and self.antialias:
+            raise InputError(
+                f"{self.owner}: antialias={self.antialias!r} has no place in form='keras', which is keras.applications' own; leave one out."
+            )
         object.__setattr__(self, "stem_filters", self.stem_filters or self.filters[0])
         if self.activate_first is None or not UNITS[self.unit].before:
             object.__setattr__(self, "activate_first", self.stem == "cifar" or not UNITS[self.unit].before)
@@ -83,8 +88,10 @@ class PreActSpec(ResidualSpec):
 def stem(x: Any, spec: PreActSpec) -> Any:
     """The first convolution, activated unless the first unit does that."""
     first = first_convolutions(x, spec.stem_filters, spec)
-    x = layers.norm_activation(first, ("bn", "relu"), name="conv1") if spec.activate_first else first
-    return x if spec.stem == "cifar" else layers.max_pool(x, zero_padding=spec.form == "keras", name="pool1_pool")
+    x = layers.norm_activation(first, spec.norms(("bn", "relu")), name="conv1") if spec.activate_first else first
+    if spec.form == "keras" and spec.stem == "imagenet":
+        return layers.max_pool(x, zero_padding=True, name="pool1_pool")
+    return x if spec.stem == "cifar" else first_pooling(x, spec)
 
 
 def units(spec: PreActSpec) -> Iterator[tuple[str, int, int, float]]:
@@ -97,14 +104,13 @@ def units(spec: PreActSpec) -> Iterator[tuple[str, int, int, float]]:
 def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, *, survival: float, name: str) -> Any:
     """A residual unit. Where the shortcut is a projection it starts from the activated input, as the branch does."""
     kind = UNITS[spec.unit]
-    source = x if activated else layers.norm_activation(x, kind.before, name=f"{name}_preact")
+    source = x if activated else layers.norm_activation(x, spec.norms(kind.before), name=f"{name}_preact")
     y = drop(branch(source, filters, strides, spec, name, kind.last), survival, spec, name)
     identity = shortcut(x, source, y.shape[-1], strides, spec, name)
     if not kind.after:
         return layers.add(identity, y, name=f"{name}_out")
     y = layers.add(identity, y, name=f"{name}_add")
-    if "bn" in kind.after:
-        y = layers.batch_norm(y, name=f"{name}_bn")
+    y = layers.norm_activation(y, spec.norms(kind.after[:-1]), name=name)
     return layers.activation(y, name=f"{name}_out")
 
 
@@ -115,7 +121,7 @@ def shortcut(x: Any, activated: Any, filters: int, strides: int, spec: PreActSpe
             return layers.subsampled(x, strides, name=name)
         return layers.projected(activated, filters, strides, name, (), use_bias=True)
     projects = spec.shortcut == "C" or strides > 1 or x.shape[-1] != filters
-    sequence = ("bn",) if "bn" in UNITS[spec.unit].last else ()
+    sequence = spec.norms(("bn",)) if "bn" in UNITS[spec.unit].last else ()
     identity = activated if projects else x
     return layers.shortcut(identity, filters, strides, kind=spec.shortcut, name=name, sequence=sequence)
 
@@ -128,13 +134,13 @@ def features(x: Any, spec: PreActSpec) -> Any:
     for name, filters, strides, survival in units(spec):
         x = add_unit(x, filters, strides, spec, activated, survival=survival, name=name)
         activated = False
-    return layers.norm_activation(x, UNITS[spec.unit].before, name="post")
+    return layers.norm_activation(x, spec.norms(UNITS[spec.unit].before), name="post")
 
 
 IMAGENET_FAMILY = Family("ResNetV2", PreActSpec, features, PAPER, ("downsample", "form"))
 FAMILY = Family("PreActResNet", PreActSpec, features, PAPER, ("unit",))
 
-PreActResNet = builder("PreActResNet", FAMILY)
+PreActResNet = builder("PreActResNet", FAMILY, without=("stem_pool",))
 
 
 def _imagenet(depth: int, blocks: tuple[int, ...], block: str = "bottleneck", error: str = "") -> Any:

@@ -20,6 +20,7 @@ from keras_deepnets.families.base import (
     builder,
     check_choice,
     check_counts,
+    check_deep_stem,
     check_probability,
     option,
     repeats_of_depth,
@@ -64,7 +65,24 @@ class ResidualSpec:
         None,
         "filters of 3×3 convolutions in place of the ImageNet stem's 7×7, e.g. (32, 32, 64) (ResNet-C, T. He et al. 2019).",
     )
-    attention: str | None = option(None, '"se": squeeze-and-excitation at the end of each branch (Hu et al. 2018).')
+    stem_pool: str = option(
+        "max",
+        'of the ImageNet stem: "max" (3×3/2 max pooling) or "convolution" (3×3/2, normalised and activated; ResNet-RS, Bello et al. 2021).',
+    )
+    antialias: str | None = option(
+        None,
+        'what strides is computed at every pixel and pooled: by "average" of 2×2 pixels, which in the stem replaces the max pooling, or '
+        '"blur" (Zhang 2019), which follows it; shortcuts stride as `shortcut` says.',
+    )
+    norm: str = option("batch", '"batch" or "group" (32 groups, Wu & He 2018) normalisation.')
+    attention: str | None = option(
+        None,
+        'at the end of each branch: "se", squeeze-and-excitation (Hu et al. 2018), or "eca", efficient channel attention '
+        "(Wang et al. 2020).",
+    )
+    se_ratio: float = option(
+        1 / 16, "share of the channels that squeeze-and-excitation squeezes to; 0.25 in ResNet-RS."
+    )
     zero_init_residual: bool = option(False, "start the last BN gamma of each block at zero (Goyal et al. 2017).")
     stochastic_depth: float = option(
         0.0, "drop probability of the last block's branch, linear from 0 (Huang et al. 2016)."
@@ -89,8 +107,18 @@ class ResidualSpec:
         check_choice(name, "stem", self.stem, STAGE_FILTERS)
         check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", "D", None))
         check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
-        check_choice(name, "attention", self.attention, (None, "se"))
-        self._check_deep_stem()
+        check_choice(name, "antialias", self.antialias, (None, "average", "blur"))
+        check_choice(name, "norm", self.norm, ("batch", "group"))
+        check_choice(name, "attention", self.attention, (None, "se", "eca"))
+        if isinstance(self.se_ratio, bool) or not isinstance(self.se_ratio, (int, float)) or not 0 < self.se_ratio <= 1:
+            raise InputError(f"{name}: se_ratio={self.se_ratio!r} must be a share in (0, 1].")
+        if self.deep_stem is not None:
+            object.__setattr__(self, "deep_stem", check_deep_stem(name, self.deep_stem, self.stem))
+        check_choice(name, "stem_pool", self.stem_pool, ("max", "convolution"))
+        if self.stem != "imagenet" and self.stem_pool != "max":
+            raise InputError(
+                f"{name}: stem_pool={self.stem_pool!r} replaces the pooling of stem='imagenet'; stem is {self.stem!r}."
+            )
         check_choice(name, "drop_unit", self.drop_unit, ("sample", "batch"))
         object.__setattr__(self, "filters", tuple(self.filters or STAGE_FILTERS[self.stem]))
         check_counts(name, filters=self.filters, groups=self.groups, base_width=self.base_width)
@@ -115,16 +143,6 @@ class ResidualSpec:
             skips = self.stochastic_depth > 0 and self.drop_unit == "batch"
             object.__setattr__(self, "block_layers", skips or sum(self.blocks) > MANY_BLOCKS)
 
-    def _check_deep_stem(self) -> None:
-        if self.deep_stem is None:
-            return
-        object.__setattr__(self, "deep_stem", tuple(self.deep_stem))
-        if self.stem != "imagenet" or not self.deep_stem:
-            raise InputError(
-                f"{self.owner}: deep_stem={self.deep_stem} replaces the 7×7 convolution of stem='imagenet'; stem is {self.stem!r}."
-            )
-        check_counts(self.owner, deep_stem=self.deep_stem)
-
     def _stages(self) -> tuple[int, ...]:
         convolutions, stages = CONVOLUTIONS[self.block], len(self.filters)
         if self.blocks is not None:
@@ -137,6 +155,10 @@ class ResidualSpec:
             raise InputError(f"{self.owner}: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth.")
         what = f"{stages} stages of {self.block} blocks"
         return (repeats_of_depth(self.owner, self.depth, convolutions * stages, 2, what),) * stages
+
+    def norms(self, sequence: tuple[str, ...]) -> tuple[str, ...]:
+        """A sequence for `layers.norm_activation` with this network's kind of normalisation in the place of ``"bn"``."""
+        return sequence if self.norm == "batch" else tuple("gn" if step == "bn" else step for step in sequence)
 
     @property
     def biased(self) -> bool:
@@ -156,20 +178,27 @@ class ResidualSpec:
 
 def stem(x: Any, spec: ResidualSpec) -> Any:
     """conv1 (Table 1; section 4.2 for CIFAR)."""
-    x = layers.norm_activation(first_convolutions(x, spec.filters[0], spec), ("bn", "relu"), name="conv1")
-    return x if spec.stem == "cifar" else layers.max_pool(x, name="pool1_pool")
+    x = layers.norm_activation(first_convolutions(x, spec.filters[0], spec), spec.norms(("bn", "relu")), name="conv1")
+    return x if spec.stem == "cifar" else first_pooling(x, spec)
+
+
+def first_pooling(x: Any, spec: ResidualSpec) -> Any:
+    """What follows the first convolution of ImageNet networks: ``pool1_pool``, or a convolution ``pool1_conv`` and what follows it."""
+    if spec.stem_pool == "convolution":
+        x = layers.conv2d(x, x.shape[-1], 3, strides=1 if spec.antialias else 2, name="pool1_conv")
+        x = layers.antialiased(x, spec.antialias, name="pool1_pool") if spec.antialias else x
+        return layers.norm_activation(x, spec.norms(("bn", "relu")), name="pool1")
+    if spec.antialias:
+        return layers.antialiased_max_pool(x, spec.antialias, name="pool1_pool")
+    return layers.max_pool(x, name="pool1_pool")
 
 
 def first_convolutions(x: Any, filters: int, spec: ResidualSpec) -> Any:
     """The 3×3 convolution of CIFAR networks, the ImageNet stem's 7×7, or those in place of it; nothing follows the last, ``conv1_conv``."""
     if spec.stem == "cifar":
         return layers.conv2d(x, filters, 3, use_bias=spec.biased, name="conv1_conv")
-    if spec.deep_stem is None:
-        return layers.conv2d(x, filters, 7, strides=2, use_bias=spec.biased, name="conv1_conv")
-    *others, last = spec.deep_stem
-    for number, channels in enumerate(others, start=1):
-        x = layers.conv_bn_relu(x, channels, 3, strides=2 if number == 1 else 1, name=f"conv1_{number}")
-    return layers.conv2d(x, last, 3, strides=1 if others else 2, name="conv1_conv")
+    sequence, bias = spec.norms(("bn", "relu")), spec.biased and not spec.deep_stem
+    return layers.stem_convolutions(x, filters, spec.deep_stem, sequence=sequence, use_bias=bias)
 
 
 def convolutions(filters: int, strides: int, spec: ResidualSpec) -> list[tuple[int, int, int, int]]:
@@ -187,13 +216,18 @@ def branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str, la
     for number, (kernel_size, channels, step, groups) in enumerate(rows, start=1):
         final = number == len(rows)
         part = f"{name}_{number}"
-        bias = final and spec.biased
+        bias, pooled = final and spec.biased, spec.antialias and step > 1
+        step = 1 if pooled else step
         x = layers.conv2d(x, channels, kernel_size, strides=step, groups=groups, use_bias=bias, name=f"{part}_conv")
-        sequence = last if final else ("bn", "relu")
+        sequence = spec.norms(last if final else ("bn", "relu"))
         x = layers.norm_activation(x, sequence, name=part, zero_gamma=final and spec.zero_init_residual)
+        if pooled:
+            x = layers.antialiased(x, spec.antialias, name=f"{part}_pool")
         if number == 1:
             x = layers.dropout(x, spec.dropout, name=f"{part}_dropout")
-    return x if spec.attention is None else layers.squeeze_excitation(x, name=f"{name}_se")
+    if spec.attention == "eca":
+        return layers.efficient_channel_attention(x, name=f"{name}_se")
+    return layers.squeeze_excitation(x, ratio=spec.se_ratio, name=f"{name}_se") if spec.attention else x
 
 
 def drop(y: Any, survival: float, spec: ResidualSpec, name: str) -> Any:
@@ -219,7 +253,8 @@ def block(x: Any, filters: int, strides: int, spec: ResidualSpec, *, survival: f
     y = branch(x, filters, strides, spec, name)
     if spec.shortcut:
         y = drop(y, survival, spec, name)
-        identity = layers.shortcut(x, y.shape[-1], strides, kind=spec.shortcut, name=name)
+        sequence = spec.norms(("bn",))
+        identity = layers.shortcut(x, y.shape[-1], strides, kind=spec.shortcut, name=name, sequence=sequence)
         y = layers.add(identity, y, name=f"{name}_add")
     return layers.activation(y, name=f"{name}_out")
 

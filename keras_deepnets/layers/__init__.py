@@ -13,7 +13,8 @@ from keras_deepnets._lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_deepnets.layers._building import quickly
-    from keras_deepnets.layers.attention import squeeze_excitation
+    from keras_deepnets.layers.antialiasing import BlurPooling2D, antialiased, antialiased_max_pool
+    from keras_deepnets.layers.attention import efficient_channel_attention, squeeze_excitation
     from keras_deepnets.layers.block import Block, inlined_blocks, shared_blocks
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import Concatenate, RecomputedConv2D, concatenate, recomputed_conv2d
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
         batch_norm,
         conv_bn,
         conv_bn_relu,
+        group_norm,
         norm_activation,
     )
     from keras_deepnets.layers.pooling import AveragePooling2D, MaxPooling2D, average_pool, max_pool
     from keras_deepnets.layers.scaling import InputScaling, scale_input
     from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, projected, shortcut, subsampled
+    from keras_deepnets.layers.stems import stem_convolutions
     from keras_deepnets.layers.stochastic import Dropout, StochasticDepth, dropout, linear_survival, stochastic_depth
     from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
 
 _MODULES = {
     "_building": ("quickly",),
-    "attention": ("squeeze_excitation",),
+    "antialiasing": ("BlurPooling2D", "antialiased", "antialiased_max_pool"),
+    "attention": ("efficient_channel_attention", "squeeze_excitation"),
     "block": ("Block", "inlined_blocks", "shared_blocks"),
     "convolution": ("Conv2D", "conv2d"),
     "dense_connectivity": ("Concatenate", "RecomputedConv2D", "concatenate", "recomputed_conv2d"),
@@ -51,11 +55,13 @@ _MODULES = {
         "batch_norm",
         "conv_bn",
         "conv_bn_relu",
+        "group_norm",
         "norm_activation",
     ),
     "pooling": ("AveragePooling2D", "MaxPooling2D", "average_pool", "max_pool"),
     "scaling": ("InputScaling", "scale_input"),
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "projected", "shortcut", "subsampled"),
+    "stems": ("stem_convolutions",),
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
     "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
 }
@@ -66,6 +72,7 @@ __all__ = [
     "AveragePooling2D",
     "BatchNormalization",
     "Block",
+    "BlurPooling2D",
     "Concatenate",
     "Conv2D",
     "Dropout",
@@ -78,6 +85,8 @@ __all__ = [
     "ZeroPadShortcut",
     "activation",
     "add",
+    "antialiased",
+    "antialiased_max_pool",
     "average_pool",
     "batch_norm",
     "biased_conv2d",
@@ -88,7 +97,9 @@ __all__ = [
     "conv_bn",
     "conv_bn_relu",
     "dropout",
+    "efficient_channel_attention",
     "flatten",
+    "group_norm",
     "highway_conv2d",
     "highway_dense",
     "inlined_blocks",
@@ -105,6 +116,7 @@ __all__ = [
     "shared_blocks",
     "shortcut",
     "squeeze_excitation",
+    "stem_convolutions",
     "stochastic_depth",
     "subsampled",
 ]

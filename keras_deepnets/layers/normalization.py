@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.errors import InputError
 from keras_deepnets.layers._building import quickly
 from keras_deepnets.layers.convolution import conv2d
 
@@ -82,6 +83,26 @@ def batch_norm(
     return BatchNormalization(momentum=momentum, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
 
 
+GROUPS = 32
+"""Of group normalisation, as in the paper's networks (section 4) and timm's."""
+
+
+def group_norm(x: Any, *, name: str | None = None, zero_gamma: bool = False) -> Any:
+    """Normalisation over each image's pixels and each of `GROUPS` groups of the channels of ``[n, h, w, c]``; no moving statistics.
+
+    Y. Wu, K. He: "Group Normalization", ECCV 2018, arXiv:1803.08494. The arguments are those of `batch_norm`.
+
+    Raises:
+        InputError: the groups do not divide the channels.
+    """
+    if x.shape[-1] % GROUPS:
+        raise InputError(
+            f"{name}: norm='group' makes {GROUPS} groups of the channels, and here are {x.shape[-1]}; give filters that {GROUPS} divides."
+        )
+    gamma = "zeros" if zero_gamma else "ones"
+    return keras.layers.GroupNormalization(GROUPS, epsilon=EPSILON, gamma_initializer=gamma, name=name)(x)
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Activation(keras.layers.Activation):
     """`keras.layers.Activation`; in training on a TensorFlow CPU the ReLU of a sum is one pass over memory, and so is its gradient.
@@ -104,10 +125,11 @@ def activation(x: Any, kind: str = "relu", *, name: str | None = None) -> Any:
 
 
 def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma: bool = False) -> Any:
-    """What follows or precedes a convolution: any of ``"bn"``, ``"relu"`` in turn, as ``{name}_bn``, ``{name}_relu``."""
+    """What follows or precedes a convolution: any of ``"bn"``, ``"gn"``, ``"relu"`` in turn, as ``{name}_bn``, ``{name}_relu``."""
+    norms = {"bn": batch_norm, "gn": group_norm}
     for step in sequence:
         part = f"{name}_{step}"
-        x = batch_norm(x, name=part, zero_gamma=zero_gamma) if step == "bn" else activation(x, step, name=part)
+        x = norms[step](x, name=part, zero_gamma=zero_gamma) if step in norms else activation(x, step, name=part)
     return x
 
 

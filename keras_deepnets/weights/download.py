@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import shutil
@@ -10,6 +11,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +22,10 @@ from keras_deepnets.training.files import digest
 _BLOCK = 1 << 20
 _TRIES = 4
 _TIMEOUT = 30
+_WIDE = 64
+"""Columns of a terminal from which a line has room for a bar."""
+_MOST_UNPACKED = 20
+"""Times its archive that an unpacked file may be large: trained weights hardly shrink."""
 
 
 def cache_folder() -> Path:
@@ -28,15 +35,38 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """What to give to `fetch` as `progress`: a bar on stderr, at a terminal only, from the first bytes on."""
+    """What to give to `fetch` as `progress`: a bar on stderr from the first bytes on, which goes when it ends.
+
+    At a terminal that can move its cursor; elsewhere nothing at all is written.
+    """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None, visible=False)
-        yield lambda have, total: bar.update(task, completed=have, total=total, visible=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda have, total: None
+        return
+    # The name gives way where the line is short, then the bar goes; what changes in length has room, or the bar would jump.
+    figures = [
+        progress.DownloadColumn(table_column=Column(no_wrap=True, min_width=13, justify="right")),
+        progress.TransferSpeedColumn(table_column=Column(no_wrap=True, min_width=10, justify="right")),
+    ]
+    if console.width >= _WIDE:
+        figures.insert(0, progress.BarColumn(20, table_column=Column(no_wrap=True)))
+        figures.append(progress.TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)))
+    title = progress.TextColumn("{task.description}", table_column=Column(overflow="ellipsis"))
+    bar = progress.Progress(title, *figures, console=console, transient=True)
+    task = bar.add_task(name, total=None)
+
+    def show(have: int, total: int | None) -> None:
+        bar.update(task, completed=have, total=total)
+        bar.start()  # not before: a file that is there already shows nothing
+
+    try:
+        yield show
+    finally:
+        bar.stop()
 
 
 def fetch(
@@ -44,6 +74,7 @@ def fetch(
     path: Path,
     *,
     checksum: str | None = None,
+    member: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     wait: float = 1.0,
 ) -> Path:
@@ -55,7 +86,8 @@ def fetch(
     Args:
         url: http, https or file.
         path: where the file shall be.
-        checksum: ``"sha256:…"`` or ``"md5:…"``, the first digits of it at least; None checks the length only.
+        checksum: of the file, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, the first digits of it at least; None checks the length only.
+        member: the file's name in the zip archive that the url is of; None where the url is of the file itself.
         progress: called with bytes so far and in all (None where the server does not say).
         wait: seconds before the first of three tries more; doubled each time.
 
@@ -70,7 +102,7 @@ def fetch(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path) + ".lock"):
             if not path.is_file():
-                _download(url, path, checksum, progress, wait)
+                _download(url, path, checksum, member, progress, wait)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; set KERAS_HOME to a folder with enough space."
@@ -79,9 +111,66 @@ def fetch(
 
 
 def _download(
-    url: str, path: Path, checksum: str | None, progress: Callable[[int, int | None], None] | None, wait: float
+    url: str,
+    path: Path,
+    checksum: str | None,
+    member: str | None,
+    progress: Callable[[int, int | None], None] | None,
+    wait: float,
 ) -> None:
     part = path.with_name(path.name + ".part")
+    archive = part if member is None else path.with_name(path.name + ".zip.part")
+    by_hand = functools.partial(_by_hand, url, path, member)
+    _download_whole(url, archive, by_hand, progress, wait)
+    if member is not None:
+        try:
+            _unpack(archive, member, part)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            part.unlink(missing_ok=True)
+            archive.unlink()
+            raise InputError(by_hand(f"what came was thrown away: {error}")) from error
+        archive.unlink()
+    if checksum is not None:
+        kind, _, digits = checksum.partition(":")
+        found = digest(part, kind)
+        if not found.startswith(digits):
+            part.unlink()
+            problem = f"what came has the checksum {kind}:{found} and not {checksum}, and was thrown away"
+            raise InputError(by_hand(problem))
+    with part.open("r+b") as stream:
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def _unpack(archive: Path, member: str, path: Path) -> None:
+    """Writes the archive's entry of exactly this name to `path`, and nothing else. Raises where it is not there or grows too much."""
+    with zipfile.ZipFile(archive) as entries:
+        found = [entry for entry in entries.infolist() if entry.filename == member]
+        if len(found) != 1:
+            names = ", ".join(repr(name) for name in entries.namelist()[:3]) or "nothing"
+            raise ValueError(f"the archive holds {names} and not one file {member!r}")
+        size, most = found[0].file_size, _MOST_UNPACKED * archive.stat().st_size
+        if size > most:
+            raise ValueError(f"{member!r} would grow to {size:,} bytes, more than {_MOST_UNPACKED} times its archive")
+        _check_space(path, size)
+        # An entry that is longer than it says ends there, and then its checksum is wrong.
+        with entries.open(found[0]) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, _BLOCK)
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OSError(28, f"No space left for {size:,} bytes ({free:,} are free)")
+
+
+def _download_whole(
+    url: str,
+    part: Path,
+    by_hand: Callable[[str], str],
+    progress: Callable[[int, int | None], None] | None,
+    wait: float,
+) -> None:
     for attempt in range(_TRIES):
         last = attempt == _TRIES - 1
         try:
@@ -91,23 +180,13 @@ def _download(
             if error.code == 416 and part.exists():  # what is there is longer than the file: of another one
                 part.unlink()
             elif error.code < 500 or last:
-                raise InputError(_by_hand(url, path, f"the server says {error.code} {error.reason}")) from error
+                raise InputError(by_hand(f"the server says {error.code} {error.reason}")) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             if last or not _may_recover(error):
-                raise InputError(_by_hand(url, path, f"{getattr(error, 'reason', None) or error}")) from error
+                raise InputError(by_hand(f"{getattr(error, 'reason', None) or error}")) from error
         time.sleep(wait * 2**attempt)
     else:
-        raise InputError(_by_hand(url, path, "the download did not end"))
-    if checksum is not None:
-        kind, _, digits = checksum.partition(":")
-        found = digest(part, kind)
-        if not found.startswith(digits):
-            part.unlink()
-            problem = f"what came has the checksum {kind}:{found} and not {checksum}, and was thrown away"
-            raise InputError(_by_hand(url, path, problem))
-    with part.open("r+b") as stream:
-        os.fsync(stream.fileno())
-    part.replace(path)
+        raise InputError(by_hand("the download did not end"))
 
 
 def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] | None) -> None:
@@ -121,9 +200,7 @@ def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] 
         have = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
-        free = shutil.disk_usage(part.parent).free
-        if total is not None and total - have > free:
-            raise OSError(28, f"No space left for {total - have:,} bytes ({free:,} are free)")
+        _check_space(part, 0 if total is None else total - have)
         with part.open("ab" if resumed else "wb") as file:
             while block := answer.read(_BLOCK):
                 file.write(block)
@@ -140,6 +217,7 @@ def _may_recover(error: Exception) -> bool:
     return not isinstance(reason, ConnectionRefusedError) and type(reason).__name__ != "gaierror"
 
 
-def _by_hand(url: str, path: Path, problem: str) -> str:
+def _by_hand(url: str, path: Path, member: str | None, problem: str) -> str:
     name = urllib.parse.urlsplit(url).path.rpartition("/")[2]
-    return f"cannot download {name} from {url}: {problem}. Put the file there by hand: {path}"
+    what = "the file" if member is None else f"the unpacked {member}"
+    return f"cannot download {name} from {url}: {problem}. Put {what} there by hand: {path}"

@@ -20,6 +20,8 @@ HEAD = "predictions/"
 """What the names of a classifier's weights begin with."""
 
 _SHOWN = 8
+_SILENT = ("downsample", "shortcut", "antialias", "unit")
+"""Options that change what a network computes, and neither names nor shapes of its weights."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,12 @@ def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
 
 def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
     """The options that a network must have for these tensors."""
-    return dict(naming.needs) | dict(tensors.needs)
+    found = dict(naming.needs) | dict(tensors.needs)
+    recorded = (tensors.record or {}).get("architecture")
+    if recorded:
+        spec = _spec(recorded)
+        found |= {option: getattr(spec, option) for option in _SILENT if hasattr(spec, option)}
+    return found
 
 
 def _spec(architecture: Mapping[str, Any]) -> Any:

@@ -22,6 +22,8 @@ _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "runn
 _OTHER = {"weight": "kernel", "bias": "bias"}
 _THEIRS = {ours: theirs for table in (_NORM, _OTHER) for theirs, ours in table.items()}
 
+_MOVING = (".running_mean", ".running_var")
+
 BOOKKEEPING = "num_batches_tracked"
 """A tensor of torch's BN that no forward pass reads."""
 
@@ -38,6 +40,7 @@ class Naming:
         convolutional_classifier: whether their classifier is a 1×1 convolution.
         needs: options that a network of ours must have to compute what theirs does; shapes do not tell.
         has: a tensor that all of theirs have, where names alone do not tell namings apart.
+        moving: whether their norms have moving statistics; group normalisation has none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Naming:
     convolutional_classifier: bool = False
     needs: Mapping[str, Any] = field(default_factory=dict)
     has: str | None = None
+    moving: bool = True
 
     def ours(self, tensor: str) -> str | None:
         """``"layer1.0.conv1.weight"`` to ``"conv2_block1_1_conv/kernel"``; None for a name that no rule knows."""
@@ -87,8 +91,8 @@ class Naming:
 def our_array(array: np.ndarray, dimensions: int) -> np.ndarray:
     """A tensor of theirs in the layout of a weight of ours that has so many dimensions.
 
-    Convolutions ``[out, in, h, w]`` to ``[h, w, in, out]``, with groups too; classifiers ``[out, in]`` or ``[out, in, 1, 1]``
-    to ``[in, out]``; vectors as they are.
+    Convolutions ``[out, in, h, w]`` to ``[h, w, in, out]``, with groups too, those along one axis ``[out, in, k]`` to ``[k, in, out]``;
+    classifiers ``[out, in]`` or ``[out, in, 1, 1]`` to ``[in, out]``; vectors as they are.
     """
     if dimensions == 2 and array.ndim == 4:
         array = array[:, :, 0, 0]
@@ -132,6 +136,8 @@ _DEEP_STEM: Rules = (
     ("conv1.4", "conv1_2_bn"),
     ("conv1.6", "conv1_conv"),
     ("bn1", "conv1_bn"),
+    ("maxpool.0", "pool1_conv"),
+    ("maxpool.1", "pool1_bn"),
 )
 
 
@@ -142,10 +148,16 @@ def _residual(classifier: str, stem: Rules = _STEM, projection: int = 0) -> Rule
         (f"layer{{stage-1}}.{{block-1}}.downsample.{projection}", "conv{stage}_block{block}_0_conv"),
         (f"layer{{stage-1}}.{{block-1}}.downsample.{projection + 1}", "conv{stage}_block{block}_0_bn"),
         ("layer{stage-1}.{block-1}.se.fc{number}", "conv{stage}_block{block}_se_{number}_conv"),
+        ("layer{stage-1}.{block-1}.se.conv", "conv{stage}_block{block}_se_conv"),
         ("layer{stage-1}.{block-1}.conv{number}", "conv{stage}_block{block}_{number}_conv"),
         ("layer{stage-1}.{block-1}.bn{number}", "conv{stage}_block{block}_{number}_bn"),
         (classifier, "predictions"),
     )
+
+
+def _grouped(rules: Rules) -> Rules:
+    """The same with group normalisation in the place of BN; theirs are called the same."""
+    return tuple((theirs, re.sub("bn$", "gn", ours)) for theirs, ours in rules)
 
 
 TORCHVISION_RESNET = Naming(
@@ -168,13 +180,36 @@ TIMM_RESNET_D = Naming(
     needs={"downsample": "3x3", "shortcut": "D"},
     has="layer2.0.downsample.2.weight",
 )
+TIMM_RESNET_D_PLAIN_STEM = Naming(
+    "timm's ResNet with ResNet-D's shortcuts",
+    _residual("fc", projection=1),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3", "shortcut": "D"},
+    has="layer2.0.downsample.2.weight",
+)
+TIMM_GROUPED_RESNET = Naming(
+    "timm's ResNet with group normalisation",
+    _grouped(_residual("fc")),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3", "norm": "group"},
+    moving=False,
+)
 PLAIN_CIFAR_RESNET = Naming("plain CIFAR ResNet", _residual("linear"), ("ResNet",), needs={"shortcut": "A"})
 
-TORCHVISION_DENSENET = Naming(
-    "torchvision's and timm's DenseNet",
-    (
-        ("features.conv0", "conv1_conv"),
-        ("features.norm0", "conv1_bn"),
+_DENSE_STEM: Rules = (("features.conv0", "conv1_conv"), ("features.norm0", "conv1_bn"))
+_DEEP_DENSE_STEM: Rules = (
+    ("features.conv0", "conv1_1_conv"),
+    ("features.norm0", "conv1_1_bn"),
+    ("features.conv1", "conv1_2_conv"),
+    ("features.norm1", "conv1_2_bn"),
+    ("features.conv2", "conv1_conv"),
+    ("features.norm2", "conv1_bn"),
+)
+
+
+def _dense(stem: Rules) -> Rules:
+    return (
+        *stem,
         ("features.denseblock{stage-1}.denselayer{layer}.norm1", "conv{stage}_block{layer}_0_bn"),
         ("features.denseblock{stage-1}.denselayer{layer}.conv1", "conv{stage}_block{layer}_1_conv"),
         ("features.denseblock{stage-1}.denselayer{layer}.norm2", "conv{stage}_block{layer}_1_bn"),
@@ -183,8 +218,12 @@ TORCHVISION_DENSENET = Naming(
         ("features.transition{stage-1}.conv", "pool{stage}_conv"),
         ("features.norm5", "bn"),
         ("classifier", "predictions"),
-    ),
-    ("DenseNet",),
+    )
+
+
+TORCHVISION_DENSENET = Naming("torchvision's and timm's DenseNet", _dense(_DENSE_STEM), ("DenseNet",))
+TIMM_DEEP_STEM_DENSENET = Naming(
+    "timm's DenseNet with a deep stem", _dense(_DEEP_DENSE_STEM), ("DenseNet",), has="features.conv2.weight"
 )
 
 
@@ -207,21 +246,31 @@ TIMM_RESNETV2 = Naming(
     needs={"downsample": "3x3", "activate_first": False},
     convolutional_classifier=True,
 )
+_DEEP_PREACTIVATED = _preactivated(
+    (
+        ("stem.conv1", "conv1_1_conv"),
+        ("stem.norm1", "conv1_1_bn"),
+        ("stem.conv2", "conv1_2_conv"),
+        ("stem.norm2", "conv1_2_bn"),
+        ("stem.conv3", "conv1_conv"),
+    )
+)
 TIMM_RESNETV2_D = Naming(
     "timm's ResNetV2-D",
-    _preactivated(
-        (
-            ("stem.conv1", "conv1_1_conv"),
-            ("stem.norm1", "conv1_1_bn"),
-            ("stem.conv2", "conv1_2_conv"),
-            ("stem.norm2", "conv1_2_bn"),
-            ("stem.conv3", "conv1_conv"),
-        )
-    ),
+    _DEEP_PREACTIVATED,
     ("ResNetV2", "PreActResNet"),
     needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
     convolutional_classifier=True,
     has="stem.conv1.weight",
+)
+TIMM_GROUPED_RESNETV2_D = Naming(
+    "timm's ResNetV2-D with group normalisation",
+    _grouped(_DEEP_PREACTIVATED),
+    ("ResNetV2", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": False, "shortcut": "D", "norm": "group"},
+    convolutional_classifier=True,
+    has="stem.conv1.weight",
+    moving=False,
 )
 
 PYTORCHCV_CIFAR_RESNET = Naming(
@@ -328,11 +377,15 @@ KERAS_HUB_RESNET_D = Naming(
 )
 
 NAMINGS = (
+    TIMM_GROUPED_RESNET,
+    TIMM_GROUPED_RESNETV2_D,
     TORCHVISION_RESNET,
     TIMM_DEEP_STEM_RESNET,
     TIMM_RESNET_D,
+    TIMM_RESNET_D_PLAIN_STEM,
     PLAIN_CIFAR_RESNET,
     TORCHVISION_DENSENET,
+    TIMM_DEEP_STEM_DENSENET,
     TIMM_RESNETV2,
     TIMM_RESNETV2_D,
     PYTORCHCV_CIFAR_RESNET,
@@ -362,8 +415,9 @@ def recognised(names: Iterable[str], wanted: Iterable[str]) -> Naming | None:
             return KERAS
         return KERAS_HUB_RESNET_D if KERAS_HUB_RESNET_D.has in names else KERAS_HUB_RESNET
     best, score = None, (0, 0)
+    moving = any(name.endswith(_MOVING) for name in names)
     for naming in NAMINGS:
-        if naming.has and naming.has not in names:
+        if (naming.has and naming.has not in names) or (moving and not naming.moving):
             continue
         ours = _known(naming, names)
         found = (len(ours), len(wanted.intersection(ours)))

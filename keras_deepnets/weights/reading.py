@@ -250,7 +250,7 @@ def _variables(file: Any) -> Iterator[tuple[str, np.ndarray]]:
         if "seed_generator" in path:
             continue
         if all(key.isdigit() for key in item):
-            parts = _NORM if len(item) == len(_NORM) else _LINEAR
+            parts = _NORM if len(item) == len(_NORM) or layer.endswith("_gn") else _LINEAR
             if len(item) > len(parts) or len(item) == 3:
                 raise ValueError(f"layer {layer!r} has {len(item)} variables and is none of those that are known")
             for index, part in enumerate(parts[: len(item)]):

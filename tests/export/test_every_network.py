@@ -25,6 +25,10 @@ SHALLOWEST = {
 SMALL = {
     "preactresnet20": lambda **options: kd.PreActResNet(depth=20, stem="cifar", **options),
     "resnext20": lambda **options: kd.ResNeXt(depth=20, stem="cifar", groups=8, base_width=4, **options),
+    "antialiased14": lambda **options: kd.ResNet(depth=14, stem="cifar", antialias="blur", attention="eca", **options),
+    "grouped8": lambda **options: kd.ResNet(
+        depth=8, stem="cifar", filters=(32, 64, 128), norm="group", antialias="average", **options
+    ),
     "stochasticdepth20": lambda **options: kd.ResNet(depth=20, stem="cifar", stochastic_depth=0.5, **options),
 }
 

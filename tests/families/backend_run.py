@@ -50,6 +50,9 @@ def networks():
         yield info.name, kd.create_model(info.name, input_shape=shape, classes=3, **options)
     blocks = {"stem": "cifar", "input_shape": (16, 16, 3), "classes": 3, "block_layers": True}
     yield "blocks", kd.ResNet(depth=14, shortcut="A", **blocks)
+    variants = {"stem": "cifar", "input_shape": (16, 16, 3), "classes": 3, "depth": 8}
+    yield "anti-aliased", kd.ResNet(antialias="blur", attention="eca", shortcut="D", **variants)
+    yield "grouped", kd.ResNet(norm="group", filters=(32, 64, 128), antialias="average", **variants)
     yield "preact blocks", kd.PreActResNet(depth=20, block="bottleneck", **blocks)
 
 

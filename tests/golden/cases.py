@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from keras_deepnets.weights import naming as name_maps
+from keras_deepnets.weights.cards.networks import NETWORKS
 from keras_deepnets.weights.naming import Naming
 from tests.golden.deterministic import golden_weights
 
@@ -108,6 +109,17 @@ TIMM_RESNETV2 = Style(
     IMAGENET_SIZES,
     r"blocks\.\d+\.conv{last}\.weight$",
 )
+TIMM_RESNET_D = replace(TORCHVISION_RESNET, naming=name_maps.TIMM_RESNET_D)
+# timm's average pooling needs even sides; these have them from the stem on.
+TIMM_AVERAGED = replace(TIMM_RESNET_D, sizes=((224, 224), (161, 129)))
+TIMM_RESNET_RS = replace(TIMM_RESNET_D, points=TIMM_RESNET_D.points | {"stem": ("maxpool", "pool1_relu")})
+TIMM_GROUPED = replace(TORCHVISION_RESNET, naming=name_maps.TIMM_GROUPED_RESNET)
+TIMM_DEEP_DENSENET = replace(
+    TORCHVISION_DENSENET,
+    naming=name_maps.TIMM_DEEP_STEM_DENSENET,
+    points=TORCHVISION_DENSENET.points | {"last norm": ("features.norm5", "relu")},  # theirs activates too
+)
+TIMM_GROUPED_RESNETV2 = replace(TIMM_RESNETV2, naming=name_maps.TIMM_GROUPED_RESNETV2_D)
 _CIFAR_LOGITS = {"logits": ("output", "predictions")}
 PYTORCHCV_RESNET = Style(
     name_maps.PYTORCHCV_CIFAR_RESNET,
@@ -149,6 +161,11 @@ def _cifar(peer: str, style: Style, ours: str, last: int = 0, **kwargs: Any) -> 
     return Case(f"pytorchcv/{peer}", style, ours, kwargs, last=last, **own)
 
 
+def _timm(name: str, style: Style, last: int = 0, **kwargs: Any) -> Case:
+    constructor, options = NETWORKS[name]
+    return Case(f"timm/{name}", style, constructor, options, last=last, **kwargs)
+
+
 _PROJECTED = {"stem": "cifar", "shortcut": "B"}
 _CIFAR_BOTTLENECK = {"block": "bottleneck", "downsample": "3x3", **_PROJECTED}
 _FIRST_NOT_ACTIVATED = {"stem": "cifar", "activate_first": False}
@@ -187,6 +204,13 @@ CASES = (
     Case("timm/resnetv2_101", TIMM_RESNETV2, "ResNet101V2", last=3),
     Case("timm/resnetv2_152", TIMM_RESNETV2, "ResNet152V2", last=3),
     Case("timm/resnetv2_200", TIMM_RESNETV2, "ResNet200V2", last=3, build=("resnetv2", {"layers": (3, 24, 36, 3)})),
+    _timm("resnetblur18", TORCHVISION_RESNET, 2, quick=True),
+    _timm("ecaresnet26t", TIMM_RESNET_D, 3, quick=True),
+    _timm("resnetaa34d", TIMM_AVERAGED, 2),
+    _timm("resnet50_gn", TIMM_GROUPED, 3),
+    _timm("resnetv2_50d_gn", TIMM_GROUPED_RESNETV2, 3),
+    _timm("resnetrs50", TIMM_RESNET_RS, 3),
+    _timm("densenetblur121d", TIMM_DEEP_DENSENET),
     _cifar("resnet20_cifar10", PYTORCHCV_RESNET, "ResNet20", 2, quick=True, shortcut="B"),
     _cifar("resnet56_cifar10", PYTORCHCV_RESNET, "ResNet56", 2, shortcut="B"),
     _cifar("resnet110_cifar10", PYTORCHCV_RESNET, "ResNet110", 2, shortcut="B"),

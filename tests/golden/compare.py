@@ -8,12 +8,12 @@ from __future__ import annotations
 import fnmatch
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.families import densenet, preact, resnet, resnext, wide_resnet
-from keras_deepnets.weights.naming import our_array
+import keras_deepnets
+from keras_deepnets.weights.loading import weights_by_name
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
 from tests.golden.deterministic import difference, digest, golden_input, summary
@@ -21,39 +21,25 @@ from tests.golden.deterministic import difference, digest, golden_input, summary
 if TYPE_CHECKING:
     import keras
 
-FAMILIES = (resnet, preact, wide_resnet, resnext, densenet)
 TOLERANCE = 1e-4
 
 
 def build(case: Case, height: int | None = None, width: int | None = None) -> keras.Model:
     """Our network with logits, for images of a size or, without one, of any size."""
-    constructor = next(getattr(module, case.ours) for module in FAMILIES if hasattr(module, case.ours))
+    constructor = getattr(keras_deepnets, case.ours)
     return constructor(classes=CLASSES, input_shape=(height, width, 3), classifier_activation=None, **case.options)
 
 
-def weight_name(weight: Any) -> str:
-    """``"conv1_conv/kernel"``: layer and what it is to it."""
-    return "/".join(weight.path.split("/")[-2:])
-
-
-def their_tensors(case: Case, model: keras.Model) -> dict[str, str]:
-    """Weight of ours to the peer's tensor. Raises ValueError for one that has no name there or shares it."""
-    names = {weight_name(weight): case.style.naming.theirs(weight_name(weight)) for weight in model.weights}
-    lost = [ours for ours, theirs in names.items() if theirs is None or case.style.naming.ours(theirs) != ours]
-    if lost or len(set(names.values())) < len(model.weights):
-        raise ValueError(f"{case.peer}: no tensor of theirs is {lost}, or one is several of ours.")
-    return {ours: str(theirs) for ours, theirs in names.items()}
-
-
-def fill(case: Case, model: keras.Model) -> str:
-    """Gives `model` the golden weights; the digest of the tensors that they were in the peer."""
-    theirs = their_tensors(case, model)
-    tensors = []
-    for weight in model.weights:
-        name, shape = theirs[weight_name(weight)], case.style.naming.their_shape(tuple(weight.shape))
-        weight.assign(our_array(case.golden_weights(name, shape), len(weight.shape)))
-        tensors.append((name, shape))
-    return digest(tensors)
+def fill(case: Case, model: keras.Model, *, strict: bool = True) -> str:
+    """Gives `model` the golden weights by way of the peer's tensors; their digest. `strict` as for `load_weights`."""
+    naming, tensors = case.style.naming, {}
+    for ours, weight in weights_by_name(model).items():
+        name = naming.theirs(ours)
+        tensors[name] = case.golden_weights(name, naming.their_shape(tuple(weight.shape)))
+    found = digest((name, tensor.shape) for name, tensor in tensors.items())
+    report = keras_deepnets.load_weights(model, tensors, strict=strict)
+    assert (report.naming, report.complete) == (naming.name, True)
+    return found
 
 
 def layers_compared(case: Case, model: keras.Model) -> list[str]:

@@ -41,6 +41,8 @@ def peer_tensors(model, naming, prefix=""):
     for name, array in arrays(model).items():
         if naming.layout == "torch" and array.ndim == 4:
             array = array.transpose(3, 2, 0, 1)
+        elif naming.layout == "torch" and array.ndim == 3:
+            array = array.transpose()
         elif naming.layout == "torch" and array.ndim == 2:
             array = array.T[:, :, None, None] if naming.convolutional_classifier else array.T
         found[prefix + naming.theirs(name)] = array

@@ -1,12 +1,14 @@
 """Every network of other libraries that loads: theirs with random weights and statistics against ours with the same.
 
-``python -m tests.weights.proof ['resnet50*' …]`` prints a table (needs torch, torchvision, timm; KerasHub's where it is there): name, ours,
-seconds to build and load, largest difference of logits and stages at the weights' size and at an odd one, relative to the largest number.
+``python -m tests.weights.proof ['resnet50*' 'pytorchcv/*' …]`` prints a table (needs torch, torchvision, timm, pytorchcv; KerasHub's where
+it is there): name, ours, seconds to build and load, largest difference of logits and stages at the usual size and at an odd one, relative
+to the largest number. pytorchcv's CIFAR networks have a table of their own.
 ``--missing`` prints the names that do not load, and why.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import importlib.util
 import re
@@ -22,10 +24,11 @@ import numpy as np
 
 import keras_deepnets as kd
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
-from keras_deepnets.weights.cards.networks import NETWORKS, why_not
+from keras_deepnets.models import deep_graphs
+from keras_deepnets.weights.cards.networks import NETWORKS, PYTORCHCV_CIFAR10, why_not
 
-ODD = (161, 129)
-SIZE = (224, 224)
+SIZES = ((224, 224), (161, 129))
+CIFAR_SIZES = ((32, 32), (37, 29))
 PATTERNS = ("*resn*", "densenet*")
 _END = "outputs"
 
@@ -39,12 +42,14 @@ class Peer:
         ours: constructor and options of ours.
         run: ``(size) -> {stage: array}``: stage names are those of our layers, arrays channels last.
         save: writes its weights into a folder and gives the path, or a Keras model.
+        sizes: of the images: that of the weights and an odd one.
     """
 
     name: str
     ours: tuple[str, dict[str, Any]]
     run: Callable[[tuple[int, int]], dict[str, np.ndarray]]
     save: Callable[[Path], Any]
+    sizes: tuple[tuple[int, int], tuple[int, int]] = SIZES
 
 
 def images(size: tuple[int, int]) -> np.ndarray:
@@ -63,6 +68,19 @@ def torch_peers(patterns: list[str]) -> Iterator[Peer]:
             yield _torch_peer(f"torchvision/{name}", ours, getattr(torchvision.models, name)())
 
 
+def pytorchcv_peers(patterns: list[str]) -> Iterator[Peer]:
+    """pytorchcv's CIFAR-10 networks that it publishes weights of; they average over the whole last map, as they do at their own size."""
+    import torch
+
+    with without_compiled_operators():
+        get_model = importlib.import_module("pytorchcv.model_provider").get_model
+    for name, ours in PYTORCHCV_CIFAR10.items():
+        if _wanted(f"pytorchcv/{name}", patterns):
+            network = get_model(name, pretrained=False)
+            network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+            yield dataclasses.replace(_torch_peer(f"pytorchcv/{name}", ours, network), sizes=CIFAR_SIZES)
+
+
 def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Peer:
     import torch
 
@@ -75,7 +93,7 @@ def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Pe
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.ndim == 1 and part.endswith("weight"):
                 # What ends a branch is small, or the numbers grow with depth.
-                last = re.search(r"layer\d\.\d+\.bn[23]\.", part) is not None
+                last = re.search(r"layer\d\.\d+\.bn[23]\.|body\.conv[23]\.bn\.", part) is not None
                 tensor.uniform_(0.2 if last else 0.5, 0.4 if last else 1.5, generator=generator)
             elif tensor.ndim == 1:
                 tensor.normal_(0, 0.1, generator=generator)
@@ -108,11 +126,13 @@ def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Pe
 
 
 def _stages(network: Any) -> Iterator[tuple[str, Any]]:
-    """Our stage ("conv2" … "conv5") and their module."""
+    """Our stage ("conv2" … "conv5", on CIFAR to "conv4") and their module."""
     if hasattr(network, "layer1"):
         yield from ((f"conv{i + 1}", getattr(network, f"layer{i}")) for i in range(1, 5))
     elif hasattr(network, "stages"):
         yield from ((f"conv{i + 2}", stage) for i, stage in enumerate(network.stages))
+    elif hasattr(network.features, "stage1"):
+        yield from ((f"conv{i + 1}", getattr(network.features, f"stage{i}")) for i in range(1, 4))
     else:
         yield from ((f"conv{i + 1}", getattr(network.features, f"denseblock{i}")) for i in range(1, 5))
 
@@ -220,11 +240,14 @@ def compared(peer: Peer) -> tuple[float, dict[tuple[int, int], float]]:
         if match:
             ends[match[1]] = layer.output
     ends[_END] = model.output
-    ours = keras.Model(model.input, ends)
+    with deep_graphs():
+        ours = keras.Model(model.input, ends)
     worst = {}
-    for size in (SIZE, ODD):
-        theirs, found = peer.run(size), ours(images(size), training=False)
-        assert len(theirs) == 5
+    for size in peer.sizes:
+        theirs = peer.run(size)
+        with deep_graphs():
+            found = ours(images(size), training=False)
+        assert theirs.keys() == ends.keys()
         worst[size] = max(
             float(np.abs(np.asarray(found[stage]) - array).max() / np.abs(array).max())
             for stage, array in theirs.items()
@@ -242,15 +265,17 @@ def main(arguments: list[str]) -> None:
             if why_not(name):
                 print(f"| {name} | {why_not(name)} |")
         return
-    print("| name | ours | seconds | 224 × 224 | 161 × 129 |\n|---|---|---|---|---|")
-    for peers in (torch_peers, keras_peers, keras_hub_peers):
+    header = None
+    for peers in (torch_peers, keras_peers, keras_hub_peers, pytorchcv_peers):
         for peer in peers(patterns):
+            if header != peer.sizes:
+                header = peer.sizes
+                columns = " | ".join(f"{height} × {width}" for height, width in header)
+                print(f"| name | ours | seconds | {columns} |\n|---|---|---|---|---|", flush=True)
             seconds, worst = compared(peer)
             options = ", ".join(f"{k}={v!r}" for k, v in peer.ours[1].items() if k not in ("include_top", "pooling"))
-            print(
-                f"| {peer.name} | `{peer.ours[0]}({options})` | {seconds:.1f} | {worst[SIZE]:.1e} | {worst[ODD]:.1e} |",
-                flush=True,
-            )
+            figures = " | ".join(f"{worst[size]:.1e}" for size in peer.sizes)
+            print(f"| {peer.name} | `{peer.ours[0]}({options})` | {seconds:.1f} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

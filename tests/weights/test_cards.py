@@ -1,10 +1,13 @@
 """Published weights."""
 
+import dataclasses
 import re
+import zipfile
 
 import pytest
 
 import keras_deepnets as kd
+from keras_deepnets.training.files import digest
 from keras_deepnets.weights import cards, naming
 from keras_deepnets.weights.cards.networks import NETWORKS, why_not
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
@@ -23,11 +26,13 @@ def test_every_card_is_of_a_network_that_takes_its_options():
         assert set(card.options) <= set(facts.options)
         assert spec.domain.classes == card.classes or card.labels is None
         assert card.scaling.channels == 3 and card.url.startswith("https://")
-        assert card.checksum is None or re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32})", card.checksum)
+        assert card.checksum is None or re.fullmatch(
+            r"(sha256:[0-9a-f]{8,64}|sha1:[0-9a-f]{40}|md5:[0-9a-f]{32})", card.checksum
+        )
         assert card.path.name.endswith(cards._suffix(card.url))
         seen.add((card.constructor, card.name))
         assert cards.is_name(card.name)
-    assert len(seen) == len(all_cards()) > 150
+    assert len(seen) == len(all_cards()) > 220
     assert len({card.path for card in all_cards()}) == len(all_cards())
 
 
@@ -80,9 +85,10 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
 
 def test_the_published_checkpoints_checksum_is_the_one_in_their_name():
     for card in all_cards():
-        found = re.search(r"-([0-9a-f]{8})\.(pth|th)$", card.url)
+        found = re.search(r"-([0-9a-f]{8})\.(pth|th|pth\.zip)$", card.url)
         if found:
-            assert card.checksum == f"sha256:{found[1]}"
+            kind, digits = card.checksum.split(":")
+            assert digits.startswith(found[1]) and kind == ("sha1" if card.member else "sha256")
 
 
 def test_timms_names():
@@ -97,4 +103,32 @@ def test_timms_names():
         },
     )
     assert NETWORKS["wide_resnet50_2"] == ("WideResNet50_2", {})
-    assert why_not("resnet50") == "" and why_not("resnetblur50") == "blur pooling"
+    assert NETWORKS["densenetblur121d"] == (
+        "DenseNet",
+        {"blocks": (6, 12, 24, 16), "deep_stem": (32, 32, 64), "antialias": "blur"},
+    )
+    assert why_not("resnet50") == "" and why_not("resnet50_clip").startswith("attention pooling")
+
+
+def test_a_card_whose_file_is_zipped(tmp_path, monkeypatch):
+    """pytorchcv's: the file in the archive has the name and the checksum; it is known by that wherever it lies."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    published = cards.card("ResNet20", "pytorchcv/cifar10")
+    assert published.member == "resnet20_cifar10-0597-9b0024ac.pth" and published.path.suffix == ".pth"
+    assert published.metrics == {"top1": 94.03}
+    source = fill(kd.ResNet20(shortcut="B"))
+    tensors = peer_tensors(source, naming.PYTORCHCV_CIFAR_RESNET)
+    path = tmp_path / published.member
+    torch.save({k: torch.from_numpy(v.copy()) for k, v in tensors.items()}, path)
+    with zipfile.ZipFile(tmp_path / f"{path.name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path, path.name)
+    card = dataclasses.replace(
+        published, url=(tmp_path / f"{path.name}.zip").as_uri(), checksum=f"sha1:{digest(path, 'sha1')}"
+    )
+    monkeypatch.setattr(cards, "_all", lambda: (card,))
+    model = kd.ResNet20(weights="pytorchcv/cifar10")
+    assert_same(model, arrays(source))
+    assert model.labels[0] == "airplane" and model.scaling == card.scaling
+    assert sorted(file.name for file in card.path.parent.iterdir() if file.suffix != ".lock") == [card.path.name]
+    assert cards.of_file(path) == card

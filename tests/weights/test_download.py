@@ -3,8 +3,15 @@
 import contextlib
 import hashlib
 import http.server
+import io
 import multiprocessing
+import os
+import re
+import struct
+import subprocess
+import sys
 import threading
+import zipfile
 
 import pytest
 
@@ -12,11 +19,13 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.weights.download import fetch
 
 CONTENT = bytes(range(256)) * 4000
+WEIGHTS = hashlib.shake_256(b"weights").digest(300_000)
+SHA1 = "sha1:" + hashlib.sha1(WEIGHTS).hexdigest()
 SHA = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `CONTENT`, with ranges; the path says what goes wrong."""
+    """Serves `CONTENT`, or what the server has for the path, with ranges; the path says what goes wrong."""
 
     def do_GET(self):
         server = self.server
@@ -29,16 +38,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/overloaded.bin" and count < 3:
             self.send_error(503)
             return
+        content = server.archives.get(self.path, CONTENT)
         begin = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        if begin > len(CONTENT):
+        if begin > len(content):
             self.send_error(416)
             return
         ranged = begin and self.path != "/noranges.bin"
-        body = CONTENT[begin:] if ranged else CONTENT
+        body = content[begin:] if ranged else content
         self.send_response(206 if ranged else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if (self.path in ("/cut.bin", "/noranges.bin") and count == 1) or self.path == "/always_cut.bin":
+        if (self.path in ("/cut.bin", "/noranges.bin", "/cut.zip") and count == 1) or self.path == "/always_cut.bin":
             body = body[: len(body) // 3]
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body)
@@ -50,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.lock = [], threading.Lock()
+    server.requests, server.lock, server.archives = [], threading.Lock(), {}
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -140,3 +150,119 @@ def test_two_processes_at_once(server, tmp_path):
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert path.read_bytes() == CONTENT and names(tmp_path) == ["file.bin"]
     assert len(server.requests) == 1
+
+
+def zipped(**entries):
+    """An archive of entries; ``__`` in their names stands for a dot."""
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name.replace("__", "."), content)
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize("name", ["file", "cut"])
+def test_the_one_file_of_an_archive(server, tmp_path, name):
+    server.archives[f"/{name}.zip"] = zipped(notes__txt="notes", net__pth=WEIGHTS)
+    path = tmp_path / "models" / "net.pth"
+    for _ in range(2):
+        fetch(f"{server.url}/{name}.zip", path, checksum=SHA1, member="net.pth", wait=0.01)
+    assert path.read_bytes() == WEIGHTS and names(path.parent) == ["net.pth"] and names(tmp_path) == ["models"]
+    assert len(server.requests) == (2 if name == "cut" else 1)
+
+
+def broken(archive):
+    """The archive with other bytes in the place of some of its file's."""
+    return archive[:2000] + bytes(500) + archive[2500:]
+
+
+def longer_than_it_says(archive):
+    """The archive whose directory says that its file has ten bytes."""
+    place = archive.rindex(b"PK\x01\x02") + 24
+    return archive[:place] + struct.pack("<I", 10) + archive[place + 4 :]
+
+
+def duplicated():
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        memory = io.BytesIO()
+        with zipfile.ZipFile(memory, "w") as archive:
+            archive.writestr("net.pth", WEIGHTS)
+            archive.writestr("net.pth", b"others")
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive, message",
+    [
+        (lambda: b"no archive at all", "File is not a zip file"),
+        (lambda: zipped(other__pth=WEIGHTS), "the archive holds 'other.pth' and not one file 'net.pth'"),
+        (lambda: zipped(**{"/net__pth": WEIGHTS, "__.__/net__pth": WEIGHTS}), "and not one file 'net.pth'"),
+        (duplicated, "the archive holds 'net.pth', 'net.pth' and not one file"),
+        (lambda: zipped(net__pth=bytes(10**7)), "would grow to 10,000,000 bytes, more than 20 times its archive"),
+        (lambda: broken(zipped(net__pth=WEIGHTS)), "what came was thrown away"),
+        (lambda: longer_than_it_says(zipped(net__pth=WEIGHTS)), "Bad CRC-32"),
+        (lambda: zipped(net__pth=b"others"), f"has the checksum sha1:.* and not {SHA1}, and was thrown away"),
+    ],
+)
+def test_an_archive_that_is_not_right_leaves_nothing(server, tmp_path, archive, message):
+    server.archives["/file.zip"] = archive()
+    path = tmp_path / "models" / "net.pth"
+    with pytest.raises(InputError, match=message) as caught:
+        fetch(f"{server.url}/file.zip", path, checksum=SHA1, member="net.pth", wait=0.01)
+    assert f"Put the unpacked net.pth there by hand: {path}" in str(caught.value)
+    assert names(path.parent) == [] and names(tmp_path) == ["models"]
+
+
+SHOWN = """
+import sys
+from pathlib import Path
+from keras_deepnets.weights.download import fetch, progress_bar
+url, path = sys.argv[1:]
+for _ in range(2):
+    with progress_bar(Path(path).name) as progress:
+        fetch(url, Path(path), progress=progress)
+print("done")
+"""
+
+
+def at_a_terminal(url, path, width, term="xterm-256color"):
+    """What two downloads of one file write to a terminal of so many columns."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOWN, url, str(path)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment | {"TERM": term},
+    )
+    os.close(theirs)
+    output = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", 0) as stream:
+        while block := stream.read(4096):
+            output += block
+    assert process.wait(60) == 0
+    return output.decode()
+
+
+@pytest.mark.parametrize("width", [100, 72, 40])
+def test_the_progress_bar_at_a_terminal(server, tmp_path, width):
+    name = "wideresnet101_2-torchvision-imagenet1k_v2.pth"
+    text = at_a_terminal(f"{server.url}/file.bin", tmp_path / name, width)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    shown, end = plain.rsplit("\r", 2)[0], plain.replace("\r", "").rsplit("\n", 2)
+    lines = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
+    assert lines and all(len(line) <= width and "1.0/1.0 MB" in line for line in lines)
+    assert all(line.startswith(name[:10]) for line in lines) and any("━" in line for line in lines) == (width >= 64)
+    # It is wiped out when it ends, the cursor is there again, and the second time nothing was to be shown.
+    assert end[-2:] == ["done", ""] and text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+    assert text.index("\x1b[?25h") < text.rindex("\x1b[2K") < text.index("done")
+
+
+def test_no_progress_bar_where_it_would_be_noise(server, tmp_path):
+    assert at_a_terminal(f"{server.url}/file.bin", tmp_path / "a.bin", 80, "dumb") == "done\r\n"
+    command = [sys.executable, "-c", SHOWN, f"{server.url}/file.bin", str(tmp_path / "b.bin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("done\n", "")

@@ -24,13 +24,32 @@ BUILDERS = {
         input_shape=(32, 32, 3),
     ),
     "timm's ResNet-D": lambda: kd.ResNet(
-        blocks=(1, 2), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", input_shape=(32, 32, 3)
+        blocks=(1, 2),
+        filters=(8, 16),
+        deep_stem=(4, 4, 8),
+        shortcut="D",
+        stem_pool="convolution",
+        attention="se",
+        se_ratio=0.25,
+        input_shape=(32, 32, 3),
+    ),
+    "timm's ResNet with ResNet-D's shortcuts": lambda: kd.ResNet(
+        blocks=(1, 2), filters=(8, 16), shortcut="D", attention="eca", input_shape=(32, 32, 3)
+    ),
+    "timm's ResNet with group normalisation": lambda: kd.ResNet(
+        blocks=(1, 2), filters=(32, 64), norm="group", input_shape=(32, 32, 3)
     ),
     "plain CIFAR ResNet": lambda: tiny(shortcut="A"),
     "torchvision's and timm's DenseNet": lambda: kd.DenseNet(blocks=(2, 2), growth_rate=4, input_shape=(32, 32, 3)),
+    "timm's DenseNet with a deep stem": lambda: kd.DenseNet(
+        blocks=(2, 2), growth_rate=4, deep_stem=(4, 4, 8), antialias="blur", input_shape=(32, 32, 3)
+    ),
     "timm's ResNetV2": lambda: kd.PreActResNet(blocks=(1, 1), filters=(8, 16), input_shape=(32, 32, 3)),
     "timm's ResNetV2-D": lambda: kd.PreActResNet(
         blocks=(1, 1), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", input_shape=(32, 32, 3)
+    ),
+    "timm's ResNetV2-D with group normalisation": lambda: kd.PreActResNet(
+        blocks=(1, 1), filters=(32, 64), deep_stem=(32, 32, 32), shortcut="D", norm="group", input_shape=(32, 32, 3)
     ),
     "pytorchcv's CIFAR ResNet": lambda: tiny(),
     "pytorchcv's CIFAR PreResNet": lambda: kd.PreActResNet(
@@ -167,6 +186,25 @@ def test_weights_of_a_network_with_the_same_shapes_and_other_results():
     }
     with pytest.raises(ValueError, match="need downsample='3x3', and it was built with downsample='1x1'"):
         kd.load_weights(kd.ResNet(**options), tensors)
+
+
+def test_our_files_of_a_network_with_the_same_shapes_and_other_results(tmp_path):
+    for options in ({"antialias": "blur"}, {"shortcut": "D"}):
+        path = kd.save_weights(tiny(**options), tmp_path / "w.safetensors")
+        ((option, value),) = options.items()
+        with pytest.raises(ValueError, match=f"need {option}={value!r}, and it was built with {option}="):
+            kd.load_weights(tiny(), path)
+        assert kd.load_weights(tiny(**options, block_layers=True), path).complete
+
+
+def test_batch_and_group_normalisation_do_not_interchange():
+    grouped, batched = (
+        kd.ResNet(blocks=(1, 2), filters=(32, 64), norm=norm, input_shape=(32, 32, 3)) for norm in ("group", "batch")
+    )
+    with pytest.raises(ValueError, match="missing: conv1_bn/moving_mean"):
+        kd.load_weights(batched, peer_tensors(grouped, naming.TIMM_GROUPED_RESNET))
+    with pytest.raises(ValueError, match="missing: conv1_gn/gamma"):
+        kd.load_weights(grouped, peer_tensors(batched, naming.TORCHVISION_RESNET))
 
 
 def test_weights_that_want_another_input(tmp_path):

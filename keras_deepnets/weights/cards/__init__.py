@@ -34,8 +34,9 @@ class Card:
         name: ``"<source>/<tag>"``, unique for each network.
         constructor: of the network, e.g. ``"ResNet50"``.
         options: what the constructor must be given.
-        url: of the file.
-        checksum: ``"sha256:…"`` or ``"md5:…"``, the first digits of it at least; None where the publisher gives none.
+        url: of the file, or of a zip archive that holds it: then it ends in ``.zip`` and the file has the rest of the name.
+        checksum: of the file, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, the first digits of it at least; None where the publisher
+            gives none.
         classes: outputs of the classifier.
         labels: name of the list of class names (``"imagenet"``, ``"cifar10"``), or None.
         scaling: the input scaling it was trained with, with crop and interpolation at test time.
@@ -63,6 +64,11 @@ class Card:
         """Where the file is or will be, in Keras' cache folder."""
         return download.cache_folder() / f"{self.constructor.lower()}-{self.name.replace('/', '-')}{_suffix(self.url)}"
 
+    @property
+    def member(self) -> str | None:
+        """The file's name in the archive, or None where the url is of the file itself."""
+        return self.url.rpartition("/")[2].removesuffix(".zip") if self.url.endswith(".zip") else None
+
     def to_dict(self) -> dict[str, Any]:
         """The card as plain JSON values, without those that are the defaults."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -78,7 +84,7 @@ class Card:
 
 
 def _suffix(url: str) -> str:
-    return next(suffix for suffix in reading.SUFFIXES if url.endswith(suffix))
+    return next(suffix for suffix in reading.SUFFIXES if url.removesuffix(".zip").endswith(suffix))
 
 
 @functools.cache
@@ -130,7 +136,7 @@ def find(model: keras.Model, name: str) -> Card:
 
 def of_file(path: Path) -> Card | None:
     """The card whose published file this is, by its checksum, wherever it lies and whatever it is called."""
-    digests = {kind: digest(path, kind) for kind in ("sha256", "md5")}
+    digests = {kind: digest(path, kind) for kind in ("sha256", "sha1", "md5")}
     for card in _all():
         kind, _, digits = (card.checksum or "").partition(":")
         if digits and digests[kind].startswith(digits):
@@ -141,7 +147,7 @@ def of_file(path: Path) -> Card | None:
 def tensors(card: Card) -> reading.Tensors:
     """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record."""
     with download.progress_bar(card.path.name) as progress:
-        path = download.fetch(card.url, card.path, checksum=card.checksum, progress=progress)
+        path = download.fetch(card.url, card.path, checksum=card.checksum, member=card.member, progress=progress)
     return described(reading.read(path), card)
 
 

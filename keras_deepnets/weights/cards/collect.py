@@ -1,11 +1,13 @@
-"""Makes ``cards.json``: what torchvision, timm and keras.applications say of the weights that they publish.
+"""Makes ``cards.json``: what torchvision, timm, keras.applications and pytorchcv say of the weights that they publish.
 
-Run in an environment with torch, torchvision, timm and Keras: ``python -m keras_deepnets.weights.cards.collect``.
+Run in an environment with torch, torchvision, timm, pytorchcv and Keras: ``python -m keras_deepnets.weights.cards.collect``.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -16,10 +18,12 @@ from keras_deepnets import registry
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.weights.cards import Card
-from keras_deepnets.weights.cards.networks import NETWORKS
+from keras_deepnets.weights.cards.networks import NETWORKS, PYTORCHCV_CIFAR10
 
 _APPLICATIONS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10"
+_IMGCLSMOB = "https://github.com/osmr/imgclsmob"
+_BUILDERS = ("ResNet", "PreActResNet", "WideResNet", "ResNeXt", "DenseNet")
 # Depth, first digits of the file's SHA-256, test error in percent.
 _CIFAR = ((20, "12fca82f", 8.27), (32, "d509ac18", 7.37), (44, "014dd654", 6.90), (56, "4bfd9763", 6.61))
 _CIFAR += ((110, "1d1ed7c2", 6.32), (1202, "f3b1deed", 6.18))
@@ -72,7 +76,7 @@ def timm_cards() -> Iterator[Card]:
             if not config.hf_hub_id:
                 continue
             yield Card(
-                name=f"timm/{full if constructor in ('ResNet', 'ResNeXt', 'PreActResNet') else config.tag}",
+                name=f"timm/{full if constructor in _BUILDERS else config.tag}",
                 constructor=constructor,
                 options=options,
                 url=f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors",
@@ -136,9 +140,34 @@ def cifar_cards() -> Iterator[Card]:
         )
 
 
+def pytorchcv_cards() -> Iterator[Card]:
+    """O. Sémery's CIFAR-10 networks."""
+    path = Path(importlib.util.find_spec("pytorchcv").origin).parent / "models" / "common" / "model_metainfos.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        published = {row["model_name"]: row for row in csv.DictReader(file)}
+    for name, (constructor, options) in PYTORCHCV_CIFAR10.items():
+        row = published[name]
+        digits, error = row["checksum"], row["error_value"]
+        file_name = f"{name}-{error}-{digits[:8]}.pth.zip"
+        yield Card(
+            name=f"pytorchcv/{name if constructor in _BUILDERS else 'cifar10'}",
+            constructor=constructor,
+            options=options,
+            url=f"{_IMGCLSMOB}/releases/download/{row['repo_release_tag']}/{file_name}",
+            checksum=f"sha1:{digits}",
+            classes=10,
+            labels="cifar10",
+            scaling=_scaling((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 1.0, "bilinear"),
+            image_size=32,
+            metrics={"top1": round(100 - int(error) / 100, 2)},
+            licence="MIT",
+            source=_IMGCLSMOB,
+        )
+
+
 def main() -> None:
     """Writes the file."""
-    cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards()]
+    cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards(), *pytorchcv_cards()]
     named = {registry.constructor_of(name).__name__ for name in registry.list_models()}
     path = Path(__file__).with_name("cards.json")
     path.write_text("[\n" + ",\n".join(json.dumps(card.to_dict()) for card in cards) + "\n]\n", encoding="utf-8")

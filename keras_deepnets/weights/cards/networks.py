@@ -27,6 +27,15 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "s": {"deep_stem": _S},
     "t": {"deep_stem": _T, "shortcut": "D"},
 }
+_KINDS: dict[str, dict[str, Any]] = {"": {}, "se": {"attention": "se"}, "eca": {"attention": "eca"}}
+_ANTIALIASED: dict[str, dict[str, Any]] = {
+    "resnetaa": {"antialias": "average"},
+    "resnetblur": {"antialias": "blur"},
+    "seresnetaa": {"attention": "se", "antialias": "average"},
+}
+_RS = {"stem_pool": "convolution", "attention": "se", "se_ratio": 0.25}
+_RS_ROWS = {depth: _ROWS[depth] for depth in (50, 101, 152, 200)}
+_RS_ROWS |= {270: (4, 29, 53, 4), 350: (4, 36, 72, 4), 420: (4, 44, 87, 4)}
 _STRIDE_FIRST = ("ResNet50", "ResNet101", "ResNet152")
 """Named constructors that stride in the first 1×1 convolution unless told otherwise."""
 _NAMED = {
@@ -64,17 +73,31 @@ def _table() -> dict[str, Network]:
     found: dict[str, Network] = {}
     for depth in _ROWS:
         for variant in _VARIANTS:
-            found[f"resnet{depth}{variant}"] = _residual("ResNet", depth, variant)
-            found[f"seresnet{depth}{variant}"] = _residual("ResNet", depth, variant, attention="se")
-            found[f"resnetv2_{depth}{variant}"] = _residual("PreActResNet", depth, variant)
+            for prefix, options in _KINDS.items():
+                found[f"{prefix}resnet{depth}{variant}"] = _residual("ResNet", depth, variant, **options)
+            for infix, options in _ANTIALIASED.items():
+                found[f"{infix}{depth}{variant}"] = _residual("ResNet", depth, variant, **options)
+            for constructor, stem in (("ResNet", "resnet"), ("PreActResNet", "resnetv2_")):
+                for tail, options in (("", {}), ("_gn", {"norm": "group"})):
+                    found[f"{stem}{depth}{variant}{tail}"] = _residual(constructor, depth, variant, **options)
             for cardinality, width in ((32, 4), (32, 8), (32, 16), (32, 32), (64, 4)):
                 if depth in _BASIC:
                     continue
                 # timm says where the variant stands after the depth
                 tail = f"{depth}{variant}_{cardinality}x{width}d"
                 shape = {"groups": cardinality, "base_width": width}
-                found[f"resnext{tail}"] = _residual("ResNeXt", depth, variant, **shape)
-                found[f"seresnext{tail}"] = _residual("ResNeXt", depth, variant, attention="se", **shape)
+                for prefix, options in _KINDS.items():
+                    found[f"{prefix}resnext{tail}"] = _residual("ResNeXt", depth, variant, **options, **shape)
+                options = _ANTIALIASED["seresnetaa"] | shape
+                found[f"seresnextaa{tail}"] = _residual("ResNeXt", depth, variant, **options)
+    for depth, blocks in _RS_ROWS.items():
+        found[f"resnetrs{depth}"] = "ResNet", found["resnet50d"][1] | _RS | {"blocks": blocks}
+    light = {"blocks": (1, 1, 11, 3), "shortcut": "D"}
+    found["ecaresnetlight"] = "ResNet", found["ecaresnet50"][1] | light
+    wider = {"blocks": (3, 24, 36, 4), "deep_stem": _S}
+    found["seresnextaa201d_32x8d"] = "ResNeXt", found["seresnextaa101d_32x8d"][1] | wider
+    found["densenet264d"] = "DenseNet", {"blocks": (6, 12, 64, 48), "growth_rate": 48, "deep_stem": (48, 48, 96)}
+    found["densenetblur121d"] = "DenseNet", {"blocks": (6, 12, 24, 16), "deep_stem": _C, "antialias": "blur"}
     for name, constructor in _NAMED.items():
         # The others with bottlenecks stride there by default.
         found[name] = constructor, {"downsample": "3x3"} if constructor in _STRIDE_FIRST else {}
@@ -84,19 +107,47 @@ def _table() -> dict[str, Network]:
 NETWORKS = _table()
 """timm's name to our constructor and options."""
 
+
+def _pytorchcv_cifar10() -> dict[str, Network]:
+    found: dict[str, Network] = {}
+    bottleneck = {"stem": "cifar", "block": "bottleneck", "downsample": "3x3"}
+    first_not_activated = {"stem": "cifar", "activate_first": False}
+    for depth in (20, 56, 110, 1202):
+        found[f"resnet{depth}_cifar10"] = f"ResNet{depth}", {"shortcut": "B"}
+        found[f"preresnet{depth}_cifar10"] = "PreActResNet", {"depth": depth} | first_not_activated
+    for depth, name in ((164, "164bn"), (272, "272bn"), (542, "542bn"), (1001, "1001")):
+        found[f"resnet{name}_cifar10"] = "ResNet", {"depth": depth} | bottleneck
+        found[f"preresnet{name}_cifar10"] = "PreActResNet", {"depth": depth} | bottleneck | first_not_activated
+    found["wrn16_10_cifar10"] = "WideResNet", {"depth": 16, "widen_factor": 10}
+    found["wrn28_10_cifar10"] = "WideResNet28_10", {}
+    found["wrn40_8_cifar10"] = "WideResNet", {"depth": 40, "widen_factor": 8}
+    for depth, groups, width in ((29, 32, 4), (272, 1, 64), (272, 2, 32)):
+        shape = {"depth": depth, "groups": groups, "base_width": width, "stem": "cifar", "filters": (64, 128, 256)}
+        found[f"resnext{depth}_{groups}x{width}d_cifar10"] = "ResNeXt", shape
+    found["resnext29_16x64d_cifar10"] = "ResNeXt29_16x64d", {}
+    for depth, growth in ((40, 12), (100, 12), (100, 24)):
+        # Without bottlenecks too they begin with 2k channels and compress.
+        shape = {"stem": "cifar", "bottleneck": False, "compression": 0.5, "initial_filters": 2 * growth}
+        found[f"densenet{depth}_k{growth}_cifar10"] = "DenseNet", {"depth": depth, "growth_rate": growth} | shape
+    for growth in (12, 24, 36):
+        found[f"densenet40_k{growth}_bc_cifar10"] = "DenseNet", {"depth": 40, "growth_rate": growth, "stem": "cifar"}
+    for depth, growth in ((100, 12), (190, 40), (250, 24)):
+        found[f"densenet{depth}_k{growth}_bc_cifar10"] = f"DenseNetBC{depth}_{growth}", {}
+    return found
+
+
+PYTORCHCV_CIFAR10 = _pytorchcv_cifar10()
+"""pytorchcv's name of a network that it publishes CIFAR-10 weights of to our constructor and options."""
+
 _WHY_NOT = {
     "*_clip*": "attention pooling, three-layer stem with pooling",
     "*_mlp*": "other classifier",
     "*bit": "weight-standardised convolutions and group normalisation",
-    "*_gn": "group normalisation",
     "*_evos": "EvoNorm",
     "*_frn": "filter response normalisation",
-    "*blur*": "blur pooling",
-    "*aa*": "average pooling in front of strides",
-    "*resnetrs*": "another stem: no max pooling",
+    "*_pruned": "pruned: every convolution has other numbers of channels",
     "legacy_*": "Cadene's squeeze-and-excitation networks: max pooling without padding, other strides",
     "cspres*": "cross-stage partial connections",
-    "*eca*": "efficient channel attention",
     "bat_*": "bilinear attention",
     "gcres*": "global context attention",
     "lambda_*": "lambda layers",
@@ -110,7 +161,6 @@ _WHY_NOT = {
     "*q": "quadratic-width stages of timm's byobnet",
     "*rpt*": "timm's byobnet",
     "test_*": "a toy of timm's tests",
-    "densenet264d": "a deep stem in a DenseNet",
 }
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_deepnets.data import transforms
 from keras_deepnets.data.stores import ArrayPixels, FilePixels, IndexedStore, PackedPixels, Shape
+from keras_deepnets.training.files import keras_home
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -70,8 +69,8 @@ def on_disk(store: IndexedStore, view: View) -> IndexedStore:
     """The store's examples with a cache on disk behind them, or the store itself where that has no room for them."""
     count = int(store.rows.max()) + 1
     size = count * math.prod(view.shape)
-    folder = _folder()
     try:
+        folder = keras_home() / "datasets" / "keras_deepnets"  # the system's folder for temporary files is often memory
         folder.mkdir(parents=True, exist_ok=True)
         if size > min(DISK_BUDGET, shutil.disk_usage(folder).free // 2):
             return store
@@ -81,14 +80,7 @@ def on_disk(store: IndexedStore, view: View) -> IndexedStore:
             else:
                 file.truncate(size)
             images = np.memmap(file, np.uint8, "r+", shape=(count, *view.shape))
-    except OSError:  # no room, not writable: the images are decoded each time
+    except (OSError, RuntimeError):  # no room, not writable, no home: the images are decoded each time
         return store
     pixels = CachedPixels(store.pixels, view, images, np.zeros(count, bool))
     return IndexedStore(pixels, store.rows, store.labels, store.names)
-
-
-def _folder() -> Path:
-    """Under ``$KERAS_HOME``, for the system's folder of temporary files is often memory."""
-    with contextlib.suppress(RuntimeError):  # no home
-        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets" / "keras_deepnets"
-    return Path(tempfile.gettempdir())

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside, then renamed."""
+"""Files that are either whole or not there: written aside, then renamed; and the folder of Keras' own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+def keras_home() -> Path:
+    """Keras' folder: ``$KERAS_HOME``, by default ``~/.keras``."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 @contextlib.contextmanager

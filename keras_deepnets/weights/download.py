@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.training.files import digest
+from keras_deepnets.training.files import digest, keras_home
 
 _BLOCK = 1 << 20
 _TRIES = 4
@@ -30,7 +30,7 @@ _MOST_UNPACKED = 20
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``$KERAS_HOME/models/keras_deepnets``, by default under ``~/.keras``."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / "keras_deepnets"
+    return keras_home() / "models" / "keras_deepnets"
 
 
 @contextlib.contextmanager

@@ -40,7 +40,8 @@ def is_quick(info):
 def geometry(name):
     """Side in pixels and channels of the images; ImageNet's networks are built for the smallest that they take."""
     info = kd.model_info(name)
-    if name == "plainnet34":  # on maps of one pixel a 3×3 convolution keeps a ninth of the signal, and no shortcut the rest
+    # On maps of one pixel a 3×3 convolution keeps a ninth of the signal, and no shortcut the rest.
+    if name == "plainnet34":
         return 64, 3
     return {"mnist": 28, "imagenet2012": 32}.get(info.dataset, 16), info.input_shape[-1]
 

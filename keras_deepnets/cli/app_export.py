@@ -67,6 +67,14 @@ def export(
         int | None,
         typer.Option("--model-version", min=0, help="By default the next free number.", rich_help_panel=_SERVER),
     ] = None,
+    fold: Annotated[
+        bool,
+        typer.Option(
+            "--fold/--no-fold",
+            help="Whether batch normalisation is folded into convolutions: same outputs, faster.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = True,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +135,7 @@ def export(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Labelled images: compare the accuracy on their test split.",
+            help="Labelled images: compare the accuracy on their test split, and write it on a SavedModel's card.",
             show_default=False,
             rich_help_panel=_CHECK,
         ),
@@ -158,6 +166,7 @@ def export(
         integer_io=integer_io,
         any_batch=any_batch,
         version=version,
+        fold=fold,
         options={name: value for name, value in options.items() if value is not None},
         labels=labels,
         data=data,

@@ -49,9 +49,19 @@ class Artifact:
     def seed(self) -> int:
         """The seed of the run that it is the result of, which chose the images of each split; 0 where it is of no run."""
         try:
-            return int(json.loads((self.path.parent / "config.json").read_text(encoding="utf-8"))["seed"])
+            return int(self._run()["seed"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0
+
+    def trained_on(self) -> str | None:
+        """The data of the run that it is the result of, a folder without the path to it; None where it is of no run."""
+        try:
+            return Path(self._run()["data"]["name"]).name
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _run(self) -> dict[str, Any]:
+        return json.loads((self.path.parent / "config.json").read_text(encoding="utf-8"))
 
     def model(self) -> keras.Model:
         """The Keras model; InputError where it is none, or cannot be read."""

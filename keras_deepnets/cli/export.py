@@ -33,6 +33,7 @@ class Export:
         integer_io: whether a TFLite file of integers takes and gives integers.
         any_batch: whether a TFLite file takes any number of images.
         version: of a SavedModel; None: the next free one.
+        fold: whether batch normalisation is folded in a SavedModel.
         options: the other ones of a SavedModel that were asked for, as `export.saved_model` takes them.
         labels: a file of class names, a line each; None: the model's own.
         data: name of the data that the accuracy is measured on; None: it is not.
@@ -46,6 +47,7 @@ class Export:
     integer_io: bool = True
     any_batch: bool = False
     version: int | None = None
+    fold: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: Path | None = None
     data: str | None = None
@@ -72,10 +74,14 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         network = artifact.model()
         if test is not None:
             use.check_classes(artifact, test, labels)
+        top1 = None
+        if test is not None:
+            say("evaluating: Keras model")
+            top1 = use.evaluate_exported(artifact, test, labels)[0]["top1"]
         say(f"converting to {request.form}")
         with native_output_held_back():
-            path = _write(network, request, labels, calibration)
-        rows = _compared(artifact, network, path, request, labels, test, say)
+            path = _write(network, request, labels, calibration, _of_the_card(artifact, test, top1))
+        rows = _compared(artifact, network, path, request, labels, test, top1, say)
     size = show.size_of(path)
     if as_json:
         asked = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
@@ -101,11 +107,21 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         print("Not run: onnxruntime is not installed.")
 
 
-def _write(network: Any, request: Export, labels: list[str] | None, calibration: ImageData | None) -> Path:
+def _of_the_card(artifact: artifacts.Artifact, test: ImageData | None, top1: float | None) -> dict[str, Any]:
+    """What a SavedModel's card says of the training and of the test, as far as they are known."""
+    accuracy = None if test is None else {"top-1": top1, "images": test.size, "data": Path(test.name).name}
+    return {"data": artifact.trained_on(), "accuracy": accuracy}
+
+
+def _write(
+    network: Any, request: Export, labels: list[str] | None, calibration: ImageData | None, card: Mapping[str, Any]
+) -> Path:
     from keras_deepnets import export
 
     if request.form == "savedmodel":
-        return export.saved_model(network, request.out, labels, request.version, **request.options)
+        return export.saved_model(
+            network, request.out, labels, request.version, request.fold, **request.options, **card
+        )
     if request.form == "onnx":
         return export.onnx(network, request.out, labels=labels)
     if request.form == "keras":
@@ -128,6 +144,7 @@ def _compared(
     request: Export,
     labels: list[str] | None,
     test: ImageData | None,
+    top1: float | None,
     say: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Size, milliseconds an image, largest difference of a probability on a few images and accuracy: of the model, of the export."""
@@ -138,7 +155,7 @@ def _compared(
     from keras_deepnets import export
     from keras_deepnets.export import measuring
 
-    ours = {"name": "Keras model", "bytes": show.size_of(original.path), "difference": None, "top1": None}
+    ours = {"name": "Keras model", "bytes": show.size_of(original.path), "difference": None, "top1": top1}
     form = request.form
     theirs = {"name": form, "bytes": show.size_of(path), "difference": None, "top1": None}
     can_run = form != "onnx" or find_spec("onnxruntime") is not None
@@ -150,11 +167,9 @@ def _compared(
             images = _few_images(network, request, test)
             found, expected = (export.predict(each, images)["probabilities"] for each in (path, network))
             theirs["difference"] = float(np.abs(found - expected).max())
-    if test is not None:
-        for row, artifact in ((ours, original), (theirs, artifacts.find(path) if can_run else None)):
-            if artifact is not None:
-                say(f"evaluating: {row['name']}")
-                row["top1"] = use.evaluate_exported(artifact, test, labels)[0]["top1"]
+    if test is not None and can_run:
+        say(f"evaluating: {form}")
+        theirs["top1"] = use.evaluate_exported(artifacts.find(path), test, labels)[0]["top1"]
     return ours, theirs
 
 
@@ -182,6 +197,8 @@ def _check(request: Export) -> None:
         raise InputError("--any-batch and --float-io are for --format tflite; the other formats are so already.")
     if form != "savedmodel" and request.version is not None:
         raise InputError(f"--model-version is for --format savedmodel; a .{form} file has no version.")
+    if form != "savedmodel" and not request.fold:
+        raise InputError(f"--no-fold is for --format savedmodel; a .{form} file is folded where that is exact.")
     if form != "savedmodel" and request.options:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in request.options)
         raise InputError(f"{flags}: for --format savedmodel only; leave it out with {form}.")

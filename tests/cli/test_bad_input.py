@@ -279,6 +279,7 @@ def test_an_unknown_split(cli, trained, patches):
             "out.keras --format keras --on-error skip --max-pixels 9 --batch-sizes 1",
             "--on-error, --max-pixels, --batch-sizes: for --format savedmodel only; leave it out with keras.",
         ),
+        ("out.tflite --format tflite --no-fold", "--no-fold is for --format savedmodel; a .tflite file is folded"),
         ("out --format savedmodel --precision fp16", "precision='fp16' is not one of float32, bfloat16, float16."),
         ("out --format savedmodel --on-error ignore", "on_error='ignore' is not one of fail, skip."),
         ("out --format savedmodel --top-k 0", "Invalid value for '--top-k'"),

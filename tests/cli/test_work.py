@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,24 @@ def test_export_compares_the_accuracy(cli, trained, patches, tmp_path):
     assert done["model"]["top1"] == done["export"]["top1"] == expected
     assert done["export"]["bytes"] == (tmp_path / "m.tflite").stat().st_size < done["model"]["bytes"]
     assert cli(*words, "--overwrite").out.splitlines()[-1].endswith(f"{100 * expected:.2f} %")
+
+
+def test_the_card_of_an_export_says_what_it_learnt_from_and_how_good_it_is(cli, trained, patches, tmp_path):
+    words = ("export", trained, tmp_path / "served", "--format", "savedmodel", "--data", patches, "--no-fold", "--json")
+    done = cli(*words).json
+    card = json.loads((tmp_path / "served" / "1" / "model_card.json").read_text())
+    assert card["data"] == patches.name
+    tested = cli("evaluate", trained, patches, "--json").json
+    assert card["accuracy"] == {"top-1": tested["top1"], "images": tested["images"], "data": patches.name}
+    assert done["export"]["top1"] == tested["top1"]
+    graph = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_images"].graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert sum(node.op.startswith("FusedBatchNorm") for node in nodes) >= 19
+    # A file that is of no run says nothing of data; nobody tested it.
+    shutil.copy(trained / "model.keras", tmp_path / "alone.keras")
+    assert cli("export", tmp_path / "alone.keras", tmp_path / "alone", "--format", "savedmodel").status == 0
+    card = json.loads((tmp_path / "alone" / "1" / "model_card.json").read_text())
+    assert (card["data"], card["accuracy"]) == (None, None)
 
 
 def test_export_of_a_saved_model_with_all_that_may_be_asked(cli, trained, patches, tmp_path):

@@ -56,6 +56,10 @@ class DenseSpec:
         "filters of 3×3 convolutions in place of the ImageNet stem's 7×7, e.g. (32, 32, 64) (as in ResNet-C, T. He et al. 2019); "
         "the last of them is initial_filters.",
     )
+    stem_padding: str = option(
+        "symmetric",
+        "of the ImageNet stem: \"symmetric\" (the paper's, torch's) or \"same\" (TensorFlow's, by which KerasHub's are trained).",
+    )
     antialias: str | None = option(
         None,
         '"blur": the stem\'s max pooling is blurred before it leaves out pixels (Zhang 2019); transitions average anyway.',
@@ -81,6 +85,12 @@ class DenseSpec:
         if self.antialias and self.stem != "imagenet":
             raise InputError(
                 f"DenseNet: antialias={self.antialias!r} is of the max pooling of stem='imagenet'; stem is {self.stem!r}."
+            )
+        check_choice("DenseNet", "stem_padding", self.stem_padding, ("symmetric", "same"))
+        if self.stem_padding == "same" and (self.stem != "imagenet" or self.antialias):
+            raise InputError(
+                f"DenseNet: stem_padding='same' is of the strides and the max pooling of stem='imagenet'; stem is {self.stem!r}, "
+                f"antialias {self.antialias!r}. Leave it out."
             )
         self._check_deep_stem()
         object.__setattr__(self, "blocks", self._blocks())
@@ -143,11 +153,11 @@ def stem(x: Any, spec: DenseSpec) -> Any:
     """The first convolution (Table 1; section 3, "Implementation Details", for CIFAR, where the first layer's BN follows it)."""
     if spec.stem == "cifar":
         return layers.conv2d(x, spec.initial_filters, 3, name="conv1_conv")
-    x = layers.stem_convolutions(x, spec.initial_filters, spec.deep_stem)
+    x = layers.stem_convolutions(x, spec.initial_filters, spec.deep_stem, padding=spec.stem_padding)
     x = layers.norm_activation(x, ("bn", "relu"), name="conv1")
     if spec.antialias:
         return layers.antialiased_max_pool(x, spec.antialias, name="pool1")
-    return layers.max_pool(x, name="pool1")
+    return layers.max_pool(x, padding=spec.stem_padding, name="pool1")
 
 
 def composite(x: Any, filters: int, kernel_size: int, spec: DenseSpec, before: str, name: str) -> Any:
@@ -212,7 +222,7 @@ def features(x: Any, spec: DenseSpec) -> Any:
     return layers.activation(layers.batch_norm(x, name="bn"), name="relu")
 
 
-FAMILY = Family("DenseNet", DenseSpec, features, PAPER, ("dropout", "memory_efficient"))
+FAMILY = Family("DenseNet", DenseSpec, features, PAPER, ("dropout", "memory_efficient", "stem_padding"))
 
 DenseNet = builder("DenseNet", FAMILY)
 

@@ -140,7 +140,7 @@ def features(x: Any, spec: PreActSpec) -> Any:
 IMAGENET_FAMILY = Family("ResNetV2", PreActSpec, features, PAPER, ("downsample", "form"))
 FAMILY = Family("PreActResNet", PreActSpec, features, PAPER, ("unit",))
 
-PreActResNet = builder("PreActResNet", FAMILY, without=("stem_pool",))
+PreActResNet = builder("PreActResNet", FAMILY, without=("stem_pool", "project_first"))
 
 
 def _imagenet(depth: int, blocks: tuple[int, ...], block: str = "bottleneck", error: str = "") -> Any:

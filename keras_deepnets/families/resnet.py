@@ -58,6 +58,9 @@ class ResidualSpec:
         '"A" (zero-padded identity), "B" (projection where shapes differ), "C" (all projections), '
         '"D" (B behind average pooling where it strides, T. He et al. 2019).',
     )
+    project_first: bool = option(
+        False, "a projection in the first block too, where shapes agree (PaddleClas' ResNet18-vd and 34-vd)."
+    )
     downsample: str = option(
         "1x1", 'which convolution of a bottleneck strides: "1x1" (the paper) or "3x3" (torchvision\'s v1.5).'
     )
@@ -106,6 +109,11 @@ class ResidualSpec:
         check_choice(name, "block", self.block, EXPANSION)
         check_choice(name, "stem", self.stem, STAGE_FILTERS)
         check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", "D", None))
+        check_choice(name, "project_first", self.project_first, (True, False))
+        if self.project_first and self.shortcut not in ("B", "C", "D"):
+            raise InputError(
+                f"{name}: project_first=True is of shortcuts that project, 'B', 'C' and 'D'; shortcut is {self.shortcut!r}."
+            )
         check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
         check_choice(name, "antialias", self.antialias, (None, "average", "blur"))
         check_choice(name, "norm", self.norm, ("batch", "group"))
@@ -248,13 +256,15 @@ def stages(spec: ResidualSpec) -> Iterator[tuple[str, int, int, float]]:
             yield f"conv{stage}_block{number}", filters, strides, survival
 
 
-def block(x: Any, filters: int, strides: int, spec: ResidualSpec, *, survival: float, name: str) -> Any:
-    """Branch, shortcut, sum, ReLU (equation 2); without the shortcut where the network is plain."""
+def block(
+    x: Any, filters: int, strides: int, kind: str | None, spec: ResidualSpec, *, survival: float, name: str
+) -> Any:
+    """Branch, shortcut of this kind, sum, ReLU (equation 2); without the shortcut where the network is plain."""
     y = branch(x, filters, strides, spec, name)
-    if spec.shortcut:
+    if kind:
         y = drop(y, survival, spec, name)
         sequence = spec.norms(("bn",))
-        identity = layers.shortcut(x, y.shape[-1], strides, kind=spec.shortcut, name=name, sequence=sequence)
+        identity = layers.shortcut(x, y.shape[-1], strides, kind=kind, name=name, sequence=sequence)
         y = layers.add(identity, y, name=f"{name}_add")
     return layers.activation(y, name=f"{name}_out")
 
@@ -263,8 +273,10 @@ def features(x: Any, spec: ResidualSpec) -> Any:
     """The network of Table 1 (ImageNet) or section 4.2 (CIFAR), from images to the last feature map."""
     x = stem(x, spec)
     add_block = layers.shared_blocks(block) if spec.block_layers else block
+    kind = "C" if spec.project_first else spec.shortcut
     for name, filters, strides, survival in stages(spec):
-        x = add_block(x, filters, strides, spec, survival=survival, name=name)
+        x = add_block(x, filters, strides, kind, spec, survival=survival, name=name)
+        kind = spec.shortcut
     return x
 
 
@@ -289,7 +301,9 @@ class PlainSpec(ResidualSpec):
 PLAIN = Family("PlainNet", PlainSpec, features, PAPER, ())
 
 ResNet = builder("ResNet", FAMILY)
-PlainNet = builder("PlainNet", PLAIN, without=("shortcut", "zero_init_residual", "stochastic_depth", "drop_unit"))
+PlainNet = builder(
+    "PlainNet", PLAIN, without=("shortcut", "project_first", "zero_init_residual", "stochastic_depth", "drop_unit")
+)
 
 _18, _34 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3)}
 _IMAGENET = "Table 1"

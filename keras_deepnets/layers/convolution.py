@@ -151,6 +151,7 @@ def conv2d(
     kernel_size: int,
     *,
     strides: int = 1,
+    padding: str = "symmetric",
     groups: int = 1,
     use_bias: bool = False,
     name: str | None = None,
@@ -163,6 +164,7 @@ def conv2d(
         filters: output channels.
         kernel_size: side of the square kernel, odd.
         strides: 1 or 2.
+        padding: ``"same"`` for networks that were trained with TensorFlow's, which differs where it strides.
         groups: cardinality; must divide both channel counts.
         use_bias: for the networks without BN.
         name: layer name.
@@ -173,7 +175,7 @@ def conv2d(
         filters,
         kernel_size,
         strides,
-        "symmetric",
+        padding,
         groups=groups,
         use_bias=use_bias,
         data_format="channels_last",

@@ -73,12 +73,20 @@ def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
     return AveragePooling2D(size, size, "valid", data_format="channels_last", name=name)(x)
 
 
-def max_pool(x: Any, size: int = 3, strides: int = 2, *, zero_padding: bool = False, name: str | None = None) -> Any:
-    """Max pooling with symmetric padding, as in the ImageNet stems.
+def max_pool(
+    x: Any,
+    size: int = 3,
+    strides: int = 2,
+    *,
+    padding: str = "symmetric",
+    zero_padding: bool = False,
+    name: str | None = None,
+) -> Any:
+    """Max pooling with symmetric padding, as in the ImageNet stems, or TensorFlow's ``"same"``.
 
     The padding never wins; with `zero_padding` it is zeros, which win where all else is negative (a layer ``{name}_pad`` in front).
     """
     if zero_padding:
         pad = keras.layers.ZeroPadding2D(symmetric_padding(size), data_format="channels_last", name=f"{name}_pad")
         return keras.layers.MaxPooling2D(size, strides, data_format="channels_last", name=name)(pad(x))
-    return MaxPooling2D(size, strides, "symmetric", data_format="channels_last", name=name)(x)
+    return MaxPooling2D(size, strides, padding, data_format="channels_last", name=name)(x)

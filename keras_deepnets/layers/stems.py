@@ -14,6 +14,7 @@ def stem_convolutions(
     deep_stem: tuple[int, ...] | None,
     *,
     sequence: tuple[str, ...] = ("bn", "relu"),
+    padding: str = "symmetric",
     use_bias: bool = False,
 ) -> Any:
     """A 7×7 convolution of stride 2, or 3×3 ones of which the first strides; nothing follows the last, ``conv1_conv``.
@@ -24,11 +25,12 @@ def stem_convolutions(
         deep_stem: filters of 3×3 convolutions in its place (ResNet-C; T. He et al.: "Bag of Tricks for Image Classification with
             Convolutional Neural Networks", CVPR 2019, arXiv:1812.01187, Figure 2b); None for the 7×7.
         sequence: what stands between the 3×3 convolutions.
+        padding: of all of them.
         use_bias: of the last convolution.
     """
     *others, last = deep_stem or (filters,)
     for number, channels in enumerate(others, start=1):
-        x = conv2d(x, channels, 3, strides=2 if number == 1 else 1, name=f"conv1_{number}_conv")
+        x = conv2d(x, channels, 3, strides=2 if number == 1 else 1, padding=padding, name=f"conv1_{number}_conv")
         x = norm_activation(x, sequence, name=f"conv1_{number}")
     size, strides = 3 if deep_stem else 7, 1 if others else 2
-    return conv2d(x, last, size, strides=strides, use_bias=use_bias, name="conv1_conv")
+    return conv2d(x, last, size, strides=strides, padding=padding, use_bias=use_bias, name="conv1_conv")

@@ -20,7 +20,7 @@ HEAD = "predictions/"
 """What the names of a classifier's weights begin with."""
 
 _SHOWN = 8
-_SILENT = ("downsample", "shortcut", "antialias", "unit")
+_SILENT = ("downsample", "shortcut", "antialias", "stem_padding", "unit")
 """Options that change what a network computes, and neither names nor shapes of its weights."""
 
 
@@ -105,7 +105,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     if strict and not report.complete:
         raise InputError(_refusal(model, tensors, naming, report))
     found = {name: found[name] for name in fitting if name not in mismatched}
-    _match_epsilons(model, found, tensors.epsilons)
+    _match_epsilons(model, found, {"": naming.epsilon} | dict(tensors.epsilons) if naming.epsilon else tensors.epsilons)
     tensors.arrays.clear()  # each is let go once it is assigned: a network's numbers need not be held twice
     for name in list(found):
         array = found.pop(name)

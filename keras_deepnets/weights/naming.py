@@ -41,6 +41,7 @@ class Naming:
         needs: options that a network of ours must have to compute what theirs does; shapes do not tell.
         has: a tensor that all of theirs have, where names alone do not tell namings apart.
         moving: whether their norms have moving statistics; group normalisation has none.
+        epsilon: of their BN, where it is not ours and files do not tell.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Naming:
     needs: Mapping[str, Any] = field(default_factory=dict)
     has: str | None = None
     moving: bool = True
+    epsilon: float | None = None
 
     def ours(self, tensor: str) -> str | None:
         """``"layer1.0.conv1.weight"`` to ``"conv2_block1_1_conv/kernel"``; None for a name that no rule knows."""
@@ -375,6 +377,24 @@ KERAS_HUB_RESNET_D = Naming(
     needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
     has="conv3_conv/kernel",
 )
+KERAS_HUB_DENSENET = Naming(
+    "KerasHub's DenseNet",
+    (
+        ("conv1_conv", "conv1_conv"),
+        ("conv1_bn", "conv1_bn"),
+        ("stack{stage-1}_block{layer}_{number+1}_bn", "conv{stage}_block{layer}_{number}_bn"),
+        ("stack{stage-1}_block{layer}_{number}_conv", "conv{stage}_block{layer}_{number}_conv"),
+        ("transition{stage-1}_bn", "pool{stage}_bn"),
+        ("transition{stage-1}_conv", "pool{stage}_conv"),
+        ("bn", "bn"),
+        ("predictions", "predictions"),
+    ),
+    ("DenseNet",),
+    layout="keras",
+    needs={"stem_padding": "same"},
+    has="bn/gamma",
+    epsilon=1.001e-5,
+)
 
 NAMINGS = (
     TIMM_GROUPED_RESNET,
@@ -395,6 +415,7 @@ NAMINGS = (
     PYTORCHCV_CIFAR_DENSENET_BC,
     KERAS_HUB_RESNET,
     KERAS_HUB_RESNET_D,
+    KERAS_HUB_DENSENET,
 )
 """All that are recognised, beside Keras' own names, which are ours."""
 
@@ -413,7 +434,7 @@ def recognised(names: Iterable[str], wanted: Iterable[str]) -> Naming | None:
     if names and all("/" in name for name in names):
         if not any(name.startswith("stack") for name in names):
             return KERAS
-        return KERAS_HUB_RESNET_D if KERAS_HUB_RESNET_D.has in names else KERAS_HUB_RESNET
+        return next((hub for hub in (KERAS_HUB_DENSENET, KERAS_HUB_RESNET_D) if hub.has in names), KERAS_HUB_RESNET)
     best, score = None, (0, 0)
     moving = any(name.endswith(_MOVING) for name in names)
     for naming in NAMINGS:

@@ -158,23 +158,28 @@ def keras_hub_peers(patterns: list[str]) -> Iterator[Peer]:
     if importlib.util.find_spec("keras_hub") is None:
         print("KerasHub is not installed: its networks are left out", file=sys.stderr)
         return
-    backbone = importlib.import_module("keras_hub").models.ResNetBackbone
+    models = importlib.import_module("keras_hub").models
     named = {
         18: ("basic_block", [2, 2, 2, 2]),
+        34: ("basic_block", [3, 4, 6, 3]),
         50: ("bottleneck_block", [3, 4, 6, 3]),
         101: ("bottleneck_block", [3, 4, 23, 3]),
+        152: ("bottleneck_block", [3, 8, 36, 3]),
+        200: ("bottleneck_block", [3, 12, 48, 3]),
     }
     for depth, (block, blocks) in named.items():
-        kinds = {
-            f"resnet_{depth}": (f"ResNet{depth}", {} if depth == 18 else {"downsample": "3x3"}, False, "", [64], [7]),
-            f"resnet_v2_{depth}": (f"ResNet{depth}V2", {}, True, "", [64], [7]),
-            f"resnet_vd_{depth}": ("ResNet", NETWORKS[f"resnet{depth}d"][1], False, "_vd", [32, 32, 64], [3, 3, 3]),
-        }
+        basic = block == "basic_block"
+        three = {} if basic else {"downsample": "3x3"}
+        deep = {"blocks": tuple(blocks), "deep_stem": (32, 32, 64), "shortcut": "D"}
+        deep |= {"project_first": True} if basic else {"block": "bottleneck", "downsample": "3x3"}
+        kinds = {f"resnet_vd_{depth}": ("ResNet", deep, False, "_vd", [32, 32, 64], [3, 3, 3])}
+        if depth < 200:  # ResNet-V2's 200 layers are other ones
+            kinds[f"resnet_{depth}"] = (f"ResNet{depth}", three, False, "", [64], [7])
+            kinds[f"resnet_v2_{depth}"] = (f"ResNet{depth}V2", {}, True, "", [64], [7])
         for name, (constructor, options, before, suffix, filters, kernels) in kinds.items():
-            # Their ResNet-VD of basic blocks projects in the first unit too, which ours cannot.
-            if not _wanted(f"kerashub/{name}", patterns) or (depth == 18 and suffix):
+            if not _wanted(f"kerashub/{name}", patterns):
                 continue
-            network = backbone(
+            network = models.ResNetBackbone(
                 input_conv_filters=filters,
                 input_conv_kernel_sizes=kernels,
                 stackwise_num_filters=[64, 128, 256, 512],
@@ -185,6 +190,11 @@ def keras_hub_peers(patterns: list[str]) -> Iterator[Peer]:
                 image_shape=(None, None, 3),
             )
             yield _keras_peer(f"kerashub/{name}", (constructor, options | {"include_top": False}), network)
+    for depth, blocks in {121: [6, 12, 24, 16], 169: [6, 12, 32, 32], 201: [6, 12, 48, 32]}.items():
+        if _wanted(f"kerashub/densenet_{depth}", patterns):
+            network = models.DenseNetBackbone(stackwise_num_repeats=blocks)
+            options = {"stem_padding": "same", "include_top": False}
+            yield _keras_peer(f"kerashub/densenet_{depth}", (f"DenseNet{depth}", options), network)
 
 
 def _keras_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Peer:
@@ -205,9 +215,9 @@ def _keras_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Pe
             match = re.fullmatch(r"(conv\d)_block\d+_(out|concat)", layer.name)
             if match:
                 stages[match[1]] = layer.output
-            match = re.fullmatch(r"stack(\d)_block\d+_out", layer.name)
-            if match:
-                stages[f"conv{int(match[1]) + 2}"] = layer.output
+            match = re.fullmatch(r"stack(\d)_block\d+_(out|concat)", layer.name)
+            if match:  # their residual stages count from 0, their dense ones from 1
+                stages[f"conv{int(match[1]) + (2 if match[2] == 'out' else 1)}"] = layer.output
         outputs = stages | {_END: network.output}
         return {k: np.asarray(v) for k, v in keras.Model(network.input, outputs)(images(size)).items()}
 

@@ -61,7 +61,10 @@ BUILDERS = {
     ),
     "pytorchcv's CIFAR DenseNet-BC": lambda: kd.DenseNet(blocks=(2, 2, 2), growth_rate=4, stem="cifar"),
     "KerasHub's ResNet-D": lambda: kd.ResNet(
-        blocks=(1, 2), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", input_shape=(32, 32, 3)
+        blocks=(1, 2), filters=(8, 16), deep_stem=(4, 4, 8), shortcut="D", project_first=True, input_shape=(32, 32, 3)
+    ),
+    "KerasHub's DenseNet": lambda: kd.DenseNet(
+        blocks=(2, 2), growth_rate=4, stem_padding="same", input_shape=(32, 32, 3)
     ),
     "KerasHub's ResNet": lambda: kd.ResNet(blocks=(1, 1), filters=(8, 16), input_shape=(32, 32, 3)),
 }

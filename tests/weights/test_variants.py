@@ -113,6 +113,55 @@ def test_where_pixels_are_left_out(options, expected):
     assert any(layer.name == "pool1_pool_max" for layer in single) == blurred_maximum
 
 
+@pytest.mark.parametrize("size", [(32, 32), (37, 30)])
+def test_the_stem_padded_as_tensorflow_does(rng, size):
+    import keras
+
+    # A new network's BN does nothing but for its epsilon, and nothing is negative for the ReLU.
+    ours, symmetric = (
+        kd.DenseNet(blocks=(2, 2), growth_rate=4, stem_padding=padding, include_top=False, input_shape=(*size, 3))
+        for padding in ("same", "symmetric")
+    )
+    kernel = np.abs(np.array(ours.get_layer("conv1_conv").kernel))
+    inputs = keras.Input((*size, 3))
+    conv = keras.layers.Conv2D(kernel.shape[-1], 7, 2, "same", use_bias=False)
+    stock = keras.Model(inputs, keras.layers.MaxPooling2D(3, 2, "same")(conv(inputs)))
+    for layer in (conv, ours.get_layer("conv1_conv"), symmetric.get_layer("conv1_conv")):
+        layer.set_weights([kernel])
+    x = rng.uniform(size=(2, *size, 3)).astype("float32")
+    found, other = (
+        np.array(keras.Model(each.input, each.get_layer("pool1").output)(x)) * np.sqrt(1 + 1e-5)
+        for each in (ours, symmetric)
+    )
+    np.testing.assert_allclose(found, stock(x), rtol=1e-5)
+    assert np.abs(other - found).max() > 0.1
+
+
+def test_where_the_first_block_projects():
+    def names(**options):
+        return {layer.name for layer in NETWORKS["first"](**options).layers if layer.name.endswith("_0_conv")}
+
+    assert names() == {"conv2_block1_0_conv", "conv3_block1_0_conv"}
+    plain = kd.ResNet(**SMALL, shortcut="D")
+    assert kd.ResNet(**SMALL, shortcut="D", project_first=True).count_params() - plain.count_params() == 32 * 32 + 128
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (
+            lambda: kd.ResNet(**SMALL, shortcut="A", project_first=True),
+            "project_first=True is of shortcuts that project",
+        ),
+        (lambda: kd.DenseNet(depth=22, stem="cifar", stem_padding="same"), "stem_padding='same' is of the strides"),
+        (lambda: kd.DenseNet(blocks=(2,), stem_padding="valid"), "stem_padding='valid'"),
+    ],
+)
+def test_options_that_have_no_place(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
 def test_group_normalisation_by_hand(rng):
     import keras
 
@@ -138,6 +187,7 @@ NETWORKS = {
     "rs": lambda **kwargs: kd.ResNet(
         **SMALL, attention="se", se_ratio=0.25, stem_pool="convolution", deep_stem=(8, 8, 16), shortcut="D", **kwargs
     ),
+    "first": lambda **kwargs: kd.ResNet(**SMALL, project_first=True, shortcut="D", **kwargs),
     "preact": lambda **kwargs: kd.PreActResNet(
         **SMALL, norm="group", antialias="blur", deep_stem=(32, 32, 64), attention="eca", **kwargs
     ),
@@ -150,6 +200,9 @@ NETWORKS = {
         classes=5,
         **kwargs,
     ),
+    "dense-same": lambda **kwargs: kd.DenseNet(
+        blocks=(2, 2), growth_rate=4, stem_padding="same", input_shape=(32, 32, 3), classes=5, **kwargs
+    ),
 }
 
 
@@ -159,7 +212,7 @@ def test_the_variants_are_saved_and_folded(tmp_path, rng, name, form):
     """In both forms of the network: of layers, and of block layers or recomputing ones."""
     import keras
 
-    build, other = NETWORKS[name], "memory_efficient" if name == "dense" else "block_layers"
+    build, other = NETWORKS[name], "memory_efficient" if name.startswith("dense") else "block_layers"
     model, plain = fill(build(**{other: form})), build()
     x = rng.normal(size=(2, 32, 32, 3)).astype("float32")
     expected = np.array(model(x))

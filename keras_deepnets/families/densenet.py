@@ -247,6 +247,7 @@ def _cifar(name: str, depth: int, growth_rate: int, error: float, *, bc: bool = 
         FAMILY,
         source="section 3 and Table 2",
         error=f"{error} %, CIFAR-10 test",
+        options=("dropout", "memory_efficient"),
         depth=depth,
         growth_rate=growth_rate,
         bottleneck=bc,

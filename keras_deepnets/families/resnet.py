@@ -110,9 +110,10 @@ class ResidualSpec:
         check_choice(name, "stem", self.stem, STAGE_FILTERS)
         check_choice(name, "shortcut", self.shortcut, ("A", "B", "C", "D", None))
         check_choice(name, "project_first", self.project_first, (True, False))
-        if self.project_first and self.shortcut not in ("B", "C", "D"):
+        if self.project_first and (self.shortcut not in ("B", "C", "D") or self.block != "basic"):
             raise InputError(
-                f"{name}: project_first=True is of shortcuts that project, 'B', 'C' and 'D'; shortcut is {self.shortcut!r}."
+                f"{name}: project_first=True is of basic blocks (bottlenecks always do) and of shortcuts that project, 'B', 'C' and "
+                f"'D'; block is {self.block!r}, shortcut {self.shortcut!r}. Leave it out."
             )
         check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
         check_choice(name, "antialias", self.antialias, (None, "average", "blur"))

@@ -36,7 +36,7 @@ class ResNeXtSpec(ResidualSpec):
 
 FAMILY = Family("ResNeXt", ResNeXtSpec, resnet.features, PAPER, resnet.FAMILY.options)
 
-ResNeXt = builder("ResNeXt", FAMILY, without=("block",))
+ResNeXt = builder("ResNeXt", FAMILY, without=("block", "project_first"))
 
 _50, _101 = (3, 4, 6, 3), (3, 4, 23, 3)
 

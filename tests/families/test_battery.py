@@ -187,6 +187,7 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "final_survival": [0.8],
         "dropout": [0.2],
         "memory_efficient": [True],
+        "stem_padding": ["same"],
         "gate_bias": [-1.5, 0],
     }
     for option in constructor.facts.options:

@@ -151,7 +151,7 @@ def test_where_the_first_block_projects():
     [
         (
             lambda: kd.ResNet(**SMALL, shortcut="A", project_first=True),
-            "project_first=True is of shortcuts that project",
+            "project_first=True is of basic blocks",
         ),
         (lambda: kd.DenseNet(depth=22, stem="cifar", stem_padding="same"), "stem_padding='same' is of the strides"),
         (lambda: kd.DenseNet(blocks=(2,), stem_padding="valid"), "stem_padding='valid'"),

@@ -27,18 +27,18 @@ def has_gpu() -> bool:
 
 
 @functools.cache
-def grouped_convolution_trains() -> bool:
-    """Whether the native grouped convolution has a gradient here: tried, once a process, on a tiny tensor.
+def grouped_convolution_trains(dtype: tf.DType = tf.float32) -> bool:
+    """Whether the native grouped convolution has a gradient here: tried, once a process and type, on a tiny tensor.
 
-    TensorFlow's own CPU kernels have none; oneDNN's and cuDNN's have.
+    TensorFlow's own CPU kernels have none; oneDNN's and cuDNN's have. oneDNN has float16 on some processors only.
     """
     # The gradient op itself: tapes do not record inside `init_scope`.
     with tf.init_scope():
         try:
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=[1, 3, 3, 4],
-                filter=tf.ones([3, 3, 2, 4]),
-                out_backprop=tf.ones([1, 3, 3, 4]),
+                filter=tf.ones([3, 3, 2, 4], dtype),
+                out_backprop=tf.ones([1, 3, 3, 4], dtype),
                 strides=[1, 1, 1, 1],
                 padding="SAME",
             )
@@ -53,7 +53,7 @@ def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int
     One native op where it has a gradient; a convolution a group where not, and inside an XLA program on the CPU,
     where the native form compiles to a loop five hundred times slower.
     """
-    if grouped_convolution_trains() and (has_gpu() or not inside_xla()):
+    if grouped_convolution_trains(images.dtype) and (has_gpu() or not inside_xla()):
         return tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations)
     parts = zip(tf.split(images, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
     return tf.concat(
@@ -156,6 +156,30 @@ def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: 
     return tf.reshape(gradient, [1, 1, channels, filters])
 
 
+def narrow(wide: tf.Tensor, channels: int) -> tf.Tensor:
+    """The first `channels` of `wide`, whose others are zeros; who can takes these too and spares the cut (`widened`)."""
+    if wide.shape[-1] == channels:
+        return wide
+    images = wide[..., :channels]
+    images._kd_wide = tf_ops.get_default_graph(), wide
+    return images
+
+
+def widened(images: tf.Tensor) -> tf.Tensor:
+    """What `images` were cut from where they were in this graph, with more channels, which are zeros; or themselves."""
+    graph, wide = getattr(images, "_kd_wide", (None, images))
+    return wide if graph in (None, tf_ops.get_default_graph()) else images
+
+
+def widened_pair(images: tf.Tensor, kernel: Any) -> tuple[tf.Tensor, Any]:
+    """`widened` images, and a convolution's kernel with zeros for the channels that it does not know."""
+    wide = widened(images)
+    if wide is images:
+        return images, kernel
+    missing = wide.shape[-1] - images.shape[-1]
+    return wide, tf.pad(tf.cast(tf.convert_to_tensor(kernel), wide.dtype), [[0, 0], [0, 0], [0, missing], [0, 0]])
+
+
 def commutes(outputs: tf.Tensor, inputs: tf.Tensor, pointwise: Callable[[tf.Tensor], tf.Tensor]) -> None:
     """Notes that `outputs` is `pointwise` of `inputs`, linear and a pixel at a time, for an average pooling that may follow."""
     if not tf.executing_eagerly():
@@ -170,7 +194,7 @@ def average_pool(images: tf.Tensor, pool: Callable[[tf.Tensor], tf.Tensor]) -> t
     pointwise, inputs = getattr(images, "_kd_pointwise", (None, None))
     if pointwise is None or inputs.graph is not tf_ops.get_default_graph():
         return pool(images)
-    return pointwise(pool(inputs))
+    return pointwise(narrow(pool(widened(inputs)), inputs.shape[-1]))
 
 
 FUSED_ELEMENTS = 8192
@@ -183,6 +207,9 @@ def relu(images: tf.Tensor) -> tf.Tensor:
     Of a sum it is computed without the sum being written and read: TensorFlow's own addition and ReLU take 17 ms for 16 bfloat16 maps of
     56²×256, this takes 4; their gradients 12 and 5.
     """
+    wide = widened(images)
+    if wide is not images:
+        return narrow(tf.nn.relu(wide), images.shape[-1])
     if tf.executing_eagerly() or not _large(images) or images.dtype.size > 2 or has_gpu() or inside_xla():
         return tf.nn.relu(images)
 

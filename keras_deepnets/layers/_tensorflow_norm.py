@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
-from keras_deepnets.layers._tensorflow import has_gpu, inside_xla
+from keras_deepnets.layers._tensorflow import has_gpu, inside_xla, narrow
 
 FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})
 
@@ -29,12 +29,17 @@ def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, traini
             _remember(images, (norm.mean, norm.variance))
         return outputs, norm.mean, norm.variance
 
-    @tf.custom_gradient
-    def run(images, gamma, beta):
-        norm = Norm.with_statistics(gamma, beta, *known, epsilon)
-        return norm.again(images), lambda d_outputs: norm.gradients(images, d_outputs)
+    channels = images.shape[-1]
+    missing = missing_channels(channels)
+    images = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, missing]]) if missing else images
+    vectors = [tf.pad(vector, [[0, missing]]) if missing else vector for vector in (gamma, beta, *known)]
 
-    return run(images, gamma, beta), *known
+    @tf.custom_gradient
+    def run(images, gamma, beta, mean, variance):
+        norm = Norm.with_statistics(gamma, beta, mean, variance, epsilon)
+        return norm.again(images), lambda d_outputs: (*norm.gradients(images, d_outputs), None, None)
+
+    return narrow(run(images, *vectors), channels), *known
 
 
 class Norm(NamedTuple):

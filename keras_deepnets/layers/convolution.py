@@ -102,7 +102,7 @@ class Conv2D(keras.layers.Conv2D):
 
         if not training or not _tensorflow.pointwise_gradient_pays(inputs):
             return super().call(inputs)
-        outputs = _tensorflow.pointwise_conv2d(inputs, self.kernel, self.strides)
+        outputs = _tensorflow.pointwise_conv2d(*_tensorflow.widened_pair(inputs, self.kernel), self.strides)
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
@@ -118,6 +118,10 @@ class Conv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution without bias and activation."""
         padding = self.padding
+        if keras.backend.backend() == "tensorflow" and self.groups == 1 and self.data_format == "channels_last":
+            from keras_deepnets.layers import _tensorflow
+
+            inputs, kernel = _tensorflow.widened_pair(inputs, kernel)
         if padding == "symmetric":
             inputs, padding = self._pad(inputs)
         if self.groups > 1 and self.data_format == "channels_last" and keras.backend.backend() == "tensorflow":

@@ -52,21 +52,28 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     a bias, which runs in one pass with the ReLU after it and is quantised a channel at a time. One that is called with
     ``training=True`` stays, and one of other than channels-last images.
 
+    What serves training alone goes too: layers that recompute become the three that they are, dropout and stochastic depth are left
+    out or, where they rescale at inference, a `keras.layers.Rescaling`, and our activations and concatenations become Keras' own.
+
     Args:
         model: a functional or built sequential model. It is left as it is.
 
     Returns:
         A new functional model, not compiled, for inference and export: outputs equal `model`'s to rounding (the arithmetic of the
-        folding is float64). Layer names stay, `architecture`, `labels` and `scaling` too.
+        folding is float64). Names of layers stay, `architecture`, `labels` and `scaling` too.
 
     Raises:
         InputError: the model is not built or has no graph of layers.
     """
+    graph = _separated(_graph.as_functional(model))
+    return _folded(graph, inside_block=False)
+
+
+def _folded(graph: keras.Model, *, inside_block: bool) -> keras.Model:
     import keras
 
-    from keras_deepnets.layers import Activation, Block
+    from keras_deepnets.layers import Block, StochasticDepth
 
-    graph = _graph.as_functional(model)
     pairs = _pairs(graph)
     norms = {id(pair.norm) for pair in pairs.values()}
     scalings = _scalings(graph) - norms
@@ -74,8 +81,10 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     def new_layer(layer: Any) -> Any:
         if isinstance(layer, Block):
             return _folded_block(layer)
-        if type(layer) is Activation:  # ours differs in training only
-            return _graph.same(layer, kind=keras.layers.Activation)
+        if type(layer) is StochasticDepth and not inside_block:
+            return keras.layers.Rescaling(layer.survival, name=layer.name, dtype=layer.dtype_policy)
+        if type(layer) in _differing_in_training():
+            return _graph.same(layer, kind=_differing_in_training()[type(layer)])
         if id(layer) in scalings:
             return keras.layers.DepthwiseConv2D(
                 1,
@@ -97,9 +106,72 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
         graph,
         new_layer=new_layer,
         weights_of=weights_of,
-        left_out=lambda node: id(node.operation) in norms,
+        left_out=lambda node: id(node.operation) in norms or (not inside_block and _does_nothing(node)),
         nested=fold_batchnorm,
         marks={"folded": True},
+    )
+
+
+@functools.cache
+def _differing_in_training() -> dict[type, type]:
+    """Our layers that do at inference what Keras' own do."""
+    import keras
+
+    from keras_deepnets import layers
+
+    return {layers.Activation: keras.layers.Activation, layers.Concatenate: keras.layers.Concatenate}
+
+
+def _does_nothing(node: Any) -> bool:
+    """Whether the call gives what it gets unless it is training."""
+    import keras
+
+    from keras_deepnets.layers import StochasticDepth
+
+    layer = node.operation
+    if node.arguments.kwargs.get("training") or not _is_ours(layer):
+        return False
+    if isinstance(layer, StochasticDepth):
+        return layer.rescale == "training" or layer.survival == 1
+    return isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D))
+
+
+class _Separate:
+    """The layers that a recomputing one is made of, called as it is."""
+
+    def __init__(self, layer: Any):
+        import keras
+
+        name = layer.norm.name
+        activation = keras.layers.Activation("relu", name=f"{name.removesuffix('_bn')}_relu", dtype=layer.dtype_policy)
+        self.layers = [_graph.same(layer.norm), activation, _graph.same(layer.convolution)]
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        return functools.reduce(lambda x, layer: layer(x), self.layers, inputs[0])
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        norm, _, convolution = self.layers
+        *of_norm, kernel = weights
+        norm.set_weights(of_norm)
+        convolution.set_weights([kernel])
+
+
+def _separated(model: keras.Model) -> keras.Model:
+    """The network with recomputing layers taken apart; itself where there are none."""
+    from keras_deepnets.layers import RecomputedConv2D
+
+    if not any(isinstance(node.operation, RecomputedConv2D) for node in _graph.nodes(model)):
+        return model
+
+    def weights_of(layer: Any) -> list[np.ndarray]:
+        if isinstance(layer, RecomputedConv2D):
+            return [*layer.norm.get_weights(), *layer.convolution.get_weights()]
+        return layer.get_weights()
+
+    return _graph.rebuild(
+        model,
+        new_layer=lambda layer: _Separate(layer) if isinstance(layer, RecomputedConv2D) else None,
+        weights_of=weights_of,
     )
 
 
@@ -108,7 +180,7 @@ def _folded_graph(graph: str) -> str:
     """The shared graph of blocks with their foldable normalisations left out."""
     import keras
 
-    return json.dumps(fold_batchnorm(keras.Model.from_config(json.loads(graph))).get_config())
+    return json.dumps(_folded(keras.Model.from_config(json.loads(graph)), inside_block=True).get_config())
 
 
 def _folded_block(block: Any) -> Any:

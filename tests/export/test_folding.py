@@ -131,6 +131,50 @@ def test_preactivation_networks_and_densenets(blocks, policy, tmp_path):
     np.testing.assert_array_equal(again.predict(images, verbose=0), folded.predict(images, verbose=0))
 
 
+def test_a_recomputing_densenet_folds_as_the_plain_one_does():
+    options = {"depth": 16, "stem": "cifar", "growth_rate": 6, "dropout": 0.2, "input_shape": (16, 16, 3)}
+    plain = unsettle(kd.DenseNet(**options))
+    recomputing = kd.DenseNet(**options, memory_efficient=True)
+    kd.load_weights(recomputing, plain)
+    found, expected = fold_batchnorm(recomputing), fold_batchnorm(plain)
+    assert [(layer.name, type(layer)) for layer in found.layers] == [
+        (layer.name, type(layer)) for layer in expected.layers
+    ]
+    for ours, theirs in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert_same(recomputing, found)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: kd.DenseNet(depth=16, stem="cifar", dropout=0.2, memory_efficient=True, input_shape=(16, 16, 3)),
+        lambda: kd.ResNet(depth=14, stem="cifar", stochastic_depth=0.5, input_shape=(16, 16, 3)),
+        lambda: kd.StochasticDepthResNet110(input_shape=(16, 16, 3)),
+        lambda: kd.ResNet(
+            depth=14, stem="cifar", stochastic_depth=0.5, drop_unit="batch", block_layers=False, input_shape=(16, 16, 3)
+        ),
+        lambda: kd.WideResNet(depth=10, widen_factor=2, dropout=0.3, input_shape=(16, 16, 3)),
+    ],
+)
+def test_what_serves_training_alone_is_left_out(build):
+    model = build()
+    unsettle(model)
+    for weight in model.weights:  # branches that neither vanish nor overflow
+        if weight.name == "gamma":
+            weight.assign(0.3 * weight)
+    folded = fold_batchnorm(model)
+    kinds = (layers.Dropout, layers.StochasticDepth, layers.RecomputedConv2D, layers.Activation, layers.Concatenate)
+    assert not [layer.name for layer in folded.layers if type(layer) in kinds]
+    assert_same(model, folded)
+
+
+def test_dropout_that_is_always_on_stays():
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, kl.Dropout(0.5)(kl.Conv2D(4, 3)(inputs), training=True))
+    assert [type(layer) for layer in fold_batchnorm(model).layers[1:]] == [kl.Conv2D, kl.Dropout]
+
+
 def test_a_strangers_convolution_is_not_trusted():
     class Standardised(kl.Conv2D):
         def convolution_op(self, inputs, kernel):

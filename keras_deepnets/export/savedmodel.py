@@ -77,7 +77,7 @@ def saved_model(
             frames together.
         data: what the network was trained on, for the model card.
         accuracy: how good it is, for the model card: one number, or several by name.
-        batch_sizes: images of each warm-up request, what `serving_config` lets the server batch to; by default 1, 8, 32, or `batch_size`.
+        batch_sizes: images of each warm-up request; `serving_config` lets the server batch to them; by default 1, 8, 32, or `batch_size`.
 
     Returns:
         The path of the version.
@@ -117,6 +117,7 @@ def saved_model(
         "signatures": sorted(served.signatures),
         "outputs": sorted(served.signatures["serving_default"].structured_outputs),
         "options": {name: value for name, value in dataclasses.asdict(options).items() if name != "precision"},
+        "batch_sizes": list(batch_sizes),
     }
     with _files.folder_aside(directory) as aside:
         folder = aside / "model"  # its own folder: what is renamed has nothing else in it

@@ -221,8 +221,9 @@ def test_labels_are_checked_and_default_to_numbers(small, tmp_path):
         export.saved_model(small, tmp_path / "new", labels=["a", "b", "c"])
     with pytest.raises(InputError, match="one string"):
         export.saved_model(small, tmp_path / "new", labels="abcd")
-    with pytest.raises(InputError, match="line break"):
-        export.saved_model(small, tmp_path / "new", labels=["a", "b", "c", "d\ne"])
+    for label in ("d\ne", "d\n", "\n", "d\r\n", "d\u2028"):
+        with pytest.raises(InputError, match="line break"):
+            export.saved_model(small, tmp_path / "new", labels=["a", "b", "c", label])
     assert not (tmp_path / "new").exists()
     pictures = photographs(3, 16, 16)
     found = export.predict(export.saved_model(small, tmp_path), pictures)

@@ -73,7 +73,7 @@ def computing_in_bfloat16(model: keras.Model) -> keras.Model:
             config = layer.get_config()
         except NotImplementedError:
             return None
-        return type(layer).from_config(_in_bfloat16(config))
+        return _graph.from_config(type(layer), _in_bfloat16(config), layer)
 
     return _graph.rebuild(_graph.as_functional(model), new_layer=new_layer)
 

@@ -112,7 +112,7 @@ def _in_bfloat16(config: Any) -> Any:
     for key in ("name",) if set(config) == {"name"} else ("dtype",):
         if config.get(key) == "float32":
             config[key] = "mixed_bfloat16"
-    if config.get("class_name") == "InputLayer":
+    if config.get("class_name") in ("InputLayer", "__keras_tensor__"):  # these have a dtype, and no policy
         config["config"]["dtype"] = "bfloat16"
     if isinstance(config.get("graph"), str):
         config["graph"] = _graph_in_bfloat16(config["graph"])

@@ -102,6 +102,7 @@ def saved_model(
             raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
         if (directory / str(version)).exists():
             raise _files.version_exists(directory / str(version))
+    _files.check_writable(directory)
     classifier = classifier_of(model, labels, fold)
     height, width = options.image_size or (classifier.height, classifier.width)
     if height * width > max_pixels:

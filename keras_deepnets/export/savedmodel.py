@@ -36,8 +36,8 @@ def saved_model(
     batch_size: int | None = None,
     on_error: str = "fail",
     max_pixels: int = MAX_PIXELS,
-    data: str | None = None,
-    accuracy: float | Mapping[str, float] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    accuracy: float | Mapping[str, float | str] | None = None,
     batch_sizes: Sequence[int] | None = None,
 ) -> Path:
     """Writes ``directory/<version>/``: a SavedModel with two signatures, complete from the moment it is there.
@@ -76,7 +76,7 @@ def saved_model(
         max_pixels: height times width that an encoded image may have, those of the network's own size among them; of a GIF, of all its
             frames together.
         data: what the network was trained on, for the model card.
-        accuracy: how good it is, for the model card: one number, or several by name.
+        accuracy: how good it is, for the model card: one number, or several by name, with texts about them.
         batch_sizes: images of each warm-up request; `serving_config` lets the server batch to them; by default 1, 8, 32, or `batch_size`.
 
     Returns:
@@ -87,6 +87,9 @@ def saved_model(
             behind.
     """
     directory = Path(directory)
+    accuracy = _card.measured(accuracy)
+    if data is not None and not isinstance(data, (str, os.PathLike)):
+        raise InputError(f"data={data!r} is no name of what the network was trained on; give a text.")
     options, batch_sizes = check_options(
         batch_sizes,
         precision=precision,
@@ -112,8 +115,8 @@ def saved_model(
     served = serving(classifier, options)
     facts = _card.describe(model, classifier) | {
         "weights": _card.weights(model) | {"stored": precision, "place": "graph" if served.constant else "variables"},
-        "data": data,
-        "accuracy": dict(accuracy) if isinstance(accuracy, Mapping) else accuracy,
+        "data": None if data is None else os.fspath(data),
+        "accuracy": accuracy,
         "compute": "bfloat16" if precision == "bfloat16" else "float32",
         "signatures": sorted(served.signatures),
         "outputs": sorted(served.signatures["serving_default"].structured_outputs),

@@ -40,7 +40,8 @@ class DeepNet(keras.Model):
     """A functional `keras.Model` whose config carries a record of what it is.
 
     Attributes:
-        architecture: ``{"constructor": …, "family": …, "options": {…}}``: the call that makes this network again.
+        architecture: ``{"constructor": …, "family": …, "options": {…}}``: the call that makes this network again. Where it was
+            called with weights, ``"weights"`` is the name of their card or file.
         labels: class names in the order of the outputs, or None.
         scaling: what the network expects of its input, or None where that is not known.
     """

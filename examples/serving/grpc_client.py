@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,8 @@ class GrpcClient:
         """Classifies JPEG or PNG files, given as their bytes.
 
         Returns:
-            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (float32, one a class).
+            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (float32, one a class). Of an export with
+            ``on_error="skip"``, a file that is no image has the label "", the class -1 and NaN.
 
         Raises:
             grpc.RpcError: a file is no image, the model is unknown, or the deadline has passed; see its ``code()``.
@@ -118,7 +120,9 @@ def main() -> int:
         print(f"grpc_client: {error}", file=sys.stderr)
         return 1
     for path, row in zip(args.images, rows, strict=True):
-        print(f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
+        # Of an export with on_error="skip": a file that is no image has no probabilities.
+        skipped = math.isnan(row["probabilities"][0])
+        print(f"{path}\tskipped" if skipped else f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
     return 0
 
 

@@ -12,6 +12,7 @@ import argparse
 import base64
 import http.client
 import json
+import math
 import random
 import sys
 import time
@@ -71,7 +72,8 @@ class RestClient:
         """Classifies JPEG or PNG files, given as their bytes.
 
         Returns:
-            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (a list, one a class).
+            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (a list, one a class). Of an export with
+            ``on_error="skip"``, a file that is no image has the label "", the class -1 and NaN.
 
         Raises:
             ServerError: a file is no image, the model is unknown, or the deadline has passed.
@@ -156,7 +158,9 @@ def main() -> int:
         print(f"rest_client: {error}", file=sys.stderr)
         return 1
     for path, row in zip(args.images, rows, strict=True):
-        print(f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
+        # Of an export with on_error="skip": a file that is no image has no probabilities.
+        skipped = math.isnan(row["probabilities"][0])
+        print(f"{path}\tskipped" if skipped else f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
     return 0
 
 

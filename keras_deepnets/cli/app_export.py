@@ -188,7 +188,7 @@ def serving_config(
         str | None,
         typer.Option(
             metavar="N,…",
-            help="Images of a batch, in rising order; by default 1,8,32. The last is the most that a request may have.",
+            help="Images of a batch, in rising order; by default those of the export. The last is the most that a request may have.",
             show_default=False,
         ),
     ] = None,

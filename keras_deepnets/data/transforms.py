@@ -7,6 +7,7 @@ graph share them, so that a served model sees what it was evaluated on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
@@ -332,9 +333,18 @@ def _resize_and_crop(images, height: int, width: int, crop_fraction: float, inte
     new_height, new_width = resized_size(old_height, old_width, height, width, crop_fraction)
     top, left = _centre(new_height, new_width, height, width)
     if interpolation in _PLAIN:
-        resized = tf.image.resize(images, [new_height, new_width], method=interpolation)
         top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)
-        resized = tf.cast(resized[:, top : top + height, left : left + width], tf.float32)
+        rows = _Kept(old_height, new_height, top, height)
+        columns = _Kept(old_width, new_width, left, width)
+        if interpolation == "nearest":
+            return _at(images, rows.nearest(), columns.nearest())
+        resized = tf.cond(
+            (old_height <= new_height) & (old_width <= new_width),
+            lambda: _enlarged_by_area(images, rows, columns),
+            lambda: tf.image.resize(images, [new_height, new_width], method="area")[
+                :, top : top + height, left : left + width
+            ],
+        )
     else:
         scale = tf.cast(tf.stack([new_height / old_height, new_width / old_width]), tf.float32)
         resized = tf.raw_ops.ScaleAndTranslate(
@@ -346,3 +356,54 @@ def _resize_and_crop(images, height: int, width: int, crop_fraction: float, inte
             antialias=True,
         )
     return to_dtype(resized, images.dtype)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Which of an axis is kept: ``count`` pixels from ``first`` on, after it went from ``old`` to ``new`` pixels.
+
+    A thin image becomes thousands of times as many pixels as are kept, so that the part is looked up before anything is resized.
+    """
+
+    old: Any
+    new: Any
+    first: Any
+    count: int
+
+    def nearest(self):
+        """The pixels before resizing that the kept ones are copies of, int32 ``[count]``; in the kernel's own arithmetic."""
+        import tensorflow as tf
+
+        scale = tf.cast(self.old, tf.float32) / tf.cast(self.new, tf.float32)
+        places = (tf.cast(self.first + tf.range(self.count), tf.float32) + 0.5) * scale
+        return tf.minimum(tf.cast(places, tf.int32), self.old - 1)
+
+    def covered(self):
+        """Where ``old <= new``: the pixels that the kept ones cover, int32 ``[count + 2]``, and how much of each they cover.
+
+        The shares are float32 ``[count, count + 2]``, their sum over the last axis is 1.
+        """
+        import tensorflow as tf
+
+        # Far along a thin image single precision cannot tell where a pixel of a hundredth of the old size begins.
+        scale = tf.cast(self.old, tf.float64) / tf.cast(self.new, tf.float64)
+        starts = tf.cast(self.first + tf.range(self.count), tf.float64)[:, tf.newaxis] * scale
+        pixels = tf.cast(starts[0, 0], tf.int32) + tf.range(self.count + 2)
+        edges = tf.cast(pixels, tf.float64)
+        shares = tf.nn.relu(tf.minimum(starts + scale, edges + 1) - tf.maximum(starts, edges)) / scale
+        return tf.minimum(pixels, self.old - 1), tf.cast(shares, tf.float32)
+
+
+def _at(images, rows, columns):
+    import tensorflow as tf
+
+    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+
+
+def _enlarged_by_area(images, rows: _Kept, columns: _Kept):
+    """The kept part of ``[b, h, w, c]`` enlarged: each pixel the mean of what it covers; float32."""
+    import tensorflow as tf
+
+    (rows, of_rows), (columns, of_columns) = rows.covered(), columns.covered()
+    part = tf.cast(_at(images, rows, columns), tf.float32)
+    return tf.einsum("yi,bijc,xj->byxc", of_rows, part, of_columns)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
+import numbers
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training.files import digest
 
@@ -50,13 +54,40 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
 
 
 def weights(model: keras.Model) -> dict[str, Any]:
-    """How many weights a model has, and a hash that tells them from others: of their bytes, in the model's order."""
+    """How many weights a model has, a hash that tells them from others, and which card or file it was built with, before any training.
+
+    The hash is of their bytes, in the model's order.
+    """
     import numpy as np
 
     found = hashlib.sha256()
     for variable in model.weights:
         found.update(np.asarray(variable).tobytes())
-    return {"count": model.count_params(), "sha256": found.hexdigest()}
+    built_with = (getattr(model, "architecture", None) or {}).get("weights")
+    return {"count": model.count_params(), "sha256": found.hexdigest(), "built_with": built_with}
+
+
+def measured(accuracy: float | Mapping[str, Any] | None) -> float | dict[str, Any] | None:
+    """An accuracy as JSON has it: NumPy's numbers and scalar tensors as Python's.
+
+    Raises:
+        InputError: it is neither a number nor numbers and texts by name.
+    """
+    if isinstance(accuracy, Mapping):
+        return {str(name): value if isinstance(value, str) else _number(value) for name, value in accuracy.items()}
+    return None if accuracy is None else _number(accuracy)
+
+
+def _number(value: Any) -> float | int:
+    try:
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"accuracy: {value!r} is not a number that a model card can hold; give one, or several by name."
+        )
+    return number
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -160,7 +160,7 @@ def _checked_labels(model: keras.Model, labels: Sequence[str] | None, classes: i
             f"{len(labels)} labels were given for the {classes} outputs of {model.name}; give one a class."
         )
     for label in labels:
-        if len(label.splitlines()) > 1:
+        if label.splitlines() not in ([label], []):  # a break at the end makes a line too
             raise InputError(f"label {label!r} has a line break; a labels file holds one name a line.")
     return labels
 

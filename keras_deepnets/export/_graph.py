@@ -194,6 +194,9 @@ def same(operation: Any, full_precision: bool = False, kind: type | None = None,
         full_precision: replace half precision by float32.
         kind: the class of the copy, if another than the original's.
         any_size: let a block take maps of any height and width.
+
+    Raises:
+        InputError: the config does not make such a layer.
     """
     from keras_deepnets.layers import Block
 
@@ -207,7 +210,25 @@ def same(operation: Any, full_precision: bool = False, kind: type | None = None,
             config["graph"] = _graph_in_full_precision(config["graph"])
     if any_size and isinstance(operation, Block):
         config["graph"] = _graph_of_any_size(config["graph"])
-    return (kind or type(operation)).from_config(config)
+    return from_config(kind or type(operation), config, operation)
+
+
+def from_config(kind: type, config: dict[str, Any], original: Any) -> Any:
+    """A layer or operation of a class from a config.
+
+    Raises:
+        InputError: it cannot be made; `original` is named.
+    """
+    try:
+        return kind.from_config(config)
+    except Exception as error:
+        reason = next(
+            iter(str(error.__context__ or error).splitlines()), type(error).__name__
+        )  # Keras adds the config to it
+        raise InputError(
+            f"layer {original.name!r} ({type(original).__name__}) cannot be made again from its config ({reason}); "
+            "let its get_config give the arguments of its __init__."
+        ) from error
 
 
 @functools.lru_cache(maxsize=256)

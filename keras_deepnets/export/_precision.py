@@ -73,7 +73,7 @@ def computing_in_bfloat16(model: keras.Model) -> keras.Model:
             config = layer.get_config()
         except NotImplementedError:
             return None
-        return type(layer).from_config(_in_bfloat16(config))
+        return _graph.from_config(type(layer), _in_bfloat16(config), layer)
 
     return _graph.rebuild(_graph.as_functional(model), new_layer=new_layer)
 
@@ -112,7 +112,7 @@ def _in_bfloat16(config: Any) -> Any:
     for key in ("name",) if set(config) == {"name"} else ("dtype",):
         if config.get(key) == "float32":
             config[key] = "mixed_bfloat16"
-    if config.get("class_name") == "InputLayer":
+    if config.get("class_name") in ("InputLayer", "__keras_tensor__"):  # these have a dtype, and no policy
         config["config"]["dtype"] = "bfloat16"
     if isinstance(config.get("graph"), str):
         config["graph"] = _graph_in_bfloat16(config["graph"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _decoding, _graph, _precision
+from keras_deepnets.export import _decoding, _graph, _operations, _precision
 from keras_deepnets.export._classifier import Classifier
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def serving(classifier: Classifier, options: Options) -> Serving:
     """The trackable object and its signatures.
 
     Raises:
-        InputError: more classes are asked for than there are, or features of a network without a classifier at its end.
+        InputError: more classes are asked for than there are, or features of a network without a classifier at its end; or the network
+            is made of what a server does not have.
     """
     import tensorflow as tf
 
@@ -145,6 +146,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
         "serving_default": serving_default.get_concrete_function(),
         "serving_images": serving_images.get_concrete_function(),
     }
+    _operations.check(signatures["serving_images"].graph.as_graph_def(), classifier.model.name)
     # Exactly what the graphs read: no optimizer, no seeds, nothing that only training needs; nothing at all where it is constant.
     variables = [variable for signature in signatures.values() for variable in signature.graph.variables]
     module.weights = list({id(variable): variable for variable in variables}.values())

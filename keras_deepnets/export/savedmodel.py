@@ -36,8 +36,8 @@ def saved_model(
     batch_size: int | None = None,
     on_error: str = "fail",
     max_pixels: int = MAX_PIXELS,
-    data: str | None = None,
-    accuracy: float | Mapping[str, float] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    accuracy: float | Mapping[str, float | str] | None = None,
     batch_sizes: Sequence[int] | None = None,
 ) -> Path:
     """Writes ``directory/<version>/``: a SavedModel with two signatures, complete from the moment it is there.
@@ -76,8 +76,8 @@ def saved_model(
         max_pixels: height times width that an encoded image may have, those of the network's own size among them; of a GIF, of all its
             frames together.
         data: what the network was trained on, for the model card.
-        accuracy: how good it is, for the model card: one number, or several by name.
-        batch_sizes: images of each warm-up request, what `serving_config` lets the server batch to; by default 1, 8, 32, or `batch_size`.
+        accuracy: how good it is, for the model card: one number, or several by name, with texts about them.
+        batch_sizes: images of each warm-up request; `serving_config` lets the server batch to them; by default 1, 8, 32, or `batch_size`.
 
     Returns:
         The path of the version.
@@ -87,6 +87,9 @@ def saved_model(
             behind.
     """
     directory = Path(directory)
+    accuracy = _card.measured(accuracy)
+    if data is not None and not isinstance(data, (str, os.PathLike)):
+        raise InputError(f"data={data!r} is no name of what the network was trained on; give a text.")
     options, batch_sizes = check_options(
         batch_sizes,
         precision=precision,
@@ -102,6 +105,7 @@ def saved_model(
             raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
         if (directory / str(version)).exists():
             raise _files.version_exists(directory / str(version))
+    _files.check_writable(directory)
     classifier = classifier_of(model, labels, fold)
     height, width = options.image_size or (classifier.height, classifier.width)
     if height * width > max_pixels:
@@ -111,12 +115,13 @@ def saved_model(
     served = serving(classifier, options)
     facts = _card.describe(model, classifier) | {
         "weights": _card.weights(model) | {"stored": precision, "place": "graph" if served.constant else "variables"},
-        "data": data,
-        "accuracy": dict(accuracy) if isinstance(accuracy, Mapping) else accuracy,
+        "data": None if data is None else os.fspath(data),
+        "accuracy": accuracy,
         "compute": "bfloat16" if precision == "bfloat16" else "float32",
         "signatures": sorted(served.signatures),
         "outputs": sorted(served.signatures["serving_default"].structured_outputs),
         "options": {name: value for name, value in dataclasses.asdict(options).items() if name != "precision"},
+        "batch_sizes": list(batch_sizes),
     }
     with _files.folder_aside(directory) as aside:
         folder = aside / "model"  # its own folder: what is renamed has nothing else in it

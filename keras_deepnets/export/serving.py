@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import _files
+from keras_deepnets.export.savedmodel import CARD_FILE
 from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes
 from keras_deepnets.training.files import written_aside
 
@@ -24,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def serving_config(
     directory: str | os.PathLike[str],
     model_name: str | None = None,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    batch_sizes: Sequence[int] | None = None,
     timeout_micros: int = 2000,
     *,
     threads: int | None = None,
@@ -44,28 +46,28 @@ def serving_config(
     Args:
         directory: the model's folder, with the versions that `saved_model` wrote.
         model_name: what clients call the model; by default the folder's name.
-        batch_sizes: images a batch, in rising order; the server refuses a request of more than the last. Those that
-            `saved_model` was given are the ones that the server has warmed up.
+        batch_sizes: images a batch, in rising order; the server refuses a request of more than the last. By default those that
+            the served versions were exported with, which are the ones that it has warmed up; 1, 8, 32 where no card says them.
         timeout_micros: how long a request waits for others at most, microseconds; 0 batches only what already waits.
         threads: batches that run at the same time; by default the server takes the number of the machine's cores.
         queue: full batches that may wait; the server answers requests beyond it with 503 (UNAVAILABLE).
         base_path: the folder as the server sees it, absolute or an object store's URL; by default ``/models/<model_name>``.
         version_labels: names for versions, like ``{"stable": 3, "canary": 4}``: exactly these versions are served then, and
             clients ask for ``/v1/models/NAME/labels/stable``. Without it the newest version is served, and a new one replaces
-            it as soon as it is there.
+            it as soon as it is there; where it was exported with other batch sizes, write the configuration again.
 
     Returns:
         The three paths: models, batching, monitoring.
 
     Raises:
-        InputError: the folder holds no version or lacks a labelled one, a value is out of range, or the folder cannot be
-            written. Nothing is written then.
+        InputError: the folder holds no version or lacks a labelled one, a value is out of range, a served version would not load
+            with these batch sizes, or the folder cannot be written. Nothing is written then.
     """
     directory = Path(directory)
     versions = _versions(directory)
     name = directory.resolve().name if model_name is None else model_name
     _check_name("model_name", name)
-    sizes = checked_batch_sizes(batch_sizes)
+    sizes = None if batch_sizes is None else checked_batch_sizes(batch_sizes)
     _check_count("timeout_micros", timeout_micros, 0)
     _check_count("queue", queue, 1)
     if threads is not None:
@@ -78,6 +80,8 @@ def serving_config(
         _check_name("the version label", label)
         if isinstance(version, bool) or version not in versions:
             raise InputError(f"the label {label!r} is for version {version!r}; {directory} holds {_listed(versions)}.")
+    served = {directory / str(version) for version in labels.values()} or {directory / str(versions[-1])}
+    sizes = _sizes_for(sorted(served), sizes)
     texts = {
         BATCHING_FILE: _batching(sizes, timeout_micros, threads, queue),
         MONITORING_FILE: f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n',
@@ -102,6 +106,42 @@ def _versions(directory: Path) -> list[int]:
             f"{directory} holds no version of a model; give the folder that was given to export.saved_model."
         )
     return sorted(found)
+
+
+def _sizes_for(served: Sequence[Path], asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The batch sizes with which all these versions load: those asked for, else those that they were exported with.
+
+    The server sends a version's warm-up requests through its batches: one that is refused keeps the version from loading.
+    """
+    exported = {version: _exported_sizes(version) for version in served}
+    together = tuple(sorted({size for sizes, _ in exported.values() for size in sizes}))
+    sizes = asked or together or BATCH_SIZES
+    for version, (warm_up, fixed) in exported.items():
+        if fixed is not None and sizes != (fixed,):
+            way_out = f"give ({fixed},)" if together == (fixed,) else "serve it without the other versions"
+            raise InputError(
+                f"batch_sizes={sizes}: {version} takes batches of {fixed} and no others; {way_out}, or export it without batch_size."
+            )
+        if warm_up and warm_up[-1] > sizes[-1]:
+            raise InputError(
+                f"batch_sizes={sizes}: {version} warms up with {warm_up[-1]} images, which the server would refuse, and so not load it; "
+                f"let the last be {warm_up[-1]} or more, or export it with batch_sizes={sizes}."
+            )
+    return sizes
+
+
+def _exported_sizes(version: Path) -> tuple[tuple[int, ...], int | None]:
+    """Images of a version's warm-up requests, and those that its signatures are fixed to; none where no card says so."""
+    path = version / CARD_FILE
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        fixed = card.get("options", {}).get("batch_size")
+        sizes = card.get("batch_sizes") or ([] if fixed is None else [fixed])
+        return checked_batch_sizes(sizes) if sizes else (), fixed
+    except FileNotFoundError:
+        return (), None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no model card ({error}); export the version again, or remove the file.") from error
 
 
 def _listed(versions: list[int]) -> str:

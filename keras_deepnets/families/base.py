@@ -366,6 +366,8 @@ def build(
         inputs = keras.utils.get_source_inputs(input_tensor)
         inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
     architecture = {"constructor": facts.name, "family": facts.family.name, "options": _jsonable(options)}
+    if source is not None:
+        architecture["weights"] = source.name
     model = DeepNet(inputs, x, name=name, record={"architecture": architecture, "scaling": scaling})
     if source is not None:
         source.load_into(model)

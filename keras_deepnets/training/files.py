@@ -28,11 +28,11 @@ def written_aside(path: Path) -> Iterator[Path]:
     _remove(aside)
     try:
         yield aside
-        _flush(aside)
+        flush(aside)
         if path.is_dir():
             shutil.rmtree(path)
         aside.replace(path)
-        _flush_entry(path.parent)
+        flush_entry(path.parent)
     except BaseException:
         _remove(aside)
         raise
@@ -60,14 +60,18 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    """Brings a file, or the files of a folder, to the disk: a rename may otherwise survive a power cut that the data does not."""
-    for file in [path] if path.is_file() else path.iterdir():
-        with file.open("r+b") as stream:
-            os.fsync(stream.fileno())
+def flush(path: Path) -> None:
+    """Brings a file, or a folder and all in it, to the disk: a rename may otherwise survive a power cut that the data does not."""
+    for part in (path, *path.rglob("*")):  # of a file there is nothing below
+        if part.is_dir():
+            flush_entry(part)
+        else:
+            with part.open("r+b") as stream:
+                os.fsync(stream.fileno())
 
 
-def _flush_entry(folder: Path) -> None:
+def flush_entry(folder: Path) -> None:
+    """Brings to the disk which names a folder holds."""
     if os.name == "nt":  # folders cannot be opened there
         return
     handle = os.open(folder, os.O_RDONLY)

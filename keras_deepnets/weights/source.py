@@ -39,6 +39,11 @@ class Source:
     scaling: Scaling | None
     contents: Card | Tensors
 
+    @property
+    def name(self) -> str:
+        """What a record says of them: the card's name, or the file's."""
+        return self.contents.name if isinstance(self.contents, Card) else Path(self.text).name
+
     def check_classes(self, classes: int | None) -> int | None:
         """The number of classes to build. Raises InputError where the caller wants another than the weights have."""
         if None not in (classes, self.classes) and classes != self.classes:

@@ -244,6 +244,11 @@ def test_export_warms_up_what_serving_config_batches_to(cli, trained, tmp_path):
         "monitoring": str(served / "monitoring.config"),
     }
     assert 'name: "photos"' in (served / "models.config").read_text()
+    lines = (
+        (served / "batching_parameters.txt").read_text().splitlines()
+    )  # those of the export, now that none were given
+    assert [line for line in lines if "allowed" in line] == [f"allowed_batch_sizes: {size}" for size in (1, 2, 16)]
+    assert "1 warms up with 16 images, which the" in cli("serving-config", served, "--batch-sizes", "1,8").error
 
 
 def test_export_quantises_as_asked(cli, trained, patches, tmp_path):

@@ -56,6 +56,37 @@ def test_evaluation_view_is_pil_resize_and_centre_crop(method, old, new, crop_fr
     assert np.abs(view.numpy().astype(int) - expected).max() <= (0 if method == "nearest" else 1)
 
 
+@pytest.mark.parametrize("method", ["nearest", "area"])
+@pytest.mark.parametrize(
+    ("old", "new", "crop_fraction"),
+    [
+        ((47, 61), (32, 32), 0.875),
+        ((8, 9), (32, 32), 1.0),
+        ((31, 57), (32, 64), 0.8),
+        ((1, 70), (24, 24), 0.9),
+        ((90, 2), (16, 20), 1.0),
+        ((33, 32), (32, 32), 1.0),
+    ],
+)
+def test_evaluation_view_looks_up_the_part_that_the_whole_resized_image_would_have(method, old, new, crop_fraction):
+    images = picture(1, *old).astype("float32")[None]
+    size = [int(side) for side in transforms.resized_size(*old, *new, crop_fraction)]
+    top, left = (round((whole - side) / 2) for whole, side in zip(size, new, strict=True))
+    whole = tf.image.resize(images, size, method=method)
+    expected = whole[:, top : top + new[0], left : left + new[1]]
+    view = transforms.evaluation_view(images, *new, 3, crop_fraction, method)
+    np.testing.assert_allclose(view, expected, atol=0 if method == "nearest" else 1e-2)
+
+
+@pytest.mark.parametrize("method", transforms.INTERPOLATIONS)
+def test_evaluation_view_of_a_thin_image_is_made_of_its_middle(method):
+    """Resized as a whole, it would be 14.7 million pixels high."""
+    image = np.zeros((65_535, 1, 3), "uint8")
+    image[32_767] = 250  # the middle one: all that is seen
+    view = transforms.evaluation_view(image, 224, 224, 3, 1.0, method).numpy()
+    assert view[110:114].min() > 190 and np.ptp(view, axis=1).max() <= 1
+
+
 def test_evaluation_view_of_a_batch_is_that_of_its_images():
     images = np.stack([picture(seed, 40, 50) for seed in range(3)])
     batch = transforms.evaluation_view(images, 24, 24, 3, 0.875)

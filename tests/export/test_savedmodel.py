@@ -3,8 +3,13 @@
 import concurrent.futures
 import json
 import multiprocessing
+import os
+import re
 import shutil
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -221,8 +226,9 @@ def test_labels_are_checked_and_default_to_numbers(small, tmp_path):
         export.saved_model(small, tmp_path / "new", labels=["a", "b", "c"])
     with pytest.raises(InputError, match="one string"):
         export.saved_model(small, tmp_path / "new", labels="abcd")
-    with pytest.raises(InputError, match="line break"):
-        export.saved_model(small, tmp_path / "new", labels=["a", "b", "c", "d\ne"])
+    for label in ("d\ne", "d\n", "\n", "d\r\n", "d\u2028"):
+        with pytest.raises(InputError, match="line break"):
+            export.saved_model(small, tmp_path / "new", labels=["a", "b", "c", label])
     assert not (tmp_path / "new").exists()
     pictures = photographs(3, 16, 16)
     found = export.predict(export.saved_model(small, tmp_path), pictures)
@@ -268,6 +274,104 @@ def test_a_place_that_cannot_be_written_is_named(small, tmp_path):
     with pytest.raises(InputError, match=f"cannot write to {tmp_path}/file/models"):
         export.saved_model(small, tmp_path / "file" / "models")
     assert files(tmp_path) == ["file"]
+
+
+def test_a_read_only_place_is_named_before_anything_is_computed(small, tmp_path, monkeypatch):
+    if not shutil.which("mount"):
+        pytest.skip("no mount command")
+    command = ["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    monkeypatch.setattr(export.savedmodel, "classifier_of", None)  # would be called first
+    try:
+        for directory in (tmp_path, tmp_path / "one" / "two"):
+            with pytest.raises(InputError, match=f"^cannot write to {directory}: Read-only file system; give") as error:
+                export.saved_model(small, directory)
+            assert "\n" not in str(error.value)
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_place_of_somebody_else_is_named(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=f"^cannot write to {tmp_path}/new: Permission denied; give a writable place"):
+        export.saved_model(small, tmp_path / "new")
+
+
+def ended_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_exports_left_is_removed(tmp_path):
+    code = "import os, pathlib, sys; from keras_deepnets.export import _files\n"
+    code += "with _files.folder_aside(pathlib.Path(sys.argv[1])) as aside:\n"
+    code += "    (aside / 'content').touch(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    (killed,) = tmp_path.iterdir()
+    here, number = _files._place(), "0123456789abcdef" * 2
+    kept = {
+        f".writing-{os.getpid()}-{here}-{number}",
+        f".writing-{ended_process()}-00000000-{number}",  # of another machine
+        f".writing-{number}",
+        ".writing-by-hand",
+        "1",
+    }
+    removed = {killed.name, f".writing-{number[::-1]}", f".writing-{os.getpid()}-{here}-{number[::-1]}"}
+    for name in kept | removed - {killed.name}:
+        (tmp_path / name / "model").mkdir(parents=True)
+    for name in removed - {killed.name}:
+        os.utime(tmp_path / name, (time.time() - 25 * 3600,) * 2)
+    with _files.folder_aside(tmp_path) as aside:
+        assert {path.name for path in tmp_path.iterdir()} == kept | {aside.name}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_a_version_is_on_the_disk_before_it_has_its_name(small, tmp_path, monkeypatch):
+    flushed, before = [], os.fsync
+
+    def fsync(handle):
+        flushed.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        before(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = export.saved_model(small, tmp_path)
+    aside = flushed[0]
+    assert ".writing-" in aside and flushed[-1] == str(tmp_path)
+    expected = {str(file.relative_to(path)) for file in path.rglob("*")} | {"."}
+    assert {os.path.relpath(name, aside) for name in flushed[:-1]} == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (tf.errors.ResourceExhaustedError, "PLACE/x.index; No space left on device [Op:SaveV2]"),
+        (tf.errors.PermissionDeniedError, "{{node save}} PLACE/x; Permission denied"),
+        (tf.errors.UnknownError, "elsewhere; Read-only file system"),
+        (tf.errors.InternalError, "writing PLACE/x failed"),
+    ],
+)
+def test_errors_of_writing_are_told_in_one_line(error, message, tmp_path):
+    with (
+        pytest.raises(InputError, match=f"^cannot write to {tmp_path}: .*give a writable place with enough space"),
+        _files.write_errors(tmp_path),
+    ):
+        raise error(None, None, message.replace("PLACE", str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (tf.errors.ResourceExhaustedError, "OOM when allocating tensor with shape[9,9] on device:CPU:0 [Op:Conv2D]"),
+        (tf.errors.InvalidArgumentError, "Incompatible shapes: [2] vs. [3] [Op:AddV2]"),
+        (tf.errors.InternalError, "Could not find valid device"),
+    ],
+)
+def test_errors_of_computing_stay_what_they_are(error, message, tmp_path):
+    with pytest.raises(error, match=re.escape(message)), _files.folder_aside(tmp_path / "new"):
+        raise error(None, None, message)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("kibibytes", [0, 16, 60])

@@ -1,5 +1,6 @@
 """Files that are no pictures, or too large, or made to do harm: an error for the one, and memory that stays bounded."""
 
+import dataclasses
 import io
 import struct
 import subprocess
@@ -124,6 +125,36 @@ def test_the_broken_one_alone_is_skipped(kind, fails, skips):
 def test_a_batch_without_a_picture_is_nothing_but_skipped(skips):
     found = skips([BROKEN["text"], BROKEN["nothing"]])
     assert np.isnan(found["probabilities"]).all() and found["classes"].numpy().tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "area"])
+def test_memory_stays_bounded_for_thin_images(interpolation, small, tmp_path):
+    """Resized as a whole, each would be a million pixels long and take 200 MB."""
+    scaling = small.scaling
+    try:
+        small.scaling = dataclasses.replace(scaling, interpolation=interpolation)
+        path = export.saved_model(small, tmp_path)
+    finally:
+        small.scaling = scaling
+    before, after, *finite = in_a_process(
+        """
+        import resource, sys
+        import numpy as np
+        import tensorflow as tf
+        signatures = tf.saved_model.load(sys.argv[1]).signatures
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        thin = [np.zeros([65_535, 1, 3], "uint8"), np.zeros([1, 65_535, 3], "uint8")]
+        files = tf.stack([tf.io.encode_png(image) for image in thin])
+        signatures["serving_default"](image_bytes=tf.stack([tf.io.encode_png(image[:20, :20]) for image in thin]))
+        print(peak())
+        found = [signatures["serving_default"](image_bytes=files)["probabilities"]]
+        found += [signatures["serving_images"](images=tf.constant(image[None]))["probabilities"] for image in thin]
+        print(peak(), *(np.isfinite(values).all() for values in found))
+        """,
+        path,
+    )
+    assert finite == ["True"] * 3
+    assert int(after) - int(before) < 60, "MB"
 
 
 def test_other_kinds_of_good_files_pass(skips):

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 import keras_deepnets as kd
-from keras_deepnets import export
-from keras_deepnets.export import _precision
+from keras_deepnets import export, layers
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import _operations, _precision
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 
 UNWANTED = ("PyFunc", "Random", "Dropout", "Gradient", "Grad", "Apply", "Summary", "Print", "Custom")
@@ -141,3 +142,68 @@ def test_the_session_loader_restores_it(written):
         signature = meta.signature_def["serving_images"]
         fetched = session.run(signature.outputs["probabilities"].name, {signature.inputs["images"].name: images})
     np.testing.assert_allclose(fetched, export.predict(written, images)["probabilities"], atol=1e-6)
+
+
+def with_layer(layer):
+    inputs = keras.Input((16, 16, 3))
+    x = layers.conv_bn_relu(inputs, 4, 3, strides=2, name="one")
+    x = layers.pool_features(layer(x), "avg")
+    return keras.Model(inputs, layers.classifier(x, 3, "softmax"), name="own")
+
+
+@keras.saving.register_keras_serializable("tests")
+class InPython(keras.layers.Layer):
+    """Runs NumPy, in one of the ways that TensorFlow has for it."""
+
+    def __init__(self, way="numpy_function", **kwargs):
+        super().__init__(**kwargs)
+        self.way = way
+
+    def get_config(self):
+        return super().get_config() | {"way": self.way}
+
+    def call(self, inputs):
+        return tf.ensure_shape(getattr(tf, self.way)(np.abs, [inputs], tf.float32), inputs.shape)
+
+
+@pytest.mark.parametrize("way", ["numpy_function", "py_function"])
+@pytest.mark.parametrize("options", [{}, {"fold": False, "top_k": 2}])
+def test_a_layer_that_runs_python_is_refused(way, options, tmp_path):
+    with pytest.raises(
+        InputError, match=r"^own runs Python at '.*abs_in_numpy.*PyFunc' .* does not have; write"
+    ) as error:
+        export.saved_model(with_layer(InPython(way, name="abs_in_numpy")), tmp_path / "new", **options)
+    assert "\n" not in str(error.value) and not (tmp_path / "new").exists()
+
+
+def test_operations_that_tensorflow_does_not_come_with_are_refused():
+    graph = tf.function(lambda x: x + 1).get_concrete_function(tf.TensorSpec([2])).graph.as_graph_def()
+    _operations.check(graph, "own")
+    graph.library.function.add().node_def.add(name="layer/Zero", op="ZeroOut")
+    with pytest.raises(InputError, match=r"^own has the operation ZeroOut at 'layer/Zero', which TensorFlow does not"):
+        _operations.check(graph, "own")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Forgetful(keras.layers.Layer):
+    """Its config lacks what its constructor needs."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def get_config(self):
+        return super().get_config()
+
+    def call(self, inputs):
+        return self.factor * inputs
+
+
+@pytest.mark.parametrize("options", [{}, {"fold": False, "precision": "bfloat16"}])
+def test_a_layer_that_its_config_does_not_make_again_is_named(options, tmp_path):
+    message = (
+        r"^layer 'half' \(Forgetful\) cannot be made again .*missing 1 required positional argument: 'factor'\); let"
+    )
+    with pytest.raises(InputError, match=message) as error:
+        export.saved_model(with_layer(Forgetful(0.5, name="half")), tmp_path / "new", **options)
+    assert "\n" not in str(error.value) and not (tmp_path / "new").exists()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -172,8 +173,40 @@ def test_the_card_knows_data_accuracy_and_every_file(small, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("accuracy", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (tf.constant(0.25), 0.25),
+        (1, 1),
+        (
+            {"top-1": np.float64(0.75), "images": np.int64(360), "data": "digits"},
+            {"top-1": 0.75, "images": 360, "data": "digits"},
+        ),
+    ],
+)
+def test_the_card_takes_the_numbers_of_numpy_and_tensorflow(accuracy, expected, small, tmp_path):
+    path = export.saved_model(small, tmp_path, accuracy=accuracy, data=Path("some") / "folder")
+    card = json.loads((path / "model_card.json").read_text())
+    assert card["accuracy"] == expected and card["data"] == "some/folder"
+    assert card["weights"]["built_with"] is None
+
+
+def test_the_card_says_which_weights_the_network_was_built_with(tmp_path):
+    make = {"depth": 8, "stem": "cifar", "filters": (4, 4, 4), "input_shape": (16, 16, 3)}
+    kd.save_weights(kd.ResNet(classes=3, **make), tmp_path / "some.weights.h5")
+    model = kd.ResNet(weights=tmp_path / "some.weights.h5", classes=3, **make)
+    path = export.saved_model(model, tmp_path / "served")
+    card = json.loads((path / "model_card.json").read_text())
+    assert card["weights"]["built_with"] == card["architecture"]["weights"] == "some.weights.h5"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"accuracy": float("nan")}, "accuracy: nan is not a number that a model card can hold"),
+        ({"accuracy": {"top-1": None}}, "accuracy: None is not a number"),
+        ({"accuracy": "good"}, "accuracy: 'good' is not a number"),
+        ({"data": 3}, "data=3 is no name"),
         ({"precision": "int8"}, "precision='int8' is not one of float32, bfloat16, float16"),
         ({"on_error": "ignore"}, "on_error='ignore' is not one of fail, skip"),
         ({"top_k": 0}, "top_k=0 is not a whole number from 1"),

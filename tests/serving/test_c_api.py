@@ -26,8 +26,11 @@ NETWORKS = {
     "highway": lambda: kd.Highway(filters=(8, 12, 16), convolutions=(2, 2, 2), hidden=20, **SHAPE),
     "fitnet": lambda: kd.FitNet(filters=((8, 8), (12, 12), (16, 16)), hidden=20, **SHAPE),
     "plain": lambda: kd.PlainNet(depth=8, **CIFAR),
+    "grey": lambda: kd.HighwayMLP(depth=4, width=20, classes=5, include_preprocessing=True),
+    "options": lambda: kd.ResNet(depth=8, **CIFAR),
 }
-QUICK = ("resnet", "densenet", "highway")
+OPTIONS = {"options": {"precision": "bfloat16", "top_k": 2, "features": True, "on_error": "skip"}}
+QUICK = ("resnet", "densenet", "highway", "grey", "options")
 GROUPS = [QUICK, pytest.param([name for name in NETWORKS if name not in QUICK], marks=pytest.mark.slow)]
 
 
@@ -57,7 +60,8 @@ def folder(tmp_path_factory):
 
 def exported(name, folder):
     keras.utils.set_random_seed(3)
-    return export.saved_model(unsettle(NETWORKS[name]()), folder / name, labels=["ä", "b", "c c", "d", "e"])
+    model = unsettle(NETWORKS[name]())
+    return export.saved_model(model, folder / name, labels=["ä", "b", "c c", "d", "e"], **OPTIONS.get(name, {}))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,23 @@ def test_both_signatures_give_what_predict_gives(names, program, folder, files, 
             assert list(winners) == expected["classes"].tolist() and list(labels) == expected["labels"].tolist()
             np.testing.assert_allclose(np.sum(probabilities, -1), 1, atol=1e-5)
             assert np.ptp(expected["probabilities"], axis=0).max() > 1e-4  # images make a difference
+
+
+def test_a_broken_file_is_skipped(program, files, tmp_path):
+    paths, pixels = files
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    path = exported("options", tmp_path)
+    words = [tmp_path / "pixels", *pixels.shape[:3], paths[0], tmp_path / "broken.jpg", paths[1], "--", path]
+    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    _, _, winners, labels, values = zip(*(line.split("\t") for line in done.stdout.splitlines()[:3]), strict=True)
+    expected = export.predict(path, paths)
+    assert winners[1] == "-1" and labels[1] == "" and np.isnan(np.array(values[1].split(), "float32")).all()
+    for row, number in ((0, 0), (2, 1)):
+        found = np.array(values[row].split(), "float32")
+        np.testing.assert_allclose(found, expected["probabilities"][number], rtol=0, atol=1e-6)
+        assert labels[row] == expected["labels"][number]
 
 
 def test_the_program_says_what_is_wrong(program, files, tmp_path):

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import keras_deepnets as kd
 from keras_deepnets import export
-from tests.export.conftest import photographs
+from tests.export.conftest import photographs, unsettle
+from tests.serving.stand_in import Model, StandIn
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 needs_api = pytest.mark.skipif(
@@ -53,6 +55,33 @@ def test_the_rest_client_needs_only_python_and_prints_labels(stand_in, model_fol
     assert done.stdout.decode().splitlines() == lines_for(image_files, export.predict(model_folder, image_files))
     found = script("rest_client.py", "--model", "tiny", "--url", stand_in.url, "--label", "stable", *image_files)
     assert found == lines_for(image_files, export.predict(model_folder / "1", image_files))
+
+
+@pytest.fixture(scope="module")
+def skipping(tmp_path_factory):
+    """A server of an export that skips broken images."""
+    folder = tmp_path_factory.mktemp("skipping")
+    model = kd.PlainNet(depth=8, stem="cifar", filters=(8, 8, 8), input_shape=(16, 16, 3), classes=3)
+    export.saved_model(unsettle(model), folder, on_error="skip")
+    with StandIn({"tiny": Model(folder)}) as server:
+        yield server, folder
+
+
+@pytest.mark.parametrize("client", ["rest", pytest.param("grpc", marks=needs_api)])
+def test_skipped_images_are_told(client, skipping, image_files, tmp_path):
+    server, folder = skipping
+    (tmp_path / "text.jpg").write_text("no picture")
+    where = ["--url", server.url] if client == "rest" else ["--server", server.grpc]
+    found = script(
+        f"{client}_client.py", "--model", "tiny", *where, image_files[0], tmp_path / "text.jpg", image_files[1]
+    )
+    good = lines_for(image_files[:2], export.predict(folder, image_files[:2]))
+    assert found == [good[0], f"{tmp_path / 'text.jpg'}\tskipped", good[1]]
+
+
+def test_the_rest_client_reads_nan(skipping, rest):
+    (row,) = rest.RestClient(skipping[0].url, "tiny").predict_files([b"no picture"])
+    assert (row["label"], row["class"]) == ("", -1) and np.isnan(row["probabilities"]).all()
 
 
 def test_the_rest_client_in_a_program(rest, stand_in, model_folder, image_files):

@@ -1,5 +1,6 @@
 """What TF Serving reads beside the graph: warm-up requests and configuration."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -178,6 +179,67 @@ def test_a_folder_without_versions_is_named(tmp_path):
         with pytest.raises(InputError, match=f"{path} holds no version of a model"):
             export.serving_config(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def card(version, batch_sizes=None, batch_size=None):
+    sizes = {} if batch_sizes is None else {"batch_sizes": batch_sizes}
+    (version / "model_card.json").write_text(json.dumps({"options": {"batch_size": batch_size}} | sizes))
+
+
+def allowed(folder, **arguments):
+    """The batch sizes that the server gets."""
+    _, batching, _ = export.serving_config(folder, **arguments)
+    values = parsed(batching, "BatchingParameters")
+    assert values.max_batch_size.value == values.allowed_batch_sizes[-1]
+    return list(values.allowed_batch_sizes)
+
+
+def test_batch_sizes_are_those_that_the_served_versions_were_exported_with(folder):
+    card(folder / "1", [1, 4])
+    card(folder / "3", [1, 2, 64])
+    card(folder / "10", [2, 16])
+    assert allowed(folder) == [2, 16]  # the newest is served
+    assert allowed(folder, version_labels={"stable": 1, "canary": 3}) == [1, 2, 4, 64]
+    assert allowed(folder, batch_sizes=[16, 32]) == [16, 32]  # smaller warm-up requests are padded
+    card(folder / "10", batch_size=5)
+    assert allowed(folder) == allowed(folder, batch_sizes=(5,)) == [5]
+    card(folder / "10")  # of an export that did not say it yet
+    assert allowed(folder) == [1, 8, 32]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"batch_sizes": (1, 8)},
+            r"batch_sizes=\(1, 8\): \S*/10 warms up with 16 images, .* let the last be 16 or more, or export it with "
+            r"batch_sizes=\(1, 8\)\.",
+        ),
+        (
+            {"batch_sizes": (1, 4), "version_labels": {"fixed": 3}},
+            r"batch_sizes=\(1, 4\): \S*/3 takes batches of 4 and no others; give \(4,\), or export it without batch_size",
+        ),
+        (
+            {"version_labels": {"fixed": 3, "free": 10}},
+            r"batch_sizes=\(2, 4, 16\): \S*/3 takes batches of 4 and no others; serve it without the other versions, or",
+        ),
+        ({"version_labels": {"a": 1}}, r"/1/model_card\.json is no model card \(.*\); export the version again"),
+    ],
+)
+def test_what_would_keep_the_server_from_loading_a_version_is_refused(folder, arguments, message):
+    (folder / "1" / "model_card.json").write_text("[")
+    card(folder / "3", [4], batch_size=4)
+    card(folder / "10", [2, 16])
+    with pytest.raises(InputError, match=message) as error:
+        export.serving_config(folder, **arguments)
+    assert "\n" not in str(error.value) and contents(folder) == {}
+
+
+def test_the_card_of_an_export_says_its_batch_sizes(model_folder, tmp_path):
+    shutil.copytree(model_folder / "2", tmp_path / "tiny" / "2")
+    assert allowed(tmp_path / "tiny") == list(BATCH_SIZES)
+    with pytest.raises(InputError, match="warms up with 4 images"):
+        export.serving_config(tmp_path / "tiny", batch_sizes=(1, 2))
 
 
 def test_a_failing_write_leaves_the_old_configuration_whole(folder, monkeypatch):

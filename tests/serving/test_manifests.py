@@ -1,13 +1,16 @@
 """The YAML of `examples/serving/`: parsed, and checked for what would only show at the first outage."""
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from keras_deepnets import data, export
 from keras_deepnets.export import serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
@@ -66,6 +69,23 @@ def test_both_start_the_server_with_the_same_flags(compose, container):
     files = [found[key] for key in ("model_config_file", "batching_parameters_file", "monitoring_config_file")]
     names = (serving.MODELS_FILE, serving.BATCHING_FILE, serving.MONITORING_FILE)
     assert files == [f"/models/digits/{name}" for name in names]
+
+
+def test_the_model_that_comes_with_the_package_can_be_served_at_once(compose, tmp_path):
+    shipped = EXAMPLES.parents[1] / "savedmodels" / "digits"
+    shutil.copytree(shipped / "1", tmp_path / "digits" / "1")
+    cpus = float(compose["deploy"]["resources"]["limits"]["cpus"])
+    for path in export.serving_config(tmp_path / "digits", threads=int(cpus)):
+        assert (shipped / path.name).read_text() == path.read_text()
+    card = json.loads((shipped / "1" / "model_card.json").read_text())
+    assert card["data"] == card["accuracy"]["data"] == "digits"
+    images, labels = next(iter(data.load("digits", "test").batches(1000)))
+    found = export.predict(shipped, np.repeat(images, 3, axis=-1))["classes"]
+    assert (
+        np.mean(found == labels) == pytest.approx(card["accuracy"]["top-1"])
+        and len(labels) == card["accuracy"]["images"]
+    )
+    assert f"| {card['accuracy']['top-1']:.2%} |".replace("%", " %") in (shipped.parent / "README.md").read_text()
 
 
 def test_both_run_the_same_image(compose, manifests, container):

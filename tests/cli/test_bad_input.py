@@ -269,6 +269,10 @@ def test_an_unknown_split(cli, trained, patches):
             "--quantize 'int4' is not one of float16, dynamic, int8, int16x8.",
         ),
         ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8 and int16x8."),
+        (
+            "out.tflite --format tflite --calibration-images 9",
+            "--calibration-images is for --calibration DATA; give both.",
+        ),
         ("out.tflite --format tflite --model-version 3", "--model-version is for --format savedmodel"),
         ("out.tflite --format tflite --top-k 2", "--top-k: for --format savedmodel only; leave it out with tflite."),
         (

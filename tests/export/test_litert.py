@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -12,7 +13,10 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import export, layers
+from keras_deepnets.data import ImageData
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore
 from keras_deepnets.errors import InputError
+from keras_deepnets.export import _calibration
 from keras_deepnets.export._substitutes import EdgePaddedMaxPooling2D
 from keras_deepnets.export.litert import open_interpreter
 from keras_deepnets.models import flat_layers
@@ -297,6 +301,92 @@ def test_calibration_may_be_an_array_or_a_dataset(digits, tmp_path):
     assert card_of(path)["calibration_images"] == 200
 
 
+def seen_of(source, most=200):
+    """The numbers of the `plain_images` that calibrate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        views = _calibration.views(source, OneValue(), most)
+    return [int(view[0, 1, 1, 0]) - 2 for view in views]
+
+
+class OneValue:
+    def view(self, images):
+        return images[:, :2, :2]
+
+
+def plain_images(count):
+    """Image number n has the value n + 2."""
+    return np.broadcast_to(np.arange(2, count + 2, dtype="uint8")[:, None, None, None], (count, 4, 4, 3))
+
+
+@pytest.mark.parametrize("count, most", [(150, 200), (201, 200), (250, 200), (254, 100), (254, 7), (20, 2)])
+def test_calibration_images_are_evenly_spaced_whatever_the_source(count, most):
+    images = plain_images(count)
+    targets = np.arange(count)
+    data = tf.data.Dataset.from_tensor_slices((images, targets))
+    expected = np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+    assert expected[0] == 0 and len(expected) == min(count, most)
+    records = [
+        ImageData.from_arrays(images, targets, tuple(map(str, targets))),
+        data,
+        list(images),
+        tuple(images),
+        images,
+    ]
+    for source in records:
+        assert seen_of(source, most) == expected
+    gaps = np.diff(expected)
+    for size in (7, 64):  # of the last batch, which may be smaller, only one image is sure
+        found = seen_of(data.batch(size), most)
+        assert len(found) == min(count, most) and found[0] == 0
+        assert count - found[-1] <= size + max(gaps, default=count)
+    unknown = data.filter(lambda image, target: True)
+    assert seen_of(unknown, most) == list(range(min(count, most)))
+    assert seen_of(data.repeat(), most) == (list(range(count)) * 2)[:most]
+
+
+def test_calibration_decodes_no_others_than_the_chosen():
+    opened = []
+
+    class Counted(ArrayPixels):
+        def open(self, payload, window=None):
+            return tf.numpy_function(lambda image: (opened.append(1), image)[1], [payload], tf.uint8)
+
+    store = IndexedStore(Counted(plain_images(250)), np.arange(250), np.arange(250))
+    assert len(seen_of(ImageData("", "all", tuple(map(str, range(250))), store), 10)) == len(opened) == 10
+
+
+def test_calibration_of_records_in_their_order():
+    class Records:
+        size, image_shape, in_memory = 250, (4, 4, 3), False
+
+        def read(self, seed=None):
+            return tf.data.Dataset.from_tensor_slices((plain_images(250), np.arange(250)))
+
+        def open(self, payload, window=None):
+            return payload
+
+    data = ImageData("", "all", tuple(map(str, range(250))), Records())
+    assert seen_of(data, 4) == [0, 83, 166, 249]
+
+
+def test_calibration_images_of_several_sizes(small, tmp_path):
+    images = [photographs(1, 16 + number, 20, seed=number)[0] for number in range(30)]
+    contents = []
+    for number, source in enumerate((images, tuple(images), [*images[:-1], images[-1].astype("float32")])):
+        with pytest.warns(UserWarning, match="calibration has 30 images only; about 200") as said:
+            path = export.tflite(small, tmp_path / f"{number}.tflite", "int8", source)
+        assert [str(each.message) for each in said if "calibration" in str(each.message)] == [str(said[0].message)]
+        assert said[0].filename == __file__ and "\n" not in str(said[0].message)
+        assert card_of(path)["calibration_images"] == 30
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="calibration")
+        path = export.tflite(small, tmp_path / "few.tflite", "int8", images, calibration_images=20)
+    assert card_of(path)["calibration_images"] == 20
+
+
 def test_grouped_convolutions_and_padded_pooling_stay_native(tmp_path):
     """What an ImageNet stem and ResNeXt have: strided explicit padding, max pooling of any sign, groups."""
     inputs = keras.Input((33, 33, 3))
@@ -363,6 +453,13 @@ def test_the_file_is_replaced_whole(small, tmp_path):
         (("model.tflite", "int8", np.full((2, 16, 16, 3), -1.0)), "0–255, not scaled"),
         (("model.tflite", "int8", np.random.default_rng(0).random((2, 16, 16, 3))), "not scaled"),
         (("model.tflite", "int8", tf.data.Dataset.from_tensors({"x": 1})), "calibration must give images"),
+        (
+            ("model.tflite", "int8", [np.ones((16, 16, 3), "uint8"), np.ones((0, 16, 3), "uint8")]),
+            "no pixels; leave it",
+        ),
+        (("model.tflite", "int8", np.ones((3, 16, 0, 3), "uint8")), r"the shape \(16, 0, 3\): no pixels; leave it out"),
+        (("model.tflite", "int8", tf.data.Dataset.from_tensors(np.ones((0, 16, 3), "uint8"))), "without pixels"),
+        (("model.tflite", "int8", []), "no images"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(small, tmp_path, arguments, message):
@@ -413,6 +510,7 @@ def test_models_and_arguments_that_do_not_fit(small, tmp_path):
         (small, {"labels": "abcd"}, "is one string; give a list of 4 names"),
         (small, {"batch": 0}, "batch=0 is not a whole number from 1, or None"),
         (small, {"batch": True}, "batch=True is not a whole number"),
+        (small, {"calibration_images": 0}, "calibration_images=0 is not a whole number from 1; 200 serve well"),
     ):
         with pytest.raises(InputError, match=message) as error:
             export.tflite(model, tmp_path / "new" / "model.tflite", **arguments)

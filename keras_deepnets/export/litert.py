@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _calibration, _card, _files, _precision
+from keras_deepnets.export import _calibration, _card, _precision, _single_file
 from keras_deepnets.export._classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def tflite(
         InputError: the model or the labels do not fit, a layer has no built-in operator, unknown `quantize`, a `batch` or
             `calibration_images` below 1, calibration is missing or no images, or the file cannot be written. Nothing is left behind.
     """
-    path = check_file(path, ".tflite")
+    path = _single_file.check(path, ".tflite")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
     if quantize in CALIBRATED and calibration is None:
@@ -91,42 +90,12 @@ def tflite(
     facts = _tensor_facts(content)
     card["input"] |= facts["input"]
     card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
-    write_with_card(path, content, card)
+    _single_file.write(path, content, card)
     return path
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def check_file(path: str | os.PathLike[str], ending: str) -> Path:
-    """The path as one that a file can be written to; InputError where it ends otherwise or is a folder."""
-    path = Path(path)
-    if path.suffix != ending:
-        raise InputError(f"path {str(path)!r} does not end in {ending}; name the file so.")
-    if path.is_dir():
-        raise InputError(f"path {str(path)!r} is a folder; name a file.")
-    return path
-
-
-def write_with_card(path: Path, content: bytes, card: dict[str, Any]) -> None:
-    """Writes an artifact of one file and its JSON, to which the file's hash is added: both or neither."""
-    beside = card_path(path)
-    with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
-        (aside / path.name).write_bytes(content)
-        _files.write_json(aside / beside.name, card | {"sha256": sha256(content)})
-        (aside / beside.name).replace(beside)
-        (aside / path.name).replace(path)
-
-
-def card_path(path: Path) -> Path:
-    """Where the JSON of an artifact of one file lies."""
-    return path.with_name(path.name + ".json")
-
-
-def sha256(content: bytes) -> str:
-    """The hash by which a file and its JSON know each other: TensorFlow's interpreter crashes on a torn file."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def open_interpreter(**kwargs: Any) -> Any:

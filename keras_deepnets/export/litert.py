@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _calibration, _card, _precision, _single_file
+from keras_deepnets.export import _calibration, _card, _precision, _single_file, _tflite_metadata
 from keras_deepnets.export._classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def tflite(
     ``probabilities`` ``[batch, classes]``. Both are float32, or integers where the activations are and `integer_io` is left on: uint8
     with ``"int8"`` (pixels go in as they are: scale 1, or next to it), int16 with ``"int16x8"``. The JSON says the scale and the zero
     point; a probability is ``scale · (value - zero_point)``. The file holds nothing but built-in operators; weights of convolutions
-    are quantised a channel at a time.
+    are quantised a channel at a time. Metadata inside, with ``labels.txt``, say the same to the task libraries of TFLite and MediaPipe.
 
     Args:
         model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
@@ -90,7 +90,7 @@ def tflite(
     facts = _tensor_facts(content)
     card["input"] |= facts["input"]
     card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
-    _single_file.write(path, content, card)
+    _single_file.write(path, _tflite_metadata.attach(content, card), card)
     return path
 
 

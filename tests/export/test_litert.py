@@ -1,11 +1,14 @@
 """TFLite files: built-in operators only, the numbers of the Keras model, and integers where they were asked for."""
 
 import errno
+import hashlib
 import json
 import os
 import pathlib
 import warnings
+import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -429,6 +432,116 @@ def test_mixed_precision_models_become_float32(resnet20, pictures, tmp_path):
     assert tensor_types(path) <= {np.float32, np.int32}
     found = export.predict(path, pictures)["probabilities"]
     np.testing.assert_allclose(found, keras_probabilities(resnet20, pictures), atol=1e-5)
+
+
+class Table:
+    """A flatbuffer's table, read by the numbers that metadata_schema.fbs gives its fields."""
+
+    def __init__(self, data, position):
+        self.table = flatbuffers.table.Table(data, position)
+
+    @classmethod
+    def root(cls, data):
+        return cls(data, flatbuffers.encode.Get(flatbuffers.packer.uoffset, data, 0))
+
+    def _place(self, field):
+        offset = self.table.Offset(4 + 2 * field)
+        return offset and offset + self.table.Pos
+
+    def string(self, field):
+        return self.table.String(self._place(field)).decode()
+
+    def number(self, field, flags):
+        return self.table.Get(flags, self._place(field))
+
+    def child(self, field):
+        return Table(self.table.Bytes, self.table.Indirect(self._place(field)))
+
+    def children(self, field):
+        offset = self.table.Offset(4 + 2 * field)
+        start = self.table.Vector(offset)
+        return [
+            Table(self.table.Bytes, self.table.Indirect(start + 4 * index))
+            for index in range(self.table.VectorLen(offset))
+        ]
+
+    def floats(self, field):
+        offset = self.table.Offset(4 + 2 * field)
+        return self.table.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, offset).tolist()
+
+
+def metadata_of(path):
+    model = flatbuffer(path)
+    (entry,) = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
+    return model.buffers[entry.buffer].data.tobytes()
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_metadata_and_labels_lie_in_the_file(small, tmp_path, quantize):
+    byte, uint = flatbuffers.number_types.Uint8Flags, flatbuffers.number_types.Uint32Flags
+    images = photographs(200, 16, 16)
+    path = export.tflite(small, tmp_path / "model.tflite", quantize, images, labels=["Äpfel", "b", "c d", "e"])
+    content = metadata_of(path)
+    assert content[4:8] == b"M001"
+    model = Table.root(content)
+    assert (model.string(0), model.string(7)) == ("small", "1.0.0")
+    (subgraph,) = model.children(3)
+    (source,), (target,) = subgraph.children(2), subgraph.children(3)
+    assert (source.string(0), target.string(0)) == ("images", "probabilities")
+    assert source.string(1) == "RGB with values 0-255, which the network scales itself."
+    image = source.child(3).child(1)
+    assert (source.child(3).number(0, byte), target.child(3).number(0, byte)) == (2, 1)  # image, feature
+    assert image.number(0, byte) == 1  # RGB
+    assert [image.child(1).number(field, uint) for field in (0, 1)] == [16, 16]
+    (unit,) = source.children(4)
+    assert unit.number(0, byte) == 1  # normalisation
+    assert (unit.child(1).floats(0), unit.child(1).floats(1)) == ([0], [1])
+    assert [source.child(5).floats(field) for field in (0, 1)] == [[255], [0]]
+    assert [target.child(5).floats(field) for field in (0, 1)] == [[1], [0]]
+    (labels,) = target.children(6)
+    assert (labels.string(0), labels.number(2, byte)) == ("labels.txt", 2)  # names along the axis of the classes
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["labels.txt"] and archive.testzip() is None
+        assert archive.getinfo("labels.txt").compress_type == zipfile.ZIP_STORED
+        assert archive.read("labels.txt").decode().splitlines() == ["Äpfel", "b", "c d", "e"]
+    assert card_of(path)["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_metadata_change_nothing_of_what_the_file_computes(small, tmp_path):
+    image = photographs(1, 16, 16)
+    path = export.tflite(small, tmp_path / "model.tflite")
+    bare = flatbuffer(path)
+    assert [entry.name for entry in bare.metadata][-1] == b"TFLITE_METADATA"
+    bare.metadata.pop()
+    bare.buffers.pop()
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(bare.Pack(builder), file_identifier=b"TFL3")
+    found = []
+    for content in (path.read_bytes(), bytes(builder.Output())):
+        for make in (open_interpreter, tf.lite.Interpreter):
+            interpreter = make(model_content=content)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.astype("float32"))
+            interpreter.invoke()
+            found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    interpreter = open_interpreter(model_path=str(path))  # mapped into memory
+    assert interpreter.get_input_details()[0]["shape"].tolist() == [1, 16, 16, 3]
+
+
+def test_metadata_of_grey_images(tmp_path):
+    path = export.tflite(kd.HighwayMLP10(classes=4), tmp_path / "grey.tflite")
+    source = Table.root(metadata_of(path)).children(3)[0].children(2)[0]
+    image = source.child(3).child(1)
+    assert image.number(0, flatbuffers.number_types.Uint8Flags) == 2
+    assert [image.child(1).number(field, flatbuffers.number_types.Uint32Flags) for field in (0, 1)] == [28, 28]
+
+
+def test_equal_networks_give_equal_files(small, tmp_path):
+    contents = [export.tflite(small, tmp_path / f"{number}.tflite").read_bytes() for number in range(2)]
+    assert contents[0] == contents[1]
 
 
 def test_the_file_is_replaced_whole(small, tmp_path):

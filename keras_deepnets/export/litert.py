@@ -159,7 +159,7 @@ def _convert(
 
 @contextlib.contextmanager
 def _conversion_errors(name: str) -> Iterator[None]:
-    """Turns what the converter says of operators that TFLite lacks into a one-line InputError."""
+    """Turns what the converter says of operators that TFLite lacks, or the quantiser of what it cannot do, into a one-line InputError."""
     from tensorflow.lite.python.convert_phase import ConverterError
 
     try:
@@ -169,6 +169,11 @@ def _conversion_errors(name: str) -> Iterator[None]:
         what = ", ".join(missing) if missing else str(error).strip().splitlines()[0]
         raise InputError(
             f"{name} cannot be converted with TFLite's built-in operators ({what}); replace the layers that use others."
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"{name} cannot be converted so ({what}); give another quantize, or replace the layer that is named."
         ) from error
 
 

@@ -23,7 +23,15 @@ from keras_deepnets.export import _calibration
 from keras_deepnets.export._substitutes import EdgePaddedMaxPooling2D
 from keras_deepnets.export.litert import open_interpreter
 from keras_deepnets.models import flat_layers
-from tests.export.conftest import keras_probabilities, norms, photographs, spread_logits, unsettle
+from tests.export.conftest import (
+    keras_probabilities,
+    norms,
+    operators,
+    photographs,
+    spread_logits,
+    tensor_types,
+    unsettle,
+)
 
 FLOAT32, INT16, INT8 = 0, 7, 9  # of TFLite's schema
 RELU = 1
@@ -40,21 +48,6 @@ RESIDUAL = {
     "STRIDED_SLICE",
     "SUB",
 }
-
-
-def operators(path):
-    """Names of the operators in a file, by parsing it, not by what a runtime made of it."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    assert [code.customCode for code in model.operatorCodes] == [None] * len(model.operatorCodes)
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    return [names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]
-
-
-def tensor_types(path):
-    return {detail["dtype"] for detail in open_interpreter(model_path=str(path)).get_tensor_details()}
 
 
 def delegated(path):
@@ -607,6 +600,24 @@ def test_a_layer_without_a_built_in_operator(tmp_path):
     )
     with pytest.raises(InputError, match=message) as error:
         export.tflite(model, tmp_path / "new" / "model.tflite")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Sine(keras.layers.Layer):
+    """A stranger's layer, in an operator that has no 16-bit kernel."""
+
+    def call(self, x):
+        return tf.sin(x)
+
+
+def test_a_layer_that_the_quantiser_refuses(tmp_path):
+    images = photographs(200, 8, 8)
+    message = (
+        r"odd cannot be converted so \(Quantization to 16x8-bit not .*'SIN'\); give another quantize, or replace the"
+    )
+    with pytest.raises(InputError, match=message) as error:
+        export.tflite(classifier_like(Sine()), tmp_path / "new" / "model.tflite", "int16x8", images)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 

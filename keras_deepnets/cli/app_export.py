@@ -51,6 +51,12 @@ def export(
             rich_help_panel=_DEVICE,
         ),
     ] = None,
+    calibration_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many of them are read; by default 200.", show_default=False, rich_help_panel=_DEVICE
+        ),
+    ] = None,
     integer_io: Annotated[
         bool,
         typer.Option(
@@ -163,6 +169,7 @@ def export(
         form,
         quantize=quantize,
         calibration=calibration,
+        calibration_images=calibration_images,
         integer_io=integer_io,
         any_batch=any_batch,
         version=version,

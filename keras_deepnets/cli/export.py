@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Export:
         form: one of `FORMATS`.
         quantize: of a TFLite file, as `export.tflite` takes it.
         calibration: name of the data that calibrates.
+        calibration_images: how many of them are read at most; None: the default.
         integer_io: whether a TFLite file of integers takes and gives integers.
         any_batch: whether a TFLite file takes any number of images.
         version: of a SavedModel; None: the next free one.
@@ -44,6 +46,7 @@ class Export:
     form: str
     quantize: str | None = None
     calibration: str | None = None
+    calibration_images: int | None = None
     integer_io: bool = True
     any_batch: bool = False
     version: int | None = None
@@ -56,6 +59,8 @@ class Export:
 
 def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     """Writes what a server or a device runs; prints where it lies, its size, latency and how far it is from the Keras model."""
+    from keras_deepnets.export._calibration import too_few
+
     _check(request)
     labels = None if request.labels is None else _names(request.labels)
     artifact = artifacts.find(model)
@@ -82,6 +87,8 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         with native_output_held_back():
             path = _write(network, request, labels, calibration, _of_the_card(artifact, test, top1))
         rows = _compared(artifact, network, path, request, labels, test, top1, say)
+    if calibration is not None and (said := too_few(calibration.size, _most(request))):
+        print(f"Warning: {said}", file=sys.stderr)  # warnings themselves are kept from whoever uses the command
     size = show.size_of(path)
     if as_json:
         asked = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
@@ -134,7 +141,15 @@ def _write(
         labels=labels,
         integer_io=request.integer_io,
         batch=None if request.any_batch else 1,
+        calibration_images=_most(request),
     )
+
+
+def _most(request: Export) -> int:
+    """How many images calibrate at most."""
+    from keras_deepnets.export import _calibration
+
+    return request.calibration_images or _calibration.IMAGES
 
 
 def _compared(
@@ -219,6 +234,8 @@ def _check(request: Export) -> None:
         )
     if request.calibration and request.quantize not in CALIBRATED:
         raise InputError(f"--calibration is for --quantize {' and '.join(CALIBRATED)}.")
+    if request.calibration_images is not None and not request.calibration:
+        raise InputError("--calibration-images is for --calibration DATA; give both.")
     if not request.integer_io and request.quantize not in CALIBRATED:
         raise InputError(f"--float-io is for --quantize {' and '.join(CALIBRATED)}; others take floats anyway.")
 

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_deepnets.export import _files
+from keras_deepnets.export import _files, _single_file
 from keras_deepnets.export.folding import fold_batchnorm
-from keras_deepnets.export.litert import check_file
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +26,7 @@ def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: the model is not built or has no graph of layers, or the file cannot be written. Nothing is left behind.
     """
-    path = check_file(path, ".keras")
+    path = _single_file.check(path, ".keras")
     folded = fold_batchnorm(model)
     with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
         folded.save(aside / path.name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _card, _files, _precision
+from keras_deepnets.export import _calibration, _card, _precision, _single_file, _tflite_metadata
 from keras_deepnets.export._classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 QUANTIZATIONS = ("float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
 """The quantisations of activations, whose ranges must be known."""
-CALIBRATION_IMAGES = 200
-"""At most so many images calibrate: ranges hardly move after that, and each costs a float32 forward pass."""
 
 MOST_CONSTANTS = 100_000_000
 """Bytes of weights that are traced as constants. The converter takes thirty times their memory then, and eight times as variables, which it
@@ -37,11 +33,12 @@ def tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
     quantize: str | None = None,
-    calibration: np.ndarray | tf.data.Dataset | ImageData | str | os.PathLike[str] | None = None,
+    calibration: np.ndarray | Sequence[np.ndarray] | tf.data.Dataset | ImageData | str | os.PathLike[str] | None = None,
     *,
     labels: Sequence[str] | None = None,
     integer_io: bool = True,
     batch: int | None = 1,
+    calibration_images: int = _calibration.IMAGES,
 ) -> Path:
     """Writes a ``.tflite`` file and ``<path>.json`` with its input, output, scaling, labels and quantisation.
 
@@ -49,7 +46,7 @@ def tflite(
     ``probabilities`` ``[batch, classes]``. Both are float32, or integers where the activations are and `integer_io` is left on: uint8
     with ``"int8"`` (pixels go in as they are: scale 1, or next to it), int16 with ``"int16x8"``. The JSON says the scale and the zero
     point; a probability is ``scale · (value - zero_point)``. The file holds nothing but built-in operators; weights of convolutions
-    are quantised a channel at a time.
+    are quantised a channel at a time. Metadata inside, with ``labels.txt``, say the same to the task libraries of TFLite and MediaPipe.
 
     Args:
         model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
@@ -58,21 +55,23 @@ def tflite(
             arithmetic in integers; a quarter and the fastest) or ``"int16x8"`` (activations int16, weights int8; a quarter, nearer to
             float32, and slow: runtimes have only their reference kernels for it).
         calibration: for ``"int8"`` and ``"int16x8"``: typical images with values 0–255, from which the ranges of the activations are
-            read: an array uint8 ``[n, h, w, c]``, a `tf.data.Dataset` of images or of (images, labels), batched or not, an
-            `ImageData`, or what `keras_deepnets.data.load` takes (a folder of class folders, ``"digits"``, …: its training images).
-            200 images serve well and are the most that are read; more are thinned evenly where their number is known.
+            read: an array uint8 ``[n, h, w, c]``, a list of images ``[h, w, c]`` of any sizes, a `tf.data.Dataset` of images or of
+            (images, labels), batched or not, an `ImageData`, or what `keras_deepnets.data.load` takes (a folder of class folders,
+            ``"digits"``, …: its training images). Fewer than 200 are warned of.
         labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
         integer_io: whether input and output are integers where the activations are; False: float32.
         batch: images at once; None: any number, for which the program that runs the file calls ``resize_tensor_input``.
+        calibration_images: how many images calibrate at most: evenly spaced ones, so that all classes take part where they lie class
+            by class; the first ones of a dataset whose cardinality is not known.
 
     Returns:
         The path.
 
     Raises:
-        InputError: the model or the labels do not fit, a layer has no built-in operator, unknown `quantize`, a `batch` below 1,
-            calibration is missing or no images, or the file cannot be written. Nothing is left behind.
+        InputError: the model or the labels do not fit, a layer has no built-in operator, unknown `quantize`, a `batch` or
+            `calibration_images` below 1, calibration is missing or no images, or the file cannot be written. Nothing is left behind.
     """
-    path = check_file(path, ".tflite")
+    path = _single_file.check(path, ".tflite")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
     if quantize in CALIBRATED and calibration is None:
@@ -80,47 +79,23 @@ def tflite(
             f"quantize={quantize!r} needs calibration: give about 200 typical images with values 0–255 "
             "(uint8 array [n, h, w, c], tf.data of images, an ImageData, or a folder)."
         )
-    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+    if batch is not None and not _is_count(batch):
         raise InputError(f"batch={batch!r} is not a whole number from 1, or None for any number of images.")
+    if not _is_count(calibration_images):
+        raise InputError(f"calibration_images={calibration_images!r} is not a whole number from 1; 200 serve well.")
     classifier = classifier_of(model, labels, for_device=True)
-    views = list(_calibration_views(calibration, classifier)) if quantize in CALIBRATED else []
+    views = _calibration.views(calibration, classifier, calibration_images) if quantize in CALIBRATED else []
     content = _convert(classifier, quantize, views, integer_io, batch)
     card = _card.describe(model, classifier)
     facts = _tensor_facts(content)
     card["input"] |= facts["input"]
     card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
-    write_with_card(path, content, card)
+    _single_file.write(path, _tflite_metadata.attach(content, card), card)
     return path
 
 
-def check_file(path: str | os.PathLike[str], ending: str) -> Path:
-    """The path as one that a file can be written to; InputError where it ends otherwise or is a folder."""
-    path = Path(path)
-    if path.suffix != ending:
-        raise InputError(f"path {str(path)!r} does not end in {ending}; name the file so.")
-    if path.is_dir():
-        raise InputError(f"path {str(path)!r} is a folder; name a file.")
-    return path
-
-
-def write_with_card(path: Path, content: bytes, card: dict[str, Any]) -> None:
-    """Writes an artifact of one file and its JSON, to which the file's hash is added: both or neither."""
-    beside = card_path(path)
-    with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
-        (aside / path.name).write_bytes(content)
-        _files.write_json(aside / beside.name, card | {"sha256": sha256(content)})
-        (aside / beside.name).replace(beside)
-        (aside / path.name).replace(path)
-
-
-def card_path(path: Path) -> Path:
-    """Where the JSON of an artifact of one file lies."""
-    return path.with_name(path.name + ".json")
-
-
-def sha256(content: bytes) -> str:
-    """The hash by which a file and its JSON know each other: TensorFlow's interpreter crashes on a torn file."""
-    return hashlib.sha256(content).hexdigest()
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def open_interpreter(**kwargs: Any) -> Any:
@@ -184,7 +159,7 @@ def _convert(
 
 @contextlib.contextmanager
 def _conversion_errors(name: str) -> Iterator[None]:
-    """Turns what the converter says of operators that TFLite lacks into a one-line InputError."""
+    """Turns what the converter says of operators that TFLite lacks, or the quantiser of what it cannot do, into a one-line InputError."""
     from tensorflow.lite.python.convert_phase import ConverterError
 
     try:
@@ -194,6 +169,11 @@ def _conversion_errors(name: str) -> Iterator[None]:
         what = ", ".join(missing) if missing else str(error).strip().splitlines()[0]
         raise InputError(
             f"{name} cannot be converted with TFLite's built-in operators ({what}); replace the layers that use others."
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"{name} cannot be converted so ({what}); give another quantize, or replace the layer that is named."
         ) from error
 
 
@@ -216,67 +196,3 @@ def _facts_of(details: dict[str, Any], name: str) -> dict[str, Any]:
         "dtype": np.dtype(details["dtype"]).name,
         "quantization": {"scale": float(scale), "zero_point": int(zero_point)} if scale else None,
     }
-
-
-def _calibration_views(calibration: Any, classifier: Classifier) -> Iterator[np.ndarray]:
-    """Calibration images as the network sees them: float32 ``[1, height, width, channels]``, values 0–255."""
-    import numpy as np
-
-    brightest, view = 0.0, None
-    for image in itertools.islice(_calibration_images(calibration), CALIBRATION_IMAGES):
-        first = view is None
-        brightest = max(brightest, float(image.max()))
-        view = np.array(classifier.view(_pixels(image)[np.newaxis]), "float32")
-        if first:
-            # One black and one white pixel: the input's range is then 0–255 whatever the images, its scale 1, its zero point 0.
-            view[0, 0, 0], view[0, 0, 1] = 0, 255
-        yield view
-    if view is None:
-        raise InputError("calibration has no images; give about 200 typical ones.")
-    if brightest <= 1:
-        raise InputError(
-            f"calibration images have no value above {brightest:g}; give pixels with values 0–255, not scaled."
-        )
-
-
-def _calibration_images(calibration: Any) -> Iterator[np.ndarray]:
-    """Single images of whatever was given, thinned evenly where there are many."""
-    import numpy as np
-
-    if isinstance(calibration, (str, os.PathLike)):
-        from keras_deepnets import data as datasets
-
-        calibration = datasets.load(calibration, "train")
-    if hasattr(calibration, "examples"):
-        data = calibration.examples()
-        # Examples may lie class by class: every n-th one, so that all classes take part.
-        yield from _calibration_images(data.shard(max(1, calibration.size // CALIBRATION_IMAGES), 0))
-    elif hasattr(calibration, "as_numpy_iterator"):
-        for element in calibration.as_numpy_iterator():
-            images = element[0] if isinstance(element, tuple) else element
-            if not isinstance(images, np.ndarray) or images.ndim not in (3, 4):
-                raise InputError(
-                    "calibration must give images [h, w, c] or batches [n, h, w, c], alone or with labels."
-                )
-            yield from images if images.ndim == 4 else [images]
-    else:
-        images = np.asarray(calibration)
-        if images.ndim != 4:
-            raise InputError(f"calibration has the shape {images.shape}; give images [n, h, w, c].")
-        positions = np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(int)
-        yield from images[positions]
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """The image as uint8."""
-    import numpy as np
-
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"a calibration image has the shape {image.shape}; give images [h, w, 1 or 3].")
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype.kind not in "fiu" or not (image.min() >= 0 and image.max() <= 255):
-        raise InputError(
-            f"a calibration image is {image.dtype} from {image.min()} to {image.max()}; give pixels with values 0–255, not scaled."
-        )
-    return np.rint(image).astype("uint8")

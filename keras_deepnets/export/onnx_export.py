@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _card, litert
+from keras_deepnets.export import _card, _single_file
 from keras_deepnets.export._classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[s
             the file cannot be written. Nothing is left behind.
         RuntimeError: the file does not compute what the model does.
     """
-    path = litert.check_file(path, ".onnx")
+    path = _single_file.check(path, ".onnx")
     check_installed()
     classifier = classifier_of(model, labels)
     card = _card.describe(model, classifier)
@@ -59,7 +59,7 @@ def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[s
     content = _finished(_convert(classifier), classifier.model.name, card)
     if find_spec("onnxruntime") is not None:
         _check(content, classifier)
-    litert.write_with_card(path, content, card)
+    _single_file.write(path, content, card)
     return path
 
 
@@ -179,35 +179,11 @@ def runner(path: Path) -> Callable[[Any], tuple[np.ndarray, list[str]]]:
         InputError: onnxruntime is missing, or the file or its JSON is not what `onnx` writes.
     """
     check_installed(["onnxruntime"])
-    import numpy as np
-
-    from keras_deepnets.data import transforms
-
-    beside = litert.card_path(path)
-    try:
-        card = json.loads(beside.read_text(encoding="utf-8"))
-        view, labels = card["input"], card["labels"]
-        content = path.read_bytes()
-        if litert.sha256(content) != card["sha256"]:
-            raise ValueError("the file is damaged, or belongs to another JSON")
-    except OSError as error:
-        raise InputError(
-            f"{beside} cannot be read ({error.strerror}); export.onnx writes it beside the model: keep them together."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} or its JSON is not what export.onnx writes: {error}") from error
+    content, card = _single_file.read(path, "onnx")
     session = open_session(content)
 
-    def seen(images: Any) -> np.ndarray:
-        size = (view["height"], view["width"], view["channels"], view["crop_fraction"], view["interpolation"])
-        return np.asarray(transforms.evaluation_view(images, *size))
-
     def classify(batch: Any) -> tuple[np.ndarray, list[str]]:
-        if isinstance(batch, list):
-            views = np.concatenate([seen(transforms.decode(encoded)[np.newaxis]) for encoded in batch])
-        else:
-            views = seen(batch)
-        values = run(session, views)
-        return values, [labels[index] for index in values.argmax(axis=-1)]
+        values = run(session, _single_file.views(batch, card))
+        return values, [card["labels"][index] for index in values.argmax(axis=-1)]
 
     return classify

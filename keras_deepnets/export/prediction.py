@@ -1,15 +1,14 @@
-"""One call that runs any artifact: a SavedModel, a TFLite file or a saved Keras model."""
+"""One call that runs any artifact: a SavedModel, a TFLite or ONNX file, or a saved Keras model."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _decoding, _files, litert, onnx_export
+from keras_deepnets.export import _files, _single_file, litert, onnx_export
 from keras_deepnets.export._classifier import classifier_of
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def predict(
     probabilities, labels = [], []
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
+        if isinstance(batch, list):
+            batch = [_bytes_of(image) for image in batch]
         values, batch_labels = _naming_the_broken(run, batch, names[start : start + BATCH_SIZE])
         probabilities.append(values)
         labels.extend(batch_labels)
@@ -54,7 +55,7 @@ def predict(
 
 
 def _checked_images(images: Any) -> tuple[Any, list[str]]:
-    """The images as an array or a list of bytes, and what an error should call each."""
+    """The images as an array or a list of files and bytes, and what an error should call each."""
     import numpy as np
 
     if isinstance(images, (str, os.PathLike, bytes)):
@@ -63,11 +64,17 @@ def _checked_images(images: Any) -> tuple[Any, list[str]]:
         names = [
             f"image {number}" if isinstance(image, bytes) else os.fspath(image) for number, image in enumerate(images)
         ]
-        encoded = [_bytes_of(image) for image in images]
-        if not encoded:
+        if not images:
             raise InputError("no images were given; give at least one.")
-        return encoded, names
-    images = np.asarray(images)
+        for image in images:
+            _bytes_of(image, 0)  # rather than after the others have been classified
+        return list(images), names
+    try:
+        images = np.asarray(images)
+    except ValueError:  # a list of arrays
+        raise InputError(
+            "images differ in size; give uint8 [n, h, w, 3] of one, or a list of files or their bytes."
+        ) from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise InputError(
             f"images are {images.dtype} {list(images.shape)}; give uint8 [n, h, w, 3] with values 0–255, or a list of files or their bytes."
@@ -79,11 +86,13 @@ def _checked_images(images: Any) -> tuple[Any, list[str]]:
     return images, [f"image {number}" for number in range(len(images))]
 
 
-def _bytes_of(image: str | os.PathLike[str] | bytes) -> bytes:
+def _bytes_of(image: str | os.PathLike[str] | bytes, count: int = -1) -> bytes:
+    """So many bytes of an image file, by default all."""
     if isinstance(image, bytes):
         return image
     try:
-        return Path(image).read_bytes()
+        with Path(image).open("rb") as file:
+            return file.read(count)
     except OSError as error:
         raise InputError(f"{os.fspath(image)}: cannot be read ({error.strerror}).") from error
 
@@ -110,7 +119,7 @@ def _first_broken(run: _Runner, batch: list[bytes]) -> int | None:
     """The index of the first image that cannot be decoded, or that the artifact by itself refuses."""
     import tensorflow as tf
 
-    for attempt in (_decode, lambda encoded: run([encoded])):  # the second takes longer
+    for attempt in (_single_file.decode, lambda encoded: run([encoded])):  # the second takes longer
         for index, encoded in enumerate(batch):
             try:
                 attempt(encoded)
@@ -125,13 +134,6 @@ def _unreadable(name: str) -> InputError:
     )
 
 
-def _decode(encoded: bytes) -> Any:
-    """An image file as uint8 ``[h, w, 3]``, as an exported graph reads it."""
-    from keras_deepnets.data import transforms
-
-    return transforms.decode(_decoding.checked(encoded))
-
-
 def _open(path: Any) -> _Runner:
     import keras
 
@@ -139,7 +141,7 @@ def _open(path: Any) -> _Runner:
         return _keras_runner(path)
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite or a .keras file.")
+        raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite, .onnx or .keras file.")
     if path.is_dir():
         return _saved_model_runner(_version_in(path))
     if path.suffix == ".tflite":
@@ -148,7 +150,7 @@ def _open(path: Any) -> _Runner:
         return onnx_export.runner(path)
     if path.suffix == ".keras":
         return _keras_runner(_load_keras(path))
-    raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite or a .keras file.")
+    raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite, .onnx or .keras file.")
 
 
 def _version_in(path: Path) -> Path:
@@ -211,44 +213,24 @@ def _at_end(count: int) -> list[tuple[int, int]]:
 def _tflite_runner(path: Path) -> _Runner:
     import numpy as np
 
-    from keras_deepnets.data import transforms
-
-    card_path = litert.card_path(path)
+    content, card = _single_file.read(path, "tflite")
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        view, labels = card["input"], card["labels"]
-        content = path.read_bytes()
-        if litert.sha256(content) != card["sha256"]:
-            raise ValueError("the file is damaged, or belongs to another JSON")
         interpreter = litert.open_interpreter(model_content=content, num_threads=os.cpu_count())
-    except OSError as error:
-        raise InputError(
-            f"{card_path} cannot be read ({error.strerror}); export.tflite writes it beside the model: keep them together."
-        ) from error
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path} or its JSON is not what export.tflite writes: {str(error).splitlines()[0]}"
-        ) from error
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    except (ValueError, RuntimeError) as error:
+        raise _single_file.not_ours(path, "tflite", str(error)) from error
+    size = int(source["shape"][0])  # 1 where the file takes any number
 
-    def one(image: Any) -> np.ndarray:
-        pixels = transforms.evaluation_view(
-            image[np.newaxis],
-            view["height"],
-            view["width"],
-            view["channels"],
-            view["crop_fraction"],
-            view["interpolation"],
-        )
-        interpreter.set_tensor(source["index"], _quantized(np.asarray(pixels), source))
+    def together(views: np.ndarray) -> np.ndarray:
+        missing = size - len(views)
+        interpreter.set_tensor(source["index"], np.pad(_quantized(views, source), _at_end(missing), "edge"))
         interpreter.invoke()
-        return _dequantized(interpreter.get_tensor(target["index"]), target)
+        return _dequantized(interpreter.get_tensor(target["index"]), target)[: size - missing]
 
     def run(batch: Any) -> tuple[Any, list[str]]:
-        if isinstance(batch, list):
-            batch = [_decode(encoded) for encoded in batch]
-        values = np.concatenate([one(image) for image in batch])
-        return values, [labels[index] for index in values.argmax(axis=-1)]
+        parts = (batch[start : start + size] for start in range(0, len(batch), size))
+        values = np.concatenate([together(_single_file.views(part, card)) for part in parts])
+        return values, [card["labels"][index] for index in values.argmax(axis=-1)]
 
     return run
 
@@ -277,7 +259,7 @@ def _keras_runner(model: keras.Model) -> _Runner:
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         if isinstance(batch, list):
-            views = tf.concat([classifier.view(_decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
+            views = tf.concat([classifier.view(_single_file.decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
         else:
             views = classifier.view(tf.constant(batch))
         values = compiled(views).numpy()

@@ -146,12 +146,12 @@ def test_a_run_folder_that_holds_something_else(cli, patches, tmp_path):
 
 
 def test_no_space_left_for_an_export(cli, trained, tmp_path, monkeypatch):
-    from keras_deepnets.export import litert
+    from keras_deepnets.export import _files
 
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(litert._files, "write_json", full)
+    monkeypatch.setattr(_files, "write_json", full)
     error = cli("export", trained, tmp_path / "out" / "model.tflite", "--format", "tflite").error
     assert "No space left on" in error
     assert list(tmp_path.iterdir()) == []
@@ -269,6 +269,10 @@ def test_an_unknown_split(cli, trained, patches):
             "--quantize 'int4' is not one of float16, dynamic, int8, int16x8.",
         ),
         ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8 and int16x8."),
+        (
+            "out.tflite --format tflite --calibration-images 9",
+            "--calibration-images is for --calibration DATA; give both.",
+        ),
         ("out.tflite --format tflite --model-version 3", "--model-version is for --format savedmodel"),
         ("out.tflite --format tflite --top-k 2", "--top-k: for --format savedmodel only; leave it out with tflite."),
         (

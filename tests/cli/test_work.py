@@ -151,7 +151,9 @@ def test_export_prints_path_and_size(cli, trained, patches, tmp_path):
     assert done["export"]["difference"] < 1e-5
     assert done["export"]["latency_ms"] > 0
     words = ("--format", "tflite", "--quantize", "int8", "--calibration", patches)
-    lines = cli("export", trained / "model.keras", tmp_path / "model.tflite", *words).out.splitlines()
+    said = cli("export", trained / "model.keras", tmp_path / "model.tflite", *words)
+    lines = said.out.splitlines()
+    assert said.err.startswith("Warning: calibration has 48 images only;") and said.err.count("\n") == 1
     assert lines[0].startswith(f"{tmp_path / 'model.tflite'}  ")
     assert lines[0].endswith(" kB")
     assert re.split(r"\s{2,}", lines[1].strip()) == ["size", "one image", "largest difference"]
@@ -258,10 +260,11 @@ def test_export_quantises_as_asked(cli, trained, patches, tmp_path):
         ("int16x8", ("--float-io",), "float32"),
     ):
         out = tmp_path / f"{quantize}{len(words)}.tflite"
-        options = ("--format", "tflite", "--quantize", quantize, "--calibration", patches, *words)
+        calibration = ("--calibration", patches, "--calibration-images", 9)
+        options = ("--format", "tflite", "--quantize", quantize, *calibration, *words)
         assert cli("export", trained, out, *options, "--json").json["export"]["difference"] < 0.1
         card = json.loads(out.with_name(out.name + ".json").read_text())
-        assert card["quantize"] == quantize
+        assert card["quantize"] == quantize and card["calibration_images"] == 9
         assert card["input"]["dtype"] == card["output"]["dtype"] == dtype
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import layers
+from keras_deepnets.export.litert import open_interpreter
 from keras_deepnets.models import flat_layers
 
 
@@ -48,6 +49,21 @@ def norms(model):
 
 def keras_probabilities(model, images):
     return np.asarray(model.predict(images, verbose=0), "float32")
+
+
+def operators(path):
+    """Names of the operators in a file, by parsing it, not by what a runtime made of it; all of them built in."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    assert [code.customCode for code in model.operatorCodes] == [None] * len(model.operatorCodes)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    return [names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]
+
+
+def tensor_types(path):
+    return {detail["dtype"] for detail in open_interpreter(model_path=str(path)).get_tensor_details()}
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
 """TFLite files: built-in operators only, the numbers of the Keras model, and integers where they were asked for."""
 
 import errno
+import hashlib
 import json
 import os
 import pathlib
+import warnings
+import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -12,11 +16,22 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import export, layers
+from keras_deepnets.data import ImageData
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore
 from keras_deepnets.errors import InputError
+from keras_deepnets.export import _calibration
 from keras_deepnets.export._substitutes import EdgePaddedMaxPooling2D
 from keras_deepnets.export.litert import open_interpreter
 from keras_deepnets.models import flat_layers
-from tests.export.conftest import keras_probabilities, norms, photographs, spread_logits, unsettle
+from tests.export.conftest import (
+    keras_probabilities,
+    norms,
+    operators,
+    photographs,
+    spread_logits,
+    tensor_types,
+    unsettle,
+)
 
 FLOAT32, INT16, INT8 = 0, 7, 9  # of TFLite's schema
 RELU = 1
@@ -33,21 +48,6 @@ RESIDUAL = {
     "STRIDED_SLICE",
     "SUB",
 }
-
-
-def operators(path):
-    """Names of the operators in a file, by parsing it, not by what a runtime made of it."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    assert [code.customCode for code in model.operatorCodes] == [None] * len(model.operatorCodes)
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    return [names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]
-
-
-def tensor_types(path):
-    return {detail["dtype"] for detail in open_interpreter(model_path=str(path)).get_tensor_details()}
 
 
 def delegated(path):
@@ -297,6 +297,92 @@ def test_calibration_may_be_an_array_or_a_dataset(digits, tmp_path):
     assert card_of(path)["calibration_images"] == 200
 
 
+def seen_of(source, most=200):
+    """The numbers of the `plain_images` that calibrate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        views = _calibration.views(source, OneValue(), most)
+    return [int(view[0, 1, 1, 0]) - 2 for view in views]
+
+
+class OneValue:
+    def view(self, images):
+        return images[:, :2, :2]
+
+
+def plain_images(count):
+    """Image number n has the value n + 2."""
+    return np.broadcast_to(np.arange(2, count + 2, dtype="uint8")[:, None, None, None], (count, 4, 4, 3))
+
+
+@pytest.mark.parametrize("count, most", [(150, 200), (201, 200), (250, 200), (254, 100), (254, 7), (20, 2)])
+def test_calibration_images_are_evenly_spaced_whatever_the_source(count, most):
+    images = plain_images(count)
+    targets = np.arange(count)
+    data = tf.data.Dataset.from_tensor_slices((images, targets))
+    expected = np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+    assert expected[0] == 0 and len(expected) == min(count, most)
+    records = [
+        ImageData.from_arrays(images, targets, tuple(map(str, targets))),
+        data,
+        list(images),
+        tuple(images),
+        images,
+    ]
+    for source in records:
+        assert seen_of(source, most) == expected
+    gaps = np.diff(expected)
+    for size in (7, 64):  # of the last batch, which may be smaller, only one image is sure
+        found = seen_of(data.batch(size), most)
+        assert len(found) == min(count, most) and found[0] == 0
+        assert count - found[-1] <= size + max(gaps, default=count)
+    unknown = data.filter(lambda image, target: True)
+    assert seen_of(unknown, most) == list(range(min(count, most)))
+    assert seen_of(data.repeat(), most) == (list(range(count)) * 2)[:most]
+
+
+def test_calibration_decodes_no_others_than_the_chosen():
+    opened = []
+
+    class Counted(ArrayPixels):
+        def open(self, payload, window=None):
+            return tf.numpy_function(lambda image: (opened.append(1), image)[1], [payload], tf.uint8)
+
+    store = IndexedStore(Counted(plain_images(250)), np.arange(250), np.arange(250))
+    assert len(seen_of(ImageData("", "all", tuple(map(str, range(250))), store), 10)) == len(opened) == 10
+
+
+def test_calibration_of_records_in_their_order():
+    class Records:
+        size, image_shape, in_memory = 250, (4, 4, 3), False
+
+        def read(self, seed=None):
+            return tf.data.Dataset.from_tensor_slices((plain_images(250), np.arange(250)))
+
+        def open(self, payload, window=None):
+            return payload
+
+    data = ImageData("", "all", tuple(map(str, range(250))), Records())
+    assert seen_of(data, 4) == [0, 83, 166, 249]
+
+
+def test_calibration_images_of_several_sizes(small, tmp_path):
+    images = [photographs(1, 16 + number, 20, seed=number)[0] for number in range(30)]
+    contents = []
+    for number, source in enumerate((images, tuple(images), [*images[:-1], images[-1].astype("float32")])):
+        with pytest.warns(UserWarning, match="calibration has 30 images only; about 200") as said:
+            path = export.tflite(small, tmp_path / f"{number}.tflite", "int8", source)
+        assert [str(each.message) for each in said if "calibration" in str(each.message)] == [str(said[0].message)]
+        assert said[0].filename == __file__ and "\n" not in str(said[0].message)
+        assert card_of(path)["calibration_images"] == 30
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="calibration")
+        path = export.tflite(small, tmp_path / "few.tflite", "int8", images, calibration_images=20)
+    assert card_of(path)["calibration_images"] == 20
+
+
 def test_grouped_convolutions_and_padded_pooling_stay_native(tmp_path):
     """What an ImageNet stem and ResNeXt have: strided explicit padding, max pooling of any sign, groups."""
     inputs = keras.Input((33, 33, 3))
@@ -341,6 +427,116 @@ def test_mixed_precision_models_become_float32(resnet20, pictures, tmp_path):
     np.testing.assert_allclose(found, keras_probabilities(resnet20, pictures), atol=1e-5)
 
 
+class Table:
+    """A flatbuffer's table, read by the numbers that metadata_schema.fbs gives its fields."""
+
+    def __init__(self, data, position):
+        self.table = flatbuffers.table.Table(data, position)
+
+    @classmethod
+    def root(cls, data):
+        return cls(data, flatbuffers.encode.Get(flatbuffers.packer.uoffset, data, 0))
+
+    def _place(self, field):
+        offset = self.table.Offset(4 + 2 * field)
+        return offset and offset + self.table.Pos
+
+    def string(self, field):
+        return self.table.String(self._place(field)).decode()
+
+    def number(self, field, flags):
+        return self.table.Get(flags, self._place(field))
+
+    def child(self, field):
+        return Table(self.table.Bytes, self.table.Indirect(self._place(field)))
+
+    def children(self, field):
+        offset = self.table.Offset(4 + 2 * field)
+        start = self.table.Vector(offset)
+        return [
+            Table(self.table.Bytes, self.table.Indirect(start + 4 * index))
+            for index in range(self.table.VectorLen(offset))
+        ]
+
+    def floats(self, field):
+        offset = self.table.Offset(4 + 2 * field)
+        return self.table.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, offset).tolist()
+
+
+def metadata_of(path):
+    model = flatbuffer(path)
+    (entry,) = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
+    return model.buffers[entry.buffer].data.tobytes()
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_metadata_and_labels_lie_in_the_file(small, tmp_path, quantize):
+    byte, uint = flatbuffers.number_types.Uint8Flags, flatbuffers.number_types.Uint32Flags
+    images = photographs(200, 16, 16)
+    path = export.tflite(small, tmp_path / "model.tflite", quantize, images, labels=["Äpfel", "b", "c d", "e"])
+    content = metadata_of(path)
+    assert content[4:8] == b"M001"
+    model = Table.root(content)
+    assert (model.string(0), model.string(7)) == ("small", "1.0.0")
+    (subgraph,) = model.children(3)
+    (source,), (target,) = subgraph.children(2), subgraph.children(3)
+    assert (source.string(0), target.string(0)) == ("images", "probabilities")
+    assert source.string(1) == "RGB with values 0-255, which the network scales itself."
+    image = source.child(3).child(1)
+    assert (source.child(3).number(0, byte), target.child(3).number(0, byte)) == (2, 1)  # image, feature
+    assert image.number(0, byte) == 1  # RGB
+    assert [image.child(1).number(field, uint) for field in (0, 1)] == [16, 16]
+    (unit,) = source.children(4)
+    assert unit.number(0, byte) == 1  # normalisation
+    assert (unit.child(1).floats(0), unit.child(1).floats(1)) == ([0], [1])
+    assert [source.child(5).floats(field) for field in (0, 1)] == [[255], [0]]
+    assert [target.child(5).floats(field) for field in (0, 1)] == [[1], [0]]
+    (labels,) = target.children(6)
+    assert (labels.string(0), labels.number(2, byte)) == ("labels.txt", 2)  # names along the axis of the classes
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["labels.txt"] and archive.testzip() is None
+        assert archive.getinfo("labels.txt").compress_type == zipfile.ZIP_STORED
+        assert archive.read("labels.txt").decode().splitlines() == ["Äpfel", "b", "c d", "e"]
+    assert card_of(path)["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_metadata_change_nothing_of_what_the_file_computes(small, tmp_path):
+    image = photographs(1, 16, 16)
+    path = export.tflite(small, tmp_path / "model.tflite")
+    bare = flatbuffer(path)
+    assert [entry.name for entry in bare.metadata][-1] == b"TFLITE_METADATA"
+    bare.metadata.pop()
+    bare.buffers.pop()
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(bare.Pack(builder), file_identifier=b"TFL3")
+    found = []
+    for content in (path.read_bytes(), bytes(builder.Output())):
+        for make in (open_interpreter, tf.lite.Interpreter):
+            interpreter = make(model_content=content)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.astype("float32"))
+            interpreter.invoke()
+            found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    interpreter = open_interpreter(model_path=str(path))  # mapped into memory
+    assert interpreter.get_input_details()[0]["shape"].tolist() == [1, 16, 16, 3]
+
+
+def test_metadata_of_grey_images(tmp_path):
+    path = export.tflite(kd.HighwayMLP10(classes=4), tmp_path / "grey.tflite")
+    source = Table.root(metadata_of(path)).children(3)[0].children(2)[0]
+    image = source.child(3).child(1)
+    assert image.number(0, flatbuffers.number_types.Uint8Flags) == 2
+    assert [image.child(1).number(field, flatbuffers.number_types.Uint32Flags) for field in (0, 1)] == [28, 28]
+
+
+def test_equal_networks_give_equal_files(small, tmp_path):
+    contents = [export.tflite(small, tmp_path / f"{number}.tflite").read_bytes() for number in range(2)]
+    assert contents[0] == contents[1]
+
+
 def test_the_file_is_replaced_whole(small, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_text("old")
@@ -363,6 +559,13 @@ def test_the_file_is_replaced_whole(small, tmp_path):
         (("model.tflite", "int8", np.full((2, 16, 16, 3), -1.0)), "0–255, not scaled"),
         (("model.tflite", "int8", np.random.default_rng(0).random((2, 16, 16, 3))), "not scaled"),
         (("model.tflite", "int8", tf.data.Dataset.from_tensors({"x": 1})), "calibration must give images"),
+        (
+            ("model.tflite", "int8", [np.ones((16, 16, 3), "uint8"), np.ones((0, 16, 3), "uint8")]),
+            "no pixels; leave it",
+        ),
+        (("model.tflite", "int8", np.ones((3, 16, 0, 3), "uint8")), r"the shape \(16, 0, 3\): no pixels; leave it out"),
+        (("model.tflite", "int8", tf.data.Dataset.from_tensors(np.ones((0, 16, 3), "uint8"))), "without pixels"),
+        (("model.tflite", "int8", []), "no images"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(small, tmp_path, arguments, message):
@@ -401,6 +604,24 @@ def test_a_layer_without_a_built_in_operator(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class Sine(keras.layers.Layer):
+    """A stranger's layer, in an operator that has no 16-bit kernel."""
+
+    def call(self, x):
+        return tf.sin(x)
+
+
+def test_a_layer_that_the_quantiser_refuses(tmp_path):
+    images = photographs(200, 8, 8)
+    message = (
+        r"odd cannot be converted so \(Quantization to 16x8-bit not .*'SIN'\); give another quantize, or replace the"
+    )
+    with pytest.raises(InputError, match=message) as error:
+        export.tflite(classifier_like(Sine()), tmp_path / "new" / "model.tflite", "int16x8", images)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_and_arguments_that_do_not_fit(small, tmp_path):
     one, two = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.layers.Add()([one, two]))
@@ -413,6 +634,7 @@ def test_models_and_arguments_that_do_not_fit(small, tmp_path):
         (small, {"labels": "abcd"}, "is one string; give a list of 4 names"),
         (small, {"batch": 0}, "batch=0 is not a whole number from 1, or None"),
         (small, {"batch": True}, "batch=True is not a whole number"),
+        (small, {"calibration_images": 0}, "calibration_images=0 is not a whole number from 1; 200 serve well"),
     ):
         with pytest.raises(InputError, match=message) as error:
             export.tflite(model, tmp_path / "new" / "model.tflite", **arguments)

@@ -29,6 +29,13 @@ MAKERS = {
     "stem and groups": lambda: kd.ResNeXt(blocks=(1, 1, 1, 1), input_shape=(32, 32, 3), classes=5),
     "maxout": lambda: kd.FitNet1(input_shape=(16, 16, 3)),
     "grey": lambda: kd.HighwayMLP10(classes=4),
+    "dense": lambda: kd.DenseNet(depth=10, stem="cifar", growth_rate=12, bottleneck=False, input_shape=(16, 16, 3)),
+    "dense, recomputed": lambda: kd.DenseNet(
+        depth=16, stem="cifar", growth_rate=12, memory_efficient=True, input_shape=(16, 16, 3)
+    ),
+    "wide": lambda: kd.WideResNet(depth=10, widen_factor=2, input_shape=(16, 16, 3)),
+    "highway": lambda: kd.Highway(filters=(16, 32), convolutions=(2, 2), hidden=32, input_shape=(16, 16, 3)),
+    "blocks": lambda: kd.ResNet(depth=14, stem="cifar", block_layers=True, input_shape=(16, 16, 3)),
     "logits": lambda: kd.PlainNet20(input_shape=(16, 16, 3), classifier_activation=None),
 }
 

@@ -1,5 +1,7 @@
 """One call for every artifact, the same answer from each, and errors that name the image."""
 
+import json
+import pathlib
 import subprocess
 import sys
 
@@ -82,6 +84,96 @@ def test_more_images_than_a_batch(artifacts, resnet20):
     np.testing.assert_allclose(found["probabilities"], keras_probabilities(resnet20, images), atol=1e-5)
 
 
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_a_tflite_file_of_three_images_at_once(resnet20, pictures, encoded, tmp_path, quantize):
+    many = np.concatenate([pictures, photographs(2, 32, 32, seed=7)])
+    alone, three = (
+        export.tflite(resnet20, tmp_path / f"{batch}.tflite", quantize, many, batch=batch) for batch in (1, 3)
+    )
+    for images in (many, many[:1], many[:3], encoded):
+        expected, found = export.predict(alone, images), export.predict(three, images)
+        assert len(found["labels"]) == len(images)
+        np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-6)
+        assert found["labels"].tolist() == expected["labels"].tolist()
+
+
+MEMORY = """
+import resource, sys
+from keras_deepnets import export
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+path, picture = sys.argv[1:]
+export.predict(path, [picture])
+before = peak()
+found = export.predict(path, [picture] * 12)
+print(len(found["labels"]), peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+def test_large_files_are_not_all_in_memory_at_once(small, tmp_path, kind):
+    """A picture takes 27 MB decoded, twelve of them 320 MB."""
+    if kind == "onnx":
+        for name in ("onnx", "tf2onnx", "onnxruntime"):
+            pytest.importorskip(name)
+    path = getattr(export, kind)(small, tmp_path / f"model.{kind}")
+    (tmp_path / "large.jpg").write_bytes(tf.io.encode_jpeg(tf.zeros([3000, 3000, 3], tf.uint8)).numpy())
+    command = [sys.executable, "-c", MEMORY, str(path), str(tmp_path / "large.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, grown = done.stdout.split()
+    assert count == "12" and float(grown) < 0.12
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_writer_that_is_killed_leaves_a_pair_that_can_be_read(small, tmp_path, monkeypatch, renames):
+    path, images = tmp_path / "model.tflite", photographs(3, 16, 16)
+    old, new = list("abcd"), list("efgh")
+    export.tflite(small, path, labels=old)
+    expected = export.predict(path, images)["probabilities"]
+    rename, done = pathlib.Path.replace, []
+
+    def killed(source, target):
+        if len(done) == renames:
+            raise Killed
+        done.append(target)
+        return rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "replace", killed)
+        if renames < 3:
+            with pytest.raises(Killed):
+                export.tflite(small, path, "float16", labels=new)
+        else:
+            export.tflite(small, path, "float16", labels=new)
+    found = export.predict(path, images)
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-2)
+    exact = np.abs(found["probabilities"] - expected).max() == 0
+    assert exact == (renames < 2)  # which of the two files it is
+    assert set(found["labels"]) <= set(old if exact else new)
+    # Whoever writes next finds nothing in the way, and leaves nothing of what was replaced.
+    export.tflite(small, path, labels=new)
+    assert set(export.predict(path, images)["labels"]) <= set(new)
+    assert "replaces" not in json.loads((tmp_path / "model.tflite.json").read_text())
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model.tflite", "model.tflite.json"]
+
+
+def test_a_pair_that_is_replaced_while_it_is_read(small, tmp_path, monkeypatch):
+    path, images = export.tflite(small, tmp_path / "model.tflite"), photographs(1, 16, 16)
+    read = pathlib.Path.read_text
+
+    def slow(self, *args, **kwargs):
+        text = read(self, *args, **kwargs)
+        monkeypatch.undo()
+        export.tflite(small, path, "float16", labels=list("efgh"))
+        return text
+
+    monkeypatch.setattr(pathlib.Path, "read_text", slow)
+    assert export.predict(path, images)["labels"][0] in "efgh"
+
+
 def test_a_network_that_expects_scaled_pixels_gets_them(small, tmp_path):
     images = photographs(4, 16, 16)
     expected = keras_probabilities(small, small.scaling.apply(images.astype("float32")))
@@ -110,6 +202,7 @@ def test_a_broken_image_is_named(artifacts, encoded, tmp_path, kind):
         (np.zeros((2, 32, 32, 4), "uint8"), "give uint8"),
         (np.zeros((0, 32, 32, 3), "uint8"), "at least one"),
         ([], "no images"),
+        ([np.zeros((8, 8, 3), "uint8"), np.zeros((9, 8, 3), "uint8")], "images differ in size"),
         ([1, 2], "give uint8"),
     ],
 )
@@ -131,8 +224,8 @@ def test_what_is_no_artifact_is_said_so(artifacts, pictures, tmp_path):
     module.f = tf.function(lambda x: x, input_signature=[tf.TensorSpec([None])])
     tf.saved_model.save(module, str(tmp_path / "foreign"))
     messages = {
-        "nothing": "does not exist",
-        "text.txt": "is not an artifact",
+        "nothing": r"does not exist; give a SavedModel folder, a \.tflite, \.onnx or \.keras file\.",
+        "text.txt": r"is not an artifact; give a SavedModel folder, a \.tflite, \.onnx or \.keras file\.",
         "empty": "holds no saved_model.pb",
         "torn.keras": "cannot be loaded as a Keras model",
         "torn.tflite": "is not what export.tflite writes",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -173,7 +174,10 @@ def test_the_limit_can_be_set(small, tmp_path):
 
 
 def test_predict_names_it_for_every_artifact(failing, skipping, small, tmp_path):
-    for path in (failing, skipping, export.tflite(small, tmp_path / "small.tflite"), small):
+    paths = [failing, skipping, export.tflite(small, tmp_path / "small.tflite"), small]
+    if all(find_spec(name) for name in ("onnx", "tf2onnx", "onnxruntime")):
+        paths.append(export.onnx(small, tmp_path / "small.onnx"))
+    for path in paths:
         for kind in ("large png", "text"):
             with pytest.raises(InputError, match="image 1 is not a JPEG or PNG file"):
                 export.predict(path, [picture(), BROKEN[kind]])

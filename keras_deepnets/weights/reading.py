@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
 SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5", ".safetensors", *TORCH_SUFFIXES)
 
 APPLICATIONS_EPSILON = 1.001e-5
-"""BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the only ones in HDF5 files of the old format."""
+"""BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the ones in HDF5 files of the old format."""
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _LINEAR = ("kernel", "bias")
@@ -185,13 +185,12 @@ def _keras(path: Path) -> Tensors:
         with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
             arrays = dict(_variables(file))
     layers = list(_layer_configs(config))
-    epsilons = {layer["name"]: layer["epsilon"] for layer in layers if "epsilon" in layer}
     record = config.get("config", {}).get("record")
     if record is not None:
         kernel = arrays.get("predictions/kernel")
         shape = next((layer["batch_shape"][1:] for layer in layers if "batch_shape" in layer), None)
         record = record | {"classes": None if kernel is None else int(kernel.shape[-1]), "input_shape": shape}
-    return Tensors(arrays, str(path), record, epsilons)
+    return Tensors(arrays, str(path), record, _epsilons(layers))
 
 
 def _layer_configs(config: Any) -> Iterator[dict[str, Any]]:
@@ -210,19 +209,43 @@ def _hdf5(path: Path) -> Tensors:
     import h5py
 
     with h5py.File(path, "r") as file:
-        if path.name.lower().endswith(".weights.h5") or "layer_names" not in (
-            *file.attrs,
-            *file.get("model_weights", file).attrs,
-        ):
-            return Tensors(dict(_variables(file)), str(path), _record(file.attrs.get(RECORD), path))
         group = file.get("model_weights", file)
-        arrays = {}
-        for layer in map(_text, group.attrs["layer_names"]):
-            for weight in map(_text, group[layer].attrs["weight_names"]):
-                part = weight.rpartition("/")[2].partition(":")[0]
-                arrays[f"{layer.replace('/', '_')}/{part}"] = np.asarray(group[layer][weight])
-    needs = {"form": "keras"} if "post_bn/gamma" in arrays else {"downsample": "1x1"}
-    return Tensors(arrays, str(path), None, {"": APPLICATIONS_EPSILON}, needs)
+        if "layer_names" not in group.attrs:
+            return Tensors(dict(_variables(file)), str(path), _record(file.attrs.get(RECORD), path))
+        arrays = _with_our_head(dict(_legacy_variables(group)))
+        config = file.attrs.get("model_config")
+    layers = _layer_configs(json.loads(_text(config))) if config is not None else ()
+    return Tensors(arrays, str(path), None, {"": APPLICATIONS_EPSILON} | _epsilons(layers))
+
+
+def _legacy_variables(group: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The variables of a file of Keras 2, a group a layer: ``"conv1_conv/kernel"``."""
+    for layer in map(_text, group.attrs["layer_names"]):
+        for weight in map(_text, group[layer].attrs["weight_names"]):
+            part = weight.rpartition("/")[2].partition(":")[0]
+            yield f"{_layer_name(layer)}/{part}", np.asarray(group[layer][weight])
+
+
+def _with_our_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with the one dense layer called ``predictions``.
+
+    The published files are of 2019, when it was ``probs`` or ``fc1000``; Keras goes by the order of layers and asks for no name.
+    """
+    dense = [name.rpartition("/")[0] for name, array in arrays.items() if name.endswith("/kernel") and array.ndim == 2]
+    if len(dense) != 1:
+        return arrays
+    theirs = f"{dense[0]}/"
+    return {f"predictions/{k.removeprefix(theirs)}" if k.startswith(theirs) else k: v for k, v in arrays.items()}
+
+
+def _epsilons(layers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """BN layer to its epsilon, of the configs of layers."""
+    return {_layer_name(layer["name"]): layer["epsilon"] for layer in layers if "epsilon" in layer}
+
+
+def _layer_name(name: str) -> str:
+    """A layer's name without slashes, which Keras 2 allowed in them (``conv1/bn``)."""
+    return name.replace("/", "_")
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from keras_deepnets.cli import artifacts, show
 from keras_deepnets.cli.images import image_files, images_of
 from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
+from keras_deepnets.predictions import distinct, first_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +112,7 @@ def sides(text: str | None) -> tuple[int, ...] | None:
 def check_classes(artifact: artifacts.Artifact, images: ImageData, labels: Sequence[str] | None = None) -> None:
     """Raises InputError where a model's classes (`labels`, or else its own) are not those of the images."""
     labels = artifact.labels() if labels is None else labels
-    if labels is not None and list(labels) != list(images.labels):
+    if labels is not None and first_difference(labels, images.labels) is not None:
         raise InputError(
             f"{artifact.path} knows {len(labels)} classes ({labels[0]!r} …) and the data has {len(images.labels)} "
             f"({images.labels[0]!r} …); evaluate it on data with the same classes."
@@ -144,7 +145,9 @@ def evaluate_exported(
         "top5": top5 / total,
         "images": total,
         "images_per_second": round(total / seconds, 1),
-        "per_class": {label: int(right[i]) / int(counts[i]) for i, label in enumerate(images.labels) if counts[i]},
+        "per_class": {
+            label: int(right[i]) / int(counts[i]) for i, label in enumerate(distinct(images.labels)) if counts[i]
+        },
     }
     return values, confusion
 

@@ -1,9 +1,14 @@
 """Anybody's weights from the command line."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import keras_deepnets as kd
+from keras_deepnets.cli import artifacts, use
+from keras_deepnets.predictions import imagenet_classes
 from keras_deepnets.weights import naming, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
@@ -62,3 +67,14 @@ def test_which_network_cannot_be_told(cli, tmp_path):
 
     save_file(load_file(path), tmp_path / "bare.safetensors")
     assert "name the network" in cli("convert", tmp_path / "bare.safetensors", tmp_path / "x.keras").error
+
+
+def test_imagenets_ids_are_its_names():
+    classes = imagenet_classes()
+    ids, names = zip(*classes, strict=True)
+    artifact = artifacts.Artifact(Path("model"), artifacts.SAVED_MODEL)
+    for labels, given in ((ids, names), (names, ids), (ids, ids)):
+        images = SimpleNamespace(labels=given)
+        use.check_classes(artifact, images, labels)
+    with pytest.raises(ValueError, match="knows 1000 classes"):
+        use.check_classes(artifact, SimpleNamespace(labels=ids[::-1]), names)

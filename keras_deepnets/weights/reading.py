@@ -23,11 +23,14 @@ FORMAT_VERSION = 1
 RECORD = "keras_deepnets"
 """Where files keep the record: safetensors' metadata, an attribute of HDF5."""
 
-TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
+TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".th", ".bin")
 SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5", ".safetensors", *TORCH_SUFFIXES)
 
 APPLICATIONS_EPSILON = 1.001e-5
 """BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the ones in HDF5 files of the old format."""
+
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
+"""What training scripts call a network's tensors, those first that count."""
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _LINEAR = ("kernel", "bias")
@@ -162,16 +165,21 @@ def _torch(path: Path) -> Tensors:
             f"{path} is refused: it is a pickle with more than tensors in it, which could run code. "
             "Save `model.state_dict()` alone, as .pth or .safetensors."
         ) from error
-    while isinstance(loaded, Mapping) and not any(hasattr(value, "detach") for value in loaded.values()):
-        nested = [
-            loaded[key] for key in ("state_dict", "model_state_dict", "model", "net", "state_dict_ema") if key in loaded
-        ]
-        if not nested or not isinstance(nested[0], Mapping):
-            break
-        loaded = nested[0]
-    if not isinstance(loaded, Mapping) or not any(hasattr(value, "detach") for value in loaded.values()):
+    found = _state_dict(loaded)
+    if found is None:
         raise InputError(f"{path} holds no tensors by name; save `model.state_dict()`.")
-    return Tensors(_plain((k, v) for k, v in loaded.items() if hasattr(v, "detach")), str(path))
+    return Tensors(_plain((k, v) for k, v in found.items() if hasattr(v, "detach")), str(path))
+
+
+def _state_dict(loaded: Any) -> Mapping[str, Any] | None:
+    """The names and tensors in what a training script saved, which may lie beside an optimiser's state and single tensors."""
+    if not isinstance(loaded, Mapping):
+        return None
+    for key in _NESTED:
+        found = _state_dict(loaded.get(key))
+        if found is not None:
+            return found
+    return loaded if any(hasattr(value, "detach") for value in loaded.values()) else None
 
 
 def _keras(path: Path) -> Tensors:

@@ -281,6 +281,30 @@ def test_bad_files(tmp_path):
         kd.load_weights(tiny(), {"blob": np.zeros(3)})
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda tensors, scalar: {"epoch": 3, "arch": "resnet20", "state_dict": tensors, "best_acc1": scalar},
+        lambda tensors, scalar: {"model": tensors, "optimizer": {"state": {0: {"step": scalar}}}, "step": scalar},
+        lambda tensors, scalar: {"model": {"state_dict": tensors}, "lr": scalar},
+        lambda tensors, scalar: {"net": {f"module.{k}": v for k, v in tensors.items()}, "acc": 91.0},
+        lambda tensors, scalar: tensors,
+    ],
+)
+def test_what_training_scripts_save(tmp_path, wrapped):
+    """As pytorch/examples: tensors by name below, and a tensor of the best accuracy beside them."""
+    torch = pytest.importorskip("torch")
+    source = fill(tiny(shortcut="A"))
+    tensors = {k: torch.from_numpy(v.copy()) for k, v in peer_tensors(source, naming.PLAIN_CIFAR_RESNET).items()}
+    torch.save(wrapped(tensors, torch.tensor(76.0)), tmp_path / "checkpoint.pth.tar")
+    target = tiny(shortcut="A")
+    kd.load_weights(target, tmp_path / "checkpoint.pth.tar")
+    assert_same(target, arrays(source))
+    torch.save({"optimizer": {"step": 3}}, tmp_path / "none.pth")
+    with pytest.raises(ValueError, match="holds no tensors by name"):
+        kd.load_weights(target, tmp_path / "none.pth")
+
+
 def test_saving_needs_a_known_format_and_a_folder(tmp_path):
     with pytest.raises(ValueError, match="weights are saved as"):
         kd.save_weights(tiny(), tmp_path / "x.npz")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights import formats
 from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
 
 FORMAT_VERSION = 1
@@ -34,6 +35,10 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _LINEAR = ("kernel", "bias")
+
+
+class DamagedFileError(InputError):
+    """A file that is not what its name says, or not all of it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,11 @@ def read(source: Any) -> Tensors:
         if isinstance(error, InputError):
             raise
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{path} cannot be read as a weights file: {line}; is it complete?") from error
+        system = (
+            isinstance(error, OSError) and error.errno is not None
+        )  # no permission, no such device: not the file's fault
+        kind = InputError if system else DamagedFileError
+        raise kind(f"{path} cannot be read as a weights file: {line}; is it complete?") from error
 
 
 def _plain(items: Any) -> dict[str, np.ndarray]:
@@ -156,6 +165,7 @@ def _torch(path: Path) -> Tensors:
         )
     import torch
 
+    formats.check(path, path.name)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training.files import digest
-from keras_deepnets.weights import download, reading
+from keras_deepnets.weights import download, formats, reading
 
 if TYPE_CHECKING:
     import keras
@@ -145,10 +145,26 @@ def of_file(path: Path) -> Card | None:
 
 
 def tensors(card: Card) -> reading.Tensors:
-    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record."""
+    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record.
+
+    Raises:
+        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+    """
+
+    def check(part: Path) -> None:
+        formats.check(part, card.path.name)
+
     with download.progress_bar(card.path.name) as progress:
-        path = download.fetch(card.url, card.path, checksum=card.checksum, member=card.member, progress=progress)
-    return described(reading.read(path), card)
+        path = download.fetch(
+            card.url, card.path, checksum=card.checksum, member=card.member, check=check, progress=progress
+        )
+    try:
+        return described(reading.read(path), card)
+    except reading.DamagedFileError as error:
+        path.unlink(missing_ok=True)
+        raise reading.DamagedFileError(
+            f"{error} It was thrown away; the next try downloads it from {card.url}."
+        ) from error
 
 
 def described(found: reading.Tensors, card: Card) -> reading.Tensors:

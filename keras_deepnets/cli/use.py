@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ def evaluate(
     source: str | None,
     split: str,
     *,
-    weights: Path | None,
+    weights: str | None,
+    options: Mapping[str, Any],
     seed: int | None,
     batch_size: int,
     crops: int,
@@ -43,8 +44,10 @@ def evaluate(
     evaluation.check_views(crops, scales)
     if confusion is not None:
         pictures.check_path(confusion)
+    if options and weights is None:
+        raise InputError("evaluate: --option is for --weights; a trained model has its options.")
     if weights is not None:
-        artifact = artifacts.weights(weights, None if model is None else str(model))
+        artifact = artifacts.weights(weights, None if model is None else model.as_posix(), options)
     elif model is not None:
         artifact = artifacts.find(model)
     else:
@@ -162,23 +165,19 @@ def encoded_chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]
         yield list(files), np.asarray(truth)
 
 
-def convert(source: Path, out: Path, network: str | None, *, as_json: bool) -> None:
-    """Writes the weights of a file in a format of ours; prints what was found."""
-    from keras_deepnets.weights import reading, saving
+def convert(source: str, out: Path, network: str | None, options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Writes the weights of a file or a card in a format of ours; prints what was found."""
+    from keras_deepnets.weights import saving
 
-    reading.check_path("convert", source)
+    artifacts.check_weights("convert", source, network)
     saving.check_target(out)
-    if network is not None:
-        from keras_deepnets import registry
-
-        registry.constructor_of(network)
     load_tensorflow()
     from keras_deepnets import weights
 
     begin = time.perf_counter()
-    report = weights.convert(source, out, network)
+    report = weights.convert(source, out, network, **options)
     values = {
-        "source": str(source),
+        "source": source,
         "naming": report.naming,
         "weights": report.loaded,
         "out": str(out),

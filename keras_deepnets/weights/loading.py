@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,23 @@ class LoadReport:
         return not (self.missing or self.unused or self.mismatched)
 
 
+class MisfitError(InputError):
+    """Weights that do not fit; the message names the first of each kind.
+
+    Attributes:
+        report: all of them; nothing was loaded.
+    """
+
+    def __init__(self, message: str, report: LoadReport):
+        """With the report of what would have been loaded."""
+        super().__init__(message)
+        self.report = dataclasses.replace(report, loaded=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickling: exceptions are made again from their message alone."""
+        return type(self), (str(self), self.report)
+
+
 def weights_by_name(model: keras.Model) -> dict[str, Any]:
     """``"conv1_conv/kernel"`` to weight: the same names in all forms of a network (blocks as layers, recomputing).
 
@@ -79,7 +97,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         )
     if strict:
         _check_kind(model, tensors, naming, wanted)
-    _check_options(model, tensors, naming)
+    check_options(model, needs(tensors, naming), tensors.origin)
     theirs = {naming.ours(name) or name: name for name in tensors.arrays}
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
@@ -105,7 +123,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched),
     )
     if strict and not report.complete:
-        raise InputError(_refusal(model, tensors, naming, report))
+        raise MisfitError(_refusal(model, tensors, naming, report), report)
     found = {name: found[name] for name in fitting if name not in mismatched}
     _match_epsilons(model, found, epsilons)
     tensors.arrays.clear()  # each is let go once it is assigned: a network's numbers need not be held twice
@@ -137,17 +155,18 @@ def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming, wanted: It
     _check_scaling(model, tensors)
 
 
-def _check_options(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
+def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) -> None:
     """Refuses weights of a network that has other options and therefore computes something else, however well they fit."""
     architecture = getattr(model, "architecture", None)
     if not architecture:
         return
     spec = _spec(architecture)
-    for option, value in needs(tensors, naming).items():
+    for option, value in needed.items():
+        value = as_given(value)
         own = getattr(spec, option, value)
-        if own != as_given(value) and matters(option, spec):
+        if own != value and matters(option, spec):
             raise InputError(
-                f"{model.name}: the weights in {tensors.origin} need {option}={value!r}, and it was built with {option}={own!r}, "
+                f"{model.name}: the weights in {origin} need {option}={value!r}, and it was built with {option}={own!r}, "
                 f"which computes something else. Build it with {option}={value!r}."
             )
 

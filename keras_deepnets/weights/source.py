@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,14 +79,18 @@ def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any])
         needed, classes, scaling = _of_file(facts, contents)
     if spec is not None:
         needed = {name: value for name, value in needed.items() if matters(name, spec)}
-    wrong = [name for name in needed if name in given and as_given(given[name]) != needed[name]]
-    if wrong:
-        name = wrong[0]
-        raise InputError(
-            f"{facts.name}: the weights {text!r} need {name}={needed[name]!r} and {name}={given[name]!r} was given; leave it out."
-        )
+    check_given(facts.name, text, needed, given)
     own = {name: value for name, value in needed.items() if name in facts.options}
     return Source(facts.name, text, own, classes, scaling, contents)
+
+
+def check_given(owner: str, text: str, needed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises InputError where an option that the caller gave contradicts one that the weights need."""
+    for name, value in needed.items():
+        if name in given and as_given(given[name]) != as_given(value):
+            raise InputError(
+                f"{owner}: the weights {text!r} need {name}={as_given(value)!r} and {name}={given[name]!r} was given; leave it out."
+            )
 
 
 def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int | None, Scaling | None]:

@@ -9,6 +9,7 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets.training.files import digest
 from keras_deepnets.weights import cards, naming
+from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.cards.networks import NETWORKS, why_not
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
 
@@ -132,3 +133,51 @@ def test_a_card_whose_file_is_zipped(tmp_path, monkeypatch):
     assert model.labels[0] == "airplane" and model.scaling == card.scaling
     assert sorted(file.name for file in card.path.parent.iterdir() if file.suffix != ".lock") == [card.path.name]
     assert cards.of_file(path) == card
+
+
+def test_builders_have_no_default():
+    """Which of a hundred networks would it be?"""
+    for constructor in (kd.ResNet, kd.PreActResNet, kd.DenseNet):
+        with pytest.raises(
+            ValueError,
+            match=r"builds many networks and has no default weights; name those of one, e\.g\. (timm|pytorchcv)/",
+        ):
+            constructor(weights="imagenet")
+    with pytest.raises(ValueError, match="WideResNet builds many networks"):
+        kd.WideResNet(weights="imagenet")
+
+
+def test_a_card_that_contradicts_the_network_is_not_downloaded(monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("it was asked for")
+
+    monkeypatch.setattr(cards.download, "fetch", fail)
+    with pytest.raises(
+        ValueError, match="weights in torchvision/imagenet1k_v2 need downsample='3x3', and it was built with"
+    ):
+        kd.load_weights(kd.ResNet50(), "torchvision/imagenet1k_v2")
+    with pytest.raises(ValueError, match=r"need blocks=\(3, 4, 6, 3\), and it was built with blocks=\(1, 1, 1, 1\)"):
+        kd.load_weights(kd.ResNet(blocks=(1, 1, 1, 1)), "timm/resnet50d.ra2_in1k")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("resnet50", ("ResNet50", {})),
+        ("timm/resnet50", ("ResNet50", {"downsample": "3x3"})),
+        ("torchvision/wide_resnet50_2", ("WideResNet50_2", {})),
+        ("resnet50d", NETWORKS["resnet50d"]),
+        ("densenet", ("DenseNet", {})),
+        ("pytorchcv/wrn16_10_cifar10", ("WideResNet", {"depth": 16, "widen_factor": 10})),
+    ],
+)
+def test_networks_by_anybodys_name(name, expected):
+    assert networks.named(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name, hint", [("timm/resnet50e", "timm/resnet50"), ("reznet50", "resnet50"), ("keras/§", "list --weights")]
+)
+def test_nobodys_name(name, hint):
+    with pytest.raises(ValueError, match=f"Unknown network '{name}'. .*{hint}"):
+        networks.named(name)

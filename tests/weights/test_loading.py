@@ -1,5 +1,6 @@
 """Weights in anybody's naming: all of them or none."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import naming, open_model
+from keras_deepnets.weights import MisfitError, naming, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
 BUILDERS = {
@@ -166,6 +167,19 @@ def test_strict_loading_lists_what_does_not_fit_and_changes_nothing(change, mess
     assert_same(target, before)
     report = kd.load_weights(target, tensors, strict=False)
     assert not report.complete and report.loaded >= len(before) - 1
+
+
+def test_the_report_lists_what_the_message_cannot():
+    target = tiny(shortcut="A")
+    tensors = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
+    kept = {name: array for name, array in tensors.items() if name.startswith(("conv1", "bn1"))}
+    with pytest.raises(MisfitError, match=f"missing: .* and {len(target.weights) - 5 - 8} more") as caught:
+        kd.load_weights(target, kept)
+    report = pickle.loads(pickle.dumps(caught.value)).report
+    assert (
+        set(report.missing) == {name for name in arrays(target) if not name.startswith("conv1_")} and report.loaded == 0
+    )
+    assert (report.unused, report.mismatched, report.complete) == ((), (), False)
 
 
 def test_another_familys_weights_are_named():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import json
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training.files import digest
 from keras_deepnets.weights import download, formats, reading
+from keras_deepnets.weights.cards import networks
 
 if TYPE_CHECKING:
     import keras
@@ -117,13 +119,60 @@ def card(constructor: str, name: str) -> Card:
             f"{constructor} has no published weights; pass weights=None, or the path of a file for load_weights."
         )
     if name == DEFAULT:
-        name = next((card.name for card in found if card.labels == DEFAULT), name)
+        name = _default(constructor, found)
     for candidate in found:
         if candidate.name == name:
             return candidate
     names = [candidate.name for candidate in found]
     near = difflib.get_close_matches(name, names, n=3) or names
     raise InputError(f"{constructor} has no weights {name!r}; it has {', '.join(near[:12])}.")
+
+
+def _default(constructor: str, found: tuple[Card, ...]) -> str:
+    if constructor in networks.BUILDERS:
+        some = ", ".join(card.name for card in found[:: max(1, len(found) // 4)][:4])
+        raise InputError(
+            f"{constructor} builds many networks and has no default weights; name those of one, e.g. {some} "
+            f"(`keras-deepnets list --weights {constructor}` and keras_deepnets.weights.list_weights({constructor!r}) list all)."
+        )
+    return next((card.name for card in found if card.labels == DEFAULT), DEFAULT)
+
+
+def list_weights(pattern: str = "*") -> list[Card]:
+    """The published weights that there are cards of, those of one network together, its default first.
+
+    Args:
+        pattern: shell pattern of the constructor's name or of the card's, e.g. ``"resnet50"``, ``"timm/*"``; case does not matter.
+    """
+    return [
+        card
+        for card in _all()
+        if any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for name in (card.constructor, card.name))
+    ]
+
+
+def only(name: str, constructor: str | None) -> Card:
+    """The card called `name`: that of the constructor, or else of the one network that has weights of that name.
+
+    Raises:
+        InputError: there is none, or several networks have weights of that name.
+    """
+    if constructor is not None:
+        return card(constructor, name)
+    if name == DEFAULT:
+        raise InputError(f"{name!r} stands for the default weights of a network; name the network.")
+    found = [card for card in _all() if card.name == name]
+    if len(found) == 1:
+        return found[0]
+    owners = [card.constructor.lower() for card in found]
+    if not owners:
+        near = difflib.get_close_matches(name, {card.name for card in _all()}, n=3)
+        hint = (
+            f"did you mean {' or '.join(near)}" if near else "`keras-deepnets list --weights` names all that there are"
+        )
+        raise InputError(f"No network has weights {name!r}; {hint}.")
+    some = f"{', '.join(owners[:6])}{', …' if len(owners) > 6 else ''}"
+    raise InputError(f"{len(owners)} networks have weights {name!r} ({some}); name the network.")
 
 
 def find(model: keras.Model, name: str) -> Card:

@@ -18,12 +18,11 @@ from keras_deepnets import registry
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.weights.cards import Card
-from keras_deepnets.weights.cards.networks import NETWORKS, PYTORCHCV_CIFAR10
+from keras_deepnets.weights.cards.networks import BUILDERS, NETWORKS, PYTORCHCV_CIFAR10
 
 _APPLICATIONS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10"
 _IMGCLSMOB = "https://github.com/osmr/imgclsmob"
-_BUILDERS = ("ResNet", "PreActResNet", "WideResNet", "ResNeXt", "DenseNet")
 # Depth, first digits of the file's SHA-256, test error in percent.
 _CIFAR = ((20, "12fca82f", 8.27), (32, "d509ac18", 7.37), (44, "014dd654", 6.90), (56, "4bfd9763", 6.61))
 _CIFAR += ((110, "1d1ed7c2", 6.32), (1202, "f3b1deed", 6.18))
@@ -76,7 +75,7 @@ def timm_cards() -> Iterator[Card]:
             if not config.hf_hub_id:
                 continue
             yield Card(
-                name=f"timm/{full if constructor in _BUILDERS else config.tag}",
+                name=f"timm/{full if constructor in BUILDERS else config.tag}",
                 constructor=constructor,
                 options=options,
                 url=f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors",
@@ -150,7 +149,7 @@ def pytorchcv_cards() -> Iterator[Card]:
         digits, error = row["checksum"], row["error_value"]
         file_name = f"{name}-{error}-{digits[:8]}.pth.zip"
         yield Card(
-            name=f"pytorchcv/{name if constructor in _BUILDERS else 'cifar10'}",
+            name=f"pytorchcv/{name if constructor in BUILDERS else 'cifar10'}",
             constructor=constructor,
             options=options,
             url=f"{_IMGCLSMOB}/releases/download/{row['repo_release_tag']}/{file_name}",

@@ -19,7 +19,7 @@ from keras_deepnets.weights import formats
 from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
 
 FORMAT_VERSION = 1
-"""Of the record that `save_weights` writes; a reader refuses later ones."""
+"""Of the record that `save_weights` and models' configs carry; a reader refuses later ones."""
 
 RECORD = "keras_deepnets"
 """Where files keep the record: safetensors' metadata, an attribute of HDF5."""
@@ -151,11 +151,17 @@ def _record(text: Any, path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     record = json.loads(text)
-    if record["format"] > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format {record['format']} and this version of keras_deepnets reads up to {FORMAT_VERSION}; upgrade it."
-        )
+    check_format(record, str(path))
     return record
+
+
+def check_format(record: Mapping[str, Any], origin: str) -> None:
+    """Raises InputError where a later version wrote the record; without a format it is of the first."""
+    version = record.get("format", 1)
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{origin} has format {version} and this version of keras_deepnets reads up to {FORMAT_VERSION}; upgrade it."
+        )
 
 
 def _torch(path: Path) -> Tensors:
@@ -205,6 +211,7 @@ def _keras(path: Path) -> Tensors:
     layers = list(_layer_configs(config))
     record = config.get("config", {}).get("record")
     if record is not None:
+        check_format(record, str(path))
         kernel = arrays.get("predictions/kernel")
         shape = next((layer["batch_shape"][1:] for layer in layers if "batch_shape" in layer), None)
         record = record | {"classes": None if kernel is None else int(kernel.shape[-1]), "input_shape": shape}

@@ -2,7 +2,6 @@
 
 import pickle
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -334,42 +333,3 @@ def test_which_network_is_found_from_its_parameters(tmp_path):
     assert_same(model, arrays(source))
     with pytest.raises(ValueError, match="is no network that has a name here"):
         open_model(peer_tensors(tiny(shortcut="A"), naming.PLAIN_CIFAR_RESNET))
-
-
-FIXTURE_OUTPUTS = ((0.0590420, 0.9409580), (0.0655740, 0.9344261))
-FIXTURE = Path(__file__).with_name("fixtures") / "format1.safetensors"
-
-
-def test_todays_format_stays_readable():
-    """Made by `make_fixture` with format 1; later versions must read it too, with the same outputs."""
-    model = open_model(FIXTURE)
-    assert model.architecture == {
-        "constructor": "ResNet",
-        "family": "ResNet",
-        "options": {"blocks": [1, 1], "filters": [4, 8], "stem": "cifar", "shortcut": "A"},
-    }
-    assert model.labels == ("cat", "dog") and model.scaling == kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
-    x = np.linspace(-1, 1, 2 * 8 * 8 * 3, dtype="float32").reshape(2, 8, 8, 3)
-    np.testing.assert_allclose(model(x), FIXTURE_OUTPUTS, atol=1e-5)
-
-
-def test_a_later_format_is_refused(tmp_path):
-    import json
-
-    from safetensors.numpy import load_file, save_file
-
-    path = tmp_path / "later.safetensors"
-    save_file(load_file(FIXTURE), path, metadata={"keras_deepnets": json.dumps({"format": 2})})
-    with pytest.raises(
-        ValueError, match=r"has format 2 and this version of keras_deepnets reads up to 1; upgrade it\."
-    ):
-        open_model(path)
-
-
-def make_fixture():
-    """How the file was made."""
-    model = fill(
-        kd.ResNet(blocks=(1, 1), filters=(4, 8), stem="cifar", shortcut="A", classes=2, input_shape=(None, None, 3))
-    )
-    model.labels, model.scaling = ["cat", "dog"], kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
-    kd.save_weights(model, FIXTURE)

@@ -4,11 +4,12 @@ import dataclasses
 import re
 import zipfile
 
+import numpy as np
 import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.training.files import digest
-from keras_deepnets.weights import cards, naming
+from keras_deepnets.weights import cards, naming, open_model
 from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.cards.networks import NETWORKS, why_not
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
@@ -181,3 +182,33 @@ def test_networks_by_anybodys_name(name, expected):
 def test_nobodys_name(name, hint):
     with pytest.raises(ValueError, match=f"Unknown network '{name}'. .*{hint}"):
         networks.named(name)
+
+
+def test_sizes_and_crops_are_those_of_timms_evaluation():
+    """timm's package: a1h_in1k was trained at 176 pixels and is tested whole at 224, a1_in1k at 288."""
+    found = {tag: cards.card("ResNet50", f"timm/{tag}_in1k") for tag in ("a1h", "a1", "a3", "gluon")}
+    sizes = {tag: (card.image_size, card.scaling.crop_fraction) for tag, card in found.items()}
+    assert sizes == {"a1h": (224, 1.0), "a1": (288, 1.0), "a3": (224, 0.95), "gluon": (224, 0.875)}
+    assert found["a1"].metrics == {}  # its package tells none
+    card = cards.card("ResNet", "timm/resnet26t.ra2_in1k")
+    assert (card.image_size, card.scaling.crop_fraction) == (320, 1.0)
+
+
+def test_a_constructor_takes_the_cards_size(tmp_path, monkeypatch):
+    from safetensors.numpy import save_file
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    source = fill(kd.ResNet18(classes=1000, input_shape=(None, None, 3)))
+    card = dataclasses.replace(cards.card("ResNet18", "timm/a1_in1k"), image_size=96)
+    card.path.parent.mkdir(parents=True)
+    tensors = peer_tensors(source, naming.TORCHVISION_RESNET)
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, card.path)
+    known = dataclasses.replace(card, checksum="sha256:" + digest(card.path))
+    monkeypatch.setattr(cards, "_all", lambda: (known,))
+    assert kd.ResNet18(weights="timm/a1_in1k").input_shape == (None, 96, 96, 3)
+    assert kd.ResNet18(weights=card.path).input_shape == (None, 96, 96, 3)  # recognised by its checksum
+    assert kd.ResNet18(weights="timm/a1_in1k", input_shape=(64, 64, 3)).input_shape == (None, 64, 64, 3)
+    assert kd.ResNet18(weights="timm/a1_in1k", include_top=False).input_shape == (None, None, None, 3)
+    model = open_model("timm/a1_in1k")
+    assert model.input_shape == (None, 96, 96, 3) and model.scaling.crop_fraction == 1.0
+    assert kd.ResNet18().input_shape == (None, 224, 224, 3)

@@ -42,8 +42,9 @@ class Card:
         classes: outputs of the classifier.
         labels: name of the list of class names (``"imagenet"``, ``"cifar10"``), or None.
         scaling: the input scaling it was trained with, with crop and interpolation at test time.
-        image_size: side of the images of the metrics, in pixels.
-        metrics: published, e.g. ``{"top1": 80.858, "top5": 95.434}``, in percent.
+        image_size: side of the images at test time, in pixels; the scaling's crop fraction belongs to it. Constructors' default.
+        metrics: published, at that size, e.g. ``{"top1": 80.858, "top5": 95.434}``, in percent; empty where the publisher's package
+            tells none (timm's).
         licence: as published, or "".
         source: where it comes from.
     """
@@ -222,6 +223,7 @@ def described(found: reading.Tensors, card: Card) -> reading.Tensors:
         "classes": card.classes,
         "labels": labels(card.labels),
         "scaling": card.scaling and card.scaling.to_dict(),
+        "input_shape": [card.image_size, card.image_size, card.scaling.channels if card.scaling else 3],
     }
     return dataclasses.replace(found, record=record | (found.record or {}), needs=dict(found.needs) | card.options)
 

@@ -74,6 +74,7 @@ def timm_cards() -> Iterator[Card]:
             config = configs(full)
             if not config.hf_hub_id:
                 continue
+            size, crop = _test_view(config)
             yield Card(
                 name=f"timm/{full if constructor in BUILDERS else config.tag}",
                 constructor=constructor,
@@ -81,11 +82,18 @@ def timm_cards() -> Iterator[Card]:
                 url=f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors",
                 classes=config.num_classes,
                 labels="imagenet" if config.num_classes == 1000 else None,
-                scaling=_scaling(config.mean, config.std, config.crop_pct, config.interpolation),
-                image_size=config.input_size[-1],
+                scaling=_scaling(config.mean, config.std, crop, config.interpolation),
+                image_size=size,
                 licence=config.license or "",
                 source=f"https://huggingface.co/{config.hf_hub_id}",
             )
+
+
+def _test_view(config: Any) -> tuple[int, float]:
+    """Side and crop fraction with which timm evaluates: those of test time where it has such, which belong together."""
+    if config.test_input_size is None:
+        return config.input_size[-1], config.crop_pct
+    return config.test_input_size[-1], config.test_crop_pct or config.crop_pct
 
 
 def keras_cards() -> Iterator[Card]:

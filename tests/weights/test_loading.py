@@ -1,5 +1,6 @@
 """Weights in anybody's naming: all of them or none."""
 
+import os
 import pickle
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import MisfitError, naming, open_model
+from keras_deepnets.weights import MisfitError, naming, open_model, reading, saving
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
 BUILDERS = {
@@ -274,6 +275,41 @@ def write_safetensors(blobs, path):
         data += raw
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_what_we_write_is_safetensors(tmp_path):
+    """Read by its own package, with every type of numbers that a weight can have."""
+    import ml_dtypes
+    from safetensors import safe_open
+
+    rng = np.random.default_rng(0)
+    types = ("float64", "float32", "float16", ml_dtypes.bfloat16, "int64", "int8", "uint32", "bool")
+    arrays_ = {f"{np.dtype(kind).name}/x": rng.normal(0, 9, (3, 5)).astype(kind) for kind in types}
+    arrays_ |= {
+        "scalar/x": np.array(3.0, "float32"),
+        "none/x": np.zeros((0, 4), "float32"),
+        "turned/x": rng.normal(size=(2, 3)).T,
+    }
+    saving.save_arrays(arrays_, {"format": 1}, tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", framework="np") as file:
+        assert file.metadata() == {"keras_deepnets": '{"format": 1}'} and set(file.keys()) == set(arrays_)
+        for name, array in arrays_.items():
+            if "bfloat16" in name:
+                assert file.get_slice(name).get_dtype() == "BF16"
+                array, found = array.astype("float32"), reading.read(tmp_path / "x.safetensors").arrays[name]
+            else:
+                found = file.get_tensor(name)
+            np.testing.assert_array_equal(found, array, strict=True)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask()
+    with pytest.raises(ValueError, match="x is of type complex64, which safetensors files cannot hold"):
+        saving.save_arrays({"x": np.zeros(2, "complex64")}, {}, tmp_path / "y.safetensors")
+    assert not (tmp_path / "y.safetensors").exists()
+
+
+def umask():
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def test_bad_files(tmp_path):

@@ -13,6 +13,7 @@ import keras
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
+from keras_deepnets.weights.reading import FORMAT_VERSION, check_format
 
 _DEEP_ENOUGH = 20_000
 
@@ -122,13 +123,15 @@ class DeepNet(keras.Model):
         # That of a plain model on the same tensors: which subclasses Keras takes for functional differs between its versions.
         with deep_graphs():
             plain = keras.Model(self.input, self.output, name=self.name)
-        return plain.get_config() | {"trainable": self.trainable, "record": self._record}
+        record = {"format": FORMAT_VERSION, **self._record}
+        return plain.get_config() | {"trainable": self.trainable, "record": record}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> DeepNet:
-        """The model of a config; every layer stays as trainable as it was."""
+        """The model of a config; every layer stays as trainable as it was. Raises InputError for a record of a later version."""
         config = dict(config)
         record = config.pop("record", None)
+        check_format(record or {}, f"the config of {config.get('name', 'a model')}")
         # Keras would set the model's flag on all of its layers, which thaws frozen ones.
         trainable = config.pop("trainable", True)
         with deep_graphs():

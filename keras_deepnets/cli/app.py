@@ -10,7 +10,7 @@ import typer
 
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.cli.app_export import export, serving_config
-from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken
+from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken, WeightsOptions
 from keras_deepnets.errors import InputError
 
 app = typer.Typer(
@@ -76,11 +76,18 @@ def list_command(
     ] = "*",
     family: Annotated[str | None, typer.Option(help="Only this family, e.g. ResNet.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data, e.g. cifar10.")] = None,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="List published weights instead; PATTERN is of a network's or of their names."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks: name, family, data, depth, parameters, multiply-adds, published error."""
+    """List the networks: name, family, data, depth, parameters, multiply-adds, published error. Or published weights."""
     from keras_deepnets.cli import catalog
 
+    if weights:
+        catalog.list_weights(pattern, family, dataset, as_json)
+        return
     catalog.list_networks(pattern, family, dataset, as_json)
 
 
@@ -182,12 +189,14 @@ def evaluate(
     ] = None,
     data: Annotated[str | None, typer.Argument(metavar="[DATA]", help=DATA, show_default=False)] = None,
     weights: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="A file of weights in place of a trained model; anybody's. MODEL, if given, says of which network.",
+            help="Weights in place of a trained model: anybody's file, or a name of `list --weights`. MODEL, if given, says "
+            "of which network.",
             show_default=False,
         ),
     ] = None,
+    options: WeightsOptions = [],  # noqa: B006
     data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.", show_default=False)] = None,
     split: Annotated[str, typer.Option(help="Part of the data: test, validation, train or all.")] = "test",
     seed: Annotated[
@@ -222,12 +231,14 @@ def evaluate(
 ) -> None:
     """Measure a trained model on labelled images: top-1, top-5, each class, images a second."""
     from keras_deepnets.cli import use
+    from keras_deepnets.cli.train import pairs as pairs_of
 
     use.evaluate(
         model,
         data_option or data,
         split,
         weights=weights,
+        options=pairs_of(options, "--option"),
         seed=seed,
         batch_size=batch_size,
         crops=crops,
@@ -241,11 +252,11 @@ def evaluate(
 @app.command(rich_help_panel=WORK)
 def convert(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SRC",
             help="Weights of keras.applications, torchvision, timm, pytorchcv or KerasHub: "
-            ".h5 .weights.h5 .keras .safetensors .pth .pt .th .bin.",
+            ".h5 .weights.h5 .keras .safetensors .pth .pth.tar .pt .th .bin; or a name of `list --weights`.",
             show_default=False,
         ),
     ],
@@ -255,14 +266,20 @@ def convert(
     ],
     network: Annotated[
         str | None,
-        typer.Option("--network", help="Name of the network; by default recognised.", show_default=False),
+        typer.Option(
+            "--network",
+            help="Name of the network, ours or its publisher's (timm/resnet50d); by default recognised.",
+            show_default=False,
+        ),
     ] = None,
+    options: WeightsOptions = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Convert anybody's weights to a file of this library."""
     from keras_deepnets.cli import use
+    from keras_deepnets.cli.train import pairs as pairs_of
 
-    use.convert(source, out, network, as_json=as_json)
+    use.convert(source, out, network, pairs_of(options, "--option"), as_json=as_json)
 
 
 @app.command(rich_help_panel=WORK)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.errors import InputError
-from keras_deepnets.weights import reading
+from keras_deepnets.weights import cards, reading
+from keras_deepnets.weights.cards import networks
 
 if TYPE_CHECKING:
     import keras
@@ -28,11 +30,13 @@ class Artifact:
         path: what `export.predict` takes: a file, or a SavedModel's own folder.
         kind: `KERAS`, `SAVED_MODEL`, `TFLITE`, `ONNX` or, where these are asked for, `WEIGHTS`.
         network: of weights, where the user named it.
+        options: of that network.
     """
 
     path: Path
     kind: str
     network: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def labels(self) -> list[str] | None:
         """The class names that lie with it, in the order of its outputs; None where there are none, or they cannot be read."""
@@ -68,7 +72,7 @@ class Artifact:
         if self.kind == WEIGHTS:
             from keras_deepnets.weights import open_model
 
-            return open_model(self.path, self.network)
+            return open_model(self.path.as_posix(), self.network, **self.options)
         if self.kind != KERAS:
             raise InputError(
                 f"{self.path} is an exported model; give the run folder or the .keras file that it was made of."
@@ -97,11 +101,23 @@ def find(path: Path) -> Artifact:
     raise InputError(f"{path} does not exist; give {_KINDS}.")
 
 
-def weights(path: Path, network: str | None) -> Artifact:
-    """A weight file as a trained model of `network`, or of the one that it is recognised as. Raises InputError where there is none."""
-    if network is not None:
-        registry.constructor_of(network)
-    return Artifact(reading.check_path("--weights", path), WEIGHTS, network)
+def weights(source: str, network: str | None, options: Mapping[str, Any]) -> Artifact:
+    """Published weights or a weight file as a trained model of `network`, or of the one that it is recognised as.
+
+    Raises:
+        InputError: no such file, card or network.
+    """
+    check_weights("--weights", source, network)
+    return Artifact(Path(source), WEIGHTS, network, options)
+
+
+def check_weights(owner: str, source: str, network: str | None) -> None:
+    """Raises InputError where there is no such card or file, or no such network."""
+    constructor = None if network is None else networks.named(network)[0]
+    if cards.is_name(source):
+        cards.only(source, constructor)
+    else:
+        reading.check_path(owner, source)
 
 
 def _in_folder(path: Path) -> Artifact:

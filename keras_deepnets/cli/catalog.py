@@ -9,16 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import keras_deepnets
 from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM, show
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights import cards
+from keras_deepnets.weights.cards import networks
 
 
 def print_version() -> None:
     """Prints the versions that a bug report needs."""
-    import keras_deepnets
-
     below = []
     for package in ("tensorflow", "keras"):
         try:
@@ -50,6 +51,40 @@ def list_networks(pattern: str, family: str | None, dataset: str | None, as_json
         for info in infos
     ]
     show.print_table(columns, rows, right=("depth", "parameters", "multiply-adds"))
+
+
+def list_weights(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
+    """Prints a row for each set of published weights that fits."""
+    found = [card for card in cards.list_weights(pattern) if _is_of(card, family, dataset)]
+    if not found:
+        raise InputError(
+            f"No published weights are called {pattern!r} or are of such a network; `{PROGRAM} list --weights` prints them all."
+        )
+    if as_json:
+        show.print_json([card.to_dict() for card in found])
+        return
+    columns = ("network", "weights", "classes", "pixels", "top-1", "licence")
+    rows = [
+        (
+            card.constructor if card.constructor in networks.BUILDERS else card.constructor.lower(),
+            card.name,
+            str(card.classes),
+            str(card.image_size),
+            f"{card.metrics['top1']:.2f} %" if "top1" in card.metrics else "–",
+            card.licence or "–",
+        )
+        for card in found
+    ]
+    show.print_table(columns, rows, right=("classes", "pixels", "top-1"))
+
+
+def _is_of(card: cards.Card, family: str | None, dataset: str | None) -> bool:
+    """Whether the card's network is of that family, and designed for that data."""
+    facts = getattr(keras_deepnets, card.constructor).facts
+    domain = facts.family.spec(**(facts.row | card.options)).domain
+    return (family is None or facts.family.name.lower() == family.lower()) and (
+        dataset is None or domain.dataset == dataset
+    )
 
 
 def show_network(name: str, as_json: bool) -> None:

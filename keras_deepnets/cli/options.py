@@ -21,3 +21,12 @@ SkipBroken = Annotated[
     bool,
     typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and count them, instead of stopping."),
 ]
+WeightsOptions = Annotated[
+    list[str],
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the network that the weights are of, as `info` prints them, e.g. antialias=blur.",
+        show_default=False,
+    ),
+]

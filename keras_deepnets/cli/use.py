@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from keras_deepnets.cli import artifacts, show
 from keras_deepnets.cli.images import image_files, images_of
 from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
+from keras_deepnets.predictions import distinct, first_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,8 @@ def evaluate(
     source: str | None,
     split: str,
     *,
-    weights: Path | None,
+    weights: str | None,
+    options: Mapping[str, Any],
     seed: int | None,
     batch_size: int,
     crops: int,
@@ -42,8 +44,10 @@ def evaluate(
     evaluation.check_views(crops, scales)
     if confusion is not None:
         pictures.check_path(confusion)
+    if options and weights is None:
+        raise InputError("evaluate: --option is for --weights; a trained model has its options.")
     if weights is not None:
-        artifact = artifacts.weights(weights, None if model is None else str(model))
+        artifact = artifacts.weights(weights, None if model is None else model.as_posix(), options)
     elif model is not None:
         artifact = artifacts.find(model)
     else:
@@ -111,7 +115,7 @@ def sides(text: str | None) -> tuple[int, ...] | None:
 def check_classes(artifact: artifacts.Artifact, images: ImageData, labels: Sequence[str] | None = None) -> None:
     """Raises InputError where a model's classes (`labels`, or else its own) are not those of the images."""
     labels = artifact.labels() if labels is None else labels
-    if labels is not None and list(labels) != list(images.labels):
+    if labels is not None and first_difference(labels, images.labels) is not None:
         raise InputError(
             f"{artifact.path} knows {len(labels)} classes ({labels[0]!r} …) and the data has {len(images.labels)} "
             f"({images.labels[0]!r} …); evaluate it on data with the same classes."
@@ -144,7 +148,9 @@ def evaluate_exported(
         "top5": top5 / total,
         "images": total,
         "images_per_second": round(total / seconds, 1),
-        "per_class": {label: int(right[i]) / int(counts[i]) for i, label in enumerate(images.labels) if counts[i]},
+        "per_class": {
+            label: int(right[i]) / int(counts[i]) for i, label in enumerate(distinct(images.labels)) if counts[i]
+        },
     }
     return values, confusion
 
@@ -159,23 +165,19 @@ def encoded_chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]
         yield list(files), np.asarray(truth)
 
 
-def convert(source: Path, out: Path, network: str | None, *, as_json: bool) -> None:
-    """Writes the weights of a file in a format of ours; prints what was found."""
-    from keras_deepnets.weights import reading, saving
+def convert(source: str, out: Path, network: str | None, options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Writes the weights of a file or a card in a format of ours; prints what was found."""
+    from keras_deepnets.weights import saving
 
-    reading.check_path("convert", source)
+    artifacts.check_weights("convert", source, network)
     saving.check_target(out)
-    if network is not None:
-        from keras_deepnets import registry
-
-        registry.constructor_of(network)
     load_tensorflow()
     from keras_deepnets import weights
 
     begin = time.perf_counter()
-    report = weights.convert(source, out, network)
+    report = weights.convert(source, out, network, **options)
     values = {
-        "source": str(source),
+        "source": source,
         "naming": report.naming,
         "weights": report.loaded,
         "out": str(out),

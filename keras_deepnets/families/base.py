@@ -134,7 +134,8 @@ _COMMON = """
             once; or the path of a file, as for `load_weights`. What the weights need (options, input scaling, number of
             classes) is set.
         input_tensor: a Keras tensor to build on, instead of a new input.
-        input_shape: ``(height, width, channels)``; sides may be None.
+        input_shape: ``(height, width, channels)``; sides may be None. By default that of the data it was designed for, or the
+            size at which published weights are evaluated; without the top any size.
         pooling: without the top, ``"avg"`` or ``"max"`` pools the last feature map, None leaves it.
         classes: number of classes.
         classifier_activation: of the classifier; None gives logits.
@@ -194,6 +195,8 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
             if include_top:
                 classes = source.check_classes(classes)
         spec = _resolve(facts, architecture)
+        if source is not None and include_top and input_shape is None and input_tensor is None:
+            input_shape = source.input_shape(spec)
         return build(
             facts,
             spec,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.predictions import distinct
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +29,8 @@ class Evaluation:
         top5: share of those whose class is among the five highest.
         loss: mean cross entropy, in nats, without label smoothing.
         size: how many images.
-        per_class: `top1` of each class's images, by label; classes without an image are left out.
+        per_class: `top1` of each class's images, by label (with its index where two classes have one: ImageNet's "crane (134)");
+            classes without an image are left out.
         images_per_second: input pipeline included, first batch (which compiles) left out if there are more. An image counts once,
             however many crops and scales of it are classified.
         confusion: int64 ``[classes, classes]``: how many images of the class of the row were taken for that of the column.
@@ -206,7 +208,9 @@ class _Tally:
         right, counts = self._confusion.diagonal(), self._confusion.sum(1)
         size = int(counts.sum())
         per_class = {
-            label: float(own / count) for label, own, count in zip(labels, right, counts, strict=True) if count
+            label: float(own / count)
+            for label, own, count in zip(distinct(labels), right, counts, strict=True)
+            if count
         }
         return Evaluation(
             top1=float(right.sum() / size),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_deepnets import models, registry
+from keras_deepnets import models, predictions, registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import feed
@@ -124,7 +124,10 @@ def constructor_name(model: str | keras.Model) -> str | None:
 
 
 def check_fit(model: keras.Model, data: ImageData) -> None:
-    """Raises `InputError` unless `model` takes images and has an output for each of the data's labels, in their order."""
+    """Raises `InputError` unless `model` takes images and has an output for each of the data's labels, in their order.
+
+    Names and WordNet ids of ImageNet's classes are the same labels.
+    """
     if not model.built or not isinstance(getattr(model, "input_shape", None), tuple) or len(model.input_shape) != 4:
         raise InputError(f"Model {model.name!r} must be built, with one input of images [n, height, width, channels].")
     classes = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
@@ -134,12 +137,10 @@ def check_fit(model: keras.Model, data: ImageData) -> None:
             "classes; build it with as many (or use replace_classifier)."
         )
     labels = models.labels_of(model)
-    if labels is not None and tuple(labels) != tuple(data.labels):
-        differ = next(
-            (at, *pair) for at, pair in enumerate(zip(labels, data.labels, strict=True)) if pair[0] != pair[1]
-        )
+    at = None if labels is None else predictions.first_difference(labels, data.labels)
+    if at is not None:
         raise InputError(
-            f"Output {differ[0]} of model {model.name!r} is {differ[1]!r}, but class {differ[0]} of data {data.name!r} is {differ[2]!r}."
+            f"Output {at} of model {model.name!r} is {labels[at]!r}, but class {at} of data {data.name!r} is {data.labels[at]!r}."
         )
 
 

@@ -11,12 +11,20 @@ from keras_deepnets._lazy import lazy_names
 if TYPE_CHECKING:
     import keras
 
+    from keras_deepnets.weights.cards import Card, list_weights
     from keras_deepnets.weights.conversion import convert, open_model
-    from keras_deepnets.weights.loading import LoadReport
+    from keras_deepnets.weights.loading import LoadReport, MisfitError
 
-__all__ = ["LoadReport", "convert", "load_weights", "open_model", "save_weights"]
+__all__ = ["Card", "LoadReport", "MisfitError", "convert", "list_weights", "load_weights", "open_model", "save_weights"]
 
-__getattr__, __dir__ = lazy_names(__name__, {"conversion": ("convert", "open_model"), "loading": ("LoadReport",)})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "cards": ("Card", "list_weights"),
+        "conversion": ("convert", "open_model"),
+        "loading": ("LoadReport", "MisfitError"),
+    },
+)
 
 
 def load_weights(
@@ -46,12 +54,14 @@ def load_weights(
 
     Raises:
         ValueError: no such file, another format, a naming that is not known, a network that computes something else, or (strict) tensors
-            that are missing, unused or of another shape, all listed. The model is then left as it was.
+            that are missing, unused or of another shape: a `MisfitError`, whose `report` lists all. The model is then left as it was.
     """
     from keras_deepnets.weights import cards, loading, reading
 
     if isinstance(source, str) and cards.is_name(source):
-        source = cards.tensors(cards.find(model, source))
+        card = cards.find(model, source)
+        loading.check_options(model, card.options, card.name)
+        source = cards.tensors(card)
     return loading.load_into(model, reading.read(source), strict=strict, skip_head=skip_head)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from keras_deepnets import registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights import cards, reading, saving
 from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.loading import HEAD, LoadReport, load_into, needs
 from keras_deepnets.weights.reading import Tensors
+from keras_deepnets.weights.source import check_given
 
 if TYPE_CHECKING:
     import keras
@@ -23,9 +26,9 @@ def open_model(source: Any, name: str | None = None, **kwargs: Any) -> keras.Mod
     """The network whose weights a file holds, with them.
 
     Args:
-        source: as for `load_weights`.
-        name: of the network, as `list_models` has it. By default what the file says that it was saved from, or else the
-            network of ours that has as many parameters under the same names.
+        source: as for `load_weights`; the name of a card may need that of its network beside it.
+        name: of the network, as `list_models` has it, or as its publisher does (``"timm/resnet50d"``). By default what the file says
+            that it was saved from, or else the network of ours that has as many parameters under the same names.
         **kwargs: for the constructor; number of classes and options that the weights need are filled in.
 
     Raises:
@@ -47,38 +50,59 @@ def convert(source: Any, path: str | Path, name: str | None = None, **kwargs: An
 
 
 def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.Model, LoadReport]:
-    import keras_deepnets
-
-    tensors, card = reading.read(source), None
-    if tensors.record is None and isinstance(source, (str, Path)):
-        card = cards.of_file(Path(source))
-        tensors = tensors if card is None else cards.described(tensors, card)
+    given, published = networks.named(name) if name else (None, {})
+    tensors, card = _tensors(source, given, published | kwargs)
     naming = namings.recognised(tensors.arrays, ())
     if naming is None:
         raise InputError(
             f"{tensors.origin} holds no tensors whose names are known, such as {', '.join(list(tensors.arrays)[:4])}."
         )
-    architecture = (tensors.record or {}).get("architecture")
-    if architecture and name in (None, architecture["constructor"].lower()):
-        constructor = getattr(keras_deepnets, architecture["constructor"])
-        options = architecture["options"]
-    else:
-        constructor = _constructor(tensors, naming, name, card)
-        options = {key: value for key, value in needs(tensors, naming).items() if key in constructor.facts.options}
+    constructor, options = _network(tensors, naming, given, published, card)
     classes = _classes(tensors, naming)
     found: dict[str, Any] = {"include_top": False} if classes is None else {"classes": classes}
     if (tensors.record or {}).get("input_shape"):
         found["input_shape"] = tuple(tensors.record["input_shape"])
+    _check_keywords(constructor, kwargs)
     model = constructor(**(options | found | kwargs))
     return model, load_into(model, tensors)
 
 
-def _constructor(tensors: Tensors, naming: namings.Naming, name: str | None, card: cards.Card | None) -> Any:
+def _tensors(source: Any, constructor: str | None, options: dict[str, Any]) -> tuple[Tensors, cards.Card | None]:
+    """What a source holds and, where it is published, its card. Raises before a download where `options` contradict the card's."""
+    if isinstance(source, str) and cards.is_name(source):
+        card = cards.only(source, constructor)
+        check_given(card.constructor, source, card.options, options)
+        return cards.tensors(card), card
+    tensors, card = reading.read(source), None
+    if tensors.record is None and isinstance(source, (str, Path)):
+        card = cards.of_file(Path(source))
+    return (tensors if card is None else cards.described(tensors, card)), card
+
+
+def _network(
+    tensors: Tensors, naming: namings.Naming, given: str | None, published: dict[str, Any], card: cards.Card | None
+) -> tuple[Any, dict[str, Any]]:
+    """The constructor and options of the network that tensors are of; `given` and `published` are what the caller's name says."""
     import keras_deepnets
 
-    if name:
-        return registry.constructor_of(name)
-    return getattr(keras_deepnets, card.constructor) if card else _guessed(tensors, naming)
+    architecture = (tensors.record or {}).get("architecture")
+    if architecture and not published and given in (None, architecture["constructor"]):
+        return getattr(keras_deepnets, architecture["constructor"]), architecture["options"]
+    if given:
+        constructor = getattr(keras_deepnets, given)
+    else:
+        constructor = getattr(keras_deepnets, card.constructor) if card else _guessed(tensors, naming)
+    needed = {key: value for key, value in needs(tensors, naming).items() if key in constructor.facts.options}
+    return constructor, needed | published
+
+
+def _check_keywords(constructor: Any, kwargs: dict[str, Any]) -> None:
+    """Raises InputError for what a constructor does not take."""
+    unknown = [key for key in kwargs if key not in inspect.signature(constructor).parameters]
+    if unknown:
+        raise InputError(
+            f"{constructor.__name__} has no option {unknown[0]!r}; its options: {', '.join(constructor.facts.options) or 'none'}."
+        )
 
 
 def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:

@@ -7,6 +7,7 @@ import functools
 import http.client
 import os
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -15,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.files import digest, keras_home
@@ -75,6 +77,7 @@ def fetch(
     *,
     checksum: str | None = None,
     member: str | None = None,
+    check: Callable[[Path], None] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     wait: float = 1.0,
 ) -> Path:
@@ -86,8 +89,9 @@ def fetch(
     Args:
         url: http, https or file.
         path: where the file shall be.
-        checksum: of the file, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, the first digits of it at least; None checks the length only.
+        checksum: of the file, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, the first digits of it at least; None where it is not known.
         member: the file's name in the zip archive that the url is of; None where the url is of the file itself.
+        check: looks at what came, which still has another name, and raises ValueError saying what is wrong with it.
         progress: called with bytes so far and in all (None where the server does not say).
         wait: seconds before the first of three tries more; doubled each time.
 
@@ -102,7 +106,7 @@ def fetch(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path) + ".lock"):
             if not path.is_file():
-                _download(url, path, checksum, member, progress, wait)
+                _download(url, path, checksum, member, check, progress, wait)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}; set KERAS_HOME to a folder with enough space."
@@ -115,6 +119,7 @@ def _download(
     path: Path,
     checksum: str | None,
     member: str | None,
+    check: Callable[[Path], None] | None,
     progress: Callable[[int, int | None], None] | None,
     wait: float,
 ) -> None:
@@ -130,16 +135,25 @@ def _download(
             archive.unlink()
             raise InputError(by_hand(f"what came was thrown away: {error}")) from error
         archive.unlink()
+    try:
+        _check_sum(part, checksum)
+        if check is not None:
+            check(part)
+    except ValueError as error:
+        part.unlink()
+        raise InputError(by_hand(f"what came {error}, and was thrown away")) from error
+    with part.open("r+b") as stream:
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def _check_sum(part: Path, checksum: str | None) -> None:
+    """Raises ValueError where the file has another checksum."""
     if checksum is not None:
         kind, _, digits = checksum.partition(":")
         found = digest(part, kind)
         if not found.startswith(digits):
-            part.unlink()
-            problem = f"what came has the checksum {kind}:{found} and not {checksum}, and was thrown away"
-            raise InputError(by_hand(problem))
-    with part.open("r+b") as stream:
-        os.fsync(stream.fileno())
-    part.replace(path)
+            raise ValueError(f"has the checksum {kind}:{found} and not {checksum}")
 
 
 def _unpack(archive: Path, member: str, path: Path) -> None:
@@ -175,10 +189,11 @@ def _download_whole(
         last = attempt == _TRIES - 1
         try:
             _continue(url, part, progress)
+            _validator(part).unlink(missing_ok=True)
             break
         except urllib.error.HTTPError as error:
             if error.code == 416 and part.exists():  # what is there is longer than the file: of another one
-                part.unlink()
+                _forget(part)
             elif error.code < 500 or last:
                 raise InputError(by_hand(f"the server says {error.code} {error.reason}")) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -190,19 +205,20 @@ def _download_whole(
 
 
 def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] | None) -> None:
-    """Appends what is missing of `part`. Raises where the connection breaks before its end."""
+    """Appends what is missing of `part`, or begins again where the server has another file now. Raises where the connection breaks."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "keras-deepnets"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+    with urllib.request.urlopen(_request(url, part, have), timeout=_TIMEOUT) as answer:
         resumed = have and getattr(answer, "status", None) == 206
-        have = have if resumed else 0
+        if resumed:
+            _check_range(answer, part, have)
+        else:
+            have = 0
+            _keep_validator(answer, part)
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         _check_space(part, 0 if total is None else total - have)
         with part.open("ab" if resumed else "wb") as file:
-            while block := answer.read(_BLOCK):
+            while block := _block(answer):
                 file.write(block)
                 have += len(block)
                 if progress is not None:
@@ -211,10 +227,57 @@ def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] 
         raise http.client.IncompleteRead(b"", total - have)
 
 
+def _request(url: str, part: Path, have: int) -> urllib.request.Request:
+    """For the whole file, or for what follows the bytes that are there, if they are of the file that the server still has."""
+    request = urllib.request.Request(url, headers={"User-Agent": "keras-deepnets"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        if _validator(part).is_file():
+            request.add_header("If-Range", _validator(part).read_text(encoding="ascii"))
+    return request
+
+
+def _check_range(answer: Any, part: Path, have: int) -> None:
+    """Raises where the bytes that come are not those that follow; the next try begins again."""
+    text = answer.headers.get("Content-Range") or ""
+    if not text.startswith(f"bytes {have}-"):
+        _forget(part)
+        raise http.client.HTTPException(f"the server answers bytes={have}- with Content-Range {text!r}")
+
+
+def _validator(part: Path) -> Path:
+    """Where the ETag of the file is kept that `part` is the beginning of."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _keep_validator(answer: Any, part: Path) -> None:
+    etag = answer.headers.get("ETag") or ""
+    if etag.startswith('"') and etag.isascii():  # a weak one promises no same bytes
+        _validator(part).write_text(etag, encoding="ascii")
+    else:
+        _validator(part).unlink(missing_ok=True)
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _validator(part).unlink(missing_ok=True)
+
+
+def _block(answer: Any) -> bytes:
+    """The next bytes. What goes wrong with a socket (TLS too) is an error of the connection and none of writing."""
+    try:
+        return answer.read(_BLOCK)
+    except OSError as error:
+        raise urllib.error.URLError(error) from error
+
+
 def _may_recover(error: Exception) -> bool:
-    """Whether another try makes sense: a name that does not resolve or a refused connection is no better a second later."""
+    """Whether another try makes sense: an unknown name, a refused connection or a bad certificate is no better a second later."""
     reason = getattr(error, "reason", error)
-    return not isinstance(reason, ConnectionRefusedError) and type(reason).__name__ != "gaierror"
+    return (
+        not isinstance(reason, (ConnectionRefusedError, ssl.SSLCertVerificationError))
+        and type(reason).__name__ != "gaierror"
+    )
 
 
 def _by_hand(url: str, path: Path, member: str | None, problem: str) -> str:

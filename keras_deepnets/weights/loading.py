@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights import naming as namings
 from keras_deepnets.weights.naming import Naming
-from keras_deepnets.weights.reading import Tensors
+from keras_deepnets.weights.reading import APPLICATIONS_EPSILON, Tensors
 
 if TYPE_CHECKING:
     import keras
@@ -51,6 +52,23 @@ class LoadReport:
         return not (self.missing or self.unused or self.mismatched)
 
 
+class MisfitError(InputError):
+    """Weights that do not fit; the message names the first of each kind.
+
+    Attributes:
+        report: all of them; nothing was loaded.
+    """
+
+    def __init__(self, message: str, report: LoadReport):
+        """With the report of what would have been loaded."""
+        super().__init__(message)
+        self.report = dataclasses.replace(report, loaded=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickling: exceptions are made again from their message alone."""
+        return type(self), (str(self), self.report)
+
+
 def weights_by_name(model: keras.Model) -> dict[str, Any]:
     """``"conv1_conv/kernel"`` to weight: the same names in all forms of a network (blocks as layers, recomputing).
 
@@ -78,13 +96,15 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
             f"known are Keras', {', '.join(naming.name for naming in namings.NAMINGS)}."
         )
     if strict:
-        _check_kind(model, tensors, naming)
+        _check_kind(model, tensors, naming, wanted)
+    check_options(model, needs(tensors, naming), tensors.origin)
     theirs = {naming.ours(name) or name: name for name in tensors.arrays}
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
         ours: naming.our_array(tensors.arrays[name], len(shapes[ours]) if ours in shapes else -1)
         for ours, name in theirs.items()
     }
+    epsilons = _epsilons(found, tensors, naming)
     _fold_biases(found, shapes)
     skipped = [name for name in found if name.startswith(HEAD) and name not in shapes]
     if skip_head:
@@ -103,9 +123,9 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched),
     )
     if strict and not report.complete:
-        raise InputError(_refusal(model, tensors, naming, report))
+        raise MisfitError(_refusal(model, tensors, naming, report), report)
     found = {name: found[name] for name in fitting if name not in mismatched}
-    _match_epsilons(model, found, {"": naming.epsilon} | dict(tensors.epsilons) if naming.epsilon else tensors.epsilons)
+    _match_epsilons(model, found, epsilons)
     tensors.arrays.clear()  # each is let go once it is assigned: a network's numbers need not be held twice
     for name in list(found):
         array = found.pop(name)
@@ -114,30 +134,40 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     return report
 
 
-def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
-    """Refuses another family's weights, and those that fit by shape but belong to a network that computes something else."""
+def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming, wanted: Iterable[str]) -> None:
+    """Refuses another family's weights; `wanted` are the names of the model's own."""
     architecture = getattr(model, "architecture", None)
     if not architecture:
         return
+    own = f"{model.name} is a {architecture['constructor']} of family {architecture['family']}."
     if naming.families and architecture["family"] not in naming.families:
         raise InputError(
-            f"{model.name}: the tensors in {tensors.origin} are named as {naming.name} names them, "
-            f"and {model.name} is a {architecture['constructor']} of family {architecture['family']}."
+            f"{model.name}: the tensors in {tensors.origin} are named as {naming.name} names them, and {own}"
         )
     recorded = (tensors.record or {}).get("architecture")
     if recorded and recorded["family"] != architecture["family"]:
         raise InputError(
-            f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, "
-            f"and {model.name} is a {architecture['constructor']} of family {architecture['family']}."
+            f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, and {own}"
         )
+    theirs, ours = namings.kind_of(filter(None, map(naming.ours, tensors.arrays))), namings.kind_of(wanted)
+    if theirs and ours and theirs != ours:
+        raise InputError(f"{model.name}: the tensors in {tensors.origin} are those of a {theirs}, and {own}")
     _check_scaling(model, tensors)
+
+
+def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) -> None:
+    """Refuses weights of a network that has other options and therefore computes something else, however well they fit."""
+    architecture = getattr(model, "architecture", None)
+    if not architecture:
+        return
     spec = _spec(architecture)
-    for option, value in needs(tensors, naming).items():
+    for option, value in needed.items():
+        value = as_given(value)
         own = getattr(spec, option, value)
-        if own != as_given(value) and matters(option, spec):
+        if own != value and matters(option, spec):
             raise InputError(
-                f"{model.name}: the weights in {tensors.origin} need {option}={value!r}, and it was built with {option}={own!r}; "
-                f"the shapes are the same, the results are not. Build it with {option}={value!r}."
+                f"{model.name}: the weights in {origin} need {option}={value!r}, and it was built with {option}={own!r}, "
+                f"which computes something else. Build it with {option}={value!r}."
             )
 
 
@@ -159,12 +189,12 @@ def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
 
 def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
     """The options that a network must have for these tensors."""
-    found = dict(naming.needs) | dict(tensors.needs)
     recorded = (tensors.record or {}).get("architecture")
-    if recorded:
-        spec = _spec(recorded)
-        found |= {option: getattr(spec, option) for option in _SILENT if hasattr(spec, option)}
-    return found
+    if not recorded:
+        return dict(naming.needs) | namings.told_by(tensors.arrays, naming) | dict(tensors.needs)
+    spec = _spec(recorded)
+    silent = {option: getattr(spec, option) for option in _SILENT if hasattr(spec, option)}
+    return dict(naming.needs) | dict(tensors.needs) | silent
 
 
 def _spec(architecture: Mapping[str, Any]) -> Any:
@@ -176,7 +206,9 @@ def _spec(architecture: Mapping[str, Any]) -> Any:
 
 def matters(option: str, spec: Any) -> bool:
     """Whether the option changes what a network of this spec computes."""
-    return option != "downsample" or getattr(spec, "block", None) == "bottleneck"
+    if option == "downsample":
+        return getattr(spec, "block", None) == "bottleneck"
+    return option != "project_first" or getattr(spec, "shortcut", None) != "C"
 
 
 def as_given(value: Any) -> Any:
@@ -190,6 +222,13 @@ def _fold_biases(found: dict[str, np.ndarray], shapes: Mapping[str, Any]) -> Non
         mean = name.replace("_conv/bias", "_bn/moving_mean")
         if mean in found and found[mean].shape == found[name].shape:
             found[mean] = found[mean] - found.pop(name)
+
+
+def _epsilons(found: Mapping[str, Any], tensors: Tensors, naming: Naming) -> dict[str, float]:
+    """BN layer to the epsilon that the source has there, as far as that is known; ``""`` stands for all others."""
+    applications = not tensors.record and namings.has_applications_biases(found)
+    default = naming.epsilon or (APPLICATIONS_EPSILON if applications else None)
+    return ({"": default} if default else {}) | dict(tensors.epsilons)
 
 
 def _match_epsilons(model: keras.Model, found: dict[str, np.ndarray], epsilons: Mapping[str, float]) -> None:

@@ -449,3 +449,42 @@ def recognised(names: Iterable[str], wanted: Iterable[str]) -> Naming | None:
 
 def _known(naming: Naming, names: Iterable[str]) -> list[str]:
     return [ours for ours in map(naming.ours, names) if ours is not None]
+
+
+_KINDS = (
+    (("bn/gamma",), "DenseNet"),
+    (("post_bn/gamma", "post_gn/gamma"), "ResNet with pre-activation"),
+    (("conv2_block1_1_bn/gamma", "conv2_block1_1_gn/gamma"), "ResNet"),
+)
+
+
+def kind_of(names: Iterable[str]) -> str | None:
+    """Which kind of network has weights of these names of ours: ``"DenseNet"``, …; None where they do not tell."""
+    names = set(names)
+    return next((kind for signs, kind in _KINDS if names.intersection(signs)), None)
+
+
+def told_by(arrays: Mapping[str, np.ndarray], naming: Naming) -> dict[str, Any]:
+    """The options that the presence of some tensors tells, of a file that has no record."""
+    found = {ours: array for ours, array in ((naming.ours(name), array) for name, array in arrays.items()) if ours}
+    if has_applications_biases(found):
+        return {"form": "keras"} if "post_bn/gamma" in found else {"downsample": "1x1"}
+    first = found.get("conv2_block1_0_conv/kernel")
+    if (
+        first is None
+        or first.ndim != 4
+        or "conv2_block1_3_conv/kernel" in found
+        or "conv2_block2_0_conv/kernel" in found
+    ):
+        return {}
+    channels = naming.our_array(first, 4).shape[2:]
+    return {"project_first": True} if channels[0] == channels[1] else {}
+
+
+def has_applications_biases(names: Iterable[str]) -> bool:
+    """Whether convolutions have biases in front of BN, as in keras.applications alone.
+
+    Its ResNets stride first in a bottleneck, its ResNetV2s in a stage's last unit, and both have another epsilon than ours.
+    """
+    names = set(names)
+    return "conv1_conv/bias" in names and not names.isdisjoint(("conv1_bn/gamma", "post_bn/gamma"))

@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,30 @@ from typing import Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights import formats
 from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
 
 FORMAT_VERSION = 1
-"""Of the record that `save_weights` writes; a reader refuses later ones."""
+"""Of the record that `save_weights` and models' configs carry; a reader refuses later ones."""
 
 RECORD = "keras_deepnets"
 """Where files keep the record: safetensors' metadata, an attribute of HDF5."""
 
-TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
+TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".th", ".bin")
 SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5", ".safetensors", *TORCH_SUFFIXES)
 
 APPLICATIONS_EPSILON = 1.001e-5
-"""BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the only ones in HDF5 files of the old format."""
+"""BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the ones in HDF5 files of the old format."""
+
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
+"""What training scripts call a network's tensors, those first that count."""
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _LINEAR = ("kernel", "bias")
+
+
+class DamagedFileError(InputError):
+    """A file that is not what its name says, or not all of it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,11 @@ def read(source: Any) -> Tensors:
         if isinstance(error, InputError):
             raise
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{path} cannot be read as a weights file: {line}; is it complete?") from error
+        system = (
+            isinstance(error, OSError) and error.errno is not None
+        )  # no permission, no such device: not the file's fault
+        kind = InputError if system else DamagedFileError
+        raise kind(f"{path} cannot be read as a weights file: {line}; is it complete?") from error
 
 
 def _plain(items: Any) -> dict[str, np.ndarray]:
@@ -139,11 +151,17 @@ def _record(text: Any, path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     record = json.loads(text)
-    if record["format"] > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format {record['format']} and this version of keras_deepnets reads up to {FORMAT_VERSION}; upgrade it."
-        )
+    check_format(record, str(path))
     return record
+
+
+def check_format(record: Mapping[str, Any], origin: str) -> None:
+    """Raises InputError where a later version wrote the record; without a format it is of the first."""
+    version = record.get("format", 1)
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{origin} has format {version} and this version of keras_deepnets reads up to {FORMAT_VERSION}; upgrade it."
+        )
 
 
 def _torch(path: Path) -> Tensors:
@@ -153,6 +171,7 @@ def _torch(path: Path) -> Tensors:
         )
     import torch
 
+    formats.check(path, path.name)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -162,16 +181,21 @@ def _torch(path: Path) -> Tensors:
             f"{path} is refused: it is a pickle with more than tensors in it, which could run code. "
             "Save `model.state_dict()` alone, as .pth or .safetensors."
         ) from error
-    while isinstance(loaded, Mapping) and not any(hasattr(value, "detach") for value in loaded.values()):
-        nested = [
-            loaded[key] for key in ("state_dict", "model_state_dict", "model", "net", "state_dict_ema") if key in loaded
-        ]
-        if not nested or not isinstance(nested[0], Mapping):
-            break
-        loaded = nested[0]
-    if not isinstance(loaded, Mapping) or not any(hasattr(value, "detach") for value in loaded.values()):
+    found = _state_dict(loaded)
+    if found is None:
         raise InputError(f"{path} holds no tensors by name; save `model.state_dict()`.")
-    return Tensors(_plain((k, v) for k, v in loaded.items() if hasattr(v, "detach")), str(path))
+    return Tensors(_plain((k, v) for k, v in found.items() if hasattr(v, "detach")), str(path))
+
+
+def _state_dict(loaded: Any) -> Mapping[str, Any] | None:
+    """The names and tensors in what a training script saved, which may lie beside an optimiser's state and single tensors."""
+    if not isinstance(loaded, Mapping):
+        return None
+    for key in _NESTED:
+        found = _state_dict(loaded.get(key))
+        if found is not None:
+            return found
+    return loaded if any(hasattr(value, "detach") for value in loaded.values()) else None
 
 
 def _keras(path: Path) -> Tensors:
@@ -185,13 +209,13 @@ def _keras(path: Path) -> Tensors:
         with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
             arrays = dict(_variables(file))
     layers = list(_layer_configs(config))
-    epsilons = {layer["name"]: layer["epsilon"] for layer in layers if "epsilon" in layer}
     record = config.get("config", {}).get("record")
     if record is not None:
+        check_format(record, str(path))
         kernel = arrays.get("predictions/kernel")
         shape = next((layer["batch_shape"][1:] for layer in layers if "batch_shape" in layer), None)
         record = record | {"classes": None if kernel is None else int(kernel.shape[-1]), "input_shape": shape}
-    return Tensors(arrays, str(path), record, epsilons)
+    return Tensors(arrays, str(path), record, _epsilons(layers))
 
 
 def _layer_configs(config: Any) -> Iterator[dict[str, Any]]:
@@ -210,19 +234,43 @@ def _hdf5(path: Path) -> Tensors:
     import h5py
 
     with h5py.File(path, "r") as file:
-        if path.name.lower().endswith(".weights.h5") or "layer_names" not in (
-            *file.attrs,
-            *file.get("model_weights", file).attrs,
-        ):
-            return Tensors(dict(_variables(file)), str(path), _record(file.attrs.get(RECORD), path))
         group = file.get("model_weights", file)
-        arrays = {}
-        for layer in map(_text, group.attrs["layer_names"]):
-            for weight in map(_text, group[layer].attrs["weight_names"]):
-                part = weight.rpartition("/")[2].partition(":")[0]
-                arrays[f"{layer.replace('/', '_')}/{part}"] = np.asarray(group[layer][weight])
-    needs = {"form": "keras"} if "post_bn/gamma" in arrays else {"downsample": "1x1"}
-    return Tensors(arrays, str(path), None, {"": APPLICATIONS_EPSILON}, needs)
+        if "layer_names" not in group.attrs:
+            return Tensors(dict(_variables(file)), str(path), _record(file.attrs.get(RECORD), path))
+        arrays = _with_our_head(dict(_legacy_variables(group)))
+        config = file.attrs.get("model_config")
+    layers = _layer_configs(json.loads(_text(config))) if config is not None else ()
+    return Tensors(arrays, str(path), None, {"": APPLICATIONS_EPSILON} | _epsilons(layers))
+
+
+def _legacy_variables(group: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The variables of a file of Keras 2, a group a layer: ``"conv1_conv/kernel"``."""
+    for layer in map(_text, group.attrs["layer_names"]):
+        for weight in map(_text, group[layer].attrs["weight_names"]):
+            part = weight.rpartition("/")[2].partition(":")[0]
+            yield f"{_layer_name(layer)}/{part}", np.asarray(group[layer][weight])
+
+
+def _with_our_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with the one dense layer called ``predictions``.
+
+    The published files are of 2019, when it was ``probs`` or ``fc1000``; Keras goes by the order of layers and asks for no name.
+    """
+    dense = [name.rpartition("/")[0] for name, array in arrays.items() if name.endswith("/kernel") and array.ndim == 2]
+    if len(dense) != 1:
+        return arrays
+    theirs = f"{dense[0]}/"
+    return {f"predictions/{k.removeprefix(theirs)}" if k.startswith(theirs) else k: v for k, v in arrays.items()}
+
+
+def _epsilons(layers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """BN layer to its epsilon, of the configs of layers."""
+    return {_layer_name(layer["name"]): layer["epsilon"] for layer in layers if "epsilon" in layer}
+
+
+def _layer_name(name: str) -> str:
+    """A layer's name without slashes, which Keras 2 allowed in them (``conv1/bn``)."""
+    return name.replace("/", "_")
 
 
 def _text(value: Any) -> str:

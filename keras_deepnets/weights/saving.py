@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
     import keras
 
 SUFFIXES = (".safetensors", ".weights.h5", ".keras")
+
+
+_TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL"}
+_TYPES |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)} | {
+    f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)
+}
+"""NumPy's names of types to safetensors'."""
 
 
 def check_target(path: Any) -> Path:
@@ -38,7 +47,7 @@ def save(model: keras.Model, path: Any) -> Path:
     path = check_target(path)
     with write_errors(path), written_aside(path) as aside:
         if path.name.endswith(".safetensors"):
-            save_arrays(_arrays(model), as_record(model), aside)
+            save_arrays(weights_by_name(model), as_record(model), aside)
         elif path.name.endswith(".keras"):
             model.save(aside)
         else:
@@ -47,22 +56,51 @@ def save(model: keras.Model, path: Any) -> Path:
     return path
 
 
-def save_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any], path: Path) -> None:
-    """Writes a safetensors file of ours."""
-    from safetensors.numpy import save_file
+def save_arrays(arrays: Mapping[str, Any], record: dict[str, Any], path: Path) -> None:
+    """Writes a safetensors file of ours, one array after the other: its package's writer needs all of them, and holds them twice.
 
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(arrays, path, metadata={RECORD: json.dumps(record)})
-    path.chmod(mode)  # safetensors makes files that only their owner may read
+    Args:
+        arrays: name to array or weight.
+        record: what is kept beside them.
+        path: of the file.
+
+    Raises:
+        InputError: a type of numbers that the format does not have.
+    """
+    header: dict[str, Any] = {"__metadata__": {RECORD: json.dumps(record)}}
+    kinds = {name: _type_name(name, array) for name, array in arrays.items()}
+    names = sorted(arrays, key=lambda name: (-_bytes(kinds[name]), name))  # so that all of them are aligned
+    end = 0
+    for name in names:
+        shape = [int(side) for side in arrays[name].shape]
+        begin, end = end, end + math.prod(shape) * _bytes(kinds[name])
+        header[name] = {"dtype": _TYPES[kinds[name]], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            array = _array(arrays[name])
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            file.write(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
 
 
-def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    return {name: _array(weight) for name, weight in weights_by_name(model).items()}
+def _type_name(name: str, array: Any) -> str:
+    kind = getattr(array.dtype, "name", array.dtype)
+    if kind not in _TYPES:
+        raise InputError(f"{name} is of type {kind}, which safetensors files cannot hold; save it as .keras.")
+    return kind
+
+
+def _bytes(kind: str) -> int:
+    """Of one number of a type."""
+    return int("".join(filter(str.isdigit, kind)) or 8) // 8
 
 
 def _array(weight: Any) -> np.ndarray:
     """The numbers of a weight, without a copy where its backend shows its memory."""
+    if isinstance(weight, np.ndarray):
+        return weight
     from keras import ops
 
     try:

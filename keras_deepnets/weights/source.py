@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class Source:
         options: that the network must have and the caller did not give.
         classes: outputs of the classifier, or None where the weights have none.
         scaling: input scaling, where it is known.
+        image_size: side of the images that a card says the scaling's crop belongs to, or None.
         contents: a card, not yet downloaded, or the tensors of a file.
     """
 
@@ -37,12 +39,18 @@ class Source:
     options: dict[str, Any]
     classes: int | None
     scaling: Scaling | None
+    image_size: int | None
     contents: Card | Tensors
 
     @property
     def name(self) -> str:
         """What a record says of them: the card's name, or the file's."""
         return self.contents.name if isinstance(self.contents, Card) else Path(self.text).name
+
+    def input_shape(self, spec: Any) -> tuple[int, int, int]:
+        """The shape to build where the caller gives none: that of the published weights' evaluation, or else of the network's data."""
+        height, width, channels = spec.domain.input_shape
+        return (self.image_size or height, self.image_size or width, channels)
 
     def check_classes(self, classes: int | None) -> int | None:
         """The number of classes to build. Raises InputError where the caller wants another than the weights have."""
@@ -67,9 +75,10 @@ def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any])
     """
     text = str(weights)
     if isinstance(weights, str) and cards.is_name(weights):
-        contents: Card | Tensors = cards.card(facts.name, weights)
-        needed = {name: as_given(value) for name, value in contents.options.items()}
-        classes, scaling = contents.classes, contents.scaling
+        card: Card | None = cards.card(facts.name, weights)
+        contents: Card | Tensors = card
+        needed = {name: as_given(value) for name, value in card.options.items()}
+        classes, scaling = card.classes, card.scaling
     else:
         if not isinstance(weights, (str, Path)):
             raise InputError(
@@ -83,14 +92,18 @@ def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any])
         needed, classes, scaling = _of_file(facts, contents)
     if spec is not None:
         needed = {name: value for name, value in needed.items() if matters(name, spec)}
-    wrong = [name for name in needed if name in given and as_given(given[name]) != needed[name]]
-    if wrong:
-        name = wrong[0]
-        raise InputError(
-            f"{facts.name}: the weights {text!r} need {name}={needed[name]!r} and {name}={given[name]!r} was given; leave it out."
-        )
+    check_given(facts.name, text, needed, given)
     own = {name: value for name, value in needed.items() if name in facts.options}
-    return Source(facts.name, text, own, classes, scaling, contents)
+    return Source(facts.name, text, own, classes, scaling, card.image_size if card else None, contents)
+
+
+def check_given(owner: str, text: str, needed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises InputError where an option that the caller gave contradicts one that the weights need."""
+    for name, value in needed.items():
+        if name in given and as_given(given[name]) != as_given(value):
+            raise InputError(
+                f"{owner}: the weights {text!r} need {name}={as_given(value)!r} and {name}={given[name]!r} was given; leave it out."
+            )
 
 
 def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int | None, Scaling | None]:

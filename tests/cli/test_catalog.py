@@ -115,3 +115,18 @@ def test_unknown_names(cli):
     assert (
         cli("list", "vgg*", "--json").error == "No network's name fits 'vgg*'; `keras-deepnets list` prints them all."
     )
+
+
+def test_list_published_weights(cli):
+    lines = cli("list", "--weights").out.splitlines()
+    assert lines[0].split() == ["network", "weights", "classes", "pixels", "top-1", "licence"]
+    assert len(lines) - 1 == len(kd.weights.list_weights()) > 220
+    (row,) = [line.split() for line in lines if line.startswith("resnet50 ") and "imagenet1k_v2" in line]
+    assert row == ["resnet50", "torchvision/imagenet1k_v2", "1000", "224", "80.86", "%", "BSD-3-Clause"]
+    assert any(line.split()[:2] == ["ResNet", "timm/resnet50d.ra2_in1k"] for line in lines)
+    values = cli("list", "ResNet50", "--weights", "--json").json
+    assert [value["name"] for value in values] == list(kd.model_info("resnet50").weights)
+    names = {value["name"] for value in cli("list", "akamaster/*", "--weights", "--dataset", "cifar10", "--json").json}
+    assert names == {"akamaster/cifar10"}
+    assert {card.constructor for card in kd.weights.list_weights("timm/densenet*")} == {"DenseNet"}
+    assert "No published weights are called 'plainnet18'" in cli("list", "plainnet18", "--weights").error

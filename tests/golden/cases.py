@@ -110,6 +110,8 @@ TIMM_RESNETV2 = Style(
     r"blocks\.\d+\.conv{last}\.weight$",
 )
 TIMM_RESNET_D = replace(TORCHVISION_RESNET, naming=name_maps.TIMM_RESNET_D)
+TIMM_RESNET_C = replace(TORCHVISION_RESNET, naming=name_maps.TIMM_DEEP_STEM_RESNET)
+TIMM_RESNETV2_D = replace(TIMM_RESNETV2, naming=name_maps.TIMM_RESNETV2_D)
 # timm's average pooling needs even sides; these have them from the stem on.
 TIMM_AVERAGED = replace(TIMM_RESNET_D, sizes=((224, 224), (161, 129)))
 TIMM_RESNET_RS = replace(TIMM_RESNET_D, points=TIMM_RESNET_D.points | {"stem": ("maxpool", "pool1_relu")})
@@ -205,6 +207,11 @@ CASES = (
     Case("timm/resnetv2_152", TIMM_RESNETV2, "ResNet152V2", last=3),
     Case("timm/resnetv2_200", TIMM_RESNETV2, "ResNet200V2", last=3, build=("resnetv2", {"layers": (3, 24, 36, 3)})),
     _timm("resnetblur18", TORCHVISION_RESNET, 2, quick=True),
+    _timm("seresnet18", TORCHVISION_RESNET, 2, quick=True),
+    _timm("resnet18d", TIMM_RESNET_D, 2, quick=True),
+    _timm("resnet50c", TIMM_RESNET_C, 3, quick=True),
+    _timm("resnetv2_18d", TIMM_RESNETV2_D, 2, quick=True),
+    _timm("seresnext26t_32x4d", TIMM_RESNET_D, 3, quick=True),
     _timm("ecaresnet26t", TIMM_RESNET_D, 3, quick=True),
     _timm("resnetaa34d", TIMM_AVERAGED, 2),
     _timm("resnet50_gn", TIMM_GROUPED, 3),

@@ -30,14 +30,14 @@ def build(case: Case, height: int | None = None, width: int | None = None) -> ke
     return constructor(classes=CLASSES, input_shape=(height, width, 3), classifier_activation=None, **case.options)
 
 
-def fill(case: Case, model: keras.Model, *, strict: bool = True) -> str:
-    """Gives `model` the golden weights by way of the peer's tensors; their digest. `strict` as for `load_weights`."""
+def fill(case: Case, model: keras.Model) -> str:
+    """Gives `model` the golden weights by way of the peer's tensors; their digest."""
     naming, tensors = case.style.naming, {}
     for ours, weight in weights_by_name(model).items():
         name = naming.theirs(ours)
         tensors[name] = case.golden_weights(name, naming.their_shape(tuple(weight.shape)))
     found = digest((name, tensor.shape) for name, tensor in tensors.items())
-    report = keras_deepnets.load_weights(model, tensors, strict=strict)
+    report = keras_deepnets.load_weights(model, tensors)
     assert (report.naming, report.complete) == (naming.name, True)
     return found
 

@@ -6,6 +6,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
+from keras_deepnets.predictions import imagenet_classes
 from keras_deepnets.training import evaluate
 from tests.training.common import images, network
 
@@ -65,6 +66,31 @@ def test_ties_go_to_the_lower_class(problem):
     found = evaluate(answering(np.zeros((37, 7), "float32"), "softmax"), data)
     assert found.top1 == (labels == 0).mean() and found.top5 == (labels < 5).mean()
     np.testing.assert_allclose(found.loss, np.log(7), rtol=1e-6)
+
+
+IMAGENET = imagenet_classes()
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_imagenets_ids_and_names_are_the_same_labels(column):
+    """Of the folders' ids and the names that published weights bring; "crane" and "maillot" are the names of two classes each."""
+    targets = np.repeat([134, 517, 638, 0], 2)
+    pixels = np.zeros((8, 2, 2, 1), "uint8")
+    pixels[:, 0, 0, 0] = np.arange(8)
+    data = kd.data.ImageData.from_arrays(pixels, targets, tuple(row[column] for row in IMAGENET), "imagenet", "test")
+    guesses = [134, 134, 134, 517, 639, 638, 1, 0]
+    model = answering(20 * np.eye(1000, dtype="float32")[guesses], "softmax")
+    model.labels = tuple(name for _, name in IMAGENET)
+    found = evaluate(model, data)
+    names = (IMAGENET[0][0], *(IMAGENET[at][0] for at in (134, 517, 638)))
+    names = names if column == 0 else ("tench", "crane (134)", "crane (517)", "maillot (638)")
+    assert found.per_class == dict(zip(names, (0.5, 1.0, 0.5, 0.5), strict=True))
+    assert found.top1 == 0.625
+    model.labels = (*model.labels[1:], "tench")
+    with pytest.raises(
+        InputError, match=r"Output 0 of model 'sequential.*' is 'goldfish', but class 0 of data 'imagenet'"
+    ):
+        evaluate(model, data)
 
 
 def test_a_model_that_wants_scaled_images_gets_them(rng):

@@ -1,5 +1,7 @@
 """What the tests of weights share."""
 
+import json
+
 import numpy as np
 
 import keras_deepnets as kd
@@ -47,3 +49,38 @@ def peer_tensors(model, naming, prefix=""):
             array = array.T[:, :, None, None] if naming.convolutional_classifier else array.T
         found[prefix + naming.theirs(name)] = array
     return found
+
+
+def write_hdf5_of_2019(model, path, head=None, slashes=False, epsilon=None):
+    """A weights file as Keras 2 wrote them: a group a layer, its weights in an attribute, their values under ``layer/kernel:0``.
+
+    Args:
+        model: whose weights.
+        path: of the file.
+        head: what the classifier is called.
+        slashes: ``conv1/bn`` in place of ``conv1_bn``, as in DenseNets then.
+        epsilon: of all BN, in a model's config such as `model.save` writes.
+    """
+    import h5py
+
+    def name_of(layer):
+        name = head if head and layer.name == "predictions" else layer.name
+        return name.replace("conv1_", "conv1/") if slashes and name in ("conv1_conv", "conv1_bn") else name
+
+    with h5py.File(path, "w") as file:
+        group = file
+        if epsilon is not None:
+            layers = [
+                {"class_name": type(layer).__name__, "config": {"name": name_of(layer), "epsilon": epsilon}}
+                for layer in model.layers
+                if hasattr(layer, "epsilon")
+            ]
+            file.attrs["model_config"] = json.dumps({"class_name": "Model", "config": {"layers": layers}})
+            group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [name_of(layer).encode() for layer in model.layers]
+        for layer in model.layers:
+            own = group.create_group(name_of(layer))
+            names = [f"{name_of(layer)}/{weight.name}:0" for weight in layer.weights]
+            own.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                own[name] = np.array(weight)

@@ -25,7 +25,9 @@ import numpy as np
 import keras_deepnets as kd
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
 from keras_deepnets.models import deep_graphs
-from keras_deepnets.weights.cards.networks import NETWORKS, PYTORCHCV_CIFAR10, why_not
+from keras_deepnets.weights import cards
+from keras_deepnets.weights.cards.networks import BUILDERS, NETWORKS, PYTORCHCV_CIFAR10, why_not
+from tests.weights.common import write_hdf5_of_2019
 
 SIZES = ((224, 224), (161, 129))
 CIFAR_SIZES = ((32, 32), (37, 29))
@@ -63,9 +65,19 @@ def torch_peers(patterns: list[str]) -> Iterator[Peer]:
         timm, torchvision = importlib.import_module("timm"), importlib.import_module("torchvision")
     for name, ours in NETWORKS.items():
         if name in timm.list_models() and _wanted(f"timm/{name}", patterns):
-            yield _torch_peer(f"timm/{name}", ours, timm.create_model(name))
+            side = _card_size(name, ours)
+            yield dataclasses.replace(
+                _torch_peer(f"timm/{name}", ours, timm.create_model(name)), sizes=((side, side), SIZES[1])
+            )
         if name in torchvision.models.list_models() and _wanted(f"torchvision/{name}", patterns):
             yield _torch_peer(f"torchvision/{name}", ours, getattr(torchvision.models, name)())
+
+
+def _card_size(name: str, ours: tuple[str, dict[str, Any]]) -> int:
+    """The size of the first card of timm's network; the usual one where it has none."""
+    tag = f"timm/{name}." if ours[0] in BUILDERS else "timm/"
+    sizes = [card.image_size for card in cards.cards_of(ours[0]) if card.name.startswith(tag)]
+    return sizes[0] if sizes else SIZES[0][0]
 
 
 def pytorchcv_peers(patterns: list[str]) -> Iterator[Peer]:
@@ -147,10 +159,12 @@ def keras_peers(patterns: list[str]) -> Iterator[Peer]:
     for name, options in rows.items():
         if not _wanted(f"keras/{name.lower()}", patterns):
             continue
-        network = getattr(keras.applications, name)(
-            weights=None, input_shape=(None, None, 3), include_top=False, pooling="avg"
-        )
-        yield _keras_peer(f"keras/{name.lower()}", (name, options | {"include_top": False, "pooling": "avg"}), network)
+
+        def build(size: tuple[int, int], name: str = name) -> Any:
+            # With the classifier theirs are made for one size.
+            return getattr(keras.applications, name)(weights=None, input_shape=(*size, 3), classifier_activation=None)
+
+        yield _application_peer(f"keras/{name.lower()}", (name, options), build)
 
 
 def keras_hub_peers(patterns: list[str]) -> Iterator[Peer]:
@@ -189,17 +203,50 @@ def keras_hub_peers(patterns: list[str]) -> Iterator[Peer]:
                 use_pre_activation=before,
                 image_shape=(None, None, 3),
             )
-            yield _keras_peer(f"kerashub/{name}", (constructor, options | {"include_top": False}), network)
+            classifier = models.ResNetImageClassifier(backbone=network, num_classes=1000, preprocessor=None)
+            yield _hub_peer(f"kerashub/{name}", (constructor, options), classifier)
     for depth, blocks in {121: [6, 12, 24, 16], 169: [6, 12, 32, 32], 201: [6, 12, 48, 32]}.items():
         if _wanted(f"kerashub/densenet_{depth}", patterns):
             network = models.DenseNetBackbone(stackwise_num_repeats=blocks)
-            options = {"stem_padding": "same", "include_top": False}
-            yield _keras_peer(f"kerashub/densenet_{depth}", (f"DenseNet{depth}", options), network)
+            classifier = models.DenseNetImageClassifier(backbone=network, num_classes=1000, preprocessor=None)
+            yield _hub_peer(f"kerashub/densenet_{depth}", (f"DenseNet{depth}", {"stem_padding": "same"}), classifier)
 
 
-def _keras_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Peer:
-    import keras
+def _application_peer(name: str, ours: tuple[str, dict[str, Any]], build: Callable[..., Any]) -> Peer:
+    """keras.applications', saved as their published files are: of 2019, with that time's name of the classifier."""
+    network = build(SIZES[0])
+    _fill_keras(network)
+    dense = "densenet" in name
 
+    def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
+        sized = build(size)
+        sized.set_weights(network.get_weights())
+        return _outputs(sized, size)
+
+    def save(folder: Path) -> Path:
+        write_hdf5_of_2019(network, folder / "model.h5", "fc1000" if dense else "probs", slashes=dense)
+        return folder / "model.h5"
+
+    return Peer(name, ours, run, save)
+
+
+def _hub_peer(name: str, ours: tuple[str, dict[str, Any]], classifier: Any) -> Peer:
+    """KerasHub's, a backbone with its classifier's head."""
+    _fill_keras(classifier)
+
+    def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
+        found = _outputs(classifier.backbone, size)
+        return found | {_END: np.asarray(classifier(images(size), training=False))}
+
+    def save(folder: Path) -> Path:
+        classifier.save_weights(folder / "model.weights.h5")
+        return folder / "model.weights.h5"
+
+    return Peer(name, ours, run, save)
+
+
+def _fill_keras(network: Any) -> None:
+    """Random statistics, scales and shifts; kernels are random from the start."""
     rng = np.random.default_rng(0)
     for weight in network.weights:
         kind = weight.path.rpartition("/")[2]
@@ -209,23 +256,21 @@ def _keras_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Pe
         elif kind != "kernel":
             weight.assign(rng.normal(0, 0.1, weight.shape))
 
-    def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
-        stages = {}
-        for layer in network.layers:
-            match = re.fullmatch(r"(conv\d)_block\d+_(out|concat)", layer.name)
-            if match:
-                stages[match[1]] = layer.output
-            match = re.fullmatch(r"stack(\d)_block\d+_(out|concat)", layer.name)
-            if match:  # their residual stages count from 0, their dense ones from 1
-                stages[f"conv{int(match[1]) + (2 if match[2] == 'out' else 1)}"] = layer.output
-        outputs = stages | {_END: network.output}
-        return {k: np.asarray(v) for k, v in keras.Model(network.input, outputs)(images(size)).items()}
 
-    def save(folder: Path) -> Path:
-        network.save_weights(folder / "model.weights.h5")
-        return folder / "model.weights.h5"
+def _outputs(network: Any, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Our stage to what theirs ends with, and its end."""
+    import keras
 
-    return Peer(name, ours, run, save if name.startswith("kerashub") else lambda folder: network)
+    stages = {}
+    for layer in network.layers:
+        match = re.fullmatch(r"(conv\d)_block\d+_(out|concat)", layer.name)
+        if match:
+            stages[match[1]] = layer.output
+        match = re.fullmatch(r"stack(\d)_block\d+_(out|concat)", layer.name)
+        if match:  # their residual stages count from 0, their dense ones from 1
+            stages[f"conv{int(match[1]) + (2 if match[2] == 'out' else 1)}"] = layer.output
+    outputs = stages | {_END: network.output}
+    return {k: np.asarray(v) for k, v in keras.Model(network.input, outputs)(images(size), training=False).items()}
 
 
 def _wanted(name: str, patterns: list[str]) -> bool:
@@ -237,11 +282,10 @@ def compared(peer: Peer) -> tuple[float, dict[tuple[int, int], float]]:
     import keras
 
     constructor, options = peer.ours
-    head = {} if "include_top" in options else {"classifier_activation": None}
     with tempfile.TemporaryDirectory() as folder:
         source = peer.save(Path(folder))
         begin = time.perf_counter()
-        model = getattr(kd, constructor)(input_shape=(None, None, 3), **options, **head)
+        model = getattr(kd, constructor)(input_shape=(None, None, 3), classifier_activation=None, **options)
         kd.load_weights(model, source)
         seconds = time.perf_counter() - begin
     ends = {}
@@ -275,16 +319,18 @@ def main(arguments: list[str]) -> None:
             if why_not(name):
                 print(f"| {name} | {why_not(name)} |")
         return
-    header = None
+    odd = None
     for peers in (torch_peers, keras_peers, keras_hub_peers, pytorchcv_peers):
         for peer in peers(patterns):
-            if header != peer.sizes:
-                header = peer.sizes
-                columns = " | ".join(f"{height} × {width}" for height, width in header)
+            usual = CIFAR_SIZES[0] if peer.sizes == CIFAR_SIZES else SIZES[0]
+            if odd != peer.sizes[1]:
+                odd = peer.sizes[1]
+                columns = " | ".join(f"{height} × {width}" for height, width in (usual, odd))
                 print(f"| name | ours | seconds | {columns} |\n|---|---|---|---|---|", flush=True)
             seconds, worst = compared(peer)
-            options = ", ".join(f"{k}={v!r}" for k, v in peer.ours[1].items() if k not in ("include_top", "pooling"))
-            figures = " | ".join(f"{worst[size]:.1e}" for size in peer.sizes)
+            options = ", ".join(f"{k}={v!r}" for k, v in peer.ours[1].items())
+            other = "" if peer.sizes[0] == usual else f" at {peer.sizes[0][0]} × {peer.sizes[0][1]}"
+            figures = f"{worst[peer.sizes[0]]:.1e}{other} | {worst[odd]:.1e}"
             print(f"| {peer.name} | `{peer.ours[0]}({options})` | {seconds:.1f} | {figures} |", flush=True)
 
 

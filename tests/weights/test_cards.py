@@ -4,11 +4,13 @@ import dataclasses
 import re
 import zipfile
 
+import numpy as np
 import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.training.files import digest
-from keras_deepnets.weights import cards, naming
+from keras_deepnets.weights import cards, naming, open_model
+from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.cards.networks import NETWORKS, why_not
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
 
@@ -132,3 +134,81 @@ def test_a_card_whose_file_is_zipped(tmp_path, monkeypatch):
     assert model.labels[0] == "airplane" and model.scaling == card.scaling
     assert sorted(file.name for file in card.path.parent.iterdir() if file.suffix != ".lock") == [card.path.name]
     assert cards.of_file(path) == card
+
+
+def test_builders_have_no_default():
+    """Which of a hundred networks would it be?"""
+    for constructor in (kd.ResNet, kd.PreActResNet, kd.DenseNet):
+        with pytest.raises(
+            ValueError,
+            match=r"builds many networks and has no default weights; name those of one, e\.g\. (timm|pytorchcv)/",
+        ):
+            constructor(weights="imagenet")
+    with pytest.raises(ValueError, match="WideResNet builds many networks"):
+        kd.WideResNet(weights="imagenet")
+
+
+def test_a_card_that_contradicts_the_network_is_not_downloaded(monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("it was asked for")
+
+    monkeypatch.setattr(cards.download, "fetch", fail)
+    with pytest.raises(
+        ValueError, match="weights in torchvision/imagenet1k_v2 need downsample='3x3', and it was built with"
+    ):
+        kd.load_weights(kd.ResNet50(), "torchvision/imagenet1k_v2")
+    with pytest.raises(ValueError, match=r"need blocks=\(3, 4, 6, 3\), and it was built with blocks=\(1, 1, 1, 1\)"):
+        kd.load_weights(kd.ResNet(blocks=(1, 1, 1, 1)), "timm/resnet50d.ra2_in1k")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("resnet50", ("ResNet50", {})),
+        ("timm/resnet50", ("ResNet50", {"downsample": "3x3"})),
+        ("torchvision/wide_resnet50_2", ("WideResNet50_2", {})),
+        ("resnet50d", NETWORKS["resnet50d"]),
+        ("densenet", ("DenseNet", {})),
+        ("pytorchcv/wrn16_10_cifar10", ("WideResNet", {"depth": 16, "widen_factor": 10})),
+    ],
+)
+def test_networks_by_anybodys_name(name, expected):
+    assert networks.named(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name, hint", [("timm/resnet50e", "timm/resnet50"), ("reznet50", "resnet50"), ("keras/§", "list --weights")]
+)
+def test_nobodys_name(name, hint):
+    with pytest.raises(ValueError, match=f"Unknown network '{name}'. .*{hint}"):
+        networks.named(name)
+
+
+def test_sizes_and_crops_are_those_of_timms_evaluation():
+    """timm's package: a1h_in1k was trained at 176 pixels and is tested whole at 224, a1_in1k at 288."""
+    found = {tag: cards.card("ResNet50", f"timm/{tag}_in1k") for tag in ("a1h", "a1", "a3", "gluon")}
+    sizes = {tag: (card.image_size, card.scaling.crop_fraction) for tag, card in found.items()}
+    assert sizes == {"a1h": (224, 1.0), "a1": (288, 1.0), "a3": (224, 0.95), "gluon": (224, 0.875)}
+    assert found["a1"].metrics == {}  # its package tells none
+    card = cards.card("ResNet", "timm/resnet26t.ra2_in1k")
+    assert (card.image_size, card.scaling.crop_fraction) == (320, 1.0)
+
+
+def test_a_constructor_takes_the_cards_size(tmp_path, monkeypatch):
+    from safetensors.numpy import save_file
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    source = fill(kd.ResNet18(classes=1000, input_shape=(None, None, 3)))
+    card = dataclasses.replace(cards.card("ResNet18", "timm/a1_in1k"), image_size=96)
+    card.path.parent.mkdir(parents=True)
+    tensors = peer_tensors(source, naming.TORCHVISION_RESNET)
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, card.path)
+    known = dataclasses.replace(card, checksum="sha256:" + digest(card.path))
+    monkeypatch.setattr(cards, "_all", lambda: (known,))
+    assert kd.ResNet18(weights="timm/a1_in1k").input_shape == (None, 96, 96, 3)
+    assert kd.ResNet18(weights=card.path).input_shape == (None, 96, 96, 3)  # recognised by its checksum
+    assert kd.ResNet18(weights="timm/a1_in1k", input_shape=(64, 64, 3)).input_shape == (None, 64, 64, 3)
+    assert kd.ResNet18(weights="timm/a1_in1k", include_top=False).input_shape == (None, None, None, 3)
+    model = open_model("timm/a1_in1k")
+    assert model.input_shape == (None, 96, 96, 3) and model.scaling.crop_fraction == 1.0
+    assert kd.ResNet18().input_shape == (None, 224, 224, 3)

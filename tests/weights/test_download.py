@@ -1,22 +1,31 @@
 """Downloads from a server that misbehaves: nothing bad stays in the cache."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
+import http.client
 import http.server
 import io
 import multiprocessing
 import os
 import re
+import shutil
+import ssl
 import struct
 import subprocess
 import sys
 import threading
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
+import keras_deepnets as kd
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights import cards, formats, naming
 from keras_deepnets.weights.download import fetch
+from tests.weights.common import fill, peer_tensors, tiny
 
 CONTENT = bytes(range(256)) * 4000
 WEIGHTS = hashlib.shake_256(b"weights").digest(300_000)
@@ -40,13 +49,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         content = server.archives.get(self.path, CONTENT)
         begin = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        etag = server.etags.get(self.path)
+        if self.headers.get("If-Range", etag) != etag:
+            begin = 0
         if begin > len(content):
             self.send_error(416)
             return
         ranged = begin and self.path != "/noranges.bin"
         body = content[begin:] if ranged else content
         self.send_response(206 if ranged else 200)
-        self.send_header("Content-Length", str(len(body)))
+        if ranged:
+            self.send_header("Content-Range", f"bytes {begin + server.shift}-{len(content) - 1}/{len(content)}")
+        if etag:
+            self.send_header("ETag", etag)
+        if not self.path.startswith("/unsized"):
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if (self.path in ("/cut.bin", "/noranges.bin", "/cut.zip") and count == 1) or self.path == "/always_cut.bin":
             body = body[: len(body) // 3]
@@ -60,7 +77,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.lock, server.archives = [], threading.Lock(), {}
+    server.requests, server.lock, server.archives, server.etags, server.shift = [], threading.Lock(), {}, {}, 0
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -97,6 +114,125 @@ def test_an_earlier_days_part_goes_on(server, tmp_path):
     fetch(f"{server.url}/file.bin", tmp_path / "file.bin", checksum=SHA)
     assert server.requests == [("/file.bin", "bytes=1000-")]
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_another_file_of_the_same_name_begins_again(server, tmp_path):
+    """Half of yesterday's file is not the beginning of today's."""
+    server.etags["/file.bin"] = '"today"'
+    (tmp_path / "file.bin.part").write_bytes(b"yesterday" * 100)
+    (tmp_path / "file.bin.part.etag").write_text('"yesterday"')
+    fetch(f"{server.url}/file.bin", tmp_path / "file.bin")
+    assert server.requests == [("/file.bin", "bytes=900-")]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT and names(tmp_path) == ["file.bin"]
+
+
+def test_the_same_file_goes_on_and_its_etag_is_kept_meanwhile(server, tmp_path):
+    server.etags["/always_cut.bin"] = '"today"'
+    with pytest.raises(InputError, match=r"cannot download always_cut\.bin"):
+        fetch(f"{server.url}/always_cut.bin", tmp_path / "file.bin", wait=0.01)
+    assert names(tmp_path) == ["file.bin.part", "file.bin.part.etag"]
+    assert (tmp_path / "file.bin.part.etag").read_text() == '"today"'
+    have = (tmp_path / "file.bin.part").stat().st_size
+    server.etags["/file.bin"] = '"today"'
+    fetch(f"{server.url}/file.bin", tmp_path / "file.bin")
+    assert server.requests[-1] == ("/file.bin", f"bytes={have}-")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT and names(tmp_path) == ["file.bin"]
+
+
+def test_a_weak_etag_is_not_kept(server, tmp_path):
+    server.etags["/always_cut.bin"] = 'W/"today"'
+    with pytest.raises(InputError):
+        fetch(f"{server.url}/always_cut.bin", tmp_path / "file.bin", wait=0.01)
+    assert names(tmp_path) == ["file.bin.part"]
+
+
+def test_a_range_that_begins_elsewhere_is_not_appended(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:1000])
+    server.shift = 7
+    fetch(f"{server.url}/file.bin", tmp_path / "file.bin", wait=0.01)
+    assert server.requests == [("/file.bin", "bytes=1000-"), ("/file.bin", None)]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_an_error_of_tls_while_reading_is_one_of_the_connection(server, tmp_path, monkeypatch):
+    def fail(*args):
+        raise ssl.SSLError(1, "[SSL] record layer failure")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", fail)
+    with pytest.raises(InputError, match=r"cannot download file\.bin .*record layer failure"):
+        fetch(f"{server.url}/file.bin", tmp_path / "file.bin", wait=0.01)
+    assert len(server.requests) == 4
+
+
+def test_no_space_is_an_error_of_the_folder(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(InputError, match=r"cannot write .*No space left for .*set KERAS_HOME"):
+        fetch(f"{server.url}/file.bin", tmp_path / "file.bin")
+
+
+@pytest.fixture(scope="module")
+def weight_files(tmp_path_factory):
+    """The bytes of a good file of each format."""
+    torch = pytest.importorskip("torch")
+    folder, model = tmp_path_factory.mktemp("good"), tiny()
+    paths = [kd.save_weights(model, folder / f"good{suffix}") for suffix in (".safetensors", ".weights.h5", ".keras")]
+    tensors = {"fc.weight": torch.ones(4, 4)}
+    torch.save(tensors, folder / "good.pth")
+    torch.save(tensors, folder / "good.th", _use_new_zipfile_serialization=False)
+    paths += [folder / "good.pth", folder / "good.th"]
+    return {path.name.removeprefix("good"): path.read_bytes() for path in paths}
+
+
+HTML = b"<!DOCTYPE html><html><body>This model is gated. Log in.</body></html>"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".weights.h5", ".keras", ".pth", ".th"])
+def test_a_page_in_the_place_of_a_file_without_checksum(server, tmp_path, weight_files, suffix):
+    """A server that says 200 to everything, and gives no length."""
+    check = functools.partial(formats.check, name=f"x{suffix}")
+    path, url = tmp_path / f"x{suffix}", f"{server.url}/unsized{suffix}"
+    bad = [HTML, HTML * 100_000, b"", weight_files[".pth" if suffix == ".safetensors" else ".safetensors"]]
+    if suffix != ".th":  # pickles without archive have no length in them
+        bad.append(weight_files[suffix][:-40])
+    for content in bad:
+        server.archives[f"/unsized{suffix}"] = content
+        with pytest.raises(InputError, match=r"what came .*, and was thrown away\. Put the file there by hand"):
+            fetch(url, path, check=check)
+        assert names(tmp_path) == []
+    server.archives[f"/unsized{suffix}"] = weight_files[suffix]
+    assert fetch(url, path, check=check).read_bytes() == weight_files[suffix]
+
+
+def test_a_longer_safetensors_file_is_none(tmp_path, weight_files):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(weight_files[".safetensors"] + b"more")
+    with pytest.raises(ValueError, match=r"has [\d,]+ bytes and its header tells of"):
+        formats.check(path, path.name)
+
+
+def test_a_damaged_file_does_not_stay_in_the_cache(server, tmp_path, monkeypatch):
+    """A card whose checksum nobody knows: a page that an earlier version kept, a truncated pickle; and then the right one."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    source = fill(kd.ResNet20())
+    tensors = peer_tensors(source, naming.PLAIN_CIFAR_RESNET)
+    torch.save({k: torch.from_numpy(v.copy()) for k, v in tensors.items()}, tmp_path / "good.th")
+    published = cards.card("ResNet20", "akamaster/cifar10")
+    card = dataclasses.replace(published, url=f"{server.url}/net.th", checksum=None)
+    monkeypatch.setattr(cards, "_all", lambda: (card,))
+    card.path.parent.mkdir(parents=True)
+    good = (tmp_path / "good.th").read_bytes()
+    model = kd.ResNet20(shortcut="A")
+    for content in (HTML, good[: len(good) // 2]):
+        card.path.write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"is it complete\? It was thrown away; the next try downloads it from http"
+        ):
+            kd.load_weights(model, card.name)
+        assert names(card.path.parent) == []
+    server.archives["/net.th"] = good
+    assert kd.load_weights(model, card.name).complete
+    assert names(card.path.parent) == [card.path.name]
 
 
 def test_a_part_that_is_longer_than_the_file(server, tmp_path):

@@ -1,14 +1,14 @@
 """Weights in anybody's naming: all of them or none."""
 
+import os
+import pickle
 import re
-from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import naming, open_model
+from keras_deepnets.weights import MisfitError, naming, open_model, reading, saving
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
 BUILDERS = {
@@ -169,6 +169,19 @@ def test_strict_loading_lists_what_does_not_fit_and_changes_nothing(change, mess
     assert not report.complete and report.loaded >= len(before) - 1
 
 
+def test_the_report_lists_what_the_message_cannot():
+    target = tiny(shortcut="A")
+    tensors = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
+    kept = {name: array for name, array in tensors.items() if name.startswith(("conv1", "bn1"))}
+    with pytest.raises(MisfitError, match=f"missing: .* and {len(target.weights) - 5 - 8} more") as caught:
+        kd.load_weights(target, kept)
+    report = pickle.loads(pickle.dumps(caught.value)).report
+    assert (
+        set(report.missing) == {name for name in arrays(target) if not name.startswith("conv1_")} and report.loaded == 0
+    )
+    assert (report.unused, report.mismatched, report.complete) == ((), (), False)
+
+
 def test_another_familys_weights_are_named():
     tensors = peer_tensors(BUILDERS["torchvision's and timm's DenseNet"](), naming.TORCHVISION_DENSENET)
     with pytest.raises(
@@ -187,7 +200,9 @@ def test_weights_of_a_network_with_the_same_shapes_and_other_results():
         "attention": "se",
         "input_shape": (32, 32, 3),
     }
-    with pytest.raises(ValueError, match="need downsample='3x3', and it was built with downsample='1x1'"):
+    with pytest.raises(
+        ValueError, match="need downsample='3x3', and it was built with downsample='1x1', which computes something else"
+    ):
         kd.load_weights(kd.ResNet(**options), tensors)
 
 
@@ -236,51 +251,6 @@ def test_a_constructor_sets_what_the_weights_need(tmp_path):
         kd.ResNet50(weights=path, classes=5)
 
 
-def test_keras_applications_with_its_biases_and_epsilon():
-    peer = fill(keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=5))
-    for weight in peer.weights:
-        if weight.path.endswith("moving_variance"):
-            weight.assign(weight * 1e-4)  # so that the epsilons count
-    ours = kd.ResNet50(input_shape=(64, 64, 3), classes=5, classifier_activation=None)
-    kd.load_weights(ours, peer)
-    peer.layers[-1].activation = keras.activations.linear
-    features = keras.Model(
-        peer.input, [peer.get_layer(name).output for name in ("conv2_block1_out", "conv3_block4_out")]
-    )
-    own = keras.Model(ours.input, [ours.get_layer(name).output for name in ("conv2_block1_out", "conv3_block4_out")])
-    x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
-    for expected, found in zip(features(x), own(x), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-
-
-def test_old_hdf5_files_are_keras_applications(tmp_path):
-    peer = fill(keras.applications.DenseNet121(weights=None, input_shape=(32, 32, 3), classes=5))
-    path = tmp_path / "densenet121.h5"
-    write_old_hdf5(peer, path)
-    ours = kd.DenseNet121(weights=path, input_shape=(32, 32, 3))
-    x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
-    names = ("conv2_block6_concat", "pool2_pool")
-    expected = keras.Model(peer.input, [peer.get_layer(name).output for name in names])(x)
-    found = keras.Model(ours.input, [ours.get_layer(name).output for name in names])(x)
-    for theirs, own in zip(expected, found, strict=True):
-        np.testing.assert_allclose(own, theirs, atol=1e-4 * np.abs(theirs).max())
-
-
-def write_old_hdf5(model, path):
-    """A weights file as Keras 2 wrote them: a group a layer, its weights in an attribute."""
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        layers = [layer for layer in model.layers if layer.weights]
-        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
-        for layer in layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
-            group.attrs["weight_names"] = [name.encode() for name in names]
-            for name, weight in zip(names, layer.weights, strict=True):
-                group[name] = np.array(weight)
-
-
 def test_bfloat16_safetensors(tmp_path):
     import ml_dtypes
 
@@ -307,6 +277,41 @@ def write_safetensors(blobs, path):
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
+def test_what_we_write_is_safetensors(tmp_path):
+    """Read by its own package, with every type of numbers that a weight can have."""
+    import ml_dtypes
+    from safetensors import safe_open
+
+    rng = np.random.default_rng(0)
+    types = ("float64", "float32", "float16", ml_dtypes.bfloat16, "int64", "int8", "uint32", "bool")
+    arrays_ = {f"{np.dtype(kind).name}/x": rng.normal(0, 9, (3, 5)).astype(kind) for kind in types}
+    arrays_ |= {
+        "scalar/x": np.array(3.0, "float32"),
+        "none/x": np.zeros((0, 4), "float32"),
+        "turned/x": rng.normal(size=(2, 3)).T,
+    }
+    saving.save_arrays(arrays_, {"format": 1}, tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", framework="np") as file:
+        assert file.metadata() == {"keras_deepnets": '{"format": 1}'} and set(file.keys()) == set(arrays_)
+        for name, array in arrays_.items():
+            if "bfloat16" in name:
+                assert file.get_slice(name).get_dtype() == "BF16"
+                array, found = array.astype("float32"), reading.read(tmp_path / "x.safetensors").arrays[name]
+            else:
+                found = file.get_tensor(name)
+            np.testing.assert_array_equal(found, array, strict=True)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask()
+    with pytest.raises(ValueError, match="x is of type complex64, which safetensors files cannot hold"):
+        saving.save_arrays({"x": np.zeros(2, "complex64")}, {}, tmp_path / "y.safetensors")
+    assert not (tmp_path / "y.safetensors").exists()
+
+
+def umask():
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+
 def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match="there is no weights file"):
         kd.load_weights(tiny(), tmp_path / "none.safetensors")
@@ -325,6 +330,30 @@ def test_bad_files(tmp_path):
         kd.load_weights(tiny(), {"blob": np.zeros(3)})
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda tensors, scalar: {"epoch": 3, "arch": "resnet20", "state_dict": tensors, "best_acc1": scalar},
+        lambda tensors, scalar: {"model": tensors, "optimizer": {"state": {0: {"step": scalar}}}, "step": scalar},
+        lambda tensors, scalar: {"model": {"state_dict": tensors}, "lr": scalar},
+        lambda tensors, scalar: {"net": {f"module.{k}": v for k, v in tensors.items()}, "acc": 91.0},
+        lambda tensors, scalar: tensors,
+    ],
+)
+def test_what_training_scripts_save(tmp_path, wrapped):
+    """As pytorch/examples: tensors by name below, and a tensor of the best accuracy beside them."""
+    torch = pytest.importorskip("torch")
+    source = fill(tiny(shortcut="A"))
+    tensors = {k: torch.from_numpy(v.copy()) for k, v in peer_tensors(source, naming.PLAIN_CIFAR_RESNET).items()}
+    torch.save(wrapped(tensors, torch.tensor(76.0)), tmp_path / "checkpoint.pth.tar")
+    target = tiny(shortcut="A")
+    kd.load_weights(target, tmp_path / "checkpoint.pth.tar")
+    assert_same(target, arrays(source))
+    torch.save({"optimizer": {"step": 3}}, tmp_path / "none.pth")
+    with pytest.raises(ValueError, match="holds no tensors by name"):
+        kd.load_weights(target, tmp_path / "none.pth")
+
+
 def test_saving_needs_a_known_format_and_a_folder(tmp_path):
     with pytest.raises(ValueError, match="weights are saved as"):
         kd.save_weights(tiny(), tmp_path / "x.npz")
@@ -340,42 +369,3 @@ def test_which_network_is_found_from_its_parameters(tmp_path):
     assert_same(model, arrays(source))
     with pytest.raises(ValueError, match="is no network that has a name here"):
         open_model(peer_tensors(tiny(shortcut="A"), naming.PLAIN_CIFAR_RESNET))
-
-
-FIXTURE_OUTPUTS = ((0.0590420, 0.9409580), (0.0655740, 0.9344261))
-FIXTURE = Path(__file__).with_name("fixtures") / "format1.safetensors"
-
-
-def test_todays_format_stays_readable():
-    """Made by `make_fixture` with format 1; later versions must read it too, with the same outputs."""
-    model = open_model(FIXTURE)
-    assert model.architecture == {
-        "constructor": "ResNet",
-        "family": "ResNet",
-        "options": {"blocks": [1, 1], "filters": [4, 8], "stem": "cifar", "shortcut": "A"},
-    }
-    assert model.labels == ("cat", "dog") and model.scaling == kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
-    x = np.linspace(-1, 1, 2 * 8 * 8 * 3, dtype="float32").reshape(2, 8, 8, 3)
-    np.testing.assert_allclose(model(x), FIXTURE_OUTPUTS, atol=1e-5)
-
-
-def test_a_later_format_is_refused(tmp_path):
-    import json
-
-    from safetensors.numpy import load_file, save_file
-
-    path = tmp_path / "later.safetensors"
-    save_file(load_file(FIXTURE), path, metadata={"keras_deepnets": json.dumps({"format": 2})})
-    with pytest.raises(
-        ValueError, match=r"has format 2 and this version of keras_deepnets reads up to 1; upgrade it\."
-    ):
-        open_model(path)
-
-
-def make_fixture():
-    """How the file was made."""
-    model = fill(
-        kd.ResNet(blocks=(1, 1), filters=(4, 8), stem="cifar", shortcut="A", classes=2, input_shape=(None, None, 3))
-    )
-    model.labels, model.scaling = ["cat", "dog"], kd.Scaling((1, 2, 3), (4, 5, 6), "BGR")
-    kd.save_weights(model, FIXTURE)

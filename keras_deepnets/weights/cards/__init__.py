@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import json
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training.files import digest
-from keras_deepnets.weights import download, reading
+from keras_deepnets.weights import download, formats, reading
+from keras_deepnets.weights.cards import networks
 
 if TYPE_CHECKING:
     import keras
@@ -40,8 +42,9 @@ class Card:
         classes: outputs of the classifier.
         labels: name of the list of class names (``"imagenet"``, ``"cifar10"``), or None.
         scaling: the input scaling it was trained with, with crop and interpolation at test time.
-        image_size: side of the images of the metrics, in pixels.
-        metrics: published, e.g. ``{"top1": 80.858, "top5": 95.434}``, in percent.
+        image_size: side of the images at test time, in pixels; the scaling's crop fraction belongs to it. Constructors' default.
+        metrics: published, at that size, e.g. ``{"top1": 80.858, "top5": 95.434}``, in percent; empty where the publisher's package
+            tells none (timm's).
         licence: as published, or "".
         source: where it comes from.
     """
@@ -117,13 +120,60 @@ def card(constructor: str, name: str) -> Card:
             f"{constructor} has no published weights; pass weights=None, or the path of a file for load_weights."
         )
     if name == DEFAULT:
-        name = next((card.name for card in found if card.labels == DEFAULT), name)
+        name = _default(constructor, found)
     for candidate in found:
         if candidate.name == name:
             return candidate
     names = [candidate.name for candidate in found]
     near = difflib.get_close_matches(name, names, n=3) or names
     raise InputError(f"{constructor} has no weights {name!r}; it has {', '.join(near[:12])}.")
+
+
+def _default(constructor: str, found: tuple[Card, ...]) -> str:
+    if constructor in networks.BUILDERS:
+        some = ", ".join(card.name for card in found[:: max(1, len(found) // 4)][:4])
+        raise InputError(
+            f"{constructor} builds many networks and has no default weights; name those of one, e.g. {some} "
+            f"(`keras-deepnets list --weights {constructor}` and keras_deepnets.weights.list_weights({constructor!r}) list all)."
+        )
+    return next((card.name for card in found if card.labels == DEFAULT), DEFAULT)
+
+
+def list_weights(pattern: str = "*") -> list[Card]:
+    """The published weights that there are cards of, those of one network together, its default first.
+
+    Args:
+        pattern: shell pattern of the constructor's name or of the card's, e.g. ``"resnet50"``, ``"timm/*"``; case does not matter.
+    """
+    return [
+        card
+        for card in _all()
+        if any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for name in (card.constructor, card.name))
+    ]
+
+
+def only(name: str, constructor: str | None) -> Card:
+    """The card called `name`: that of the constructor, or else of the one network that has weights of that name.
+
+    Raises:
+        InputError: there is none, or several networks have weights of that name.
+    """
+    if constructor is not None:
+        return card(constructor, name)
+    if name == DEFAULT:
+        raise InputError(f"{name!r} stands for the default weights of a network; name the network.")
+    found = [card for card in _all() if card.name == name]
+    if len(found) == 1:
+        return found[0]
+    owners = [card.constructor.lower() for card in found]
+    if not owners:
+        near = difflib.get_close_matches(name, {card.name for card in _all()}, n=3)
+        hint = (
+            f"did you mean {' or '.join(near)}" if near else "`keras-deepnets list --weights` names all that there are"
+        )
+        raise InputError(f"No network has weights {name!r}; {hint}.")
+    some = f"{', '.join(owners[:6])}{', …' if len(owners) > 6 else ''}"
+    raise InputError(f"{len(owners)} networks have weights {name!r} ({some}); name the network.")
 
 
 def find(model: keras.Model, name: str) -> Card:
@@ -145,10 +195,26 @@ def of_file(path: Path) -> Card | None:
 
 
 def tensors(card: Card) -> reading.Tensors:
-    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record."""
+    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record.
+
+    Raises:
+        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+    """
+
+    def check(part: Path) -> None:
+        formats.check(part, card.path.name)
+
     with download.progress_bar(card.path.name) as progress:
-        path = download.fetch(card.url, card.path, checksum=card.checksum, member=card.member, progress=progress)
-    return described(reading.read(path), card)
+        path = download.fetch(
+            card.url, card.path, checksum=card.checksum, member=card.member, check=check, progress=progress
+        )
+    try:
+        return described(reading.read(path), card)
+    except reading.DamagedFileError as error:
+        path.unlink(missing_ok=True)
+        raise reading.DamagedFileError(
+            f"{error} It was thrown away; the next try downloads it from {card.url}."
+        ) from error
 
 
 def described(found: reading.Tensors, card: Card) -> reading.Tensors:
@@ -157,6 +223,7 @@ def described(found: reading.Tensors, card: Card) -> reading.Tensors:
         "classes": card.classes,
         "labels": labels(card.labels),
         "scaling": card.scaling and card.scaling.to_dict(),
+        "input_shape": [card.image_size, card.image_size, card.scaling.channels if card.scaling else 3],
     }
     return dataclasses.replace(found, record=record | (found.record or {}), needs=dict(found.needs) | card.options)
 

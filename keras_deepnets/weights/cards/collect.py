@@ -18,12 +18,11 @@ from keras_deepnets import registry
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.weights.cards import Card
-from keras_deepnets.weights.cards.networks import NETWORKS, PYTORCHCV_CIFAR10
+from keras_deepnets.weights.cards.networks import BUILDERS, NETWORKS, PYTORCHCV_CIFAR10
 
 _APPLICATIONS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10"
 _IMGCLSMOB = "https://github.com/osmr/imgclsmob"
-_BUILDERS = ("ResNet", "PreActResNet", "WideResNet", "ResNeXt", "DenseNet")
 # Depth, first digits of the file's SHA-256, test error in percent.
 _CIFAR = ((20, "12fca82f", 8.27), (32, "d509ac18", 7.37), (44, "014dd654", 6.90), (56, "4bfd9763", 6.61))
 _CIFAR += ((110, "1d1ed7c2", 6.32), (1202, "f3b1deed", 6.18))
@@ -75,18 +74,26 @@ def timm_cards() -> Iterator[Card]:
             config = configs(full)
             if not config.hf_hub_id:
                 continue
+            size, crop = _test_view(config)
             yield Card(
-                name=f"timm/{full if constructor in _BUILDERS else config.tag}",
+                name=f"timm/{full if constructor in BUILDERS else config.tag}",
                 constructor=constructor,
                 options=options,
                 url=f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors",
                 classes=config.num_classes,
                 labels="imagenet" if config.num_classes == 1000 else None,
-                scaling=_scaling(config.mean, config.std, config.crop_pct, config.interpolation),
-                image_size=config.input_size[-1],
+                scaling=_scaling(config.mean, config.std, crop, config.interpolation),
+                image_size=size,
                 licence=config.license or "",
                 source=f"https://huggingface.co/{config.hf_hub_id}",
             )
+
+
+def _test_view(config: Any) -> tuple[int, float]:
+    """Side and crop fraction with which timm evaluates: those of test time where it has such, which belong together."""
+    if config.test_input_size is None:
+        return config.input_size[-1], config.crop_pct
+    return config.test_input_size[-1], config.test_crop_pct or config.crop_pct
 
 
 def keras_cards() -> Iterator[Card]:
@@ -150,7 +157,7 @@ def pytorchcv_cards() -> Iterator[Card]:
         digits, error = row["checksum"], row["error_value"]
         file_name = f"{name}-{error}-{digits[:8]}.pth.zip"
         yield Card(
-            name=f"pytorchcv/{name if constructor in _BUILDERS else 'cifar10'}",
+            name=f"pytorchcv/{name if constructor in BUILDERS else 'cifar10'}",
             constructor=constructor,
             options=options,
             url=f"{_IMGCLSMOB}/releases/download/{row['repo_release_tag']}/{file_name}",

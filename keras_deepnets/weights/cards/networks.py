@@ -1,11 +1,17 @@
-"""Which network of ours each of timm's is: a constructor and its options."""
+"""Which network of ours each of timm's, torchvision's and pytorchcv's is: a constructor and its options."""
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from typing import Any
 
+from keras_deepnets.errors import InputError
+
 Network = tuple[str, dict[str, Any]]
+
+BUILDERS = ("ResNet", "PreActResNet", "WideResNet", "ResNeXt", "DenseNet")
+"""Constructors of more networks than one."""
 
 _C, _S, _T = (32, 32, 64), (64, 64, 128), (24, 32, 64)
 """Filters of the deep stems: of ResNet-C and -D, of timm's ``s`` and ``t``."""
@@ -169,3 +175,32 @@ def why_not(name: str) -> str:
     if name in NETWORKS:
         return ""
     return next((reason for pattern, reason in _WHY_NOT.items() if fnmatch.fnmatchcase(name, pattern)), "not tried")
+
+
+def named(name: str) -> Network:
+    """The constructor and its options of a network called by our name, or by that of whoever publishes its weights.
+
+    Args:
+        name: of `list_models` or of a builder, ``"timm/resnet50d"``, ``"torchvision/resnet50"``, ``"pytorchcv/preresnet20_cifar10"``,
+            or one of these without the library where it is none of ours.
+
+    Raises:
+        InputError: nobody's name; says which are near.
+    """
+    from keras_deepnets import registry
+
+    builders = {builder.lower(): builder for builder in BUILDERS}
+    if name.lower() in builders:
+        return builders[name.lower()], {}
+    if name.lower() in registry.list_models():
+        return registry.constructor_of(name).__name__, {}
+    library, slash, theirs = name.rpartition("/")
+    tables = {"timm": NETWORKS, "torchvision": NETWORKS, "pytorchcv": PYTORCHCV_CIFAR10}
+    for candidate in [library] if slash else tables:
+        if theirs in tables.get(candidate, {}):
+            return tables[candidate][theirs]
+    known = [*registry.list_models(), *(f"{library}/{each}" for library, table in tables.items() for each in table)]
+    known += [] if slash else [*NETWORKS, *PYTORCHCV_CIFAR10]
+    near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5)
+    hint = f"Did you mean {', '.join(near)}?" if near else "`keras-deepnets list` and `list --weights` name them all."
+    raise InputError(f"Unknown network {name!r}. {hint}")

@@ -48,7 +48,13 @@ def train(
 
     # What needs no images is checked first: an answer in a blink, not after a download.
     check_options(name, options)
-    training.get_recipe(recipe, **settings | ({} if precision is None else {"precision": precision}))
+    if precision is not None:
+        settings = _with_precision(settings, precision)
+    training.get_recipe(recipe, **settings)
+    check_options(name, settings.get("model_options", {}))
+    # `training.train` has arguments of these names, which are not the recipe's fields.
+    fields = {field: settings.pop(field) for field in ("precision", "model_options") if field in settings}
+    base = training.get_recipe(recipe, **fields)
     load_tensorflow()
     import keras
 
@@ -66,10 +72,9 @@ def train(
         run = training.train(
             name,
             images,
-            recipe,
+            base,
             run_dir,
             validation=held,
-            precision=precision,
             seed=seed,
             verbose=0 if as_json else "auto",
             model_options=options,
@@ -97,6 +102,15 @@ def train(
         f"export {run.path} {run.path / 'model.tflite'} --format tflite",
     ):
         print(f"  {PROGRAM} {line}")
+
+
+def _with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
+    """The recipe's fields with that of ``--precision``; InputError where ``--set`` says otherwise."""
+    if settings.get("precision", precision) != precision:
+        raise InputError(
+            f"--precision {precision} and --set precision={settings['precision']} differ; leave one of them out."
+        )
+    return settings | {"precision": precision}
 
 
 def _validation(source: str, seed: int, skip_broken: bool) -> ImageData | None:

@@ -61,6 +61,20 @@ def test_train_as_json(cli, trained, patches):
     assert values["files"]["curves.png"] == str(trained / "curves.png")
 
 
+def test_fields_of_a_recipe_that_are_arguments_too(cli, patches, tmp_path):
+    words = ["train", "resnet20", patches, "--image-size", "8", "--epochs", "1", "--set", "batch_size=48", "--json"]
+    words += ["--set", "precision=mixed_bfloat16", "--set", "model_options={'stochastic_depth': 0.25}"]
+    done = cli(*words, "--run-dir", tmp_path / "run")
+    assert done.status == 0, done.err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["precision"] == config["resolved"]["precision"] == "mixed_bfloat16"
+    assert config["model"]["options"] == {"stochastic_depth": 0.25}
+    assert cli(*words, "--run-dir", tmp_path / "run", "--precision", "mixed_bfloat16").status == 0
+    error = cli(*words, "--run-dir", tmp_path / "run", "--precision", "float32").error
+    assert error == "--precision float32 and --set precision=mixed_bfloat16 differ; leave one of them out."
+    assert "no option 'depthless'" in cli(*words, "--set", "model_options={'depthless': 1}").error
+
+
 def test_evaluation_is_the_same_for_the_run_and_for_what_was_exported(cli, trained, exported, patches):
     found = {
         path: cli("evaluate", path, patches, "--split", "all", "--seed", "3", "--json").json

@@ -61,10 +61,14 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Brings a file, or the files of a folder, to the disk: a rename may otherwise survive a power cut that the data does not."""
-    for file in [path] if path.is_file() else path.iterdir():
-        with file.open("r+b") as stream:
-            os.fsync(stream.fileno())
+    """Brings a file, or a folder with all in it, to the disk: a rename may otherwise survive a power cut that the data does not."""
+    if path.is_dir():
+        for entry in path.iterdir():
+            _flush(entry)
+        _flush_entry(path)
+        return
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
 
 
 def _flush_entry(folder: Path) -> None:

@@ -278,7 +278,10 @@ _ADDED = ("digests", "tensorflow-datasets")
 
 
 def _recorded(there: dict[str, Any], here: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two configurations, without what only the newer has and the older could not."""
+    """Two configurations, without what only the newer has and the older could not; and what follows from another seed."""
+    if there.get("seed") != here.get("seed"):  # it chooses the images of each split
+        here = {name: _without_digests(value) for name, value in here.items()}
+        there = {name: _without_digests(value) for name, value in there.items()}
     here = {
         name: _recorded(there[name], value)[1]
         if isinstance(value, dict) and isinstance(there.get(name), dict)
@@ -287,6 +290,10 @@ def _recorded(there: dict[str, Any], here: dict[str, Any]) -> tuple[dict[str, An
         if name in there or name not in _ADDED
     }
     return there, here
+
+
+def _without_digests(value: Any) -> Any:
+    return {key: item for key, item in value.items() if key != "digests"} if isinstance(value, dict) else value
 
 
 def _visible(folder: Path) -> list[Path]:

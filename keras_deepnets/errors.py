@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command line prints it and exits with status 2.
     """
+
+
+class NoSuchSplit(InputError):  # noqa: N818 - said as what it is
+    """A source of images has no split of that name, or none with labels: one may do without it, unlike a broken one."""

@@ -113,7 +113,10 @@ def info(
 @app.command(rich_help_panel=WORK)
 def train(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A network's name, as `list` prints it.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A network's name, as `list` prints it, or a .keras file.", show_default=False
+        ),
     ],
     data: Data,
     run_dir: Annotated[
@@ -147,6 +150,15 @@ def train(
         typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What to measure on after each epoch: how many or which share (0.1) of the training images to cut out, another "
+            "DATA, or none; by default the data's validation split, else its test split.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +183,7 @@ def train(
         recipe,
         fields,
         command.pairs(options, "--option"),
+        validation=command.validation_of(validation),
         precision=precision,
         seed=seed,
         profile=command.steps(profile, "--profile"),

@@ -57,6 +57,14 @@ class Artifact:
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
+    def cut(self, source: str) -> int | float | None:
+        """What its run cut out of the training images of `source` to measure on, where it was trained on that."""
+        try:
+            cut = self._run()["validation"]["cut"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return cut if self.trained_on() == Path(source).name else None
+
     def trained_on(self) -> str | None:
         """The data of the run that it is the result of, a folder without the path to it; None where it is of no run."""
         try:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_deepnets.cli.quiet import native_output_held_back
+from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 
-def images_of(source: str, split: str, seed: int, skip_broken: bool = False) -> ImageData:
+def images_of(
+    source: str, split: str, seed: int, skip_broken: bool = False, validation: int | float | None = None
+) -> ImageData:
     """A split of a labelled set, as `keras_deepnets.data.load` gives it."""
     from keras_deepnets import data
 
+    with loading(source):
+        return data.load(source, split=split, seed=seed, skip_broken=skip_broken, validation=validation)
+
+
+def loading(source: str) -> contextlib.AbstractContextManager[None]:
+    """Around the loading of a source: TensorFlow is set up before it looks for devices, and what it says is held back."""
+    load_tensorflow()
     if not Path(source).exists():  # a name: a download shows its progress on stderr
-        return data.load(source, split=split, seed=seed, skip_broken=skip_broken)
-    with native_output_held_back():
-        return data.load(source, split=split, seed=seed, skip_broken=skip_broken)
+        return contextlib.nullcontext()
+    return native_output_held_back()
 
 
 def image_files(paths: list[Path]) -> list[Path]:

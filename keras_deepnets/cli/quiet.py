@@ -23,6 +23,7 @@ _ENVIRONMENT = {
 def load_tensorflow() -> None:
     """Imports TensorFlow and Keras, saying nothing unless that fails. Cheap when they are there already."""
     if os.environ.get(DEBUG):
+        _prepare()
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -30,11 +31,14 @@ def load_tensorflow() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # of the libraries below us, to their callers
     with native_output_held_back():
-        import keras  # noqa: F401
-        import tensorflow
-
         # The first look for devices is the last thing that TensorFlow always talks about.
-        tensorflow.config.list_physical_devices()
+        _prepare()
+
+
+def _prepare() -> None:
+    from keras_deepnets.training import precision
+
+    precision.prepare_gpus()
 
 
 @contextlib.contextmanager

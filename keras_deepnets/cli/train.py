@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.cli import PROGRAM, catalog, show
-from keras_deepnets.cli.images import images_of
+from keras_deepnets.cli.images import loading
 from keras_deepnets.cli.problems import Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
-    from keras_deepnets.data import ImageData
+    from keras_deepnets.training.feed import Sets
 
+KERAS_FILE = ".keras"
 # What lies in a run folder, in the order in which a user cares.
 RUN_FILES = {
     "model.keras": "the trained model",
@@ -37,38 +37,46 @@ def train(
     settings: dict[str, Any],
     options: dict[str, Any],
     *,
+    validation: str | float | bool | None = None,
     precision: str | None,
     seed: int,
     profile: tuple[int, int] | None,
     skip_broken: bool,
     as_json: bool,
 ) -> None:
-    """Trains a named network on images, or goes on with a run; prints what lies where."""
-    from keras_deepnets import data, training
+    """Trains a named network, or the model of a file, on images, or goes on with a run; prints what lies where."""
+    from keras_deepnets import training
 
     # What needs no images is checked first: an answer in a blink, not after a download.
     check_options(name, options)
-    training.get_recipe(recipe, **settings | ({} if precision is None else {"precision": precision}))
+    if precision is not None:
+        settings = _with_precision(settings, precision)
+    training.get_recipe(recipe, **settings)
+    # `training.train` has arguments of these names; its `model_options` come on top of the recipe's.
+    precision, of_recipe = settings.pop("precision", None), settings.pop("model_options", None)
+    base = training.get_recipe(recipe, **({} if of_recipe is None else {"model_options": of_recipe}))
+    check_options(name, of_recipe or {})
     load_tensorflow()
     import keras
 
-    images = images_of(source, data.training_split(source), seed, skip_broken)
-    held = _validation(source, seed, skip_broken)
+    from keras_deepnets.training import feed
+
+    with loading(source):
+        sets = feed.load(source, validation, seed, skip_broken=skip_broken)
     begun = False
 
     def begin(logs: Any) -> None:
         nonlocal begun
         begun = True
         if not as_json:
-            print(_heading(name, images, held, recipe), flush=True)
+            print(_heading(name, sets, recipe), flush=True)
 
     try:
         run = training.train(
             name,
-            images,
-            recipe,
+            sets,
+            base,
             run_dir,
-            validation=held,
             precision=precision,
             seed=seed,
             verbose=0 if as_json else "auto",
@@ -84,46 +92,61 @@ def train(
         raise Interrupted("" if said else "interrupted; the same command goes on from the last checkpoint") from None
     if as_json:
         files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
-        show.print_json(
-            {"run": str(run.path), "metrics": run.metrics, "skipped": _skipped(images, held), "files": files}
-        )
+        show.print_json({"run": str(run.path), "metrics": run.metrics, "skipped": _skipped(sets), "files": files})
         return
     print(summary(run.metrics))
     print_files(run.path)
     print("Next:")
     for line in (
         f"predict {run.path} IMAGE",
-        f"evaluate {run.path} {source}",
+        f"evaluate {run.path} {_measured(sets, source, validation)}",
         f"export {run.path} {run.path / 'model.tflite'} --format tflite",
     ):
         print(f"  {PROGRAM} {line}")
 
 
-def _validation(source: str, seed: int, skip_broken: bool) -> ImageData | None:
-    """The source's validation split, else its test split, else None: what `training.train` takes when it is given the source."""
-    for split in ("validation", "test"):
-        with contextlib.suppress(InputError):  # the source has no such split
-            return images_of(source, split, seed, skip_broken)
-    return None
+def _with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
+    """The recipe's fields with that of ``--precision``; InputError where ``--set`` says otherwise."""
+    if settings.get("precision", precision) != precision:
+        raise InputError(
+            f"--precision {precision} and --set precision={settings['precision']} differ; leave one of them out."
+        )
+    return settings | {"precision": precision}
 
 
-def _heading(name: str, images: ImageData, held: ImageData | None, recipe: str) -> str:
+def _measured(sets: Sets, source: str, validation: str | float | bool | None) -> str:
+    """DATA and options of `evaluate` for what the run was measured on; of one without, for the test split."""
+    source = validation if isinstance(validation, str) else source
+    split = sets.held.split if sets.held is not None else "test"
+    return source if split == "test" else f"{source} --split {split}"
+
+
+def _heading(name: str, sets: Sets, recipe: str) -> str:
     """What is about to happen, in one line."""
+    images, held = sets.train, sets.held
     parts = [f"{images.size:,} images of {images.name}, {len(images.labels)} classes"]
     if held is not None:
         parts.append(f"{held.size:,} to measure on ({held.split})")
-    if skipped := _skipped(images, held):
+    if skipped := _skipped(sets):
         parts.append(f"{skipped:,} broken left out")
     return f"Training {name} with recipe {recipe}: {', '.join(parts)}."
 
 
-def _skipped(images: ImageData, held: ImageData | None) -> int:
+def _skipped(sets: Sets) -> int:
     """How many files were left out; the splits of one folder share their list."""
-    return len({*images.skipped, *(held.skipped if held is not None else ())})
+    return len({*sets.train.skipped, *(sets.held.skipped if sets.held is not None else ())})
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
-    """Raises InputError for an unknown network, or an option that it does not have."""
+    """Raises InputError for an unknown network, a file that is not there, or an option that it does not have."""
+    if name.endswith(KERAS_FILE):
+        if not Path(name).is_file():
+            raise InputError(
+                f"{name} does not exist; give a {KERAS_FILE} file, or a network's name, as `list` prints it."
+            )
+        if options:
+            raise InputError(f"{name} is built already: options ({', '.join(options)}) are for a network's name.")
+        return
     valid = [option["name"] for option in catalog.options_of(name)]
     for option in options:
         if option not in valid:
@@ -150,6 +173,14 @@ def steps(text: str | None, flag: str) -> tuple[int, int] | None:
     if not 1 <= first <= last:
         raise InputError(f"{flag} {text!r} is not of the form FIRST:LAST, two steps counted from 1, e.g. 10:15.")
     return first, last
+
+
+def validation_of(text: str | None) -> str | float | bool | None:
+    """What ``--validation`` says, as `training.train` takes it: how many images, which share, none, or another source."""
+    value = None if text is None else _literal(text)
+    if value is None:
+        return None if text is None else False
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else text
 
 
 def _literal(text: str) -> Any:

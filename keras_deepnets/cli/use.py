@@ -64,7 +64,7 @@ def evaluate(
     from keras_deepnets import training
 
     seed = artifact.seed() if seed is None else seed
-    images = images_of(source, split, seed, skip_broken)
+    images = images_of(source, split, seed, skip_broken, artifact.cut(source))
     if whole:
         result = training.evaluate(artifact.model(), images, batch_size=batch_size, crops=crops, scales=scales)
         matrix = result.confusion

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from keras_deepnets.data.image_data import ImageData, cut_out
+from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.records import SHUFFLE_BYTES, Piece, RecordStore
 from keras_deepnets.data.stores import IndexedStore, Store, from_arrays, from_images
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 
 MEMORY_BUDGET = 1 << 30
 """Bytes of decoded images up to which a set of images of one size is held in memory."""
@@ -124,7 +124,9 @@ def load(
     wanted = training_split(name) if train_only else split
     available = splits + ["validation"] * ("train" in splits and "validation" not in splits) + ["all"]
     if splits and re.split(r"[\[+]", wanted)[0] not in (*splits, "all"):  # TFDS knows "train[:10%]" and "train+test"
-        raise InputError(f"split {split!r}: {name} has {', '.join(available)}.")
+        raise NoSuchSplit(f"split {split!r}: {name} has {', '.join(available)}.")
+    if train_only:
+        check_split(name, split, validation)  # before anything is read
     store = _store(name, builder, wanted, image_key, label_key)
     feature = builder.info.features[label_key]
     labels = tuple(feature.names or map(str, range(feature.num_classes)))
@@ -255,7 +257,7 @@ def _store(name: str, builder: Any, split: str, image_key: str, label_key: str) 
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(f"split {split!r} of {name}: TFDS cannot read it ({_line(error)}).") from error
     if info is not None and info.num_examples == 0:
-        raise InputError(f"split {split!r} of {name} has no examples; choose another split.")
+        raise NoSuchSplit(f"split {split!r} of {name} has no examples; choose another split.")
     if info is None or (None not in shape and info.num_examples * prod(shape) <= MEMORY_BUDGET):
         store = _in_memory(name, builder, split, image_key, label_key)
         labelled = store.labels.min() >= 0
@@ -263,7 +265,7 @@ def _store(name: str, builder: Any, split: str, image_key: str, label_key: str) 
         store = _streamed(name, builder, info, image_key, label_key)
         labelled = int(next(iter(store.read()))[1]) >= 0
     if not labelled:
-        raise InputError(f"split {split!r} of {name} has no labels; choose another split.")
+        raise NoSuchSplit(f"split {split!r} of {name} has no labels; choose another split.")
     return store
 
 

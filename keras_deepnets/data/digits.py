@@ -9,7 +9,7 @@ import numpy as np
 from keras_deepnets.data.image_data import ImageData, cut_out
 from keras_deepnets.data.splits import SPLITS
 from keras_deepnets.data.stores import from_arrays
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import NoSuchSplit
 
 NAME = "digits"
 
@@ -23,7 +23,7 @@ def load(split: str = "train", *, seed: int = 0, validation: int | float | None 
         InputError: an unknown split, or a validation size out of range or missing.
     """
     if split not in SPLITS:
-        raise InputError(f"split {split!r}: {NAME} has {', '.join(SPLITS)}.")
+        raise NoSuchSplit(f"split {split!r}: {NAME} has {', '.join(SPLITS)}.")
     with resources.files("keras_deepnets.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         images, targets, test = arrays["images"][..., None], arrays["labels"], arrays["test"]
     labels = tuple(str(digit) for digit in range(10))

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_deepnets.data import splits, verification
-from keras_deepnets.data.image_data import ImageData, cut_out
+from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.stores import IndexedStore
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 """Of image files, in lower or upper case."""
@@ -93,7 +93,7 @@ def load(
     if by_split:
         return _load_split_folders(folder, by_split, split, seed, skip_broken, validation)
     if split not in splits.SPLITS:
-        raise InputError(f"split {split!r}: {folder} has {', '.join(splits.SPLITS)}.")
+        raise NoSuchSplit(f"split {split!r}: {folder} has {', '.join(splits.SPLITS)}.")
     labels = _labels([folder], folder)
     data = _load_files(folder, [folder], labels, "all", skip_broken)
     if split == "all":
@@ -134,12 +134,14 @@ def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) 
     has_validation = "validation" in by_split and validation is None
     available = [name for name in splits.SPLITS if name in by_split or (name == "validation" and "train" in by_split)]
     if split != "all" and split not in available:
-        raise InputError(f"split {split!r}: {folder} has {', '.join([*available, 'all'])}.")
+        raise NoSuchSplit(f"split {split!r}: {folder} has {', '.join([*available, 'all'])}.")
     if split == "all":
         roots = [root for name in splits.SPLITS for root in by_split.get(name, [])]
         return _load_files(folder, roots, labels, split, skip_broken)
     if split == "test" or (split == "validation" and has_validation):
         return _load_files(folder, by_split[split], labels, split, skip_broken)
+    if split == "validation":
+        check_split(str(folder), split, validation)  # before anything is read
     train = _load_files(folder, by_split["train"], labels, "train", skip_broken)
     return cut_out(train, split, validation, seed)
 
@@ -238,7 +240,7 @@ def _part(data: ImageData, split: str, seed: int, validation: int | float | None
         return cut_out(rest, split, validation, seed)
     chosen = parts == split
     if not chosen.any():
-        raise InputError(
+        raise NoSuchSplit(
             f"{data.name}: too few images for a {split} split ({data.size}); add images or use split 'all'."
         )
     return ImageData(data.name, split, data.labels, data.store.take(chosen), data.skipped)

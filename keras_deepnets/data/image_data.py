@@ -13,7 +13,7 @@ from keras_deepnets.data import augmentation, caching, pipelines, splits, transf
 from keras_deepnets.data.pipelines import View
 from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels, Store, from_arrays
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -273,14 +273,26 @@ def cut_out(train: ImageData, split: str, validation: int | float | None, seed: 
     """The train or the validation split of a source that has no validation split of its own.
 
     Raises:
-        InputError: a bad size; or the validation split without a size, which could only overlap with the train split.
+        InputError: a bad size.
+        NoSuchSplit: see `check_split`.
     """
+    check_split(train.name, split, validation)
     size = 0 if validation is None else splits.cut_size(validation, train.size)
     if split != "validation":
         return train.divide(size, seed)[0] if size else train
-    if not size:
-        raise InputError(
-            f"{train.name} has no validation split of its own: give validation=0.1 (a fraction or a number of examples "
+    return train.divide(size, seed)[1]
+
+
+def check_split(name: str, split: str, validation: int | float | None) -> None:
+    """Raises `NoSuchSplit` for the validation split without a size, which could only overlap with the train split.
+
+    Args:
+        name: of a source that has no validation split of its own.
+        split: the one asked for.
+        validation: the size.
+    """
+    if split == "validation" and not validation:
+        raise NoSuchSplit(
+            f"{name} has no validation split of its own: give validation=0.1 (a fraction or a number of examples "
             "to cut out of train), the same for the train split."
         )
-    return train.divide(size, seed)[1]

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from keras_deepnets.data import splits, transforms
-from keras_deepnets.data.image_data import ImageData, cut_out
+from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.records import SHUFFLE_BYTES, Piece, RecordStore
 from keras_deepnets.data.stores import IndexedStore
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training.files import digest, write_json, written_aside
 
 INDEX = "shards.json"
@@ -372,11 +372,12 @@ def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int |
         name for name in splits.SPLITS if name in index.splits or (name == "validation" and "train" in index.splits)
     ]
     if split != "all" and split not in available:
-        raise InputError(f"split {split!r}: {folder} has {', '.join(dict.fromkeys([*available, 'all']))}.")
+        raise NoSuchSplit(f"split {split!r}: {folder} has {', '.join(dict.fromkeys([*available, 'all']))}.")
     if split == "all":
         return _data(folder, index, split, [name for name in splits.SPLITS if name in index.splits])
     if split == "test" or (split == "validation" and has_validation):
         return _data(folder, index, split, [split])
+    check_split(str(folder), split, validation)  # before anything is read
     return cut_out(_data(folder, index, "train", ["train"]), split, validation, seed)
 
 
@@ -497,7 +498,7 @@ def _data(folder: Path, index: Index, split: str, names: Sequence[str]) -> Image
     _check_files(folder, shards)
     examples, total = sum(part.examples for part in parts), sum(shard.bytes for shard in shards)
     if not examples:
-        raise InputError(f"split {split!r} of {folder} has no examples; choose another split.")
+        raise NoSuchSplit(f"split {split!r} of {folder} has no examples; choose another split.")
     sizes = {part.image_size for part in parts}
     store = RecordStore(
         tuple(Piece(str(folder / shard.file), 0, shard.examples) for shard in shards),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_deepnets.data import digits
 from keras_deepnets.data.image_data import ImageData
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 
 
 def load(
@@ -36,7 +36,8 @@ def load(
         data_dir: where TFDS keeps its data; None: ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Raises:
-        InputError: nothing of that name, no such split, no images, one class only, broken files, a download that failed, …
+        NoSuchSplit: an `InputError`: the source has no such split.
+        InputError: nothing of that name, no images, one class only, broken files, a download that failed, …
             One line: what, why, and the way out.
     """
     name = os.fspath(source)
@@ -63,7 +64,7 @@ def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool =
         return folders.load_splits(path, seed=seed, skip_broken=skip_broken)
     found = {"train": load(source, "train", seed=seed)}
     for split in ("validation", "test"):
-        with contextlib.suppress(InputError):  # there is no such split
+        with contextlib.suppress(NoSuchSplit):
             found[split] = load(source, split, seed=seed)
     return found
 

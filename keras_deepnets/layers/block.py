@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -195,6 +196,21 @@ def _has_seed(layer: keras.layers.Layer) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _network(graph: str, frozen: tuple[str, ...]) -> _Network:
+    with _seeds_untouched():
+        return _made(graph, frozen)
+
+
+@contextlib.contextmanager
+def _seeds_untouched() -> Iterator[None]:
+    """Keras draws default seeds from Python's generator: weights must not depend on which graphs the process has made before."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _made(graph: str, frozen: tuple[str, ...]) -> _Network:
     if keras.backend.backend() != "tensorflow":
         return _Network(graph, frozen)
     import tensorflow as tf

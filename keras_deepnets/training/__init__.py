@@ -25,11 +25,20 @@ if TYPE_CHECKING:
         TensorBoardScalars,
     )
     from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
-    from keras_deepnets.training.loop import train
-    from keras_deepnets.training.losses import SmoothedCrossentropy
-    from keras_deepnets.training.optimizers import CoupledSGD
+    from keras_deepnets.training.feed import Sets
+    from keras_deepnets.training.loop import Curves, train
+    from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy
+    from keras_deepnets.training.optimizers import CoupledSGD, Lamb, optimizer
+    from keras_deepnets.training.precision import prepare_gpus
     from keras_deepnets.training.progress import progress_callback
-    from keras_deepnets.training.schedules import HalfCosine, OneCycle, PiecewiseDrops, WarmUp
+    from keras_deepnets.training.schedules import (
+        ExponentialFall,
+        HalfCosine,
+        OneCycle,
+        PiecewiseDrops,
+        WarmUp,
+        learning_rate,
+    )
 
 _MODULES = {
     "callbacks": (
@@ -43,21 +52,27 @@ _MODULES = {
         "TensorBoardScalars",
     ),
     "checkpoints": ("Checkpoint", "CheckpointStore"),
-    "loop": ("train",),
-    "losses": ("SmoothedCrossentropy",),
-    "optimizers": ("CoupledSGD",),
+    "feed": ("Sets",),
+    "loop": ("Curves", "train"),
+    "losses": ("BinaryCrossentropy", "SmoothedCrossentropy", "TopAccuracy"),
+    "optimizers": ("CoupledSGD", "Lamb", "optimizer"),
+    "precision": ("prepare_gpus",),
     "progress": ("progress_callback",),
-    "schedules": ("HalfCosine", "OneCycle", "PiecewiseDrops", "WarmUp"),
+    "schedules": ("ExponentialFall", "HalfCosine", "OneCycle", "PiecewiseDrops", "WarmUp", "learning_rate"),
 }
 
 __all__ = [
     "AveragedWeights",
+    "BinaryCrossentropy",
     "Checkpoint",
     "CheckpointStore",
     "CoupledSGD",
+    "Curves",
     "Evaluation",
+    "ExponentialFall",
     "HalfCosine",
     "InputGrid",
+    "Lamb",
     "MetricsFile",
     "OneCycle",
     "PiecewiseDrops",
@@ -66,14 +81,19 @@ __all__ = [
     "Recipe",
     "Run",
     "RunFolder",
+    "Sets",
     "SmoothedCrossentropy",
     "StopAtStep",
     "StopOnNonFinite",
     "TensorBoardScalars",
+    "TopAccuracy",
     "TrainingError",
     "WarmUp",
     "evaluate",
     "get_recipe",
+    "learning_rate",
+    "optimizer",
+    "prepare_gpus",
     "progress_callback",
     "read_metrics",
     "recipes",

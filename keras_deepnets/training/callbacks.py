@@ -52,7 +52,8 @@ class StopAtStep(keras.callbacks.Callback):
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raises `TrainingError` as soon as the mean loss of an epoch is not a number or infinite.
 
-    Place it before what writes checkpoints.
+    When an epoch ends, also where the validation loss, a weight, a moving statistic or a variable of the optimizer is: the
+    epoch's last step may have spoilt them without a trace in the loss. Place it before what writes checkpoints.
 
     Args:
         advice: what the message ends with, e.g. which checkpoint is good.
@@ -70,19 +71,36 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the running mean."""
-        self._check(logs, f"epoch {self._epoch + 1}, step {batch + 1}")
+        self._check("loss", logs, f"epoch {self._epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the epoch's mean."""
-        self._check(logs, f"epoch {epoch + 1}")
+        """Looks at the epoch's means, and at every variable."""
+        self._check("loss", logs, f"epoch {epoch + 1}")
+        self._check("val_loss", logs, f"epoch {epoch + 1}")
+        if spoilt := not_finite([*self.model.weights, *self.model.optimizer.variables]):
+            self._stop(f"{spoilt} is not finite after epoch {epoch + 1}")
 
-    def _check(self, logs: dict[str, float] | None, where: str) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+    def _check(self, name: str, logs: dict[str, float] | None, where: str) -> None:
+        loss = (logs or {}).get(name, 0.0)
         if not math.isfinite(loss):
-            advice = self._advice() if callable(self._advice) else self._advice
-            raise TrainingError(
-                f"The loss became {loss} in {where}; try a lower learning rate, a warm-up, or float32.{' ' * bool(advice)}{advice}"
-            )
+            words = {"loss": "The loss", "val_loss": "The validation loss"}[name]
+            self._stop(f"{words} became {loss} in {where}")
+
+    def _stop(self, what: str) -> None:
+        advice = self._advice() if callable(self._advice) else self._advice
+        raise TrainingError(f"{what}; try a lower learning rate, a warm-up, or float32.{' ' * bool(advice)}{advice}")
+
+
+def not_finite(variables: Sequence[Any]) -> str | None:
+    """The path of the first of some variables that holds NaN or an infinity; None if none does."""
+    numbers = [variable for variable in variables if "float" in keras.backend.standardize_dtype(variable.dtype)]
+    if not numbers:
+        return None
+    # One answer for all of them, so that the device is waited for once.
+    finite = keras.ops.convert_to_numpy(
+        keras.ops.stack([keras.ops.all(keras.ops.isfinite(variable)) for variable in numbers])
+    )
+    return None if finite.all() else numbers[int(finite.argmin())].path
 
 
 class MetricsFile(keras.callbacks.Callback):

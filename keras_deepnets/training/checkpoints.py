@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import sys
@@ -43,7 +44,7 @@ class CheckpointStore:
     """The checkpoints of a run, in `folder/epoch-NNNNN/`.
 
     One holds `state.safetensors` (weights, moving statistics, optimizer, the layers' random generators) and `state.json`
-    (epoch, step, history, SHA-256 of the former). Not Keras' HDF5: that library takes the process down when a disk is full.
+    (epoch, step, history, SHA-256 of the former and of itself). Not Keras' HDF5: that library takes the process down when a disk is full.
 
     Args:
         folder: where they lie.
@@ -82,6 +83,7 @@ class CheckpointStore:
                     "history": state.history,
                     "sha256": digest(aside / _ARRAYS),
                 }
+                record["own_sha256"] = _own_digest(record)
                 (aside / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         except Exception as error:
             if is_disk_full(error):
@@ -100,19 +102,37 @@ class CheckpointStore:
         Returns:
             The checkpoint's state; None if there is no sound one, and then the model is as it was.
         """
-        for path in self.paths():
+        paths = self.paths()
+        for path in paths:
             try:
-                record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
-                state = State(int(record["epoch"]), int(record["step"]), list(record["history"]))
-                if digest(path / _ARRAYS) != record["sha256"]:
-                    raise ValueError(f"{_ARRAYS} is not what was written")
-                arrays = safetensors.numpy.load_file(path / _ARRAYS)
+                state, arrays = _read(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                self._say(f"Checkpoint {path} is corrupt ({error}); falling back to the one before.")
+                what_then = (
+                    "no sound checkpoint is left; starting again"
+                    if path is paths[-1]
+                    else "falling back to the one before"
+                )
+                self._say(f"Checkpoint {path} is corrupt ({error}); {what_then}.")
                 continue
             _assign(model, arrays, path)
             return state
         return None
+
+
+def _read(path: Path) -> tuple[State, dict[str, np.ndarray]]:
+    """A checkpoint's content; raises one of Python's errors where it is not what was written."""
+    record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+    if "own_sha256" in record and record["own_sha256"] != _own_digest(record):  # there is none in older ones
+        raise ValueError(f"{_RECORD} is not what was written")
+    if digest(path / _ARRAYS) != record["sha256"]:
+        raise ValueError(f"{_ARRAYS} is not what was written")
+    state = State(int(record["epoch"]), int(record["step"]), list(record["history"]))
+    return state, safetensors.numpy.load_file(path / _ARRAYS)
+
+
+def _own_digest(record: dict[str, Any]) -> str:
+    content = {name: value for name, value in record.items() if name != "own_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _state(model: keras.Model) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from keras_deepnets import data as datasets
 from keras_deepnets import models
 from keras_deepnets.data import ImageData, transforms
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -22,70 +23,89 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike | ImageData
 _SMALL = 64  # pixels: below it a random crop of 8 % of the area shows nothing
+_MOST = 256  # images measured at once
+_PIXELS = _MOST * 32 * 32  # of images that are measured at once whatever the training batch
 _HELD = 1 << 28  # bytes of images at all scales that are held at once to find those of one shape
 
 
-def load(data: Source, validation: Source | float | bool | None, seed: int) -> tuple[ImageData, ImageData | None]:
+class Sets(NamedTuple):
+    """What a run learns from and is measured on.
+
+    Attributes:
+        train: training images.
+        held: those to measure on after each epoch, or None.
+        cut: how many, or which fraction, of the source's training images were cut out to be `held`; None: it is a set of its own.
+    """
+
+    train: ImageData
+    held: ImageData | None
+    cut: int | float | None = None
+
+
+def load(
+    data: Source | Sets, validation: Source | float | bool | None, seed: int, *, skip_broken: bool = False
+) -> Sets:
     """The training images, and those to measure on after each epoch.
 
     Args:
-        data: a source of `keras_deepnets.data.load`, or its result.
+        data: a source of `keras_deepnets.data.load`, or its result; or the result of this function, which passes through.
         validation: another (all of a folder, the test split of a named set); or how many examples or which fraction to cut
             out of `data`; or `False` for none. `None`: the source's validation split, else its test split; of an
             `ImageData` none.
         seed: of what is cut out.
+        skip_broken: leave out image files that cannot be decoded.
 
     Raises:
-        InputError: bad source or size; or labels that differ from the training images'.
+        InputError: bad source or size, a validation split that is there and cannot be used; or labels that differ from the
+            training images'.
     """
+    if isinstance(data, Sets):
+        if validation is not None:
+            raise InputError(f"validation={validation!r}: the data was loaded with a validation set; leave it out.")
+        return data
+    options = {"seed": seed, "skip_broken": skip_broken}
     given = isinstance(data, ImageData)
     cut = isinstance(validation, (int, float)) and not isinstance(validation, bool)
     if given:
         train, held = data.divide(validation, seed) if cut else (data, None)
     elif cut:
         train, held = (
-            datasets.load(data, split, seed=seed, validation=validation)
+            datasets.load(data, split, validation=validation, **options)
             for split in (datasets.training_split(data), "validation")
         )
     else:
-        train = datasets.load(data, datasets.training_split(data), seed=seed)
-        held = _own(data, seed) if validation is None else None
+        train = datasets.load(data, datasets.training_split(data), **options)
+        held = _own(data, options) if validation is None else None
     if validation is True:
         raise InputError("validation=True: give a source, a fraction, or None for the source's own split.")
     if not cut and validation is not None and validation is not False:
-        held = validation if isinstance(validation, ImageData) else _other(validation, seed)
+        held = validation if isinstance(validation, ImageData) else _other(validation, options)
     if held is not None and held.labels != train.labels:
         raise InputError(
             f"Validation data {held.name!r} has the classes {_few(held.labels)}, training data {train.name!r} {_few(train.labels)}; "
             "they must be the same, in the same order."
         )
-    return train, held
+    return Sets(train, held, validation if cut and not given else None)
 
 
-def _own(source: str | os.PathLike, seed: int) -> ImageData | None:
+def _own(source: str | os.PathLike, options: dict[str, Any]) -> ImageData | None:
     for split in ("validation", "test"):
-        try:
-            return datasets.load(source, split, seed=seed)
-        except InputError:
-            continue  # the source has no such split
+        with contextlib.suppress(NoSuchSplit):
+            return datasets.load(source, split, **options)
     return None
 
 
-def _other(source: str | os.PathLike, seed: int) -> ImageData:
-    return datasets.load(source, "all" if Path(source).expanduser().is_dir() else "test", seed=seed)
+def _other(source: str | os.PathLike, options: dict[str, Any]) -> ImageData:
+    return datasets.load(source, "all" if Path(source).expanduser().is_dir() else "test", **options)
 
 
-def identity(data: ImageData | None) -> dict[str, Any] | None:
-    """What makes two sets of images the same for a run: plain JSON values."""
-    if data is None:
-        return None
-    return {
-        "name": data.name,
-        "split": data.split,
-        "size": data.size,
-        "image_shape": list(data.image_shape),
-        "labels": list(data.labels),
-    }
+def evaluation_batch(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> int:
+    """How many images to measure on at once beside a training step of `batch`, which is what memory is known to suffice for.
+
+    Of small images more: they cost next to nothing, and a step has a price of its own.
+    """
+    height, width = _view(model, data, image_size)["image_size"]
+    return min(_MOST, max(batch, _PIXELS // (height * width)))
 
 
 def suitable_augmentation(data: ImageData, side: int) -> str:

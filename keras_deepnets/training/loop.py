@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,18 +23,19 @@ from keras_deepnets.training import feed
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.files import written_aside
+from keras_deepnets.training.files import digest, written_aside
+from keras_deepnets.training.identity import identities
 from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy, gives_logits
 from keras_deepnets.training.networks import GivenNetwork, NamedNetwork, constructor_name
 from keras_deepnets.training.optimizers import optimizer
 from keras_deepnets.training.progress import progress_callback
 from keras_deepnets.training.recipes import Recipe, get_recipe
-from keras_deepnets.training.run import Run, RunFolder
+from keras_deepnets.training.run import Run, RunFolder, changes
 
 
 def train(
-    model: str | keras.Model,
-    data: feed.Source,
+    model: str | os.PathLike | keras.Model,
+    data: feed.Source | feed.Sets,
     recipe: str | Recipe = "fast",
     run_dir: str | Path | None = None,
     *,
@@ -54,8 +57,9 @@ def train(
 
     Args:
         model: a name of `list_models()`, built for the data with its input scaling inside; or a built Keras model that takes
-            images `[n, h, w, c]` and ends in a softmax or in logits. A model that is not ours gets RGB 0–255.
-        data: a source of `keras_deepnets.data.load`, or an `ImageData` to train on.
+            images `[n, h, w, c]` and ends in a softmax or in logits, or the `.keras` file of one. A model that is not ours gets
+            RGB 0–255.
+        data: a source of `keras_deepnets.data.load`, or an `ImageData` to train on; or what `feed.load` gave.
         recipe: a name of `recipes()`, or a `Recipe`.
         run_dir: the folder; `None`: `runs/<model>-<data>-<recipe>`.
         validation: images to measure on after each epoch; or how many or which fraction to cut out of `data`; or `False`.
@@ -75,17 +79,18 @@ def train(
         The run: its folder, trained model, history and last metrics.
 
     Raises:
-        InputError: something that was given cannot be used, or the folder belongs to another configuration.
-        TrainingError: the loss is not finite any more, or no space is left; the message names the last good checkpoint.
+        InputError: something that was given cannot be used, or the folder belongs to another configuration or process.
+        TrainingError: the loss, or a weight, is not finite any more, or no space is left; the message names the last good checkpoint.
     """
     precisions.prepare_gpus()
+    model, file_digest = _opened(model, seed)
     given = isinstance(model, keras.Model)
     asked = get_recipe(recipe).for_model(constructor_name(model)).with_overrides(**overrides)
     if given:
         asked = asked.with_overrides(precision=_own_precision(model, precision))
     elif precision is not None:
         asked = asked.with_overrides(precision=precision)
-    train_data, held_data = feed.load(data, validation, seed)
+    train_data, held_data, _ = sets = feed.load(data, validation, seed)
     network = (
         GivenNetwork(model, train_data, asked)
         if given
@@ -93,9 +98,8 @@ def train(
     )
     folder = RunFolder(run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}")
     identity = {
-        "model": network.identity(),
-        "data": feed.identity(train_data),
-        "validation": feed.identity(held_data),
+        "model": network.identity() | ({"file": file_digest} if file_digest else {}),
+        **identities(sets),
         "recipe": asked.to_dict(),
         "precision": asked.precision,
         "seed": seed,
@@ -107,13 +111,38 @@ def train(
         if given:
             model.load_weights(folder.model)
         return folder.results(model if given else None)
-    resolved = config["resolved"] if config else _resolve(network, train_data, asked)
-    if profile is not None:
-        pieces.check_profile(profile, resolved["steps"])
-    fit = Fit(network, train_data, held_data, asked, resolved, seed, folder)
-    if config is None:
-        folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
-    return fit(verbose, callbacks, profile)
+    with contextlib.ExitStack() as stack:
+        if config:
+            stack.enter_context(folder.locked())
+            if changed := changes(config):
+                print(f"Resuming {folder.path} in other surroundings: {changed}.", file=sys.stderr, flush=True)
+        resolved = config["resolved"] if config else _resolve(network, train_data, asked)
+        if profile is not None:
+            pieces.check_profile(profile, resolved["steps"])
+        fit = Fit(network, train_data, held_data, asked, resolved, seed, folder)
+        if config is None:  # not before: until here something may be wrong with what was given
+            stack.enter_context(folder.locked())
+            folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
+        return fit(verbose, callbacks, profile)
+
+
+def _opened(model: str | os.PathLike | keras.Model, seed: int) -> tuple[str | keras.Model, str | None]:
+    """A `.keras` file as its model, with the file's digest; a model or a network's name as it is.
+
+    Raises:
+        InputError: there is no such file, or Keras cannot load it.
+    """
+    if isinstance(model, keras.Model) or not (isinstance(model, os.PathLike) or model.endswith(".keras")):
+        return model, None
+    path = Path(model)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a .keras file, a Keras model, or a name of list_models().")
+    keras.utils.set_random_seed(seed)  # of dropout, which a file does not keep
+    try:
+        return keras.saving.load_model(path, compile=False), digest(path)
+    except Exception as error:  # a truncated zip, an unknown layer: Keras raises whatever it meets
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{path} cannot be loaded as a Keras model: {reason}") from error
 
 
 def _options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,9 +154,9 @@ def _options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, A
 def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe: Recipe) -> dict[str, Any]:
     """What a recipe leaves to the data and the machine, decided once and kept with the run: plain JSON values."""
     scaling = network.scaling()
-    precision = recipe.precision
+    precision, reason = recipe.precision, "as asked" if isinstance(network, NamedNetwork) else "as the model was built"
     if precision == "auto":
-        precision = precisions.automatic(lambda: network.build(None, scaling))
+        precision, reason = precisions.automatic(lambda: network.build(None, scaling))
     augmentation = recipe.augmentation
     if augmentation == "auto":
         augmentation = feed.suitable_augmentation(data, network.side())
@@ -137,6 +166,7 @@ def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe:
     return {
         "scaling": scaling.to_dict() if scaling else None,
         "precision": precision,
+        "precision_reason": reason,
         "augmentation": augmentation,
         "batch_size": batch_size,
         "steps_per_epoch": steps_per_epoch,
@@ -170,6 +200,9 @@ class Fit:
         self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback], profile: tuple[int, int] | None = None
     ) -> Run:
         """Trains from the last checkpoint to the end."""
+        if verbose != 0:
+            reason = self.resolved.get("precision_reason", "as begun")
+            print(precisions.circumstances(self.model, self.resolved["precision"], reason), flush=True)
         history: list[dict[str, float]] = []
         store = CheckpointStore(self.folder.checkpoints)
         state = store.restore(self.model)
@@ -209,7 +242,7 @@ class Fit:
 
     def _fit(self, history: list[dict[str, float]], callbacks: list[keras.callbacks.Callback]) -> None:
         first = len(history)
-        held = self.held_data and feed.evaluation(self.model, self.held_data, 256, self.recipe.image_size)
+        held = self._held_batches()
         with deep_graphs():
             self.model.fit(
                 self._batches(first),
@@ -221,6 +254,13 @@ class Fit:
                 callbacks=callbacks,
                 verbose=0,
             )
+
+    def _held_batches(self) -> Any:
+        if self.held_data is None:
+            return None
+        size = self.recipe.image_size
+        batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
+        return feed.evaluation(self.model, self.held_data, batch, size)
 
     def _batches(self, first_epoch: int) -> Any:
         return feed.training(

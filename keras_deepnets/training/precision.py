@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -27,14 +29,44 @@ def policy(name: str | None) -> Iterator[None]:
 
 
 def prepare_gpus() -> None:
-    """Lets TensorFlow take a GPU's memory as it needs it, not all at once; without effect where one is in use already."""
+    """Lets TensorFlow take a GPU's memory as it needs it, not all at once. Warns where one is in use already: then it is too late."""
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
 
     for device in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError, ValueError):
-            tf.config.experimental.set_memory_growth(device, True)
+        try:
+            if not _grows(device):
+                tf.config.experimental.set_memory_growth(device, True)
+        except (RuntimeError, ValueError) as error:
+            warnings.warn(
+                f"TensorFlow takes all memory of {device.name} ({error}); call keras_deepnets.training.prepare_gpus() before "
+                "anything else, or set TF_FORCE_GPU_ALLOW_GROWTH=true.",
+                stacklevel=2,
+            )
+
+
+def _grows(device: Any) -> bool:
+    import tensorflow as tf
+
+    forced = os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH", "").lower() in ("true", "1")
+    return forced or bool(tf.config.experimental.get_memory_growth(device))
+
+
+def circumstances(model: keras.Model, precision: str, reason: str) -> str:
+    """What a compiled model is trained on, and in which numbers, in one line.
+
+    Args:
+        model: compiled.
+        precision: its dtype policy.
+        reason: why it is this one.
+    """
+    found = devices()
+    parts = [f"On {', '.join(found['gpus']) or 'the CPU'} in {precision} ({reason})"]
+    if "tf32" in found:
+        parts.append(f"TF32 {'on' if found['tf32'] else 'off'} for float32 products")
+    parts.append(f"XLA {'on' if model.jit_compile else 'off'}")
+    return ", ".join(parts) + "."
 
 
 def devices() -> dict[str, Any]:
@@ -54,7 +86,14 @@ def policy_of(model: keras.Model) -> str:
     return max(set(names), key=names.count) if names else model.dtype_policy.name
 
 
-def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> str:
+class Choice(NamedTuple):
+    """A dtype policy, and why it is this one."""
+
+    policy: str
+    reason: str
+
+
+def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> Choice:
     """The fastest policy that is known to train well on this machine's device.
 
     A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. A CPU that
@@ -66,11 +105,13 @@ def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> str:
     """
     capability = _compute_capability()
     if capability is not None:
-        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+        name = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+        return Choice(name, f"auto: compute capability {'.'.join(map(str, capability))}")
     if not _cpu_has_bfloat16():
-        return "float32"
+        return Choice("float32", "auto: the CPU has no bfloat16 instructions")
     seconds = {name: step_seconds(build, name, batch_size) for name in ("float32", "mixed_bfloat16")}
-    return min(seconds, key=seconds.__getitem__)
+    first, second = sorted(seconds, key=seconds.__getitem__)
+    return Choice(first, f"auto: {seconds[second] / seconds[first]:.2f} times as fast as {second} here")
 
 
 def step_seconds(build: Callable[[], keras.Model], name: str, batch_size: int, steps: int = 4) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -68,6 +70,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
         self.inputs = self.path / "inputs.png"
+        self._made = False
 
     def check(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         """The folder's configuration, if the run in it is the one asked for; None if there is no run in it yet.
@@ -88,7 +91,7 @@ class RunFolder:
             there = {name: config[name] for name in _IDENTITY}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.config} is not the configuration of a run ({error}); give a new folder.") from None
-        found = differences(_comparable(there), _comparable(identity))
+        found = differences(*_recorded(_comparable(there), _comparable(identity)))
         if found:
             shown = "; ".join(found[:6]) + (f"; and {len(found) - 6} more" if len(found) > 6 else "")
             raise InputError(f"Run folder {self.path} belongs to another configuration: {shown}. Give another folder.")
@@ -98,14 +101,49 @@ class RunFolder:
         """Whether the run in it has ended: `model.keras` is the last file written."""
         return self.model.exists()
 
-    def begin(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        """Makes the folder and writes `config.json`: the identity, and how it is done."""
-        new = not self.path.exists()
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder, if need be, and keeps other processes out of it during the block.
+
+        The system gives the lock back when a process ends, however it ends.
+
+        Raises:
+            InputError: another process has it, or the folder cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        self._made = not self.path.exists()
+        lock, holder = FileLock(self.path / ".lock"), self.path / ".pid"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(NotImplementedError):  # a file system without locks
+                lock.acquire(timeout=0)
+            holder.write_text(str(os.getpid()))
+        except Timeout:
+            pid = holder.read_text() if holder.exists() else "unknown"
+            raise InputError(
+                f"Run folder {self.path} is being trained by another process (pid {pid}); wait for its end, or give another folder."
+            ) from None
+        except OSError as error:
+            raise InputError(f"Cannot write run folder {self.path}: {error.strerror or error}.") from error
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def begin(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        """Writes `config.json`, the identity and how it is done, into the locked folder.
+
+        Raises:
+            InputError: another process was faster, or there is no space.
+        """
+        if self.config.exists():
+            raise InputError(f"Another process has begun a run in {self.path}; give another folder, or call again.")
+        try:
             write_json(self.config, {name: identity[name] for name in _IDENTITY} | dict(details) | surroundings())
         except OSError as error:
-            if new:
+            if self._made:
                 shutil.rmtree(self.path, ignore_errors=True)
             raise InputError(f"Cannot write run folder {self.path}: {error.strerror or error}.") from error
 
@@ -161,27 +199,61 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
     """The fields in which two configurations differ, each as `name: value there, value here`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         names = dict.fromkeys([*there, *here])
+        if any(there.get(key) != here.get(key) for key in ("name", "split", "size")):
+            names.pop("digests", None)  # of course they differ
         return [
             line
             for key in names
             for line in differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
         ]
-    return [] if there == here else [f"{name} is {_short(there)} there, {_short(here)} here"]
+    if there == here:
+        return []
+    of, _, kind = name.partition(".digests.")
+    if kind:
+        return [f"{of}: the {_DIGESTED.get(kind, kind)} are others than there"]
+    return [f"{name} is {_short(there)} there, {_short(here)} here"]
+
+
+_DIGESTED = {
+    "names": "names of the image files",
+    "files": "sizes or times of change of the image files",
+    "records": "record files",
+    "pixels": "pixels of the images",
+    "labels": "labels of the images",
+}
 
 
 def surroundings() -> dict[str, Any]:
     """Versions, machine and time."""
-    import keras
-
-    packages = ("keras-deepnets", "tensorflow", "keras", "numpy")
-    versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
-    return {
-        "versions": versions,
-        "backend": keras.config.backend(),
+    return software() | {
         "platform": platform.platform(),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
     }
+
+
+def software() -> dict[str, Any]:
+    """What may change the numbers of a run beside what it was asked to do."""
+    import keras
+
+    packages = ("keras-deepnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+    versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    return {"versions": versions, "backend": keras.config.backend(), "deterministic": deterministic()}
+
+
+def deterministic() -> bool:
+    """Whether TensorFlow computes the same to the bit each time (`tf.config.experimental.enable_op_determinism`)."""
+    from tensorflow.python.framework import config  # there is no public way to ask
+
+    return bool(config.is_op_determinism_enabled())
+
+
+def changes(config: Mapping[str, Any]) -> str | None:
+    """What is other now than when a run was begun, in one line: versions, backend, determinism. None: nothing, as far as recorded."""
+    here = software()
+    there = {name: config[name] for name in here if name in config}
+    found = differences(*_recorded(there, {name: here[name] for name in there}))
+    return "; ".join(found) if found else None
 
 
 def _version(package: str) -> str | None:
@@ -194,9 +266,34 @@ def _version(package: str) -> str | None:
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity in the form in which JSON keeps it, without what does not change a run."""
     values = json.loads(json.dumps(dict(identity)))
+    if values["validation"]:  # 5,000 or a tenth of 50,000: what was cut out is told by its images
+        values["validation"].pop("cut", None)
     # Through `Recipe`, so that a field that a later version adds has its default in older folders.
     recipe = Recipe.from_dict(values["recipe"]).to_dict()
     return values | {"recipe": {name: value for name, value in recipe.items() if name not in ("source", "exceptions")}}
+
+
+# Of what an older version did not record it cannot be said that it differs.
+_ADDED = ("digests", "tensorflow-datasets")
+
+
+def _recorded(there: dict[str, Any], here: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two configurations, without what only the newer has and the older could not; and what follows from another seed."""
+    if there.get("seed") != here.get("seed"):  # it chooses the images of each split
+        here = {name: _without_digests(value) for name, value in here.items()}
+        there = {name: _without_digests(value) for name, value in there.items()}
+    here = {
+        name: _recorded(there[name], value)[1]
+        if isinstance(value, dict) and isinstance(there.get(name), dict)
+        else value
+        for name, value in here.items()
+        if name in there or name not in _ADDED
+    }
+    return there, here
+
+
+def _without_digests(value: Any) -> Any:
+    return {key: item for key, item in value.items() if key != "digests"} if isinstance(value, dict) else value
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -119,8 +119,8 @@ def test_broken_images_are_skipped_and_counted_where_that_is_asked_for(cli, few,
     words = (*TINY[:1], few, *TINY[1:], "--skip-broken", "--run-dir", few.parent / "run")
     done = cli("train", *words)
     assert done.status == 0, done.err
-    assert "24 images of" in done.out.splitlines()[0]
-    assert "1 broken left out" in done.out.splitlines()[0]
+    assert "24 images of" in done.out.splitlines()[1]
+    assert "1 broken left out" in done.out.splitlines()[1]
     assert cli("train", *words, "--json").json["skipped"] == 1
     values = cli("evaluate", trained, few, "--split", "all", "--skip-broken", "--json").json
     assert (values["images"], values["skipped"]) == (30, 1)

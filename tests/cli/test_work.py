@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from importlib.util import find_spec
 
 import keras
@@ -19,6 +20,7 @@ from keras_deepnets import export
 from keras_deepnets.cli import train as command
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import flat_layers
+from keras_deepnets.training import Sets
 
 from .conftest import COLOURS, TINY
 
@@ -59,6 +61,70 @@ def test_train_as_json(cli, trained, patches):
     assert values["run"] == str(trained)
     assert values["metrics"]["epochs"] == 2
     assert values["files"]["curves.png"] == str(trained / "curves.png")
+
+
+def test_the_images_that_are_cut_out_to_measure_on(cli, patches, tmp_path):
+    words = [*TINY[:1], patches, *TINY[1:], "--run-dir", tmp_path / "run"]
+    done = cli("train", *words, "--validation", "15")
+    assert done.status == 0, done.err
+    assert "39 images of" in done.out and "15 to measure on (validation)" in done.out
+    assert f"evaluate {tmp_path / 'run'} {patches} --split validation\n" in done.out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["data"]["size"], config["validation"]["size"], config["validation"]["cut"]) == (39, 15, 15)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        measured = float(list(csv.DictReader(file))[-1]["val_accuracy"])
+    values = cli("evaluate", tmp_path / "run", patches, "--split", "validation", "--json").json
+    assert values["images"] == 15
+    assert values["top1"] == pytest.approx(measured)
+    assert cli("evaluate", tmp_path / "run", patches, "--split", "train", "--json").json["images"] == 39
+    assert cli("evaluate", tmp_path / "run", patches, "--json").json["images"] == 6
+    assert "holds the finished run" in cli("train", *words, "--validation", str(15 / 54)).out
+    error = cli("train", *words, "--validation", "0.25").error
+    assert "validation.size is 15 there, 14 here" in error and "others" not in error
+    assert "validation=60: give a fraction" in cli("train", *words, "--validation", "60").error
+
+
+def test_what_validation_says():
+    texts = (None, "none", "5000", "0.1", "other/folder", "true")
+    assert [command.validation_of(text) for text in texts] == [None, False, 5000, 0.1, "other/folder", "true"]
+
+
+def test_next_is_the_split_that_was_measured(cli, patches, tmp_path):
+    words = ["train", *TINY[:1], patches, *TINY[1:], "--epochs", "1", "--run-dir"]
+    assert f"evaluate {tmp_path / 'a'} {patches} --split validation\n" in cli(*words, tmp_path / "a").out
+    assert f"evaluate {tmp_path / 'b'} {patches}\n" in cli(*words, tmp_path / "b", "--validation", "none").out
+    sets = Sets(None, types.SimpleNamespace(split="test"))
+    assert command._measured(sets, "cifar10", None) == "cifar10"
+
+
+def test_train_the_model_of_a_file(cli, trained, patches, tmp_path):
+    file = trained / "model.keras"
+    words = ["train", file, patches, *TINY[3:], "--run-dir", tmp_path / "run"]
+    done = cli(*words, "--json")
+    assert done.status == 0, done.err
+    assert done.json["metrics"]["epochs"] == 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["name"] == "plainnet20"
+    assert "is built already: options (shortcut)" in cli(*words, "--option", "shortcut=B").error
+    assert "was built in float32" in cli(*words, "--set", "batch_size=8", "--precision", "mixed_bfloat16").error
+    error = cli("train", tmp_path / "no.keras", patches).error
+    assert (
+        error
+        == f"{tmp_path / 'no.keras'} does not exist; give a .keras file, or a network's name, as `list` prints it."
+    )
+
+
+def test_fields_of_a_recipe_that_are_arguments_too(cli, patches, tmp_path):
+    words = ["train", "resnet20", patches, "--image-size", "8", "--epochs", "1", "--set", "batch_size=48", "--json"]
+    words += ["--set", "precision=mixed_bfloat16", "--set", "model_options={'stochastic_depth': 0.25}"]
+    done = cli(*words, "--run-dir", tmp_path / "run")
+    assert done.status == 0, done.err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["precision"] == config["resolved"]["precision"] == "mixed_bfloat16"
+    assert config["model"]["options"] == {"stochastic_depth": 0.25}
+    assert cli(*words, "--run-dir", tmp_path / "run", "--precision", "mixed_bfloat16").status == 0
+    error = cli(*words, "--run-dir", tmp_path / "run", "--precision", "float32").error
+    assert error == "--precision float32 and --set precision=mixed_bfloat16 differ; leave one of them out."
+    assert "no option 'depthless'" in cli(*words, "--set", "model_options={'depthless': 1}").error
 
 
 def test_evaluation_is_the_same_for_the_run_and_for_what_was_exported(cli, trained, exported, patches):
@@ -334,8 +400,9 @@ def test_ctrl_c_stops_a_run_that_the_same_command_resumes(cli, patches, tmp_path
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert "48 images of" in lines[0]
-    assert lines[1].startswith("epoch  1/25")
+    assert lines[0].startswith("On ") and "float32 (as asked)" in lines[0]
+    assert "48 images of" in lines[1]
+    assert lines[2].startswith("epoch  1/25")
     assert process.returncode == 130
     assert err.count("\n") == 1
     assert "resumes" in err
@@ -344,6 +411,6 @@ def test_ctrl_c_stops_a_run_that_the_same_command_resumes(cli, patches, tmp_path
     assert "not ended" in cli("predict", tmp_path / "run", patches / "red").error
     done = cli(*words)
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("Resuming ")
+    assert done.out.splitlines()[1].startswith("Resuming ")
     assert "\nepoch 25/25 " in done.out
     assert "\nepoch  1/25 " not in done.out

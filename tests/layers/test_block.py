@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import layers, models
+from keras_deepnets.layers.block import _network
 
 SHAPE = (16, 16, 3)
 
@@ -283,3 +284,14 @@ def test_mixed_precision_in_a_model_that_is_not(tmp_path, training):
     x, _ = batch()
     np.testing.assert_array_equal(loaded(x, training=training), blocks(x, training=training))
     np.testing.assert_allclose(loaded.predict_on_batch(x), blocks.predict_on_batch(x), atol=2e-2)
+
+
+def test_initial_weights_do_not_depend_on_what_was_built_before():
+    def weights():
+        keras.utils.set_random_seed(3)
+        return kd.ResNet(depth=8, stem="cifar", block_layers=True).get_weights()
+
+    _network.cache_clear()
+    first, second = weights(), weights()
+    for ours, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

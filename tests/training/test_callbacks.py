@@ -1,14 +1,19 @@
 import io
 import math
+import os
+import types
+import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from keras_deepnets.training import MetricsFile, StopOnNonFinite, TrainingError, progress_callback, read_metrics
 from keras_deepnets.training import precision as precisions
-from keras_deepnets.training.callbacks import plateaus
+from keras_deepnets.training.callbacks import not_finite, plateaus
 from keras_deepnets.training.errors import is_disk_full
 from keras_deepnets.training.files import written_aside
 from tests.training.common import images, network
@@ -75,6 +80,67 @@ def test_written_aside(tmp_path):
     assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(os.fstat(handle).st_ino), fsync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to)))
+    with written_aside(tmp_path / "folder") as aside:
+        (aside / "inner").mkdir(parents=True)
+        (aside / "inner" / "file").write_text("1")
+    folder = tmp_path / "folder"
+    expected = [folder / "inner" / "file", folder / "inner", folder]
+    assert calls == [*(path.stat().st_ino for path in expected), "rename", tmp_path.stat().st_ino]
+
+
+def test_growth_of_memory_is_set_or_its_lack_is_said(monkeypatch):
+    device = types.SimpleNamespace(name="/physical_device:GPU:0")
+    grown = []
+
+    def set_growth(device, value):
+        if grown:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+        grown.append(value)
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [device])
+    monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda device: False)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", set_growth)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        precisions.prepare_gpus()
+    assert grown == [True]
+    with pytest.warns(UserWarning, match=r"takes all memory of /physical_device:GPU:0 .*prepare_gpus\(\) before"):
+        precisions.prepare_gpus()
+    monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda device: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        precisions.prepare_gpus()
+
+
+def test_circumstances_in_one_line(monkeypatch):
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
+    monkeypatch.setattr(precisions, "devices", lambda: {"gpus": ["NVIDIA H100", "NVIDIA H100"], "tf32": True})
+    line = precisions.circumstances(model, "mixed_bfloat16", "auto: compute capability 9.0")
+    assert line == (
+        "On NVIDIA H100, NVIDIA H100 in mixed_bfloat16 (auto: compute capability 9.0), TF32 on for float32 products, XLA on."
+    )
+    monkeypatch.setattr(precisions, "devices", lambda: {"gpus": []})
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    assert precisions.circumstances(model, "float32", "as asked") == "On the CPU in float32 (as asked), XLA off."
+
+
+def test_not_finite_names_the_variable():
+    model = network()
+    model.compile(keras.optimizers.SGD(momentum=0.9), "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    assert not_finite([*model.weights, *model.optimizer.variables]) is None
+    assert not_finite([]) is None
+    normalization = model.layers[2]
+    normalization.moving_variance.assign([1.0, math.inf, 1.0, 1.0])
+    assert not_finite(model.weights) == normalization.moving_variance.path
+
+
 def test_disk_full_is_recognised():
     assert is_disk_full(OSError(28, "No space left on device"))
     assert is_disk_full(
@@ -113,7 +179,12 @@ def test_automatic_precision(monkeypatch, capability, bfloat16, seconds, expecte
     monkeypatch.setattr(precisions, "_compute_capability", lambda: capability)
     monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: bfloat16)
     monkeypatch.setattr(precisions, "step_seconds", lambda build, name, batch: seconds[name])
-    assert precisions.automatic(network) == expected
+    chosen = precisions.automatic(network)
+    assert chosen.policy == expected
+    assert chosen.reason.startswith("auto: ")
+    if seconds:
+        other = "float32" if expected == "mixed_bfloat16" else "mixed_bfloat16"
+        assert chosen.reason == f"auto: 2.00 times as fast as {other} here"
 
 
 def test_a_step_is_timed_under_the_policy():

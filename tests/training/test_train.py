@@ -3,7 +3,12 @@ import errno
 import json
 import os
 import re
-from pathlib import Path
+import resource
+import shutil
+import subprocess
+import sys
+import types
+from importlib import metadata
 
 import keras
 import numpy as np
@@ -11,11 +16,14 @@ import pytest
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 import keras_deepnets as kd
-from keras_deepnets.errors import InputError
-from keras_deepnets.training import TrainingError, checkpoints, train
+from keras_deepnets.data import folders
+from keras_deepnets.errors import InputError, NoSuchSplit
+from keras_deepnets.training import TrainingError, checkpoints, feed, files, identity, train
 from tests.training.common import images, network
 
 SHORT = {"epochs": 3, "batch_size": 32, "learning_rate": 0.1, "augmentation": None, "verbose": 0}
+
+WIDE = SHORT | {"image_size": 64}  # a network of half a megabyte, larger than any other file of the run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def snapshot(folder):
 
 
 def test_the_folder(finished):
-    names = {entry.name for entry in finished.path.iterdir()}
+    names = {entry.name for entry in finished.path.iterdir() if entry.name != ".lock"}
     assert names == {
         "checkpoints",
         "config.json",
@@ -63,6 +71,7 @@ def test_metrics_file(finished):
 def test_config_file(finished):
     config = json.loads((finished.path / "config.json").read_text())
     assert config["recipe"]["epochs"] == 3 and config["recipe"]["label_smoothing"] == 0.1
+    assert set(config["data"].pop("digests")) == {"pixels", "labels"}
     assert config["data"] | {"labels": None} == {
         "name": "quadrants",
         "split": "train",
@@ -72,6 +81,8 @@ def test_config_file(finished):
     }
     assert config["resolved"]["steps_per_epoch"] == 3 and config["resolved"]["steps"] == 9
     assert config["versions"]["keras"] == keras.__version__
+    assert config["versions"]["tensorflow-datasets"] == metadata.version("tensorflow-datasets")
+    assert config["deterministic"] is False
     assert config["precision"] == "float32" and config["seed"] == 0
 
 
@@ -162,14 +173,14 @@ def test_labels_that_differ_are_refused(tmp_path):
 
 
 def test_a_corrupt_newest_checkpoint_falls_back(tmp_path, capsys):
-    class Stop(keras.callbacks.Callback):
+    class Late(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 2:
                 raise KeyboardInterrupt
 
     whole = train(network(), images(), "fast", tmp_path / "whole", **SHORT)
     with pytest.raises(KeyboardInterrupt):
-        train(network(), images(), "fast", tmp_path / "run", callbacks=[Stop()], **SHORT)
+        train(network(), images(), "fast", tmp_path / "run", callbacks=[Late()], **SHORT)
     newest = tmp_path / "run" / "checkpoints" / "epoch-00002" / "state.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -191,8 +202,50 @@ def test_all_checkpoints_corrupt_starts_afresh(tmp_path, capsys):
         file.write_text("{")
     before = model.get_weights()
     assert store.restore(model) is None
-    assert "corrupt" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "epoch-00001 is corrupt" in said
+    assert said.endswith("no sound checkpoint is left; starting again.\n")
     np.testing.assert_array_equal(before[0], model.get_weights()[0])
+
+
+def test_a_record_that_was_changed_is_corrupt(tmp_path):
+    said = []
+    store = checkpoints.CheckpointStore(tmp_path, say=said.append)
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    store.save(model, checkpoints.State(1, 3, [{"epoch": 1, "loss": 0.125}]))
+    assert store.restore(model) == checkpoints.State(1, 3, [{"epoch": 1, "loss": 0.125}])
+    (file,) = tmp_path.rglob("state.json")
+    file.write_text(file.read_text().replace("0.125", "0.375"))
+    assert store.restore(model) is None
+    assert "state.json is not what was written" in said[0]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("what", ["weight", "statistic"])
+@pytest.mark.parametrize("validation", [False, 0.25])
+def test_what_the_last_step_of_an_epoch_spoils_is_not_kept(tmp_path, policy, what, validation):
+    """The loss of the epoch is finite: only what is measured after it, and the variables, tell."""
+
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == (1, self.params["steps"] - 1):
+                variable = {"weight": self.model.layers[-1].kernel, "statistic": self.model.layers[2].moving_mean}[what]
+                variable.assign(np.full(variable.shape, np.nan))
+
+    keras.config.set_dtype_policy(policy)
+    model = network()
+    keras.config.set_dtype_policy("float32")
+    arguments = SHORT | {"validation": validation, "batch_size": 24, "ema": None if validation else 0.9}
+    said = "The validation loss became nan in epoch 2" if validation else r".*/\w+ is not finite after epoch 2"
+    with pytest.raises(TrainingError, match=said + r"; .*Last good checkpoint: .*epoch-00001\."):
+        train(model, images(), "fast", tmp_path / "run", callbacks=[Spoil()], **arguments)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["epoch-00000", "epoch-00001"]
+    assert not (tmp_path / "run" / "model.keras").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
@@ -211,27 +264,29 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     assert np.isfinite(run.history["loss"]).all() and len(run.history["loss"]) == 3
 
 
-def test_no_space_left_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    original = Path.write_bytes
+def test_no_space_left_keeps_the_last_checkpoint(tmp_path):
+    """The system itself refuses to write on, as at a quota: in the middle of the checkpoint's largest file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def write_bytes(self, data):
-        original(self, data[: len(data) // 2])
-        if "epoch-00002" in str(self):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return original(self, data)
+    class Fill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                whole = (tmp_path / "run" / "checkpoints" / "epoch-00001" / "state.safetensors").stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (whole - 1000, limits[1]))
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(
-        TrainingError, match=r"No space left for checkpoint .*epoch-00002\. Last good checkpoint: .*epoch-00001"
-    ) as error:
-        train(network(), images(), "fast", tmp_path / "run", **SHORT)
+    try:
+        with pytest.raises(
+            TrainingError, match=r"No space left for checkpoint .*epoch-00002\. Last good checkpoint: .*epoch-00001"
+        ) as error:
+            train(network(size=64), images(), "fast", tmp_path / "run", **WIDE, callbacks=[Fill()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
     assert sorted(entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()) == [
         "epoch-00000",
         "epoch-00001",
     ]
-    monkeypatch.undo()
-    assert len(train(network(), images(), "fast", tmp_path / "run", **SHORT).history["loss"]) == 3
+    assert len(train(network(size=64), images(), "fast", tmp_path / "run", **WIDE).history["loss"]) == 3
 
 
 def test_no_space_left_for_the_folder_itself(tmp_path, monkeypatch):
@@ -265,8 +320,9 @@ def test_fewer_images_than_a_batch(tmp_path):
 def test_lines_and_silence(tmp_path, capsys):
     train(network(), images(), "fast", tmp_path / "lines", **SHORT | {"verbose": 2})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert re.fullmatch(r"epoch 3/3  loss \d\.\d{4}  accuracy \d\.\d{4}  lr 0\.0148  [\d,]+ img/s  [\d.]+ s", lines[2])
+    assert len(lines) == 4
+    assert re.fullmatch(r"On .* in float32 \(as the model was built\), .*XLA (on|off)\.", lines[0])
+    assert re.fullmatch(r"epoch 3/3  loss \d\.\d{4}  accuracy \d\.\d{4}  lr 0\.0148  [\d,]+ img/s  [\d.]+ s", lines[3])
     train(network(), images(), "fast", tmp_path / "silent", **SHORT)
     assert capsys.readouterr() == ("", "")
 
@@ -376,3 +432,213 @@ def test_a_named_network(tmp_path):
         precision="mixed_bfloat16",
     )
     np.testing.assert_array_equal(again.model.get_weights()[0], model.get_weights()[0])
+
+
+def test_images_are_measured_in_batches_that_fit_beside_the_training(monkeypatch):
+    def batch(side, training_batch):
+        model = types.SimpleNamespace(input_shape=(None, side, side, 3), name="model", layers=[])
+        return feed.evaluation_batch(model, images(), training_batch)
+
+    assert batch(224, 8) == 8
+    assert batch(224, 64) == 64
+    assert batch(224, 2048) == 256
+    assert batch(32, 8) == 256
+    assert batch(64, 8) == 64
+
+
+def test_a_run_measures_in_such_batches(tmp_path):
+    steps = []
+
+    class Note(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            steps.append(batch)
+
+    held = images(40, seed=1, split="test")
+    arguments = SHORT | {"epochs": 1, "batch_size": 8, "image_size": 112}
+    train(network(size=112), images(), "fast", tmp_path / "run", validation=held, callbacks=[Note()], **arguments)
+    assert feed.evaluation_batch(network(size=112), held, 8) == 20
+    assert steps == [0, 1]
+
+
+def test_a_file_of_a_model(tmp_path):
+    network(dropout=0.0).save(tmp_path / "own.keras")
+    whole = train(network(dropout=0.0), images(), "fast", tmp_path / "whole", **SHORT)
+    run = train(tmp_path / "own.keras", images(), "fast", tmp_path / "run", **SHORT)
+    np.testing.assert_allclose(run.history["loss"], whole.history["loss"], rtol=1e-5)
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["model"]["file"] == files.digest(tmp_path / "own.keras")
+    network(seed=4, dropout=0.0).save(tmp_path / "own.keras")  # other weights
+    with pytest.raises(InputError, match=r"belongs to another configuration: model\.file is"):
+        train(str(tmp_path / "own.keras"), images(), "fast", tmp_path / "run", **SHORT)
+    (tmp_path / "own.keras").write_text("no zip")
+    with pytest.raises(InputError, match=r"own\.keras cannot be loaded as a Keras model"):
+        train(str(tmp_path / "own.keras"), images(), "fast", tmp_path / "new", **SHORT)
+    with pytest.raises(InputError, match=r"away\.keras does not exist"):
+        train("away.keras", images(), "fast", tmp_path / "new", **SHORT)
+
+
+HOLD = """
+import sys
+from keras_deepnets.training import RunFolder
+with RunFolder(sys.argv[1]).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_in_one_folder(tmp_path):
+    """Also of a run that has not begun; and a killed process does not hold the folder."""
+    path = tmp_path / "run"
+    words = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError) as error:
+            train(network(), images(), "fast", path, **SHORT)
+        assert str(error.value) == (
+            f"Run folder {path} is being trained by another process (pid {process.pid}); wait for its end, or give another folder."
+        )
+        assert sorted(entry.name for entry in path.iterdir()) == [".lock", ".pid"]
+        process.kill()
+    run = train(network(), images(), "fast", path, **SHORT)
+    assert len(run.history["loss"]) == 3
+    assert not (path / ".pid").exists()
+
+
+def test_a_resumed_run_says_what_is_other_around_it(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), images(), "fast", tmp_path / "run", callbacks=[Stop()], **SHORT)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["versions"]["keras"] = "3.12.0"
+    del config["versions"]["tensorflow-datasets"], config["data"]["digests"]  # as an older version left them
+    config["deterministic"] = True
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    train(network(), images(), "fast", tmp_path / "run", **SHORT)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f'Resuming {tmp_path / "run"} in other surroundings: versions.keras is "3.12.0" there, "{keras.__version__}" here; '
+        "deterministic is true there, false here."
+    )
+
+
+class Stop(keras.callbacks.Callback):
+    """Ctrl-C in the second epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_other_images_in_the_same_place_are_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), images(), "fast", tmp_path / "run", callbacks=[Stop()], **SHORT)
+    with pytest.raises(
+        InputError, match="configuration: data: the pixels of the images are others than there; data: the labels"
+    ):
+        train(network(), images(seed=5), "fast", tmp_path / "run", **SHORT)
+
+
+def test_digests_of_files_and_of_shards(tmp_path):
+    folder = tmp_path / "folder"
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            keras.utils.save_img(folder / name / f"{number}.png", rng.integers(0, 256, (8, 8, 3)))
+
+    def digests(source=folder):
+        return identity.identity(kd.data.load(source, "all"))["digests"]
+
+    first = digests()
+    assert set(first) == {"names", "files"} and digests() == first
+    os.utime(folder / "left" / "3.png", (1, 1))
+    second = digests()
+    assert second["names"] == first["names"] and second["files"] != first["files"]
+    (folder / "left" / "3.png").rename(folder / "left" / "33.png")
+    assert digests()["names"] != first["names"]
+    kd.data.write_shards(folder, tmp_path / "shards", 1)
+    records = digests(tmp_path / "shards")
+    assert set(records) == {"records"} and digests(tmp_path / "shards") == records
+    keras.utils.save_img(folder / "left" / "4.png", rng.integers(0, 256, (8, 8, 3)))
+    kd.data.write_shards(folder, tmp_path / "others", 1)
+    assert digests(tmp_path / "others") != records
+
+
+def test_public_names():
+    for name in kd.training.__all__:
+        value = getattr(kd.training, name)
+        assert value.__doc__ and value.__doc__.strip(), name
+        assert name in dir(kd.training)
+    parts = {"BinaryCrossentropy", "Curves", "ExponentialFall", "Lamb", "TopAccuracy", "learning_rate", "optimizer"}
+    assert parts < set(kd.training.__all__)
+
+
+def test_a_recipe_by_hand(tmp_path):
+    """What a recipe names, composed of the public pieces alone."""
+    recipe = kd.training.get_recipe("wightman2021_a3", batch_size=32, epochs=2)
+    assert type(kd.training.optimizer(recipe, 6, 3)) is kd.training.Lamb
+    assert type(kd.training.learning_rate(recipe, 6, 3)) is kd.training.WarmUp
+    model = network()
+    rate = kd.training.ExponentialFall(1e-2, 6)
+    loss = kd.training.BinaryCrossentropy(0.1)
+    model.compile(kd.training.Lamb(rate, weight_decay=0.02), loss, metrics=[kd.training.TopAccuracy(1)])
+    history = []
+    model.fit(
+        images().batches(32, training=True, drop_remainder=True),
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            kd.training.MetricsFile(tmp_path / "metrics.csv", history, 32),
+            kd.training.Curves(kd.training.RunFolder(tmp_path), 0),
+        ],
+    )
+    assert [row["step"] for row in history] == [3, 6]
+    np.testing.assert_allclose(history[-1]["learning_rate"], 1e-2 * 0.01 ** (5 / 6), rtol=1e-5)
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_validation_split_that_cannot_be_used_is_said(tmp_path):
+    folder = tmp_path / "folder"
+    for split in ("train", "validation", "test"):
+        for name in ("left", "right"):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(4):
+                keras.utils.save_img(folder / split / name / f"{number}.png", np.full((8, 8, 3), 9 * number))
+    assert feed.load(folder, None, 0).held.split == "validation"
+    (folder / "validation" / "left" / "2.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"validation: 1 of 8 images cannot be decoded \(validation/left/2\.png\)"):
+        feed.load(folder, None, 0)
+    assert feed.load(folder, None, 0, skip_broken=True).held.size == 7
+    shutil.rmtree(folder / "validation")
+    assert feed.load(folder, None, 0).held.split == "test"
+    shutil.rmtree(folder / "test")
+    assert feed.load(folder, None, 0).held is None
+
+
+def test_a_split_that_is_not_there_costs_no_reading(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    for split in ("train", "test"):
+        for name in ("left", "right"):
+            (folder / split / name).mkdir(parents=True)
+            keras.utils.save_img(folder / split / name / "0.png", np.zeros((8, 8, 3)))
+    read = []
+    load_files = folders._load_files
+    monkeypatch.setattr(folders, "_load_files", lambda *a: (read.append(a[3]), load_files(*a))[1])
+    sets = feed.load(folder, None, 0)
+    assert (sets.held.split, sets.cut) == ("test", None)
+    assert read == ["train", "test"]
+    with pytest.raises(NoSuchSplit, match="no validation split of its own"):
+        kd.data.load(folder, "validation")
+
+
+def test_a_cut_is_recorded(tmp_path):
+    run = train("resnet20", "digits", "fast", tmp_path / "run", validation=437, image_size=8, **DIGITS)
+    config = json.loads((run.path / "config.json").read_text())
+    assert (config["data"]["size"], config["validation"]["size"], config["validation"]["cut"]) == (1000, 437, 437)
+    assert feed.load("digits", 0.1, 0).cut == 0.1
+    assert feed.load(images(), 0.25, 0).cut is None  # who loaded them knows what they were cut from
+    with pytest.raises(InputError, match=r"validation=0\.2: the data was loaded with a validation set"):
+        feed.load(feed.load(images(), 0.25, 0), 0.2, 0)
+
+
+DIGITS = {"steps": 1, "batch_size": 32, "precision": "float32", "verbose": 0}

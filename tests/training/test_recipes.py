@@ -171,6 +171,8 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
         ({"batch_size": True}, "batch_size=True must be a whole number"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must not be negative or infinite"),
         ({"nesterov": 1}, "nesterov=1 must be True or False"),
+        ({"crop_fraction": 1.5}, r"crop_fraction=1.5 must be at most 1; 0.875 keeps"),
+        ({"crop_fraction": 0}, "crop_fraction=0.0 must be positive"),
         ({"momentum": 1.0}, "momentum=1.0 must be below 1"),
         ({"schedule": "stairs"}, "schedule='stairs' is not one of 'constant', 'piecewise'"),
         ({"precision": "int8"}, "precision='int8' is not one of"),

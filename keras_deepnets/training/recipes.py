@@ -141,7 +141,7 @@ class Recipe:
         return max(1, round(self.epochs * steps_per_epoch))
 
     def with_overrides(self, /, **overrides: Any) -> Recipe:
-        """A copy with some fields changed; `epochs`, `steps` and `examples` replace each other.
+        """A copy with some fields changed, for every network; `epochs`, `steps` and `examples` replace each other.
 
         Raises:
             InputError: if a field is not one of `Recipe`, or its value has the wrong type or range.
@@ -154,7 +154,12 @@ class Recipe:
                 raise InputError(f"A recipe has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
         if any(overrides.get(length) is not None for length in _LENGTHS):
             overrides = dict.fromkeys(_LENGTHS) | overrides
-        return replace(self, **overrides)
+        # What the caller asks for holds of every network.
+        kept = {
+            model: {name: value for name, value in values.items() if name not in overrides}
+            for model, values in self.exceptions.items()
+        }
+        return replace(self, exceptions={model: values for model, values in kept.items() if values}, **overrides)
 
     def for_model(self, name: str | None) -> Recipe:
         """The recipe with what the paper does otherwise for the network called `name`."""
@@ -175,7 +180,7 @@ class Recipe:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """`value` in the field's type (whole numbers pass as floats, lists as tuples), or `InputError`."""
+    """`value` in the field's type (whole numbers pass as floats, numbers written as text, lists as tuples), or `InputError`."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, _UNION) else (hint,)
     if value is None and type(None) in options:
         return None
@@ -192,6 +197,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if name in ("exceptions", "model_options") and isinstance(value, Mapping):
         return dict(value)
     kind = options[0]
+    if kind in (float, int) and isinstance(value, str):
+        value = _number(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -202,6 +209,14 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(name, value)
     return value
+
+
+def _number(text: str) -> float | str:
+    """The number that a text is: YAML reads `5e-4`, without a point, as a text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _duration(text: str) -> str:

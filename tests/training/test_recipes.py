@@ -50,6 +50,31 @@ def test_warmup_is_for_110_layers():
     assert (deep.warmup, deep.warmup_learning_rate, deep.warmup_shape) == ("400 steps", 0.01, "constant")
 
 
+def test_what_is_asked_for_holds_of_every_network(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: he2015_cifar\nwarmup: 0\n")
+    deep = get_recipe(path).for_model("resnet110")
+    assert (deep.warmup, deep.warmup_learning_rate) == (0, 0.01)
+    assert get_recipe("he2015_cifar", warmup="9 steps").for_model("resnet110").warmup == "9 steps"
+    assert get_recipe("he2015_cifar", batch_size=32).for_model("resnet110").warmup == "400 steps"
+    row = Recipe(name="own", source="", epochs=3, exceptions={"resnet20": {"epochs": 7}})
+    assert row.for_model("resnet20").epochs == 7
+    changed = row.with_overrides(steps=5).for_model("resnet20")
+    assert (changed.steps, changed.epochs, row.with_overrides(steps=5).exceptions) == (5, None, {})
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: fast\nweight_decay: 5e-4\nepochs: 1e1\nbatch_size: 1e2\nema: null\n")
+    row = get_recipe(path)
+    assert (row.weight_decay, row.epochs, row.batch_size, row.ema) == (5e-4, 10.0, 100, None)
+    assert isinstance(row.batch_size, int)
+    for field, text in (("batch_size", "1.5"), ("weight_decay", "5e-4x"), ("epochs", "nan"), ("nesterov", "'1'")):
+        path.write_text(f"base: fast\n{field}: {text}\n")
+        with pytest.raises(InputError, match=f"{field}="):
+            get_recipe(path)
+
+
 @pytest.mark.parametrize(
     ("name", "size", "rates"),
     # The learning rate at epochs of training sets of the papers' sizes, as the papers print it.

@@ -146,6 +146,35 @@ def random_resized_window(height: Any, width: Any, draws: Any, tries: int = 10) 
     return corner[0], corner[1], window[0], window[1]
 
 
+def scaled_window(
+    height: Any, width: Any, draws: Any, low: float = 256, high: float = 480, size: float = 224
+) -> tuple[Any, Any, Any, Any]:
+    """A square window as large as ``size`` pixels of an image whose shorter side was resized to a number from ``low`` to ``high``.
+
+    As in He et al. 2015: the image is resized until its shorter side is a random whole number of pixels, each equally often, and a
+    square of ``size`` is cut out at random. Here the same square is cut out first, so that no more is decoded and resized.
+
+    Args:
+        height: of the image, int32 scalar.
+        width: of the image, int32 scalar.
+        draws: float32 ``[3]`` or more in [0, 1): shorter side, vertical and horizontal place.
+        low: fewest pixels of the shorter side.
+        high: most pixels of the shorter side.
+        size: side of the square at that scale.
+
+    Returns:
+        top, left, height, width as int32 scalars.
+    """
+    import tensorflow as tf
+
+    shorter = low + tf.floor(draws[0] * (high - low + 1))
+    side = tf.round(size / shorter * tf.cast(tf.minimum(height, width), tf.float32))
+    side = tf.maximum(tf.cast(side, tf.int32), 1)
+    rest = tf.stack([height, width]) - side
+    corner = tf.cast(tf.floor(draws[1:3] * tf.cast(rest + 1, tf.float32)), tf.int32)
+    return corner[0], corner[1], side, side
+
+
 def _pad_crop_flip(padding: int = 4) -> Policy:
     return Policy(
         "pad_crop_flip",
@@ -180,6 +209,18 @@ def _random_resized_crop_flip() -> Policy:
         window=random_resized_window,
         batch=flip,
         source="ImageNet: Szegedy et al. 2014, section 6; the scheme of fb.resnet.torch and torchvision",
+    )
+
+
+def _scale_crop_flip(low: float = 256, high: float = 480, size: float = 224) -> Policy:
+    if not 0 < size <= low <= high:
+        raise InputError(f"scale_crop_flip: low={low:g} and high={high:g} must rise, and size={size:g} be at most low.")
+    return Policy(
+        "scale_crop_flip",
+        4,
+        window=lambda height, width, draws: scaled_window(height, width, draws, low, high, size),
+        batch=flip,
+        source="ImageNet: Simonyan & Zisserman 2014, section 3.1 (multi-scale); He et al. 2015, section 3.4",
     )
 
 
@@ -257,6 +298,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
     "reflect_crop_flip": _reflect_crop_flip,
     "shift": _shift,
     "random_resized_crop_flip": _random_resized_crop_flip,
+    "scale_crop_flip": _scale_crop_flip,
     "color_jitter": _color_jitter,
     "lighting": _lighting,
     "rand_augment": _rand_augment,

@@ -286,10 +286,10 @@ _ROWS = (
     ),
     Recipe(
         name="he2015_imagenet",
-        source="He et al. 2015, Deep Residual Learning, section 3.4; colours: Krizhevsky et al. 2012, section 4.1",
+        source="He et al. 2015, Deep Residual Learning, section 3.4; its standard colour augmentation: Krizhevsky et al. 2012, section 4.1",
         steps=600_000,
         batch_size=256,
-        augmentation="random_resized_crop_flip+lighting(0.1)",
+        augmentation="scale_crop_flip(256, 480)+lighting(0.1)",
         **(_SGD | {"schedule": "plateau"}),
     ),
     Recipe(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_deepnets.data import augmentation
+from keras_deepnets.data import augmentation, transforms
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture
 
@@ -90,6 +90,54 @@ def test_no_window_fits_a_narrow_image():
     draws = tf.constant([0.1, 0.2, 0.3])
     assert [int(value) for value in augmentation.random_resized_window(10, 10_000, draws)] == [0, 4993, 10, 13]
     assert [int(value) for value in augmentation.random_resized_window(10_000, 12, draws)] == [4992, 0, 16, 12]
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (250, 250), (1000, 300)])
+def test_scaled_windows(height, width):
+    """Of sides that the scales 256 to 480 give, each as often, and anywhere."""
+    draws = tf.random.stateless_uniform([8000, 4], [3, 4])
+    windows = tf.vectorized_map(lambda one: tf.stack(augmentation.scaled_window(height, width, one)), draws).numpy()
+    top, left, tall, wide = windows.T
+    shorter = min(height, width)
+    np.testing.assert_array_equal(tall, wide)
+    scales = 256 + np.floor(draws[:, 0].numpy() * 225)
+    assert (scales.min(), scales.max()) == (256, 480)
+    np.testing.assert_array_equal(tall, np.rint(224 / scales.astype("float32") * np.float32(shorter)))
+    assert (tall.min(), tall.max()) == (round(224 / 480 * shorter), round(224 / 256 * shorter))
+    assert top.min() == left.min() == 0 and (top + tall).max() == height and (left + wide).max() == width
+    assert (top + tall <= height).all() and (left + wide <= width).all()
+    for corner, room in ((top, height - tall), (left, width - wide)):
+        assert np.mean(corner / room) == pytest.approx(0.5, abs=0.02)  # standard deviation 0.29 / sqrt(8000) = 0.003
+        assert np.std(corner / room) == pytest.approx(12**-0.5, abs=0.02)
+    assert np.mean(scales) == pytest.approx(368, abs=4)
+
+
+def test_a_scaled_window_is_the_crop_of_the_resized_image():
+    """The window that is cut out before the resizing shows what the paper's crop after it shows."""
+    image = picture(2, 400, 600)
+    for scale, top, left in ((256, 25, 100), (320, 55, 205)):  # whole pixels at both scales
+        side = 224 * 400 // scale
+        draws = tf.constant([(scale - 255.5) / 225, (top + 0.5) / (401 - side), (left + 0.5) / (601 - side), 0.0])
+        assert [int(one) for one in augmentation.scaled_window(400, 600, draws)] == [top, left, side, side]
+        ours = tf.image.resize(image[top : top + side, left : left + side], [224, 224], antialias=True)
+        whole = tf.image.resize(image, [scale, scale * 3 // 2], antialias=True)
+        down, right = top * scale // 400, left * scale // 400
+        theirs = whole[down : down + 224, right : right + 224]
+        inside = slice(2, -2)  # the resizing looks beyond the window's edge where there is something
+        np.testing.assert_allclose(ours[inside, inside], theirs[inside, inside], atol=1e-2)
+
+
+def test_only_the_scaled_window_is_decoded():
+    policy = augmentation.get("scale_crop_flip(256, 480)")
+    contents = tf.io.encode_jpeg(picture(5, 300, 400), quality=95)
+    draws = tf.constant([0.5, 0.3, 0.7, 0.9])
+    part = transforms.decode(contents, window=lambda height, width: policy.window(height, width, draws))
+    top, left, side, _ = (int(one) for one in policy.window(300, 400, draws))
+    np.testing.assert_array_equal(part, transforms.decode(contents)[top : top + side, left : left + side])
+    batch = part[None]
+    np.testing.assert_array_equal(policy.batch(batch, draws[None]), batch[:, :, ::-1])
+    with pytest.raises(InputError, match="low=480 and high=256 must rise"):
+        augmentation.get("scale_crop_flip(480, 256)")
 
 
 def test_policies_by_name():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_deepnets.data import augmentation, transforms
+from keras_deepnets.data import ImageData, augmentation, transforms
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture
 
@@ -25,6 +25,35 @@ def test_crop_and_flip_against_numpy():
         cropped, [reference_crop(image, *place) for image, place in zip(images, places, strict=True)]
     )
     np.testing.assert_array_equal(cropped[2], images[2])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_padding_with_a_colour(dtype):
+    image = picture(1, 12, 12)
+    colour = [250.0, 3.4, 120.0]
+    padded = np.empty((20, 20, 3), dtype)
+    padded[:] = colour if dtype == "float32" else np.rint(colour)
+    padded[4:16, 4:16] = image
+    draws = np.array([[0.999, 0.0, 0.0]], np.float32)
+    cropped = augmentation.crop_and_flip(tf.constant(image[None].astype(dtype)), draws, fill=colour)
+    np.testing.assert_allclose(cropped[0], padded[8:, :12], atol=0 if dtype == "uint8" else 1e-4)
+
+
+def test_padding_with_the_mean_of_the_images():
+    images = np.stack([picture(seed, 12, 12) for seed in range(3)])
+    data = ImageData.from_arrays(images, np.arange(3), ("a", "b", "c"))
+    mean = np.rint(data.statistics()[0])
+    colours = {"pad_crop_flip": mean, "pad_crop_flip(8)": mean, "pad_crop_flip(fill=7)": [7] * 3}
+    for policy, colour in (colours | {"pad_crop_flip(12, fill='mean')+lighting(0)": mean}).items():
+        (found, _), *_ = data.batches(3, training=True, augment=policy).as_numpy_iterator()
+        marks = [tuple(image[row, column]) for image in found for row in (0, -1) for column in (0, -1)]
+        assert tuple(colour) in marks  # of twelve corners
+    (grey, _), *_ = data.batches(3, channels=1, training=True, augment="pad_crop_flip(12)").as_numpy_iterator()
+    assert np.rint(np.mean(data.statistics()[0])) in grey[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert augmentation.get("pad_crop_flip(fill='mean')").name == "pad_crop_flip(fill='mean')"
+    for text, message in (("fill='grey'", "must be 'mean' or a number"), ("fill=256", "0 to 255"), ("'x'", "padding=")):
+        with pytest.raises(InputError, match=message):
+            augmentation.get(f"pad_crop_flip({text})")
 
 
 def test_draws_close_to_one_stay_inside():

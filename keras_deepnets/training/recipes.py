@@ -24,6 +24,7 @@ _CHOICES = {
     "loss": ("crossentropy", "binary_crossentropy"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
+    "input_scaling": ("statistics", "unit"),
 }
 _LENGTHS = ("epochs", "steps", "examples")
 _POSITIVE = (
@@ -55,6 +56,8 @@ class Recipe:
         image_size: side in pixels that images are brought to; `None`: what the network takes.
         crop_fraction: part of the shorter side that a named network sees at test time (`Scaling.crop_fraction`); `None`: 0.875
             (224 of 256 pixels) of networks of images above 64 pixels, 1 of others. A given model has its own.
+        input_scaling: of a named network: `"statistics"`, each channel to mean 0 and standard deviation 1 over the training
+            images; `"unit"`, values divided by 255.
         optimizer: `"sgd"`, gradient descent with momentum; or `"lamb"` (You et al. 2019).
         loss: `"crossentropy"`; or `"binary_crossentropy"`: every class by itself, targets of mixed images counting whole.
         learning_rate: the highest (one-cycle, cosine) or first (piecewise, plateau) learning rate.
@@ -91,6 +94,7 @@ class Recipe:
     batch_size: int = 128
     image_size: int | None = None
     crop_fraction: float | None = None
+    input_scaling: str = "statistics"
     optimizer: str = "sgd"
     loss: str = "crossentropy"
     learning_rate: float = 0.1
@@ -119,6 +123,13 @@ class Recipe:
         hints = typing.get_type_hints(type(self))
         for item in fields(self):
             object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), hints[item.name]))
+        exceptions = {
+            model: {
+                name: _checked(name, value, hints[name]) if name in hints else value for name, value in values.items()
+            }
+            for model, values in self.exceptions.items()
+        }
+        object.__setattr__(self, "exceptions", exceptions)
         if sum(getattr(self, name) is not None for name in _LENGTHS) != 1:
             given = ", ".join(f"{name}={getattr(self, name)}" for name in _LENGTHS)
             raise InputError(f"Recipe {self.name!r}: set exactly one of {given}.")
@@ -242,6 +253,13 @@ _PHRASES = {float: "a number", int: "a whole number", bool: "True or False", str
 _SGD = {"schedule": "piecewise", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_on": "all"}
 _NESTEROV = _SGD | {"nesterov": True}
 _COLOURS = "random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)"  # fb.resnet.torch, which these papers refer to
+_1202_LAYERS = {
+    "epochs": 300,
+    "batch_size": 64,
+    "warmup": "10 epochs",
+    "warmup_learning_rate": 0.01,
+    "warmup_shape": "constant",
+}
 _HUANG2017_CIFAR = _NESTEROV | {"epochs": 300, "batch_size": 64, "milestones": (0.5, 0.75)}
 _WIGHTMAN2021 = {
     "batch_size": 2048,
@@ -306,11 +324,13 @@ _ROWS = (
     ),
     Recipe(
         name="huang2016_stochastic_depth",
-        source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov's momentum: the authors' code",
+        source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov's momentum: the authors' code; the numbers "
+        "of 1202 layers are from memory of section 4",
         epochs=500,
         batch_size=128,
-        milestones=(0.5, 0.75),  # epochs 250 and 375
+        milestones=(0.5, 0.75),  # epochs 250 and 375; of 1202 layers 150 and 225
         augmentation="pad_crop_flip",
+        exceptions=dict.fromkeys(("stochasticdepthresnet1202", "resnet1202"), _1202_LAYERS),
         **_NESTEROV,
     ),
     Recipe(
@@ -356,17 +376,22 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_svhn",
-        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN)",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN; values divided by 255: section 4.1)",
         model_options={"dropout": 0.2},
+        input_scaling="unit",
         **(_HUANG2017_CIFAR | {"epochs": 40}),
     ),
     Recipe(
         name="huang2017_imagenet",
-        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet)",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet); the numbers of DenseNet-161, which "
+        "did not fit on the authors' GPUs with 256 images, are from memory of it",
         epochs=90,
         batch_size=256,
         milestones=("30 epochs", "60 epochs"),
         augmentation=_COLOURS,
+        exceptions={
+            "densenet161": {"epochs": 100, "batch_size": 128, "milestones": ("30 epochs", "60 epochs", "90 epochs")}
+        },
         **_NESTEROV,
     ),
     Recipe(
@@ -382,15 +407,19 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_cifar",
-        source="Srivastava et al. 2015, Training Very Deep Networks, sections 3.1 and 3.3: momentum and a rate that falls by a fixed "
-        "schedule; augmentation of section 3.3.2; the numbers are not printed and are ours",
-        epochs=400,
-        batch_size=128,
-        learning_rate=0.05,
+        source="Srivastava et al. 2015, Training Very Deep Networks, section 3.3; the numbers: the authors' code (Caffe, 19 layers), "
+        "whose biases learn twice as fast and whose last layer decays ten times as much, not here; it normalises the contrast of "
+        "each image (section 3.3.2), this recipe each channel of all",
+        steps=200_000,
+        batch_size=100,
+        learning_rate=0.025,
         schedule="piecewise",
-        milestones=(0.5, 0.75, 0.9),
+        milestones=(0.5, 0.75, 0.875),  # 100k, 150k and 175k iterations
         momentum=0.9,
-        augmentation="pad_crop_flip",
+        nesterov=True,
+        weight_decay=1e-3,
+        weight_decay_on="kernels",
+        augmentation="pad_crop_flip(8)",
     ),
     Recipe(
         name="wightman2021_a1",

@@ -393,5 +393,13 @@ def test_a_named_network_is_measured_on_its_view(tmp_path, size, fraction, expec
     outputs = np.asarray(run.model.predict_on_batch(views), np.float64)
     assert run.metrics["val_loss"] == pytest.approx(-np.log(outputs[np.arange(6), labels]).mean(), rel=1e-4)
     assert run.metrics["val_accuracy"] == pytest.approx((outputs.argmax(1) == labels).mean())
+    assert run.model.input_shape == (None, size, size, 3)
     if expected < 1:
         assert kd.training.evaluate(run.model, data, crops=10).size == 6
+
+
+def test_values_divided_by_255(tmp_path):
+    changes = {"steps": 1, "input_scaling": "unit", "augmentation": None, "precision": "float32", "verbose": 0}
+    run = train("resnet20", images(), "fast", tmp_path / "run", validation=False, **changes)
+    scaling = kd.models.scaling_of(run.model)
+    assert (scaling.mean, scaling.std) == ((0.0,) * 3, (255.0,) * 3)

@@ -33,6 +33,7 @@ class Policy:
         batch: from images uint8 ``[b, h, w, c]`` and draws float32 ``[b, draws]`` to images of the same shape and dtype,
             after they were brought to the network's size. None: nothing.
         mix: from such images, targets float32 ``[b, classes]`` and draws to mixed images and targets. None: nothing.
+        of_mean: from the mean of each channel of the training images, 0–255, to the policy itself: of one that needs it.
         source: where it comes from.
     """
 
@@ -41,11 +42,17 @@ class Policy:
     window: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]] | None = None
     batch: Callable[[Any, Any], Any] | None = None
     mix: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
+    of_mean: Callable[[Sequence[float]], Policy] | None = None
     source: str = ""
 
 
 def crop_and_flip(
-    images: tf.Tensor, draws: tf.Tensor, padding: int = 4, flip: bool = True, mode: str = "CONSTANT"
+    images: tf.Tensor,
+    draws: tf.Tensor,
+    padding: int = 4,
+    flip: bool = True,
+    mode: str = "CONSTANT",
+    fill: float | Sequence[float] = 0,
 ) -> tf.Tensor:
     """Pads, crops at random back to the same size, mirrors half of the images.
 
@@ -54,9 +61,12 @@ def crop_and_flip(
         draws: float32 ``[b, 3]`` in [0, 1): vertical and horizontal offset, mirroring.
         padding: pixels on each side.
         flip: whether to mirror.
-        mode: what is padded with, as in `tf.pad`: ``"CONSTANT"`` (zeros) or ``"REFLECT"``.
+        mode: what is padded with, as in `tf.pad`: ``"CONSTANT"`` (`fill`) or ``"REFLECT"``.
+        fill: value of the padding, one number or one a channel; rounded where the images are whole numbers.
     """
     import tensorflow as tf
+
+    from keras_deepnets.data.transforms import to_dtype
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     offsets = tf.cast(draws[:, :2] * (2 * padding + 1), tf.int32)
@@ -65,9 +75,11 @@ def crop_and_flip(
     if flip:
         columns = tf.where(draws[:, 2:3] < 0.5, columns, width - 1 - columns)
     columns = offsets[:, 1:2] + columns
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode)
+    # tf.pad knows one number only: zeros are padded around the difference from the fill, which in uint8 wraps around and back.
+    fill = to_dtype(tf.constant(fill, tf.float32), images.dtype)
+    padded = tf.pad(images - fill, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode)
     cropped = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
-    return tf.ensure_shape(cropped, images.shape)
+    return tf.ensure_shape(cropped + fill, images.shape)
 
 
 def flip(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -146,13 +158,54 @@ def random_resized_window(height: Any, width: Any, draws: Any, tries: int = 10) 
     return corner[0], corner[1], window[0], window[1]
 
 
-def _pad_crop_flip(padding: int = 4) -> Policy:
-    return Policy(
-        "pad_crop_flip",
-        3,
-        batch=lambda images, draws: crop_and_flip(images, draws, padding),
-        source="CIFAR: He et al. 2015, section 4.2",
-    )
+def scaled_window(
+    height: Any, width: Any, draws: Any, low: float = 256, high: float = 480, size: float = 224
+) -> tuple[Any, Any, Any, Any]:
+    """A square window as large as ``size`` pixels of an image whose shorter side was resized to a number from ``low`` to ``high``.
+
+    As in He et al. 2015: the image is resized until its shorter side is a random whole number of pixels, each equally often, and a
+    square of ``size`` is cut out at random. Here the same square is cut out first, so that no more is decoded and resized.
+
+    Args:
+        height: of the image, int32 scalar.
+        width: of the image, int32 scalar.
+        draws: float32 ``[3]`` or more in [0, 1): shorter side, vertical and horizontal place.
+        low: fewest pixels of the shorter side.
+        high: most pixels of the shorter side.
+        size: side of the square at that scale.
+
+    Returns:
+        top, left, height, width as int32 scalars.
+    """
+    import tensorflow as tf
+
+    shorter = low + tf.floor(draws[0] * (high - low + 1))
+    side = tf.round(size / shorter * tf.cast(tf.minimum(height, width), tf.float32))
+    side = tf.maximum(tf.cast(side, tf.int32), 1)
+    rest = tf.stack([height, width]) - side
+    corner = tf.cast(tf.floor(draws[1:3] * tf.cast(rest + 1, tf.float32)), tf.int32)
+    return corner[0], corner[1], side, side
+
+
+def _pad_crop_flip(padding: int = 4, fill: float | str = "mean") -> Policy:
+    """`fill` is a value from 0 to 255, or the images' mean: what zeros are after the normalisation."""
+
+    def filled(colour: float | Sequence[float]) -> Policy:
+        def batch(images: Any, draws: Any) -> Any:
+            several = not isinstance(colour, (int, float))
+            of_images = several and len(colour) == images.shape[-1]
+            # Grey images that became RGB, or RGB ones that became grey, have the mean of the channels.
+            one = sum(colour) / len(colour) if several and not of_images else colour
+            return crop_and_flip(images, draws, padding, fill=one)
+
+        return Policy("pad_crop_flip", 3, batch=batch, source=source)
+
+    source = "CIFAR: He et al. 2015, section 4.2; padded after normalisation, so with the mean: fb.resnet.torch"
+    if fill == "mean":
+        return replace(filled(0.0), of_mean=filled)
+    if isinstance(fill, str) or fill > 255:
+        raise InputError(f"pad_crop_flip: fill={fill!r} must be 'mean' or a number from 0 to 255.")
+    return filled(float(fill))
 
 
 def _reflect_crop_flip(padding: int = 4) -> Policy:
@@ -180,6 +233,18 @@ def _random_resized_crop_flip() -> Policy:
         window=random_resized_window,
         batch=flip,
         source="ImageNet: Szegedy et al. 2014, section 6; the scheme of fb.resnet.torch and torchvision",
+    )
+
+
+def _scale_crop_flip(low: float = 256, high: float = 480, size: float = 224) -> Policy:
+    if not 0 < size <= low <= high:
+        raise InputError(f"scale_crop_flip: low={low:g} and high={high:g} must rise, and size={size:g} be at most low.")
+    return Policy(
+        "scale_crop_flip",
+        4,
+        window=lambda height, width, draws: scaled_window(height, width, draws, low, high, size),
+        batch=flip,
+        source="ImageNet: Simonyan & Zisserman 2014, section 3.1 (multi-scale); He et al. 2015, section 3.4",
     )
 
 
@@ -257,6 +322,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
     "reflect_crop_flip": _reflect_crop_flip,
     "shift": _shift,
     "random_resized_crop_flip": _random_resized_crop_flip,
+    "scale_crop_flip": _scale_crop_flip,
     "color_jitter": _color_jitter,
     "lighting": _lighting,
     "rand_augment": _rand_augment,
@@ -318,10 +384,15 @@ def _part(text: str, whole: str) -> Policy:
         known = ", ".join(f"{one.name}={one.default}" for one in inspect.signature(make).parameters.values())
         raise InputError(f"augment={text.strip()!r}: it is written {name}({known}).") from None
     for argument, value in bound.items():
+        if isinstance(value, str) and isinstance(inspect.signature(make).parameters[argument].default, str):
+            continue  # the policy knows its words
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise InputError(f"augment={text.strip()!r}: {argument}={value!r} must be a number that is not negative.")
     made = make(**bound)
-    changed = ", ".join(f"{argument}={value:g}" for argument, value in bound.items())
+    changed = ", ".join(
+        f"{argument}={value!r}" if isinstance(value, str) else f"{argument}={value:g}"
+        for argument, value in bound.items()
+    )
     return replace(made, name=f"{name}({changed})") if changed else made
 
 
@@ -353,6 +424,12 @@ def joined(parts: Sequence[Policy]) -> Policy:
         branches = [lambda each=each, place=place: each(images, targets, draws[:, place]) for each, place in mixed]
         return tf.switch_case(chosen, branches)
 
+    of_mean = None
+    if any(part.of_mean for part in parts):
+
+        def of_mean(mean: Sequence[float]) -> Policy:
+            return joined([part.of_mean(mean) if part.of_mean else part for part in parts])
+
     window = parts[0].window and (lambda height, width, draws: parts[0].window(height, width, draws[: parts[0].draws]))
     return Policy(
         "+".join(part.name for part in parts),
@@ -362,5 +439,6 @@ def joined(parts: Sequence[Policy]) -> Policy:
         (mix if len(mixed) > 1 else lambda images, targets, draws: mixed[0][0](images, targets, draws[:, mixed[0][1]]))
         if mixed
         else None,
+        of_mean,
         "; ".join(part.source for part in parts if part.source),
     )

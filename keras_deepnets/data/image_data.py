@@ -158,6 +158,8 @@ class ImageData:
         steps = self.steps(batch_size, drop_remainder)
         if steps == 0:
             raise InputError(f"batch_size={batch_size} with drop_remainder leaves no batch of {self.size} examples.")
+        if policy.of_mean is not None:
+            policy = policy.of_mean(self.statistics()[0])
         view = self._view(image_size, channels, crop_fraction, interpolation)
         store = self.store if policy.window is not None else self._viewed(view, training)
         if not training:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_deepnets.data import transforms
+from keras_deepnets.data import memory, transforms
 from keras_deepnets.data.augmentation import Policy
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-VIEW_BUDGET = 1 << 29
+VIEW_BUDGET = memory.share(16, 1 << 29, 8 << 30)
 """Bytes of resized images that a set may keep in memory to spare later epochs the decoding and resizing."""
 
 

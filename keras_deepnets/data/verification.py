@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.data import transforms
+from keras_deepnets.data import memory, transforms
 from keras_deepnets.data.stores import ArrayPixels, FilePixels, PackedPixels
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MEMORY_BUDGET = 1 << 30
+MEMORY_BUDGET = memory.share(8, 1 << 30, 16 << 30)
 """Bytes of decoded images that are kept in memory."""
 
 DECODE_LIMIT = 2 << 30

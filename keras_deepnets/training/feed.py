@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Source = str | os.PathLike | ImageData
-_SMALL = 64  # pixels: below it a random crop of 8 % of the area shows nothing
+SMALL = 64
+"""Pixels: up to it a random crop of 8 % of the area shows nothing, and images are seen whole at test time."""
 _MOST = 256  # images measured at once
 _PIXELS = _MOST * 32 * 32  # of images that are measured at once whatever the training batch
 _HELD = 1 << 28  # bytes of images at all scales that are held at once to find those of one shape
@@ -119,7 +120,7 @@ def suitable_augmentation(data: ImageData, side: int) -> str:
     """
     if all(len(label) == 1 for label in data.labels):
         return "shift"
-    return "pad_crop_flip" if side <= _SMALL else "random_resized_crop_flip"
+    return "pad_crop_flip" if side <= SMALL else "random_resized_crop_flip"
 
 
 def batch_size(data: ImageData, recipe: Recipe) -> int:
@@ -165,7 +166,8 @@ def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int |
     """All images once, in a fixed order, each as its `transforms.ten_crops`: ``[b, 10, h, w, c]``, at most `batch` crops a step.
 
     Raises:
-        InputError: the crops are all the same, since the network sees the whole of the images.
+        InputError: the crops are all the same, since the network sees the whole of the images; or may be, since their sizes
+            are not known beforehand.
     """
     import tensorflow as tf
 
@@ -173,14 +175,11 @@ def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int |
     (height, width), channels = view["image_size"], view["channels"]
     fraction, interpolation = view.get("crop_fraction", 1.0), view.get("interpolation", "bilinear")
     transforms.check_view(height, width, channels, fraction, interpolation)
-    own = data.image_shape[:2]
-    if None not in own:
-        resized = own if own == (height, width) else transforms.resized_size(*own, height, width, fraction)
-        if tuple(map(int, resized)) == (height, width):
-            raise InputError(
-                f"Ten crops need a margin around the {height}×{width} pixels that model {model.name!r} takes, and the images of "
-                f"{data.name!r} leave none (crop fraction {fraction:g}); use crops=1 (--crops 1)."
-            )
+    if _leaves_no_margin(data.image_shape[:2], (height, width), fraction):
+        raise InputError(
+            f"Ten crops need a margin around the {height}×{width} pixels that model {model.name!r} takes, and the images of "
+            f"{data.name!r} leave none (crop fraction {fraction:g}); use crops=1 (--crops 1)."
+        )
 
     def crop(image, label):
         return transforms.ten_crops(image, height, width, channels, fraction, interpolation), label
@@ -188,6 +187,14 @@ def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int |
     data.steps(batch)  # says what is wrong with it
     crops = data.examples().map(crop, tf.data.AUTOTUNE, deterministic=True).batch(_even(data, max(1, batch // 10)))
     return _scaled(model, crops).prefetch(tf.data.AUTOTUNE)
+
+
+def _leaves_no_margin(own: tuple[int | None, int | None], size: tuple[int, int], fraction: float) -> bool:
+    """Whether images of size `own` are `size` once they are resized for the test-time view, or may be."""
+    if None in own:
+        return fraction == 1.0
+    resized = own if own == size else transforms.resized_size(*own, *size, fraction)
+    return tuple(map(int, resized)) == size
 
 
 def at_scales(

@@ -40,7 +40,8 @@ class NamedNetwork:
         height, width, channels = info.input_shape
         self.name = info.name
         self._shape = (recipe.image_size or height, recipe.image_size or width, channels)
-        self._options, self._data = dict(options), data
+        self._options, self._data, self._crop = dict(options), data, recipe.crop_fraction
+        self._unit = recipe.input_scaling == "unit"
         taken = {"classes", "include_top", "include_preprocessing", "input_shape", "input_tensor"} & set(self._options)
         try:
             json.dumps(self._options)
@@ -60,13 +61,14 @@ class NamedNetwork:
         return min(self._shape[:2])
 
     def scaling(self) -> Scaling:
-        """The data's statistics as the network's input scaling. Reads the data once."""
-        mean, std = self._data.statistics()
+        """The network's input scaling, by the data's statistics or to 0–1, and the view that it has at test time."""
         channels = self._shape[2]
+        mean, std = ((0.0,) * channels, (255.0,) * channels) if self._unit else self._data.statistics()
         if len(mean) != channels:
             # Grey images become RGB by repetition and RGB ones grey by their mean: so do their statistics.
             mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
-        return Scaling(mean, [max(value, 1.0) for value in std], crop_fraction=1.0)
+        crop = self._crop or (0.875 if self.side() > feed.SMALL else 1.0)
+        return Scaling(mean, [max(value, 1.0) for value in std], crop_fraction=crop)
 
     def build(self, precision: str | None, scaling: Scaling) -> keras.Model:
         """The network, freshly initialised."""

@@ -9,7 +9,7 @@ from keras_deepnets.data import caching, pipelines, transforms
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture, write_class_folders
 
-POLICIES = [None, "pad_crop_flip", "shift", "random_resized_crop_flip"]
+POLICIES = [None, "pad_crop_flip", "shift", "random_resized_crop_flip", "scale_crop_flip(256, 480)"]
 
 
 def collect(dataset, batches=None):
@@ -75,6 +75,7 @@ def test_an_epoch_holds_every_example_once(augment):
         ("digits", "pad_crop_flip"),
         ("pictures", "shift"),
         ("pictures", "random_resized_crop_flip"),
+        ("pictures", "scale_crop_flip(256, 480)"),
     ],
 )
 def test_an_epoch_depends_on_seed_and_number_alone(source, augment, request):

@@ -32,15 +32,128 @@ def test_names():
     ]
 
 
-def test_papers_numbers():
-    he = get_recipe("he2015_cifar")
-    assert (he.steps, he.batch_size, he.learning_rate, he.weight_decay) == (64_000, 128, 0.1, 1e-4)
-    assert [at * he.steps for at in he.milestones] == [32_000, 48_000]
-    assert (he.momentum, he.nesterov, he.weight_decay_on, he.augmentation) == (0.9, False, "all", "pad_crop_flip")
-    imagenet = get_recipe("he2015_imagenet")
-    assert (imagenet.steps, imagenet.batch_size, imagenet.schedule) == (600_000, 256, "plateau")
-    huang = get_recipe("huang2017_cifar")
-    assert (huang.epochs, huang.batch_size, huang.nesterov, huang.milestones) == (300, 64, True, (0.5, 0.75))
+SGD = {
+    "optimizer": "sgd",
+    "loss": "crossentropy",
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "nesterov": False,
+    "drop": 0.1,
+}
+SGD |= {"weight_decay": 1e-4, "weight_decay_on": "all", "label_smoothing": 0.0, "ema": None, "repeated_augmentation": 1}
+SGD |= {"input_scaling": "statistics", "crop_fraction": None, "image_size": None, "warmup": 0, "precision": "float32"}
+NESTEROV = SGD | {"nesterov": True, "schedule": "piecewise"}
+LAMB = {
+    "optimizer": "lamb",
+    "loss": "binary_crossentropy",
+    "batch_size": 2048,
+    "schedule": "cosine",
+    "warmup": "5 epochs",
+}
+LAMB |= {"weight_decay": 0.02, "weight_decay_on": "kernels", "label_smoothing": 0.0, "repeated_augmentation": 3}
+LAMB |= {"crop_fraction": 0.95, "image_size": None, "ema": None, "model_options": {"stochastic_depth": 0.05}}
+JITTER = "random_resized_crop_flip+color_jitter(strength=0.4)+lighting(deviation=0.1)"
+STRONG = "random_resized_crop_flip+rand_augment(magnitude={}, probability=0.5, deviation=0.5)+mixup(alpha={})+cutmix(alpha=1)"
+
+# The numbers as the papers print them; lengths and drops in the unit that the paper uses.
+NUMBERS = {
+    "fast": {
+        "epochs": 20,
+        "batch_size": 128,
+        "learning_rate": 0.2,
+        "schedule": "one_cycle",
+        "peak_at": 0.25,
+        "ema": 0.99,
+    }
+    | {"nesterov": True, "weight_decay": 5e-4, "weight_decay_on": "kernels", "label_smoothing": 0.1}
+    | {"augmentation": "auto", "precision": "auto"},
+    "he2015_cifar": SGD
+    | {"steps": 64_000, "batch_size": 128, "drops": [32_000, 48_000], "augmentation": "pad_crop_flip"},
+    "he2015_imagenet": SGD
+    | {"steps": 600_000, "batch_size": 256, "schedule": "plateau"}
+    | {"augmentation": "scale_crop_flip(low=256, high=480)+lighting(deviation=0.1)"},
+    "he2016_cifar": SGD
+    | {"steps": 64_000, "batch_size": 128, "drops": [32_000, 48_000], "augmentation": "pad_crop_flip"}
+    | {"warmup": "400 steps", "warmup_learning_rate": 0.01, "warmup_shape": "constant"},
+    "huang2016_stochastic_depth": NESTEROV
+    | {"epochs": 500, "batch_size": 128, "drops": [250, 375], "augmentation": "pad_crop_flip"},
+    "zagoruyko2016": NESTEROV
+    | {"epochs": 200, "batch_size": 128, "drops": [60, 120, 160], "drop": 0.2, "weight_decay": 5e-4}
+    | {"augmentation": "reflect_crop_flip"},
+    "xie2016_cifar": NESTEROV
+    | {"epochs": 300, "batch_size": 128, "drops": [150, 225], "weight_decay": 5e-4, "augmentation": "pad_crop_flip"},
+    "xie2016_imagenet": NESTEROV | {"epochs": 120, "batch_size": 256, "drops": [30, 60, 90], "augmentation": JITTER},
+    "huang2017_cifar": NESTEROV
+    | {"epochs": 300, "batch_size": 64, "drops": [150, 225], "augmentation": "pad_crop_flip", "model_options": {}},
+    "huang2017_cifar_plain": NESTEROV
+    | {"epochs": 300, "batch_size": 64, "drops": [150, 225], "augmentation": None, "model_options": {"dropout": 0.2}},
+    "huang2017_svhn": NESTEROV
+    | {"epochs": 40, "batch_size": 64, "drops": [20, 30], "augmentation": None, "model_options": {"dropout": 0.2}}
+    | {"input_scaling": "unit"},
+    "huang2017_imagenet": NESTEROV | {"epochs": 90, "batch_size": 256, "drops": [30, 60], "augmentation": JITTER},
+    "srivastava2015_mnist": SGD
+    | {"epochs": 400, "batch_size": 128, "learning_rate": 0.01, "schedule": "exponential", "drop": 0.01}
+    | {"weight_decay": 0.0, "augmentation": None},
+    "srivastava2015_cifar": NESTEROV
+    | {"steps": 200_000, "batch_size": 100, "learning_rate": 0.025, "drops": [100_000, 150_000, 175_000]}
+    | {"weight_decay": 1e-3, "weight_decay_on": "kernels", "augmentation": "pad_crop_flip(padding=8)"},
+    "wightman2021_a1": LAMB
+    | {"epochs": 600, "learning_rate": 5e-3, "weight_decay": 0.01, "label_smoothing": 0.1}
+    | {"augmentation": STRONG.format(7, 0.2)},
+    "wightman2021_a2": LAMB | {"epochs": 300, "learning_rate": 5e-3, "augmentation": STRONG.format(7, 0.1)},
+    "wightman2021_a3": LAMB
+    | {"epochs": 100, "learning_rate": 8e-3, "image_size": 160, "repeated_augmentation": 1, "model_options": {}}
+    | {"augmentation": STRONG.format(6, 0.1)},
+}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_papers_numbers(name):
+    row, expected = get_recipe(name), dict(NUMBERS[name])
+    drops = expected.pop("drops", [])
+    assert {field: getattr(row, field) for field in expected} == expected
+    whole = expected.get("steps") or expected["epochs"]
+    assert [
+        float(at.removesuffix(" epochs")) if isinstance(at, str) else at * whole for at in row.milestones
+    ] == pytest.approx(drops)
+    lengths = {"epochs", "steps", "examples"}
+    assert {length for length in lengths if getattr(row, length) is not None} == lengths & set(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "expected"),
+    [
+        ("he2015_cifar", "resnet110", {"warmup": "400 steps", "warmup_learning_rate": 0.01, "steps": 64_000}),
+        (
+            "huang2016_stochastic_depth",
+            "stochasticdepthresnet1202",
+            {"epochs": 300, "batch_size": 64, "warmup": "10 epochs", "warmup_learning_rate": 0.01},
+        ),
+        ("huang2016_stochastic_depth", "stochasticdepthresnet110", {"epochs": 500, "batch_size": 128, "warmup": 0}),
+        ("huang2017_imagenet", "densenet161", {"epochs": 100, "batch_size": 128}),
+        ("huang2017_imagenet", "densenet121", {"epochs": 90, "batch_size": 256}),
+    ],
+)
+def test_papers_exceptions(name, model, expected):
+    row = get_recipe(name).for_model(model)
+    assert {field: getattr(row, field) for field in expected} == expected
+
+
+def test_learning_rates_of_exceptions():
+    for name, model, size, rates in (
+        (
+            "huang2016_stochastic_depth",
+            "stochasticdepthresnet1202",
+            45_000,
+            {0: 0.01, 9: 0.01, 11: 0.1, 149: 0.1, 151: 0.01, 226: 1e-3},
+        ),
+        ("huang2017_imagenet", "densenet161", 1_281_167, {0: 0.1, 31: 0.01, 61: 1e-3, 89: 1e-3, 91: 1e-4}),
+    ):
+        row = get_recipe(name).for_model(model)
+        steps_per_epoch = size // row.batch_size
+        schedule = learning_rate(row, row.total_steps(steps_per_epoch), steps_per_epoch)
+        found = [float(schedule(epoch * steps_per_epoch)) for epoch in rates]
+        assert found == pytest.approx(list(rates.values()), rel=1e-4)
 
 
 def test_warmup_is_for_110_layers():
@@ -48,6 +161,31 @@ def test_warmup_is_for_110_layers():
     assert row.for_model("resnet56").warmup == 0
     deep = row.for_model("resnet110")
     assert (deep.warmup, deep.warmup_learning_rate, deep.warmup_shape) == ("400 steps", 0.01, "constant")
+
+
+def test_what_is_asked_for_holds_of_every_network(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: he2015_cifar\nwarmup: 0\n")
+    deep = get_recipe(path).for_model("resnet110")
+    assert (deep.warmup, deep.warmup_learning_rate) == (0, 0.01)
+    assert get_recipe("he2015_cifar", warmup="9 steps").for_model("resnet110").warmup == "9 steps"
+    assert get_recipe("he2015_cifar", batch_size=32).for_model("resnet110").warmup == "400 steps"
+    row = Recipe(name="own", source="", epochs=3, exceptions={"resnet20": {"epochs": 7}})
+    assert row.for_model("resnet20").epochs == 7
+    changed = row.with_overrides(steps=5).for_model("resnet20")
+    assert (changed.steps, changed.epochs, row.with_overrides(steps=5).exceptions) == (5, None, {})
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: fast\nweight_decay: 5e-4\nepochs: 1e1\nbatch_size: 1e2\nema: null\n")
+    row = get_recipe(path)
+    assert (row.weight_decay, row.epochs, row.batch_size, row.ema) == (5e-4, 10.0, 100, None)
+    assert isinstance(row.batch_size, int)
+    for field, text in (("batch_size", "1.5"), ("weight_decay", "5e-4x"), ("epochs", "nan"), ("nesterov", "'1'")):
+        path.write_text(f"base: fast\n{field}: {text}\n")
+        with pytest.raises(InputError, match=f"{field}="):
+            get_recipe(path)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +309,8 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
         ({"batch_size": True}, "batch_size=True must be a whole number"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must not be negative or infinite"),
         ({"nesterov": 1}, "nesterov=1 must be True or False"),
+        ({"crop_fraction": 1.5}, r"crop_fraction=1.5 must be at most 1; 0.875 keeps"),
+        ({"crop_fraction": 0}, "crop_fraction=0.0 must be positive"),
         ({"momentum": 1.0}, "momentum=1.0 must be below 1"),
         ({"schedule": "stairs"}, "schedule='stairs' is not one of 'constant', 'piecewise'"),
         ({"precision": "int8"}, "precision='int8' is not one of"),

@@ -642,3 +642,30 @@ def test_a_cut_is_recorded(tmp_path):
 
 
 DIGITS = {"steps": 1, "batch_size": 32, "precision": "float32", "verbose": 0}
+
+
+@pytest.mark.parametrize(("size", "fraction", "expected"), [(72, None, 0.875), (72, 0.95, 0.95), (32, None, 1.0)])
+def test_a_named_network_is_measured_on_its_view(tmp_path, size, fraction, expected):
+    """The centre crop of the papers for larger images; whole images for small ones."""
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 256, (6, 90, 100, 3)).astype("uint8")
+    labels = np.arange(6) % 2
+    data = kd.data.ImageData.from_arrays(pixels, labels, ("left", "right"), "noise")
+    changes = {"steps": 1, "batch_size": 6, "image_size": size, "crop_fraction": fraction, "augmentation": None}
+    run = train("resnet20", data, "he2015_cifar", tmp_path / "run", validation=data, verbose=0, **changes)
+    assert kd.models.scaling_of(run.model).crop_fraction == expected
+    assert json.loads((run.path / "config.json").read_text())["resolved"]["scaling"]["crop_fraction"] == expected
+    views = kd.data.transforms.evaluation_view(pixels, size, size, crop_fraction=expected).numpy()
+    outputs = np.asarray(run.model.predict_on_batch(views), np.float64)
+    assert run.metrics["val_loss"] == pytest.approx(-np.log(outputs[np.arange(6), labels]).mean(), rel=1e-4)
+    assert run.metrics["val_accuracy"] == pytest.approx((outputs.argmax(1) == labels).mean())
+    assert run.model.input_shape == (None, size, size, 3)
+    if expected < 1:
+        assert kd.training.evaluate(run.model, data, crops=10).size == 6
+
+
+def test_values_divided_by_255(tmp_path):
+    changes = {"steps": 1, "input_scaling": "unit", "augmentation": None, "precision": "float32", "verbose": 0}
+    run = train("resnet20", images(), "fast", tmp_path / "run", validation=False, **changes)
+    scaling = kd.models.scaling_of(run.model)
+    assert (scaling.mean, scaling.std) == ((0.0,) * 3, (255.0,) * 3)

@@ -9,7 +9,7 @@ from keras_deepnets.data import caching, pipelines, transforms
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture, write_class_folders
 
-POLICIES = [None, "pad_crop_flip", "shift", "random_resized_crop_flip", "scale_crop_flip(256, 480)"]
+POLICIES = [None, "pad_crop_flip(fill=0)", "shift", "random_resized_crop_flip", "scale_crop_flip(256, 480)"]
 
 
 def collect(dataset, batches=None):

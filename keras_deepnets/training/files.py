@@ -62,12 +62,13 @@ def _remove(path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Brings a file, or a folder and all in it, to the disk: a rename may otherwise survive a power cut that the data does not."""
-    for part in (path, *path.rglob("*")):  # of a file there is nothing below
-        if part.is_dir():
-            flush_entry(part)
-        else:
-            with part.open("r+b") as stream:
-                os.fsync(stream.fileno())
+    if path.is_dir():
+        for entry in path.iterdir():
+            flush(entry)
+        flush_entry(path)
+        return
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
 
 
 def flush_entry(folder: Path) -> None:

@@ -90,6 +90,7 @@ class Bar(EpochLines):
         self._update(
             description=f"epoch {epoch + 1}/{self.params.get('epochs', '?')}", numbers="" if epoch else "compiling"
         )
+        self._bar.refresh()  # the first step of all may take minutes, or less than the bar's own period
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar; called from another thread, and perhaps out of order."""

@@ -98,6 +98,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     if strict:
         _check_kind(model, tensors, naming, wanted)
     check_options(model, needs(tensors, naming), tensors.origin)
+    _check_pooled_shortcuts(model, tensors, naming)
     theirs = {naming.ours(name) or name: name for name in tensors.arrays}
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
@@ -169,6 +170,22 @@ def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) ->
                 f"{model.name}: the weights in {origin} need {option}={value!r}, and it was built with {option}={own!r}, "
                 f"which computes something else. Build it with {option}={value!r}."
             )
+
+
+def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
+    """Refuses another library's projections that stride for a network that pools before them: the names and shapes are the same.
+
+    Published networks that pool have namings of their own, which need ``shortcut="D"``.
+    """
+    architecture = getattr(model, "architecture", None)
+    ours = (tensors.record or {}).get("architecture") or naming is namings.KERAS
+    if not architecture or ours:
+        return
+    if getattr(_spec(architecture), "shortcut", None) == "D" and naming.needs.get("shortcut") != "D":
+        raise InputError(
+            f"{model.name}: the projections in {tensors.origin} ({naming.name}) stride, and it was built with shortcut='D', which pools "
+            f"before them. Build it with shortcut='B'."
+        )
 
 
 def _check_scaling(model: keras.Model, tensors: Tensors) -> None:

@@ -369,3 +369,16 @@ def test_which_network_is_found_from_its_parameters(tmp_path):
     assert_same(model, arrays(source))
     with pytest.raises(ValueError, match="is no network that has a name here"):
         open_model(peer_tensors(tiny(shortcut="A"), naming.PLAIN_CIFAR_RESNET))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_projections_that_stride_are_none_that_pool(strict):
+    options = {"blocks": (1, 2), "filters": (8, 16), "input_shape": (32, 32, 3)}
+    strided, pooled = (kd.ResNet(**options, shortcut=kind) for kind in "BD")
+    tensors = peer_tensors(fill(strided), naming.TORCHVISION_RESNET)
+    before = arrays(pooled)
+    with pytest.raises(
+        ValueError, match=r"built with shortcut='D', which pools before them\. Build it with shortcut='B'"
+    ):
+        kd.load_weights(pooled, tensors, strict=strict)
+    assert_same(pooled, before)

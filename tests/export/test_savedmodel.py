@@ -337,7 +337,7 @@ def test_a_version_is_on_the_disk_before_it_has_its_name(small, tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", fsync)
     path = export.saved_model(small, tmp_path)
-    aside = flushed[0]
+    aside = flushed[-2]
     assert ".writing-" in aside and flushed[-1] == str(tmp_path)
     expected = {str(file.relative_to(path)) for file in path.rglob("*")} | {"."}
     assert {os.path.relpath(name, aside) for name in flushed[:-1]} == expected

@@ -13,11 +13,14 @@ def test_ours_repeats_and_keras_does_not(method):
     kinds = {"ours": augmenting.ours(method), "Keras": augmenting.of_layer(augmenting.keras_layer(method), method)}
     datasets = {name: augmenting.pipeline(augment, 4, 16) for name, augment in kinds.items()}
     assert {name: augmenting.repeats(dataset) for name, dataset in datasets.items()} == {"ours": True, "Keras": False}
-    for dataset in datasets.values():
-        (images, targets), (others, _) = itertools.islice(dataset.as_numpy_iterator(), 2)
-        assert (images.shape, images.dtype, targets.shape) == ((4, 16, 16, 3), "uint8", (4, 10))
-        np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
-        assert not np.array_equal(images, others)
+    for name, dataset in datasets.items():
+        found = list(itertools.islice(dataset.as_numpy_iterator(), 8))
+        for images, targets in found:
+            assert (images.shape, images.dtype, targets.shape) == ((4, 16, 16, 3), "uint8", (4, 10))
+            np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+        # Maps that run side by side may read the state of Keras' seed before either writes it: two of its batches may be alike.
+        different = len({images.tobytes() for images, _ in found})
+        assert different == 8 if name == "ours" else different > 1
 
 
 def test_rate():

@@ -205,7 +205,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return tuple(_duration(at) if isinstance(at, str) else _checked("milestone", at, float) for at in value)
     if name == "warmup" and isinstance(value, str):
         return _duration(value)
-    if name in ("exceptions", "model_options") and isinstance(value, Mapping):
+    if name in ("exceptions", "model_options"):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name}={value!r} must map names to values, e.g. {_MAPPINGS[name]}.")
         return dict(value)
     kind = options[0]
     if kind in (float, int) and isinstance(value, str):
@@ -248,6 +250,7 @@ def _check_range(name: str, value: float) -> None:
 
 
 _UNION = type(int | None)
+_MAPPINGS = {"exceptions": "{'resnet110': {'warmup': 1}}", "model_options": "{'dropout': 0.2}"}
 _PHRASES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
 
 _SGD = {"schedule": "piecewise", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_on": "all"}

@@ -317,6 +317,7 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
         ({"milestones": (0.9, 0.5)}, "rising fractions"),
         ({"milestones": (32_000,)}, "rising fractions"),
         ({"milestones": 3}, "milestones=3 must be a list of numbers"),
+        ({"model_options": 3}, "model_options=3 must map names to values"),
         ({"optimizer": "lamb", "ema": 0.9}, "ema=0.9 is for optimizer='sgd'"),
         ({"augmentation": "mirror"}, "augment='mirror' is unknown"),
         ({"schedule": "plateau", "warmup": 5}, "a plateau schedule has no warm-up"),

@@ -149,7 +149,12 @@ def _inference(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any
     if backend == "tensorflow":
         import tensorflow as tf
 
-        forward = tf.function(lambda x: network(x, training=False), autograph=False)
+        from keras_deepnets import export
+
+        if job.library == FOLDED:
+            forward = export.inference_function(network)
+        else:
+            forward = tf.function(lambda x: network(x, training=False), autograph=False)
         return lambda: forward(images).numpy(), {}
     if backend == "jax":
         import jax

@@ -357,7 +357,10 @@ def benchmark(
         int | None, typer.Option(min=1, help="Threads of each side on the CPU; by default what the frameworks choose.")
     ] = None,
     fold: Annotated[
-        bool, typer.Option("--fold", help="Fold our batch normalisation into convolutions (inference).")
+        bool,
+        typer.Option(
+            "--fold", help="Ours as export.inference_function makes it: batch normalisation folded (inference)."
+        ),
     ] = False,
     options: Annotated[
         list[str],

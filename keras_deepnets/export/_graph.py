@@ -34,7 +34,8 @@ def as_functional(model: keras.Model) -> keras.Model:
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise InputError(f"model {model.name!r} is not built: give it an input_shape or call it once.")
-        return keras.Model(model.inputs, model.outputs, name=model.name, trainable=model.trainable)
+        outputs = model.outputs[0] if len(model.outputs) == 1 else model.outputs
+        return keras.Model(model.inputs[0], outputs, name=model.name, trainable=model.trainable)
     if not is_functional(model):
         raise InputError(
             f"model {model.name!r} ({type(model).__name__}) is not a functional or sequential Keras model; "

@@ -658,15 +658,3 @@ def test_a_full_disk_leaves_what_was_there(small, tmp_path, monkeypatch, name):
             write(small, path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "old"
-
-
-def test_inference_model_is_folded_and_the_same(resnet20, pictures, tmp_path):
-    path = export.inference_model(resnet20, tmp_path / "model.keras")
-    folded = keras.saving.load_model(path)
-    assert not norms(folded)
-    assert list(folded.labels) == list(resnet20.labels)
-    np.testing.assert_allclose(
-        keras_probabilities(folded, pictures), keras_probabilities(resnet20, pictures), atol=1e-5
-    )
-    with pytest.raises(InputError, match=r"does not end in .keras"):
-        export.inference_model(resnet20, tmp_path / "model.h5")

@@ -41,8 +41,8 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
     """The network of `fold_batchnorm` as a compiled function whose weights are constants: the fastest way to call it in Python.
 
     oneDNN lays out a convolution's weights for the processor once, where those of a model, which may change, are laid out at every
-    call. That tells most in small batches (docs/benchmarks.md). The function keeps a copy of the weights as they are now: what
-    `model` learns or loads later does not reach it. Weights of more than 1.5 GB stay variables.
+    call. That tells most in small batches (docs/benchmarks.md). The function has the weights as they are now: what `model` learns or
+    loads later does not reach it. TensorFlow holds about eight copies of them; weights of more than 1.5 GB stay variables.
 
     Args:
         model: a functional or built sequential model on TensorFlow. It is left as it is.

@@ -74,7 +74,16 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
     traced = tf.function(forward, input_signature=[signature], autograph=False).get_concrete_function()
 
     def infer(inputs: Any) -> Any:
-        return traced(keras.tree.map_structure_up_to(signature, _as_tensor, inputs, signature))
+        try:
+            tensors = keras.tree.map_structure_up_to(signature, _as_tensor, inputs, signature)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            taken = keras.tree.map_structure(lambda spec: tuple(spec.shape), signature)
+            raise InputError(
+                f"the network takes {taken}; it was given a {type(inputs).__name__} of other parts."
+            ) from error
+        return traced(tensors)
 
     return infer
 

@@ -67,7 +67,12 @@ def test_dictionaries_lists_and_sequential_models():
     named = keras.Model({"one": one, "two": two}, {"total": total})
     listed = keras.Model([one, two], total)
     expected = listed([a, b])
-    np.testing.assert_allclose(export.inference_function(named)({"one": a, "two": b})["total"], expected, atol=1e-5)
+    infer = export.inference_function(named)
+    np.testing.assert_allclose(infer({"one": a, "two": b})["total"], expected, atol=1e-5)
+    for inputs in ({"one": a}, {"one": a, "two": b, "three": b}, [a, b], a):
+        with pytest.raises(InputError, match=r"takes \{'one': \(None, 6, 6, 3\), 'two': .*of other parts") as error:
+            infer(inputs)
+        assert len(str(error.value)) < 200
     np.testing.assert_allclose(export.inference_function(listed)([a, b]), expected, atol=1e-5)
     stack = unsettle(keras.Sequential([keras.Input((6, 6, 3)), kl.Conv2D(4, 3), kl.BatchNormalization(), kl.ReLU()]))
     np.testing.assert_allclose(export.inference_function(stack)(a), stack(a), atol=1e-5)

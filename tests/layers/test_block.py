@@ -234,6 +234,32 @@ def test_a_dropped_branch_has_no_gradient():
     assert 5 < kept < 25
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_projections_have_their_gradients_in_branches_that_may_be_dropped(policy):
+    """A 1×1 convolution's own gradient, in bfloat16, reads what lies outside the branch."""
+    keras.config.set_dtype_policy(policy)
+    options = {"depth": 8, "stem": "cifar", "shortcut": "B", "block_layers": True, "input_shape": SHAPE, "classes": 5}
+    plain = kd.ResNet(**options)
+    survivor = kd.ResNet(**options, stochastic_depth=1e-9, drop_unit="batch")
+    assert sum(layer.survival < 1 for layer in survivor.layers if isinstance(layer, layers.Block)) > 0
+    values = {weight.path: weight for weight in plain.weights}
+    for weight in survivor.weights:  # in another order
+        if "seed" not in weight.path:
+            weight.assign(values[weight.path])
+    x, y = batch()
+
+    def gradients(model):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x, training=True)))
+        return tape.gradient(loss, {weight.path: weight.value for weight in model.trainable_weights})
+
+    expected, found = (tf.function(gradients)(model) for model in (plain, survivor))
+    assert expected.keys() == found.keys()
+    for path, one in expected.items():
+        assert np.linalg.norm(one) > 0
+        np.testing.assert_allclose(found[path], one, rtol=0, atol=0.02 * np.abs(one).max())
+
+
 def test_survivals_and_inference_are_the_flat_networks():
     options = {"depth": 14, "stem": "cifar", "shortcut": "A", "stochastic_depth": 0.5, "drop_unit": "batch"}
     blocks, flat = pair(**options)

@@ -76,7 +76,7 @@ def measure(
         configuration: what is measured.
         peer: who takes turns with ours; None for ours alone.
         plan: how long.
-        folded: whether ours is measured with batch normalisation folded, as `export.inference_function` makes it.
+        folded: whether ours is measured with batch normalisation folded; on TensorFlow as `export.inference_function` makes it.
         options: of our constructor, over those with which it is the peer's network.
         gflops: of the ceiling, if that was measured.
         start: starts a worker for a job, under a name for messages.

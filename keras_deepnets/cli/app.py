@@ -359,7 +359,7 @@ def benchmark(
     fold: Annotated[
         bool,
         typer.Option(
-            "--fold", help="Ours as export.inference_function makes it: batch normalisation folded (inference)."
+            "--fold", help="Our batch normalisation folded, on TensorFlow by export.inference_function (inference)."
         ),
     ] = False,
     options: Annotated[

@@ -143,7 +143,8 @@ def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int
 
         return tf.nn.conv2d(images, kernel, geometry["strides"], geometry["padding"]), gradient
 
-    return run(images, tf.convert_to_tensor(kernel))
+    # In a branch of `tf.cond` TensorFlow's gradient takes only what is of the branch's own graph, not images or weights from outside.
+    return run(tf.identity(images), tf.identity(kernel))
 
 
 def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:

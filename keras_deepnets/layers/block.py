@@ -137,14 +137,8 @@ class _Network:
         """
 
         def run(**kwargs: Any) -> tuple[Any, list[Any]]:
-            given = x, values
-            if skip is not None and keras.backend.backend() == "tensorflow":
-                import tensorflow as tf
-
-                # What a gradient of our own reads must be of the branch's graph: TensorFlow cannot capture for it what lies outside.
-                given = tf.nest.map_structure(tf.identity, given)
-            with keras.StatelessScope(state_mapping=list(zip(self.variables, given[1], strict=True))) as scope:
-                y = self.run(given[0], training, **kwargs)
+            with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))) as scope:
+                y = self.run(x, training, **kwargs)
             if not training:
                 return y, []
             return y, [scope.get_current_value(self.variables[place]) for place in self.state]

@@ -220,27 +220,6 @@ def test_pointwise_second_derivative(rng):
     assert np.linalg.norm(tf.cast(second(), "float64") - expected) <= 0.03 * np.linalg.norm(expected)
 
 
-def test_pointwise_gradient_in_a_branch(rng):
-    layer = layers.Conv2D(4, 1, padding="symmetric", dtype="mixed_bfloat16", use_bias=False)
-    x = tf.cast(rng.normal(size=(2, 3, 3, 8)), "bfloat16")
-    layer.build(x.shape)
-
-    @tf.function
-    def gradients(x, taken):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.cond(taken, lambda: layer(x, training=True), lambda: x[..., :4])
-        return tape.gradient(y, [x, layer.kernel.value])
-
-    to_x, to_kernel = gradients(x, tf.constant(True))
-    seen, weights = tf.cast(x, "float64").numpy(), tf.cast(tf.cast(layer.kernel.value, "bfloat16"), "float64").numpy()
-    expected = np.broadcast_to(weights[0, 0].sum(1), x.shape)
-    np.testing.assert_allclose(tf.cast(to_x, "float64"), expected, rtol=0.01, atol=0.01)
-    expected = np.broadcast_to(seen.sum((0, 1, 2))[:, None], (8, 4))
-    np.testing.assert_allclose(to_kernel[0, 0], expected, rtol=0.01, atol=0.05)
-    assert np.all(gradients(x, tf.constant(False))[1] == 0)
-
-
 def test_initialisation_has_he_variance():
     x = keras.Input((8, 8, 64))
     model = keras.Model(x, layers.conv2d(x, 256, 3))

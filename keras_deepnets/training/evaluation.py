@@ -67,7 +67,8 @@ def evaluate(
     Args:
         model: it takes images `[n, h, w, c]` and gives probabilities or logits `[n, classes]`. Images are brought to its size
             and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file or of a run.
-        data: labelled images; or a source of `keras_deepnets.data.load`, of which the test split is taken.
+        data: labelled images; or a source of `keras_deepnets.data.load`, of which the test split is taken; of arrays and of a
+            dataset all of it, with the model's class names where it has none of its own.
         batch_size: images a step, at most; crops count as images, and fewer of larger ones are taken.
         image_size: side in pixels, for a model that takes any size.
         crops: 1: the centre, or 10: the corners and the centre of the image, resized as ever, and their mirror images.
@@ -79,12 +80,15 @@ def evaluate(
             rebuilt for other sizes; outputs that are not numbers.
     """
     from keras_deepnets import data as datasets
-    from keras_deepnets.training import losses, networks
+    from keras_deepnets.data import arrays
+    from keras_deepnets.training import feed, losses, networks
 
     check_views(crops, scales, image_size)
     if isinstance(model, (str, os.PathLike)):
         model = _loaded(Path(model))
-    if not isinstance(data, datasets.ImageData):
+    if arrays.is_loaded(data):
+        data = feed.of_model(model, data)
+    elif not isinstance(data, datasets.ImageData):
         data = datasets.load(data, "test")
     networks.check_fit(model, data)
     logits = losses.gives_logits(model)

@@ -19,7 +19,7 @@ from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import callbacks as pieces
-from keras_deepnets.training import feed
+from keras_deepnets.training import class_weights, feed
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.errors import TrainingError, is_disk_full
@@ -40,6 +40,8 @@ def train(
     run_dir: str | Path | None = None,
     *,
     validation: feed.Source | float | bool | None = None,
+    limit: int | None = None,
+    class_weight: str | Mapping[str | int, float] | None = None,
     precision: str | None = None,
     seed: int = 0,
     verbose: str | int = "auto",
@@ -59,11 +61,16 @@ def train(
         model: a name of `list_models()`, built for the data with its input scaling inside; or a built Keras model that takes
             images `[n, h, w, c]` and ends in a softmax or in logits, or the `.keras` file of one. A model that is not ours gets
             RGB 0–255.
-        data: a source of `keras_deepnets.data.load`, or an `ImageData` to train on; or what `feed.load` gave.
+        data: a source of `keras_deepnets.data.load`: a name, a folder, arrays ``(images, labels)``, a `tf.data.Dataset`; or an
+            `ImageData` to train on; or what `feed.load` gave.
         recipe: a name of `recipes()`, or a `Recipe`.
         run_dir: the folder; `None`: `runs/<model>-<data>-<recipe>`.
         validation: images to measure on after each epoch; or how many or which fraction to cut out of `data`; or `False`.
-            `None`: the source's validation split, else its test split; of an `ImageData` none.
+            `None`: the source's validation split, else its test split; of a source without either, and of images that are loaded
+            already, a tenth.
+        limit: at most so many training images, each class in proportion.
+        class_weight: `"balanced"`, or the weights of some classes by label or index: how much their images count in the training loss
+            (`keras_deepnets.training.class_weights`). Validation is unweighted.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`; `None`: the recipe's. A given model keeps
             the precision that it was built with.
         seed: of the order of the images and their augmentation, and, of a named model, of initial weights and dropout.
@@ -90,7 +97,10 @@ def train(
         asked = asked.with_overrides(precision=_own_precision(model, precision))
     elif precision is not None:
         asked = asked.with_overrides(precision=precision)
-    train_data, held_data, _ = sets = feed.load(data, validation, seed)
+    train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
+    weights = None
+    if class_weight is not None:  # counting may mean reading all records
+        weights = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
     network = (
         GivenNetwork(model, train_data, asked)
         if given
@@ -103,6 +113,7 @@ def train(
         "recipe": asked.to_dict(),
         "precision": asked.precision,
         "seed": seed,
+        "class_weight": weights and list(weights),
     }
     config = folder.check(identity)
     if config and folder.finished():
@@ -119,7 +130,7 @@ def train(
         resolved = config["resolved"] if config else _resolve(network, train_data, asked)
         if profile is not None:
             pieces.check_profile(profile, resolved["steps"])
-        fit = Fit(network, train_data, held_data, asked, resolved, seed, folder)
+        fit = Fit(network, train_data, held_data, asked, resolved, seed, folder, weights)
         if config is None:  # not before: until here something may be wrong with what was given
             stack.enter_context(folder.locked())
             folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
@@ -179,11 +190,19 @@ class Fit:
     """A run ready to go: the network built and compiled, nothing written yet."""
 
     def __init__(
-        self, network, train_data, held_data, recipe: Recipe, resolved: Mapping[str, Any], seed: int, folder: RunFolder
+        self,
+        network,
+        train_data,
+        held_data,
+        recipe: Recipe,
+        resolved: Mapping[str, Any],
+        seed: int,
+        folder: RunFolder,
+        class_weight: Sequence[float] | None = None,
     ):
         """Builds and compiles the network, and the pipelines once, so that whatever is wrong shows now."""
         self.train_data, self.held_data, self.recipe, self.seed = train_data, held_data, recipe, seed
-        self.resolved, self.folder = resolved, folder
+        self.resolved, self.folder, self.class_weight = resolved, folder, class_weight
         keras.utils.set_random_seed(seed)
         scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
         self.model = network.build(resolved["precision"], scaling)
@@ -264,7 +283,13 @@ class Fit:
 
     def _batches(self, first_epoch: int) -> Any:
         return feed.training(
-            self.model, self.train_data, self.recipe, self.resolved["augmentation"], self.seed, first_epoch
+            self.model,
+            self.train_data,
+            self.recipe,
+            self.resolved["augmentation"],
+            self.seed,
+            first_epoch,
+            self.class_weight,
         )
 
     def _callbacks(self, history: list[dict[str, float]], store: CheckpointStore) -> list[keras.callbacks.Callback]:

@@ -83,7 +83,8 @@ def evaluation(store: Store, view: View, batch_size: int, drop_remainder: bool) 
     """Batches in the fixed order, (uint8 ``[b, h, w, c]``, int64 ``[b]``)."""
     import tensorflow as tf
 
-    if _is_array(store, view):
+    is_array = _is_array(store, view)
+    if is_array:
         select = _selector(store, batch_size, drop_remainder)
         steps = steps_of(store.size, batch_size, drop_remainder)
         order = tf.range(store.size, dtype=tf.int64)
@@ -92,7 +93,7 @@ def evaluation(store: Store, view: View, batch_size: int, drop_remainder: bool) 
         dataset = _opened(store, view).batch(batch_size, drop_remainder)
         if view.fits(store):
             dataset = dataset.cache()
-    return _finish(dataset)
+    return _finish(dataset, is_array)
 
 
 def training(
@@ -118,8 +119,8 @@ def training(
     import tensorflow as tf
 
     steps = steps_of(store.size, batch_size, drop_remainder)
-    vectorised = policy.window is None and _is_array(store, view)
-    make = _array_epoch if vectorised else _single_epoch
+    is_array = policy.window is None and _is_array(store, view)
+    make = _array_epoch if is_array else _single_epoch
     epoch = make(store, view, policy, batch_size, drop_remainder, seed, classes, copies)
     if repeat:
         epochs = tf.data.Dataset.counter(start=first_epoch)
@@ -132,7 +133,7 @@ def training(
             lambda _: tf.ensure_shape(tf.numpy_function(lambda: np.int64(next(counter)), [], tf.int64), [])
         )
         dataset = current.flat_map(epoch).apply(tf.data.experimental.assert_cardinality(steps))
-    return _finish(dataset)
+    return _finish(dataset, is_array)
 
 
 def _is_array(store: Store, view: View) -> bool:
@@ -251,11 +252,13 @@ def stretch(image: tf.Tensor, view: View) -> tf.Tensor:
     return transforms.convert_channels(tf.ensure_shape(resized, [*size, None]), view.channels)
 
 
-def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _finish(dataset: tf.data.Dataset, is_array: bool) -> tf.data.Dataset:
     """Options and prefetching that every pipeline ends with."""
     import tensorflow as tf
 
     options = tf.data.Options()
+    if is_array:  # rewriting the graph would copy the whole array for each iterator, and finds nothing to improve
+        options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
     options.autotune.enabled = True
     # Examples in memory have no files to shard by: workers share out the batches.

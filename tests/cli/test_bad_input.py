@@ -74,6 +74,20 @@ def test_steps_to_profile(train, patches):
     assert error == "profile=(6, 7): the run has 6 steps; give some of these."
 
 
+def test_class_weights(train, patches):
+    for text in ("even", "red", "red=", "=2", "red=much", "red=1,red=2"):
+        assert train("resnet20", patches, "--class-weight", text).startswith(f"--class-weight {text!r} ")
+    assert "class_weight names 'pink', which is none of the classes (blue, green, red)." in train(
+        *TINY[:1], patches, *TINY[1:], "--class-weight", "pink=2"
+    )
+    assert "'red' is -1; give a finite number" in train(*TINY[:1], patches, *TINY[1:], "--class-weight", "red=-1")
+
+
+def test_limit(train, patches):
+    assert "limit=0: give a whole number of training images" in train("resnet20", patches, "--limit", "0")
+    assert "limit=2 leaves 1 of 3 classes without an image" in train("resnet20", patches, "--limit", "2")
+
+
 def test_unknown_dataset(train):
     assert "'cifar11'" in train("resnet20", "cifar11")
 

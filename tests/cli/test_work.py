@@ -84,6 +84,22 @@ def test_the_images_that_are_cut_out_to_measure_on(cli, patches, tmp_path):
     assert "validation=60: give a fraction" in cli("train", *words, "--validation", "60").error
 
 
+def test_fewer_images_and_class_weights(cli, patches, tmp_path):
+    words = ["train", *TINY[:1], patches, *TINY[1:], "--run-dir", tmp_path / "run", "--limit", "30"]
+    done = cli(*words, "--class-weight", "red=2,0=0.5")
+    assert done.status == 0, done.err
+    assert "30 images of" in done.out and "6 to measure on (validation)" in done.out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["data"]["size"], config["class_weight"]) == (30, [0.5, 1.0, 2.0])
+    assert "class_weight is [0.5, 1.0, 2.0] there, null here" in cli(*words).error
+
+
+def test_what_class_weight_says():
+    texts = (None, "balanced", "cat=2,dog=0.5", "a=b=1")
+    expected = [None, "balanced", {"cat": 2, "dog": 0.5}, {"a=b": 1}]
+    assert [command.class_weight_of(text) for text in texts] == expected
+
+
 def test_what_validation_says():
     texts = (None, "none", "5000", "0.1", "other/folder", "true")
     assert [command.validation_of(text) for text in texts] == [None, False, 5000, 0.1, "other/folder", "true"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -209,6 +210,22 @@ def test_bad_data_is_said_before_anything_is_written(tmp_path, bad):
     with pytest.raises(InputError, match="The data is"):
         train(network(), bad, "fast", tmp_path / "run", **SHORT)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    section = text[text.index("## Data that is already loaded") : text.index("## Class weights")]
+    examples = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(examples) == 3
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), np.arange(40, dtype=np.uint8)[:, None] % 10
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((pixels, labels), (pixels[:20], labels[:20])))
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path, {"left": 6, "right": 6}, ["photos"])
+    for example in examples:
+        exec(example, {})
+    assert sorted(path.parent.name for path in tmp_path.glob("runs/*/model.keras")) == ["arrays", "dataset", "photos"]
 
 
 def test_what_is_a_source():

@@ -50,9 +50,9 @@ def test_the_inputs_are_shown_once(tmp_path):
 
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(network(), images(), "fast", path, callbacks=[Stop()], **SHORT)
+        train(network(), images(), "fast", path, callbacks=[Stop()], validation=False, **SHORT)
     shown = (path / "inputs.png").read_bytes()
-    train(network(), images(), "fast", path, **SHORT)
+    train(network(), images(), "fast", path, validation=False, **SHORT)
     assert (path / "inputs.png").read_bytes() == shown
     ((run, tag, step, pixels),) = pictures(path / "tensorboard")
     assert (run, tag, step) == ("train", "inputs", 0)
@@ -138,7 +138,7 @@ def test_a_profile_of_some_steps(tmp_path):
 
 
 def test_a_profile_up_to_the_last_step(tmp_path):
-    run = train(network(), images(), "fast", tmp_path / "run", profile=(9, 9), **SHORT)
+    run = train(network(), images(), "fast", tmp_path / "run", profile=(9, 9), validation=False, **SHORT)
     assert recorded_steps(run.path / "tensorboard" / "plugins" / "profile" / "steps-9-9") == [9]
 
 
@@ -150,9 +150,9 @@ def test_an_interrupted_profile_is_dropped_and_a_resumed_run_records_what_is_lef
 
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(network(), images(), "fast", path, profile=(3, 6), callbacks=[Stop()], **SHORT)
+        train(network(), images(), "fast", path, profile=(3, 6), callbacks=[Stop()], validation=False, **SHORT)
     assert not (path / "tensorboard" / "plugins").exists()
-    train(network(), images(), "fast", path, profile=(3, 6), **SHORT)
+    train(network(), images(), "fast", path, profile=(3, 6), validation=False, **SHORT)
     (record,) = (path / "tensorboard" / "plugins" / "profile").iterdir()
     assert record.name == "steps-4-6" and recorded_steps(record) == [4, 5, 6]
     assert not list(path.rglob(".partial*"))
@@ -171,7 +171,7 @@ def test_an_interrupted_profile_is_dropped_and_a_resumed_run_records_what_is_lef
 )
 def test_steps_that_a_run_does_not_have(tmp_path, profile, message):
     with pytest.raises(InputError, match=message) as error:
-        train(network(), images(), "fast", tmp_path / "run", profile=profile, **SHORT)
+        train(network(), images(), "fast", tmp_path / "run", profile=profile, validation=False, **SHORT)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 

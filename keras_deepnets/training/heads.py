@@ -64,7 +64,7 @@ def features(model: keras.Model, batches: tf.data.Dataset, say: Callable[[int], 
         batches: (images, labels), once each, in a fixed order.
         say: is given the number of images done, after each batch.
     """
-    trunk = keras.Model(model.input, classifier_of(model).input)
+    trunk = keras.Model(model.inputs, classifier_of(model).input)
     values, labels = [], []
     done = 0
     for images, targets in batches.as_numpy_iterator():

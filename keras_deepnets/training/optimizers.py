@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.training.muon import Muon
 from keras_deepnets.training.recipes import Recipe
 from keras_deepnets.training.schedules import HalfCosine, learning_rate
 
@@ -195,6 +196,8 @@ def optimizer(
     rate = rate or learning_rate(recipe, steps, steps_per_epoch, batch_size)
     if recipe.optimizer == "lamb":
         return Lamb(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
+    if recipe.optimizer == "muon":
+        return Muon(rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
     if recipe.optimizer == "adamw":
         return AdamW(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
     return CoupledSGD(

@@ -20,7 +20,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 _CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "optimizer": ("sgd", "lamb", "adamw"),
+    "optimizer": ("sgd", "lamb", "adamw", "muon"),
     "loss": ("crossentropy", "binary_crossentropy"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
@@ -64,13 +64,14 @@ class Recipe:
         batch_size: images a step. Fewer training images than that make one step of them all. `"auto"`: chosen from the number
             of training images.
         learning_rate_batch: the batch size that `learning_rate` is for. The rate scales linearly with the batch size of the
-            run. `None`: no scaling.
+            run. `None`: no scaling; so where `learning_rate` is set by the caller.
         image_size: side in pixels that images are brought to; `None`: what the network takes.
         crop_fraction: part of the shorter side that a named network sees at test time (`Scaling.crop_fraction`); `None`: 0.875
             (224 of 256 pixels) of networks of images above 64 pixels, 1 of others. A given model has its own.
         input_scaling: of a named network: `"statistics"`, each channel to mean 0 and standard deviation 1 over the training
             images; `"unit"`, values divided by 255.
-        optimizer: `"sgd"`, gradient descent with momentum; `"adamw"` (Loshchilov & Hutter 2017); or `"lamb"` (You et al. 2019).
+        optimizer: `"sgd"`, gradient descent with momentum; `"adamw"` (Loshchilov & Hutter 2017); `"lamb"` (You et al. 2019); or `"muon"`
+            (Jordan et al. 2024).
         loss: `"crossentropy"`; or `"binary_crossentropy"`: every class by itself, targets of mixed images counting whole.
         learning_rate: the highest (one-cycle, cosine) or first (piecewise, plateau) learning rate.
         schedule: `"constant"`; `"piecewise"`: times `drop` at each of `milestones`; `"one_cycle"`: up to `peak_at`, then
@@ -206,6 +207,8 @@ class Recipe:
                 raise InputError(f"A recipe has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
         if any(overrides.get(length) is not None for length in _LENGTHS):
             overrides = dict.fromkeys(_LENGTHS) | overrides
+        if "learning_rate" in overrides:  # what the caller asks for is not scaled
+            overrides = {"learning_rate_batch": None} | overrides
         # What the caller asks for holds of every network.
         kept = {
             model: {name: value for name, value in values.items() if name not in overrides}
@@ -355,9 +358,29 @@ _ROWS = (
         weight_decay=1e-4,
         weight_decay_on="kernels",
         batch_norm="auto",
+        keep="best",
         label_smoothing=0.1,
         augmentation="auto",
         precision="auto",
+    ),
+    Recipe(
+        name="imagenette",
+        source="the task of fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers are ours, measured "
+        "(docs/training.md)",
+        epochs=5,
+        batch_size=64,
+        image_size=128,
+        optimizer="muon",
+        learning_rate=4e-3,
+        schedule="one_cycle",
+        peak_at=0.25,
+        momentum=0.95,
+        weight_decay=0.05,
+        weight_decay_on="kernels",
+        label_smoothing=0.1,
+        augmentation="random_resized_crop_flip(0.35)",
+        precision="auto",
+        model_options={"shortcut": "D", "deep_stem": (32, 32, 64), "zero_init_residual": True},
     ),
     Recipe(
         name="he2015_cifar",

@@ -54,6 +54,11 @@ class PretrainedNetwork(NamedNetwork):
         self._shape = (side or height, side or width, channels)
         self._domain_scaling = spec.domain.scaling
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the network, those that the weights need too."""
+        return self._source.options | self._options
+
     def identity(self) -> dict[str, Any]:
         """What makes two networks the same: plain JSON values."""
         path = Path(self._weights)

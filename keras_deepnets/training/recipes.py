@@ -380,7 +380,7 @@ _ROWS = (
         label_smoothing=0.1,
         augmentation="random_resized_crop_flip(0.35)",
         precision="auto",
-        model_options={"shortcut": "D", "deep_stem": (32, 32, 64), "zero_init_residual": True},
+        model_options={"shortcut": "D", "deep_stem": [32, 32, 64], "zero_init_residual": True},
     ),
     Recipe(
         name="he2015_cifar",

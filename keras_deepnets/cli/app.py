@@ -12,6 +12,7 @@ from keras_deepnets.cli import PROGRAM
 from keras_deepnets.cli.app_export import export, serving_config
 from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken, WeightsOptions
 from keras_deepnets.errors import InputError
+from keras_deepnets.training.measured import RULE
 
 app = typer.Typer(
     name=PROGRAM,
@@ -211,7 +212,13 @@ def evaluate(
     ] = None,
     options: WeightsOptions = [],  # noqa: B006
     data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.", show_default=False)] = None,
-    split: Annotated[str, typer.Option(help="Part of the data: test, validation, train or all.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Part of the data: test, validation, train, or all (everything). By default {RULE}.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -239,10 +246,19 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the worst errors into a .png file: the images with their true and predicted classes.",
+            show_default=False,
+        ),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=1, help="Number of errors that --errors draws and --json names.")] = 25,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a trained model on labelled images: top-1, top-5, each class, images a second."""
+    """Measure a trained model on labelled images: top-1, top-5, each class, confused classes, worst errors."""
     from keras_deepnets.cli import use
     from keras_deepnets.cli.train import pairs as pairs_of
 
@@ -257,6 +273,8 @@ def evaluate(
         crops=crops,
         scales=use.sides(scales),
         confusion=confusion,
+        errors=errors,
+        worst=worst,
         skip_broken=skip_broken,
         as_json=as_json,
     )

@@ -82,7 +82,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         top1 = None
         if test is not None:
             say("evaluating: Keras model")
-            top1 = use.evaluate_exported(artifact, test, labels)[0]["top1"]
+            top1 = use.evaluate_exported(artifact, test, labels).top1
         say(f"converting to {request.form}")
         with native_output_held_back():
             path = _write(network, request, labels, calibration, _of_the_card(artifact, test, top1))
@@ -184,7 +184,7 @@ def _compared(
             theirs["difference"] = float(np.abs(found - expected).max())
     if test is not None and can_run:
         say(f"evaluating: {form}")
-        theirs["top1"] = use.evaluate_exported(artifacts.find(path), test, labels)[0]["top1"]
+        theirs["top1"] = use.evaluate_exported(artifacts.find(path), test, labels).top1
     return ours, theirs
 
 

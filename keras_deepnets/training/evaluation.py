@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.predictions import distinct
+from keras_deepnets.training.measured import RunRecord, images_to_measure
 
 if TYPE_CHECKING:
     import keras
@@ -116,7 +117,8 @@ class Evaluation:
         shares = found / counts[rows]
         order = np.lexsort((columns, rows, -shares, -found))[:top]
         return [
-            ConfusedPair(self.labels[rows[at]], self.labels[columns[at]], int(found[at]), float(shares[at])) for at in order
+            ConfusedPair(self.labels[rows[at]], self.labels[columns[at]], int(found[at]), float(shares[at]))
+            for at in order
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,7 +152,8 @@ def evaluate(
     Args:
         model: it takes images `[n, h, w, c]` and gives probabilities or logits `[n, classes]`. Images are brought to its size
             and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file or of a run.
-        data: labelled images; or a source of `keras_deepnets.data.load`, of which the test split is taken.
+        data: labelled images; or a source of `keras_deepnets.data.load`: of a model in memory its test split is measured, of a path the
+            images that `measured.RULE` says.
         batch_size: images a step, at most; crops count as images, and fewer of larger ones are taken.
         image_size: side in pixels, for a model that takes any size.
         crops: 1: the centre, or 10: the corners and the centre of the image, resized as ever, and their mirror images.
@@ -167,10 +170,12 @@ def evaluate(
 
     check_views(crops, scales, image_size)
     check_count("worst", worst)
-    if isinstance(model, (str, os.PathLike)):
-        model = _loaded(Path(model))
+    file = _file_of(model) if isinstance(model, (str, os.PathLike)) else None
     if not isinstance(data, datasets.ImageData):
-        data = datasets.load(data, "test")
+        record = file and RunRecord.beside(file)
+        data = images_to_measure(data, None, record).images if file else datasets.load(data, "test")
+    if file:
+        model = _loaded(file)
     networks.check_fit(model, data)
     logits = losses.gives_logits(model)
     tally = Tally(data.labels, worst)
@@ -386,12 +391,18 @@ class Tally:
         )
 
 
+def _file_of(path: str | os.PathLike) -> Path:
+    """The `.keras` file that a path names, or that lies in the run folder that it names."""
+    path = Path(path)
+    path = path / "model.keras" if path.is_dir() else path
+    if not path.is_file() or path.suffix != ".keras":
+        raise InputError(f"{path} is not a .keras file; give a model, its file, or the folder of a finished run.")
+    return path
+
+
 def _loaded(path: Path) -> keras.Model:
     import keras
 
     import keras_deepnets.models  # noqa: F401  (registers our layers)
 
-    path = path / "model.keras" if path.is_dir() else path
-    if not path.is_file() or path.suffix != ".keras":
-        raise InputError(f"{path} is not a .keras file; give a model, its file, or the folder of a finished run.")
     return keras.saving.load_model(path)

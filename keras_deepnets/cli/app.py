@@ -123,8 +123,55 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default runs/MODEL-DATA-RECIPE.", show_default=False)
     ] = None,
-    recipe: Annotated[str, typer.Option(help="How it is trained: fast, he2015_cifar, he2015_imagenet, …")] = "fast",
-    epochs: Annotated[float | None, typer.Option(min=0, help="Length of the run, in place of the recipe's.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help='What to start from: "imagenet", a name of `list --weights`, a weight file, or the folder of a finished run.',
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How it is trained: a name of `recipes`, or a .yaml file. By default fine_tune with --weights, else fast.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Length of the run (with --weights, of its second part), in place of the recipe's. More than a finished run has: it "
+            "continues.",
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER", help="Keep the network frozen up to this layer, e.g. conv4_block6_out.", show_default=False
+        ),
+    ] = None,
+    head_only: Annotated[
+        bool, typer.Option("--head-only", help="With --weights: train the classifier alone, which takes seconds.")
+    ] = False,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="Which weights to keep: of the last epoch, or of the one with the best validation accuracy.",
+            metavar="last|best",
+            show_default=False,
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="EPOCHS",
+            help="Stop after so many epochs without a better validation accuracy.",
+            show_default=False,
+        ),
+    ] = None,
     settings: Annotated[
         list[str],
         typer.Option(
@@ -171,11 +218,18 @@ def train(
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on images. The same command resumes a run that was interrupted."""
+    """Train a network on images, from scratch or from weights. The same command resumes a run that was interrupted."""
     from keras_deepnets.cli import train as command
 
     fields = command.pairs(settings, "--set")
-    given = {"epochs": epochs, "image_size": image_size}
+    given = {
+        "epochs": epochs,
+        "image_size": image_size,
+        "freeze": freeze,
+        "head_only": head_only or None,
+        "keep": keep,
+        "early_stopping": early_stopping,
+    }
     fields |= {name: value for name, value in given.items() if value is not None}
     command.train(
         model,
@@ -184,6 +238,7 @@ def train(
         recipe,
         fields,
         command.pairs(options, "--option"),
+        weights=weights,
         validation=command.validation_of(validation),
         precision=precision,
         seed=seed,

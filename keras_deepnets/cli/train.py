@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.cli import PROGRAM, catalog, show
+from keras_deepnets.cli import PROGRAM, artifacts, catalog, show
 from keras_deepnets.cli.images import loading
 from keras_deepnets.cli.problems import Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights.source import file_of
 
 if TYPE_CHECKING:
     from keras_deepnets.training.feed import Sets
@@ -33,10 +34,11 @@ def train(
     name: str,
     source: str,
     run_dir: Path | None,
-    recipe: str,
+    recipe: str | None,
     settings: dict[str, Any],
     options: dict[str, Any],
     *,
+    weights: str | None,
     validation: str | float | bool | None = None,
     precision: str | None,
     seed: int,
@@ -49,6 +51,8 @@ def train(
 
     # What needs no images is checked first: an answer in a blink, not after a download.
     check_options(name, options)
+    _check_weights(name, weights)
+    recipe = recipe or ("fast" if weights is None else "fine_tune")
     if precision is not None:
         settings = _with_precision(settings, precision)
     training.get_recipe(recipe, **settings)
@@ -69,7 +73,7 @@ def train(
         nonlocal begun
         begun = True
         if not as_json:
-            print(_heading(name, sets, recipe), flush=True)
+            print(_heading(name, sets, recipe, weights), flush=True)
 
     try:
         run = training.train(
@@ -77,6 +81,7 @@ def train(
             sets,
             base,
             run_dir,
+            weights=weights,
             precision=precision,
             seed=seed,
             verbose=0 if as_json else "auto",
@@ -92,7 +97,15 @@ def train(
         raise Interrupted("" if said else "interrupted; the same command goes on from the last checkpoint") from None
     if as_json:
         files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
-        show.print_json({"run": str(run.path), "metrics": run.metrics, "skipped": _skipped(sets), "files": files})
+        show.print_json(
+            {
+                "run": str(run.path),
+                "metrics": run.metrics,
+                "skipped": _skipped(sets),
+                "files": files,
+                "warnings": list(run.warnings),
+            }
+        )
         return
     print(summary(run.metrics))
     print_files(run.path)
@@ -121,7 +134,16 @@ def _measured(sets: Sets, source: str, validation: str | float | bool | None) ->
     return source if split == "test" else f"{source} --split {split}"
 
 
-def _heading(name: str, sets: Sets, recipe: str) -> str:
+def _check_weights(name: str, weights: str | None) -> None:
+    """Raises InputError where there are no such weights for the network."""
+    if weights is None:
+        return
+    if name.endswith(KERAS_FILE):
+        raise InputError(f"--weights {weights} is for a network's name; {name} has its weights already. Leave it out.")
+    artifacts.check_weights("--weights", file_of(weights), name)
+
+
+def _heading(name: str, sets: Sets, recipe: str, weights: str | None) -> str:
     """What is about to happen, in one line."""
     images, held = sets.train, sets.held
     parts = [f"{images.size:,} images of {images.name}, {len(images.labels)} classes"]
@@ -129,7 +151,8 @@ def _heading(name: str, sets: Sets, recipe: str) -> str:
         parts.append(f"{held.size:,} to measure on ({held.split})")
     if skipped := _skipped(sets):
         parts.append(f"{skipped:,} broken left out")
-    return f"Training {name} with recipe {recipe}: {', '.join(parts)}."
+    start = f" from {weights}" if weights else ""
+    return f"Training {name}{start} with recipe {recipe}: {', '.join(parts)}."
 
 
 def _skipped(sets: Sets) -> int:

@@ -20,12 +20,17 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 _CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "optimizer": ("sgd", "lamb"),
+    "optimizer": ("sgd", "lamb", "adamw"),
     "loss": ("crossentropy", "binary_crossentropy"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
     "input_scaling": ("statistics", "unit"),
+    "batch_norm": ("train", "frozen", "auto"),
+    "keep": ("last", "best"),
 }
+AUTO = "auto"
+"""Of `epochs`, `head_epochs` and `batch_size`: chosen from the number of training images (`training.sizing`)."""
+_SIZED = ("epochs", "head_epochs", "batch_size")
 _LENGTHS = ("epochs", "steps", "examples")
 _POSITIVE = (
     *_LENGTHS,
@@ -36,6 +41,9 @@ _POSITIVE = (
     "drop",
     "patience",
     "repeated_augmentation",
+    "learning_rate_batch",
+    "head_learning_rate",
+    "early_stopping",
 )
 _BELOW_ONE = ("momentum", "label_smoothing", "ema", "peak_at", "drop")
 
@@ -49,16 +57,20 @@ class Recipe:
     Attributes:
         name: the recipe's name.
         source: paper and section that the numbers come from.
-        epochs: length of the run in passes over the training images; may be fractional.
+        epochs: length of the run in passes over the training images; may be fractional. `"auto"`: chosen from the number of
+            training images (`training.sizing`).
         steps: length of the run in optimiser steps ("iterations").
         examples: length of the run in training images seen.
-        batch_size: images a step. Fewer training images than that make one step of them all.
+        batch_size: images a step. Fewer training images than that make one step of them all. `"auto"`: chosen from the number
+            of training images.
+        learning_rate_batch: the batch size that `learning_rate` is for. The rate scales linearly with the batch size of the
+            run. `None`: no scaling.
         image_size: side in pixels that images are brought to; `None`: what the network takes.
         crop_fraction: part of the shorter side that a named network sees at test time (`Scaling.crop_fraction`); `None`: 0.875
             (224 of 256 pixels) of networks of images above 64 pixels, 1 of others. A given model has its own.
         input_scaling: of a named network: `"statistics"`, each channel to mean 0 and standard deviation 1 over the training
             images; `"unit"`, values divided by 255.
-        optimizer: `"sgd"`, gradient descent with momentum; or `"lamb"` (You et al. 2019).
+        optimizer: `"sgd"`, gradient descent with momentum; `"adamw"` (Loshchilov & Hutter 2017); or `"lamb"` (You et al. 2019).
         loss: `"crossentropy"`; or `"binary_crossentropy"`: every class by itself, targets of mixed images counting whole.
         learning_rate: the highest (one-cycle, cosine) or first (piecewise, plateau) learning rate.
         schedule: `"constant"`; `"piecewise"`: times `drop` at each of `milestones`; `"one_cycle"`: up to `peak_at`, then
@@ -73,12 +85,22 @@ class Recipe:
         warmup_shape: `"linear"` up to the schedule, or `"constant"`.
         momentum: of the gradient; 0 for none.
         nesterov: whether the momentum is Nesterov's.
-        weight_decay: of SGD a coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum; of LAMB decoupled.
+        weight_decay: of SGD a coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum; of the others
+            decoupled.
         weight_decay_on: `"all"` trainable variables, or `"kernels"` (not biases, scales, offsets).
         label_smoothing: share of the target's mass that is spread evenly over all classes.
         augmentation: name of a policy of `keras_deepnets.data.augmentation`, or several joined by `+`; `"auto"`: the one that
             suits the images (`feed.suitable_augmentation`).
         repeated_augmentation: how often an image is seen in a batch, each time augmented differently.
+        head_epochs: epochs at the start of the run that train the classifier alone, on frozen features; 0 for none. `epochs`,
+            `steps` or `examples` count the rest of the run. `"auto"`: chosen from the number of training images.
+        head_learning_rate: the highest learning rate of these epochs. Their optimizer is AdamW, their schedule half a cosine.
+        head_only: whether the run ends after these epochs.
+        freeze: name of the last layer that stays frozen in the rest of the run, e.g. `"conv4_block6_out"`; `None`: none.
+        batch_norm: in the rest of the run: `"train"`; `"frozen"`: batch normalisation keeps its statistics, scales and offsets;
+            `"auto"`: frozen where a batch has fewer than 16 images.
+        early_stopping: epochs without a better validation accuracy before the run ends; `None`: it never ends early.
+        keep: which weights the trained model has: of the `"last"` epoch, or of the one with the `"best"` validation accuracy.
         ema: decay a step of the running average of the weights that is measured and kept; `None` for no average.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`.
         model_options: what the paper sets in the network with this training, e.g. `{"dropout": 0.2}`; of a named network, if it has
@@ -88,10 +110,11 @@ class Recipe:
 
     name: str
     source: str
-    epochs: float | None = None
+    epochs: float | str | None = None
     steps: int | None = None
     examples: int | None = None
-    batch_size: int = 128
+    batch_size: int | str = 128
+    learning_rate_batch: int | None = None
     image_size: int | None = None
     crop_fraction: float | None = None
     input_scaling: str = "statistics"
@@ -113,6 +136,13 @@ class Recipe:
     label_smoothing: float = 0.0
     augmentation: str | None = None
     repeated_augmentation: int = 1
+    head_epochs: float | str = 0
+    head_learning_rate: float = 2e-3
+    head_only: bool = False
+    freeze: str | None = None
+    batch_norm: str = "train"
+    early_stopping: int | None = None
+    keep: str = "last"
     ema: float | None = None
     precision: str = "float32"
     model_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -142,6 +172,8 @@ class Recipe:
             )
         if self.optimizer != "sgd" and self.ema is not None:
             raise InputError(f"ema={self.ema} is for optimizer='sgd'; set it to None.")
+        if self.head_only and not self.head_epochs:
+            raise InputError("head_only=True needs head_epochs, e.g. head_epochs='auto', or the recipe fine_tune.")
 
     def total_steps(self, steps_per_epoch: int, batch_size: int | None = None) -> int:
         """The length of the run in optimiser steps, at least 1; `batch_size` images each, by default the recipe's."""
@@ -149,7 +181,16 @@ class Recipe:
             return self.steps
         if self.examples is not None:
             return max(1, math.ceil(self.examples / (batch_size or self.batch_size)))
-        return max(1, round(self.epochs * steps_per_epoch))
+        return max(1, round(self._number("epochs") * steps_per_epoch))
+
+    def _number(self, name: str) -> float:
+        """A field that may be `"auto"`, as a number."""
+        value = getattr(self, name)
+        if isinstance(value, str):
+            raise InputError(
+                f"{name}={value!r} needs the data: keras_deepnets.training.sized(recipe, images) chooses it."
+            )
+        return value
 
     def with_overrides(self, /, **overrides: Any) -> Recipe:
         """A copy with some fields changed, for every network; `epochs`, `steps` and `examples` replace each other.
@@ -209,6 +250,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{name}={value!r} must map names to values, e.g. {_MAPPINGS[name]}.")
         return dict(value)
+    if name in _SIZED and value == AUTO:
+        return value
     kind = options[0]
     if kind in (float, int) and isinstance(value, str):
         value = _number(value)
@@ -218,7 +261,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         value = int(value)
     wrong_bool = isinstance(value, bool) and kind is not bool
     if not isinstance(kind, type) or not isinstance(value, kind) or wrong_bool:
-        raise InputError(f"{name}={value!r} must be {_PHRASES.get(kind, 'a list of numbers')}.")
+        auto = " or 'auto'" if name in _SIZED else ""
+        raise InputError(f"{name}={value!r} must be {_PHRASES.get(kind, 'a list of numbers')}{auto}.")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(name, value)
     return value
@@ -280,9 +324,10 @@ _ROWS = (
         name="fast",
         source="one-cycle: Smith & Topin 2017, Super-Convergence, section 3; label smoothing: Szegedy et al. 2015, section 7; "
         "averaged weights: Polyak & Juditsky 1992",
-        epochs=20,
-        batch_size=128,
+        epochs=AUTO,
+        batch_size=AUTO,
         learning_rate=0.2,
+        learning_rate_batch=128,
         schedule="one_cycle",
         peak_at=0.25,
         momentum=0.9,
@@ -292,6 +337,26 @@ _ROWS = (
         label_smoothing=0.1,
         augmentation="auto",
         ema=0.99,
+        precision="auto",
+    ),
+    Recipe(
+        name="fine_tune",
+        source="classifier first, then all layers: Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features, section 3; "
+        "the numbers are ours, measured (docs/training.md)",
+        epochs=AUTO,
+        batch_size=AUTO,
+        head_epochs=AUTO,
+        learning_rate=0.01,
+        learning_rate_batch=32,
+        schedule="cosine",
+        warmup="10 %",
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-4,
+        weight_decay_on="kernels",
+        batch_norm="auto",
+        label_smoothing=0.1,
+        augmentation="auto",
         precision="auto",
     ),
     Recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,3 +121,19 @@ def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int
         ours = {found.ours(name): array for name, array in tensors.arrays.items()}
         classes = ours[f"{HEAD}bias"].shape[0] if f"{HEAD}bias" in ours else None
     return options, classes, scaling
+
+
+def file_of(weights: str | os.PathLike) -> str:
+    """What `weights` names, with the model's file in the place of a run's folder.
+
+    Raises:
+        InputError: a folder without a finished run.
+    """
+    path = Path(weights)
+    if not path.is_dir():
+        return os.fspath(weights)
+    if not (path / "model.keras").is_file():
+        raise InputError(
+            f"weights={os.fspath(weights)!r} is a folder without model.keras; give the folder of a finished run, a file, or a card."
+        )
+    return str(path / "model.keras")

@@ -93,7 +93,7 @@ def _allowed(name: str) -> str:
         text += f", or {AUTO}"
     elif str in kinds[1:]:
         text += ", or a duration"
-    return f"{text}, or none" if type(None) in kinds and name != "augmentation" else text
+    return f"{text}, or none" if type(None) in kinds else text
 
 
 def _range(name: str) -> str:

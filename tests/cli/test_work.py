@@ -438,6 +438,10 @@ def test_export_as_keras_is_folded(cli, trained, patches, tmp_path):
     model = keras.saving.load_model(tmp_path / "folded.keras", compile=False)
     assert not [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     assert cli("predict", tmp_path / "folded.keras", patches / "red" / "00.png").status == 0
+    load = "import keras_deepnets; keras.saving.load_model('folded.keras')"
+    assert done["load"] == json.loads((tmp_path / "folded.keras.json").read_text())["load"] == load
+    said = cli("export", trained, tmp_path / "folded.keras", "--format", "keras", "--overwrite").out
+    assert said.endswith(f"\nLoad it in Python: {load}\n")
 
 
 @pytest.mark.skipif(find_spec("tf2onnx") is None, reason="needs the extra onnx")

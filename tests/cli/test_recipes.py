@@ -66,7 +66,7 @@ def test_what_is_allowed_is_what_a_recipe_takes(name):
     for value in choices(name):
         changes = {name: value} | ({"ema": None} if name == "optimizer" else {})
         assert get_recipe("fast", **changes) is not None
-    with pytest.raises(ValueError, match="'nonsense' is (not one of|unknown)"):
+    with pytest.raises(ValueError, match=r"'nonsense' is (not one of|unknown)"):
         get_recipe("fast", **{name: "nonsense"})
 
 

@@ -82,7 +82,9 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A network's name, as `list` prints it, or a .keras file.", show_default=False
+            metavar="MODEL",
+            help="A network's name, as `list` prints it, a builder (ResNet, DenseNet, … with --option), or a .keras file.",
+            show_default=False,
         ),
     ],
     data: Data,

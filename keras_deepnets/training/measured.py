@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.errors import NoSuchSplit
+from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
@@ -75,7 +75,10 @@ class RunRecord:
         from keras_deepnets.data import load
         from keras_deepnets.training.identity import identity
 
-        train = load(source, "train", seed=self.seed, validation=self.cut, skip_broken=True)
+        try:
+            train = load(source, "train", seed=self.seed, validation=self.cut, skip_broken=True)
+        except InputError:  # too few images for such a cut: of another folder
+            return None
         return identity(train)["digests"].get("names")
 
 
@@ -124,19 +127,21 @@ def images_to_measure(
     """
     from keras_deepnets import data as datasets
 
-    own_seed = record.seed if record is not None and record.seed is not None else 0
-    cut = record.cut if record is not None and record.has_name_of(source) else None
-    options = {"seed": own_seed if seed is None else seed, "skip_broken": skip_broken, "validation": cut}
+    seed = (record.seed or 0 if record else 0) if seed is None else seed
+    options = {"seed": seed, "skip_broken": skip_broken}
     if not datasets.is_cut(source):
-        return _own(source, split, options)
+        return _own(
+            source, split, options | {"validation": record.cut if record and record.has_name_of(source) else None}
+        )
+    whole = datasets.load(source, "all", **options)  # its pixels are shared with what is cut out of it
     if split == "all":
-        return Measured(datasets.load(source, "all", **options), "all", None, "")
+        return Measured(whole, "all", None, "")
     known = record is not None and record.is_of(source)
     if split is None and (not known or record.seed is None):
-        return Measured(datasets.load(source, "all", **options), "all", None, _why_all(record, known))
-    images = datasets.load(source, split or "test", **options)
-    whole = datasets.load(source, "all", seed=options["seed"], skip_broken=skip_broken)  # the pixels are shared
-    return Measured(images, split or "test", whole.size, _reason(split, options["seed"], record if known else None))
+        return Measured(whole, "all", None, _why_all(record, known))
+    split = split or "test"
+    images = datasets.load(source, split, **options, validation=record.cut if known else None)
+    return Measured(images, split, whole.size, _reason(split, seed, record if known else None))
 
 
 def _own(source: str | os.PathLike, split: str | None, options: Mapping[str, Any]) -> Measured:
@@ -164,12 +169,17 @@ def _why_all(record: RunRecord | None, known: bool) -> str:
     return f"the model was trained on {record.data}"
 
 
-def _reason(split: str | None, seed: int, record: RunRecord | None) -> str:
+def _reason(split: str, seed: int, record: RunRecord | None) -> str:
     """What is said of images that were cut out of a folder; `record` of a run that was trained on it."""
-    if record is None:
+    if record is None or record.seed is None:
         return f"cut out by seed {seed}"
     if seed != record.seed:
         return f"cut out by seed {seed}; the run was trained with seed {record.seed} and has seen some of these"
-    if split in (None, "test"):
-        return "the rest was trained on or measured while training"
-    return "the run was measured on these while training" if split == "validation" else "the run was trained on these"
+    return _PARTS[split]
+
+
+_PARTS = {
+    "train": "the run was trained on these",
+    "validation": "the run was not trained on these",
+    "test": "the rest was for training and validation",
+}

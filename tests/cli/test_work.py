@@ -152,8 +152,8 @@ def test_evaluate_takes_the_split_that_the_run_left_out(cli, trained, patches):
 def test_evaluate_prints_a_table(cli, trained, patches):
     lines = cli("evaluate", trained, patches).out.splitlines()
     assert lines[0].startswith(
-        f"{trained / 'model.keras'} on 6 images of {patches} (test split: 6 of 60 images, the rest was trained on or measured "
-        "while training): top-1 "
+        f"{trained / 'model.keras'} on 6 images of {patches} (test split: 6 of 60 images, the rest was for training and "
+        "validation): top-1 "
     )
     assert re.search(r", balanced accuracy \d+\.\d\d %, loss ", lines[0])
     assert [line.split()[0] for line in lines[1:5]] == ["class", *LABELS]
@@ -216,11 +216,13 @@ def test_what_of_a_folder_is_measured(cli, trained, exported, patches, tmp_path,
         text = re.fullmatch(rf".* on \d+ images of {re.escape(str(data))} \((.*)\): top-1 .*", said)[1]
         return values["images"], values["split"], values["cut_out_of"], text
 
-    held = "test split: 6 of 60 images, the rest was trained on or measured while training"
+    held = "test split: 6 of 60 images, the rest was for training and validation"
     assert measured(trained, patches) == (6, "test", 60, held)
     moved = shutil.copytree(patches, tmp_path / "moved")
     assert measured(trained, moved) == (6, "test", 60, held)  # the same names of files
     assert measured(trained, patches, "--split", "all") == (60, "all", None, "all 60 images")
+    not_trained = "validation split: 6 of 60 images, the run was not trained on these"
+    assert measured(trained, moved, "--split", "validation")[3] == not_trained
     assert measured(trained, patches, "--split", "train")[2:] == (
         60,
         "train split: 48 of 60 images, the run was trained on these",

@@ -55,11 +55,10 @@ def how_to_load(path: str | os.PathLike[str], config: str) -> str:
 
 def _described(model: keras.Model, folded: keras.Model, path: Path) -> dict[str, Any]:
     """The facts of the file as JSON values."""
-    from keras import tree
-
     from keras_deepnets.models import includes_preprocessing, labels_of, scaling_of
 
     labels, scaling = labels_of(model), scaling_of(model)
+    shapes = [list(tensor.shape[1:]) for tensor in folded.inputs]
     return {
         "name": model.name,
         "load": how_to_load(path, folded.to_json()),
@@ -67,7 +66,7 @@ def _described(model: keras.Model, folded: keras.Model, path: Path) -> dict[str,
         "parameters": model.count_params(),
         "labels": labels and list(labels),
         "input": {
-            "shape": tree.map_structure(lambda tensor: list(tensor.shape[1:]), model.input),
+            "shape": shapes[0] if len(shapes) == 1 else shapes,
             "scaled_inside": includes_preprocessing(model),
         },
         "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else None,

@@ -43,15 +43,13 @@ def _network(job: Job) -> tuple[Any, float]:
     """The network and the seconds that building it took."""
     import keras
 
-    import keras_deepnets
     from keras_deepnets import export, registry
     from keras_deepnets.benchmark.twins import stock_twin
 
-    named = job.model in registry.list_models()
-    ours = registry.constructor_of(job.model) if named else getattr(keras_deepnets, job.model)
+    ours = registry.constructor_of(job.model)
     kwargs: dict[str, Any] = {}
     if job.image_size is not None:
-        channels = registry.model_info(job.model).input_shape[-1] if named else 3
+        channels = ours.facts.spec_with(job.options).domain.input_shape[-1]
         kwargs["input_shape"] = (job.image_size, job.image_size, channels)
     start = time.perf_counter()
     if job.library == "keras.applications":

@@ -10,8 +10,10 @@ import typer
 
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.cli.app_export import export, serving_config
+from keras_deepnets.cli.app_lookup import download, info, list_command, recipes_command
 from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken, WeightsOptions
 from keras_deepnets.errors import InputError
+from keras_deepnets.training.measured import RULE
 
 app = typer.Typer(
     name=PROGRAM,
@@ -69,45 +71,10 @@ def demo(
     main_job.run(out, begin)
 
 
-@app.command("list", rich_help_panel=BEGIN)
-def list_command(
-    pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Shell pattern of the names, e.g. 'resnet*'.")
-    ] = "*",
-    family: Annotated[str | None, typer.Option(help="Only this family, e.g. ResNet.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data, e.g. cifar10.")] = None,
-    weights: Annotated[
-        bool,
-        typer.Option("--weights", help="List published weights instead; PATTERN is of a network's or of their names."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """List the networks: name, family, data, depth, parameters, multiply-adds, published error. Or published weights."""
-    from keras_deepnets.cli import catalog
-
-    if weights:
-        catalog.list_weights(pattern, family, dataset, as_json)
-        return
-    catalog.list_networks(pattern, family, dataset, as_json)
-
-
-@app.command(rich_help_panel=BEGIN)
-def info(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A network's name, as `list` prints it.", show_default=False)
-    ],
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw the network into a .png, .svg or .pdf file.", show_default=False),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what is known of a network, and its options; draw it."""
-    from keras_deepnets.cli import catalog
-
-    if plot is not None:
-        catalog.draw_network(name, plot)
-    catalog.show_network(name, as_json)
+app.command("list", rich_help_panel=BEGIN)(list_command)
+app.command(rich_help_panel=BEGIN)(info)
+app.command("recipes", rich_help_panel=BEGIN)(recipes_command)
+app.command(rich_help_panel=WORK)(download)
 
 
 @app.command(rich_help_panel=WORK)
@@ -115,7 +82,9 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A network's name, as `list` prints it, or a .keras file.", show_default=False
+            metavar="MODEL",
+            help="A network's name, as `list` prints it, a builder (ResNet, DenseNet, … with --option), or a .keras file.",
+            show_default=False,
         ),
     ],
     data: Data,
@@ -133,7 +102,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="How it is trained: a name of `recipes`, or a .yaml file. By default fine_tune with --weights, else fast.",
+            help=f"How it is trained: a name that `{PROGRAM} recipes` lists, or a .yaml file. "
+            "By default fine_tune with --weights, else fast.",
             show_default=False,
         ),
     ] = None,
@@ -174,7 +144,10 @@ def train(
     settings: Annotated[
         list[str],
         typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Another field of the recipe, e.g. batch_size=64.", show_default=False
+            "--set",
+            metavar="FIELD=VALUE",
+            help=f"Another field of the recipe, e.g. batch_size=64; `{PROGRAM} recipes NAME` shows them all.",
+            show_default=False,
         ),
     ] = [],  # noqa: B006 - typer makes a new list
     options: Annotated[
@@ -266,7 +239,13 @@ def evaluate(
     ] = None,
     options: WeightsOptions = [],  # noqa: B006
     data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.", show_default=False)] = None,
-    split: Annotated[str, typer.Option(help="Part of the data: test, validation, train or all.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Part of the data: test, validation, train, or all (everything). By default {RULE}.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -294,10 +273,19 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the worst errors into a .png file: the images with their true and predicted classes.",
+            show_default=False,
+        ),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=1, help="Number of errors that --errors draws and --json names.")] = 25,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a trained model on labelled images: top-1, top-5, each class, images a second."""
+    """Measure a trained model on labelled images: top-1, top-5, each class, confused classes, worst errors."""
     from keras_deepnets.cli import use
     from keras_deepnets.cli.train import pairs as pairs_of
 
@@ -312,6 +300,8 @@ def evaluate(
         crops=crops,
         scales=use.sides(scales),
         confusion=confusion,
+        errors=errors,
+        worst=worst,
         skip_broken=skip_broken,
         as_json=as_json,
     )

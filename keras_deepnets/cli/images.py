@@ -13,14 +13,12 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 
-def images_of(
-    source: str, split: str, seed: int, skip_broken: bool = False, validation: int | float | None = None
-) -> ImageData:
+def images_of(source: str, split: str, seed: int) -> ImageData:
     """A split of a labelled set, as `keras_deepnets.data.load` gives it."""
     from keras_deepnets import data
 
     with loading(source):
-        return data.load(source, split=split, seed=seed, skip_broken=skip_broken, validation=validation)
+        return data.load(source, split=split, seed=seed)
 
 
 def loading(source: str) -> contextlib.AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from keras_deepnets.cli.images import loading
 from keras_deepnets.cli.problems import Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights.download import DownloadError
 from keras_deepnets.weights.source import file_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ RUN_FILES = {
     "model.keras": "the trained model",
     "curves.png": "loss, accuracy and learning rate over the epochs",
     "metrics.csv": "the same as numbers, a row an epoch",
+    "confusion.png": "which class is taken for which",
+    "errors.png": "the worst errors: images with true and predicted classes",
     "inputs.png": "training images as the network sees them",
     "config.json": "what the run was asked to do",
     "tensorboard": "the same, and the inputs, for `tensorboard --logdir`",
@@ -59,7 +62,7 @@ def train(
     # `training.train` has arguments of these names; its `model_options` come on top of the recipe's.
     precision, of_recipe = settings.pop("precision", None), settings.pop("model_options", None)
     base = training.get_recipe(recipe, **({} if of_recipe is None else {"model_options": of_recipe}))
-    check_options(name, of_recipe or {})
+    check_options(name, (of_recipe or {}) | options, complete=weights is None)
     load_tensorflow()
     import keras
 
@@ -91,6 +94,8 @@ def train(
             callbacks=[keras.callbacks.LambdaCallback(on_train_begin=begin)],
             **settings,
         )
+    except DownloadError as error:
+        raise InputError(f"{error} Without --weights it trains from scratch.") from error
     except KeyboardInterrupt:
         # A run that has begun says itself where it stands.
         said = begun and not as_json
@@ -160,8 +165,11 @@ def _skipped(sets: Sets) -> int:
     return len({*sets.train.skipped, *(sets.held.skipped if sets.held is not None else ())})
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Raises InputError for an unknown network, a file that is not there, or an option that it does not have."""
+def check_options(name: str, options: dict[str, Any], complete: bool = False) -> None:
+    """Raises InputError for an unknown network, a file that is not there, or an option that it does not have.
+
+    With `complete` also where a value is wrong, or an option that a builder needs is missing.
+    """
     if name.endswith(KERAS_FILE):
         if not Path(name).is_file():
             raise InputError(
@@ -170,10 +178,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
         if options:
             raise InputError(f"{name} is built already: options ({', '.join(options)}) are for a network's name.")
         return
-    valid = [option["name"] for option in catalog.options_of(name)]
-    for option in options:
-        if option not in valid:
-            raise InputError(f"{name} has no option {option!r}; its options: {', '.join(valid) or 'none'}.")
+    catalog.check_options(name, options, complete)
 
 
 def pairs(texts: list[str], flag: str) -> dict[str, Any]:

@@ -121,6 +121,11 @@ def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> di
     }
 
 
+def has_splits(folder: Path) -> bool:
+    """Whether a folder holds folders of splits, ``FOLDER/<split>/<class>``."""
+    return bool(_split_folders(folder))
+
+
 def _check(folder: Path) -> None:
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; give a folder of class folders, 'digits', or a TFDS name.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -105,6 +105,26 @@ class ImageData:
 
         dataset = self.store.read().map(lambda payload, label: (self.store.open(payload), label), tf.data.AUTOTUNE)
         return dataset.apply(tf.data.experimental.assert_cardinality(self.size)).prefetch(tf.data.AUTOTUNE)
+
+    def pick(self, positions: Sequence[int]) -> list[np.ndarray]:
+        """The images at some positions of `examples`, uint8 ``[h, w, c]`` each, in the order of `positions`; no others are decoded.
+
+        Raises:
+            InputError: a position that is not in the data.
+        """
+        import tensorflow as tf
+
+        wanted = np.unique(np.asarray(positions, np.int64))
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.size:
+            raise InputError(f"positions must be from 0 to {self.size - 1}; they are {wanted[0]} to {wanted[-1]}.")
+        if isinstance(self.store, IndexedStore):
+            payloads = self.store.take(np.isin(np.arange(self.size), wanted)).read()
+        else:
+            numbered = self.store.read().enumerate().filter(lambda at, _: tf.reduce_any(at == wanted))
+            payloads = numbered.map(lambda _, example: example).take(len(wanted))
+        images = payloads.map(lambda payload, _: self.store.open(payload)).as_numpy_iterator()
+        found = dict(zip(wanted.tolist(), images, strict=True))
+        return [found[int(position)] for position in positions]
 
     def batches(
         self,

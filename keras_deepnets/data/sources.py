@@ -69,6 +69,14 @@ def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool =
     return found
 
 
+def is_cut(source: str | os.PathLike) -> bool:
+    """Whether `load` cuts a source into splits because it has none of its own: a folder of class folders."""
+    from keras_deepnets.data import folders, shards
+
+    path = None if _is_digits(source) else _folder(source, None)
+    return path is not None and path.is_dir() and not shards.is_shards(path) and not folders.has_splits(path)
+
+
 def _is_digits(source: str | os.PathLike) -> bool:
     if not os.fspath(source):
         raise InputError(

@@ -49,7 +49,7 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
         "batch_normalization": "folded" if classifier.folded else "kept",
         "compute": "float32",
         "software": software(),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": now(),
     }
 
 
@@ -94,6 +94,11 @@ def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of each file in a folder and those below it, by its path in there."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
+
+
+def now() -> str:
+    """The time, to the second, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def software() -> dict[str, str]:

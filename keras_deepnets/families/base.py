@@ -126,6 +126,21 @@ class VariantFacts:
         """The architecture when no option is given."""
         return self.family.spec(**self.row)
 
+    def spec_with(self, options: dict[str, Any]) -> Any:
+        """The architecture that some options make.
+
+        Raises:
+            TypeError: an option that the constructor does not have; the message lists those that it has.
+            InputError: a bad value, or options that a builder needs are missing; the message names them.
+        """
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            valid = ", ".join(self.options) or "none"
+            raise TypeError(
+                f"{self.name} got an unknown option {', '.join(map(repr, unknown))}. Its architecture options: {valid}."
+            )
+        return self.family.spec(**(self.row | options))
+
 
 _COMMON = """
     Args:
@@ -194,7 +209,7 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
             architecture = source.options | architecture
             if include_top:
                 classes = source.check_classes(classes)
-        spec = _resolve(facts, architecture)
+        spec = facts.spec_with(architecture)
         if source is not None and include_top and input_shape is None and input_tensor is None:
             input_shape = source.input_shape(spec)
         return build(
@@ -223,18 +238,8 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
 def _source(facts: VariantFacts, weights: Any, architecture: dict[str, Any]) -> Source:
     from keras_deepnets.weights import source
 
-    spec = _resolve(facts, architecture) if facts.row else None
+    spec = facts.spec_with(architecture) if facts.row else None
     return source.resolve(facts, spec, weights, architecture)
-
-
-def _resolve(facts: VariantFacts, architecture: dict[str, Any]) -> Any:
-    unknown = sorted(set(architecture) - set(facts.options))
-    if unknown:
-        valid = ", ".join(facts.options) or "none"
-        raise TypeError(
-            f"{facts.name} got an unknown option {', '.join(map(repr, unknown))}. Its architecture options: {valid}."
-        )
-    return facts.family.spec(**(facts.row | architecture))
 
 
 def _defaults(facts: VariantFacts) -> dict[str, Any]:

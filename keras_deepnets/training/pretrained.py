@@ -42,13 +42,12 @@ class PretrainedNetwork(NamedNetwork):
     def __init__(
         self, name: str, weights: str | os.PathLike, options: Mapping[str, Any], data: ImageData, recipe: Recipe
     ):
-        super().__init__(name, options, data, recipe)
         self._weights = sources.file_of(weights)
-        constructor = registry.constructor_of(name)
-        facts = constructor.facts
-        spec = facts.family.spec(**(facts.row | self._options)) if facts.row or self._options else None
-        self._source = sources.resolve(facts, spec, self._weights, self._options)
-        spec = facts.family.spec(**(facts.row | self._source.options | self._options))
+        facts = registry.constructor_of(name).facts
+        given = {option: options[option] for option in facts.options if option in options}
+        self._source = sources.resolve(facts, facts.spec_with(given) if facts.row else None, self._weights, given)
+        spec = facts.spec_with(self._source.options | given)
+        super().__init__(name, options, data, recipe, spec)
         height, width, channels = self._source.input_shape(spec)
         side = recipe.image_size
         self._shape = (side or height, side or width, channels)

@@ -32,6 +32,8 @@ AUTO = "auto"
 """Of `epochs`, `head_epochs` and `batch_size`: chosen from the number of training images (`training.sizing`)."""
 _SIZED = ("epochs", "head_epochs", "batch_size")
 _LENGTHS = ("epochs", "steps", "examples")
+_OWN = ("name", "source", "use")
+"""What a recipe says of itself: no settings."""
 _POSITIVE = (
     *_LENGTHS,
     "batch_size",
@@ -57,6 +59,7 @@ class Recipe:
     Attributes:
         name: the recipe's name.
         source: paper and section that the numbers come from.
+        use: when to use it, in one line.
         epochs: length of the run in passes over the training images; may be fractional. `"auto"`: chosen from the number of
             training images (`training.sizing`).
         steps: length of the run in optimiser steps ("iterations").
@@ -111,6 +114,7 @@ class Recipe:
 
     name: str
     source: str
+    use: str = ""
     epochs: float | str | None = None
     steps: int | None = None
     examples: int | None = None
@@ -199,7 +203,7 @@ class Recipe:
         Raises:
             InputError: if a field is not one of `Recipe`, or its value has the wrong type or range.
         """
-        known = [item.name for item in fields(self) if item.name not in ("name", "source", "exceptions")]
+        known = [item.name for item in fields(self) if item.name not in (*_OWN, "exceptions")]
         for name in overrides:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -228,9 +232,10 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_dict`; unknown or wrong values raise `InputError`."""
-        base = cls(name=values.get("name", "custom"), source=values.get("source", ""), epochs=1)
+        own = {"name": "custom", "source": ""} | {key: values[key] for key in _OWN if key in values}
+        base = cls(**own, epochs=1)
         exceptions = values.get("exceptions", {})
-        rest = {key: value for key, value in values.items() if key not in ("name", "source", "exceptions")}
+        rest = {key: value for key, value in values.items() if key not in (*_OWN, "exceptions")}
         return replace(base.with_overrides(**rest), exceptions=exceptions)
 
 
@@ -325,6 +330,7 @@ _WIGHTMAN2021 = {
 _ROWS = (
     Recipe(
         name="fast",
+        use="Your own images from scratch, or a first look at a network. The default without weights.",
         source="one-cycle: Smith & Topin 2017, Super-Convergence, section 3; label smoothing: Szegedy et al. 2015, section 7; "
         "averaged weights: Polyak & Juditsky 1992",
         epochs=AUTO,
@@ -344,6 +350,7 @@ _ROWS = (
     ),
     Recipe(
         name="fine_tune",
+        use="Pretrained weights and your own images, from tens to tens of thousands. The default with weights.",
         source="classifier first, then all layers: Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features, section 3; "
         "the numbers are ours, measured (docs/training.md)",
         epochs=AUTO,
@@ -384,6 +391,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2015_cifar",
+        use="The ResNet paper's CIFAR-10 results: resnet20 to resnet110, plainnet20 to plainnet110.",
         source="He et al. 2015, Deep Residual Learning, section 4.2",
         steps=64_000,
         batch_size=128,
@@ -395,6 +403,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2015_imagenet",
+        use="The ResNet paper's ImageNet results: resnet18 to resnet152, plainnet18 and plainnet34.",
         source="He et al. 2015, Deep Residual Learning, section 3.4; its standard colour augmentation: Krizhevsky et al. 2012, section 4.1",
         steps=600_000,
         batch_size=256,
@@ -403,6 +412,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2016_cifar",
+        use="The pre-activation paper's CIFAR results: preactresnet110 to preactresnet1001.",
         source="He et al. 2016, Identity Mappings, appendix: implementation details",
         steps=64_000,
         batch_size=128,
@@ -415,6 +425,7 @@ _ROWS = (
     ),
     Recipe(
         name="huang2016_stochastic_depth",
+        use="The stochastic depth paper's CIFAR results: stochasticdepthresnet110 and stochasticdepthresnet1202.",
         source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov's momentum: the authors' code; the numbers "
         "of 1202 layers were not checked against the print",
         epochs=500,
@@ -426,6 +437,7 @@ _ROWS = (
     ),
     Recipe(
         name="zagoruyko2016",
+        use="The Wide ResNet paper's CIFAR results: wideresnet16_4 to wideresnet40_4.",
         source="Zagoruyko & Komodakis 2016, Wide Residual Networks, section 3",
         epochs=200,
         batch_size=128,
@@ -436,6 +448,7 @@ _ROWS = (
     ),
     Recipe(
         name="xie2016_cifar",
+        use="The ResNeXt paper's CIFAR results: resnext29_8x64d and resnext29_16x64d.",
         source="Xie et al. 2016, Aggregated Residual Transformations, section 5.3; Nesterov's momentum: the authors' code",
         epochs=300,
         batch_size=128,
@@ -445,6 +458,7 @@ _ROWS = (
     ),
     Recipe(
         name="xie2016_imagenet",
+        use="The ResNeXt paper's ImageNet results: resnext50_32x4d to resnext101_64x4d.",
         source="Xie et al. 2016, Aggregated Residual Transformations, section 4 (three drops, 30 epochs apart, of fb.resnet.torch); "
         "length and Nesterov's momentum: the authors' code",
         epochs=120,
@@ -455,18 +469,21 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_cifar",
+        use="The DenseNet paper's CIFAR results with augmentation: densenet40_12 to densenetbc190_40.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10+, C100+)",
         augmentation="pad_crop_flip",
         **_HUANG2017_CIFAR,
     ),
     Recipe(
         name="huang2017_cifar_plain",
+        use="The DenseNet paper's CIFAR results without augmentation, with dropout.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10, C100: no augmentation, dropout)",
         model_options={"dropout": 0.2},
         **_HUANG2017_CIFAR,
     ),
     Recipe(
         name="huang2017_svhn",
+        use="The DenseNet paper's SVHN results, with dropout.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN; values divided by 255: section 4.1)",
         model_options={"dropout": 0.2},
         input_scaling="unit",
@@ -474,6 +491,7 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_imagenet",
+        use="The DenseNet paper's ImageNet results: densenet121 to densenet264.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet; DenseNet-161, too large for 256 images "
         "on the authors' GPUs, takes 128 and 100 epochs)",
         epochs=90,
@@ -487,6 +505,7 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_mnist",
+        use="The highway paper's MNIST results: highwaymlp10 to highwaymlp100 and their plain twins.",
         source="Srivastava et al. 2015, Training Very Deep Networks, section 3.1: momentum and an exponentially falling rate, found by "
         "random search and not printed; the numbers are ours",
         epochs=400,
@@ -498,6 +517,7 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_cifar",
+        use="The highway paper's CIFAR-10 results: highway1 to highway4.",
         source="Srivastava et al. 2015, Training Very Deep Networks, section 3.3; the numbers: the authors' code (Caffe, 19 layers), "
         "whose biases learn twice as fast and whose last layer decays ten times as much, not here; it normalises the contrast of "
         "each image (section 3.3.2), this recipe each channel of all",
@@ -514,6 +534,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a1",
+        use="The best accuracy on ImageNet with today's training methods, in 600 epochs.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A1)",
         epochs=600,
         learning_rate=5e-3,
@@ -526,6 +547,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a2",
+        use="Nearly the accuracy of wightman2021_a1 in half its epochs.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A2)",
         epochs=300,
         learning_rate=5e-3,
@@ -537,6 +559,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a3",
+        use="A short training on ImageNet with today's methods: 100 epochs at 160 pixels.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A3); the paper measures on 224 pixels, a run here on the 160 of "
         "its training",
         epochs=100,
@@ -589,7 +612,8 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"Recipe {path} must hold fields, e.g. 'base: fast' and 'learning_rate: 0.05', a line each.")
     base = values.pop("base", None)
-    own = {"name": values.pop("name", Path(path).stem), "source": values.pop("source", str(path))}
+    own = {"name": Path(path).stem, "source": str(path), "use": ""}
+    own = {name: values.pop(name, usual) for name, usual in own.items()}
     try:
         if base is not None:
             return replace(get_recipe(base).with_overrides(**values), **own)

@@ -328,7 +328,11 @@ def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
         values["validation"].pop("cut", None)
     # Through `Recipe`, so that a field that a later version adds has its default in older folders.
     recipe = Recipe.from_dict(values["recipe"]).to_dict()
-    return values | {"recipe": {name: value for name, value in recipe.items() if name not in ("source", "exceptions")}}
+    return values | {"recipe": {name: value for name, value in recipe.items() if name not in _TOLD}}
+
+
+_TOLD = ("source", "use", "exceptions")
+"""Fields of a recipe that do not change a run."""
 
 
 def _without_length(identity: dict[str, Any]) -> dict[str, Any]:

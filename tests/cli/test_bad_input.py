@@ -213,6 +213,9 @@ def test_data_with_other_classes(cli, trained, exported, few):
     [
         ("--confusion matrix.gif", "'matrix.gif' must end in .png, .svg, .pdf."),
         ("--confusion none/matrix.png", "there is no folder 'none'"),
+        ("--errors errors.pdf", "'errors.pdf' must end in .png: the picture is made of images."),
+        ("--errors none/errors.png", "there is no folder 'none'"),
+        ("--worst 0", "Invalid value for '--worst'"),
         ("--crops 5", "crops=5 is not 1 (the centre) or 10"),
         ("--scales 224,big", "--scales '224,big' must be whole numbers of pixels with commas"),
         ("--scales 224,0", "scales=(224, 0) must be different whole numbers of pixels"),

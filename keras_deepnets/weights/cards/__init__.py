@@ -194,20 +194,29 @@ def of_file(path: Path) -> Card | None:
     return None
 
 
-def tensors(card: Card) -> reading.Tensors:
-    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record.
+def fetched(card: Card) -> Path:
+    """The file of a card in the cache folder, downloaded if it is not there (a progress bar on stderr, at a terminal).
 
     Raises:
-        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+        DownloadError: it cannot be had; says where to put it.
     """
 
     def check(part: Path) -> None:
         formats.check(part, card.path.name)
 
     with download.progress_bar(card.path.name) as progress:
-        path = download.fetch(
+        return download.fetch(
             card.url, card.path, checksum=card.checksum, member=card.member, check=check, progress=progress
         )
+
+
+def tensors(card: Card) -> reading.Tensors:
+    """The tensors of a card, downloaded if need be (`fetched`), with its labels and scaling as the record.
+
+    Raises:
+        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+    """
+    path = fetched(card)
     try:
         return described(reading.read(path), card)
     except reading.DamagedFileError as error:

@@ -16,6 +16,7 @@ from keras_deepnets.weights.download import DownloadError
 from keras_deepnets.weights.source import file_of
 
 if TYPE_CHECKING:
+    from keras_deepnets.training.evaluation import Evaluation
     from keras_deepnets.training.feed import Sets
 
 KERAS_FILE = ".keras"
@@ -109,10 +110,14 @@ def train(
                 "skipped": _skipped(sets),
                 "files": files,
                 "warnings": list(run.warnings),
+                "evaluation": _json(run.evaluation),
             }
         )
         return
     print(summary(run.metrics))
+    if run.evaluation is not None:
+        show.print_confused(run.evaluation)
+        print()
     print_files(run.path)
     print("Next:")
     for line in (
@@ -121,6 +126,18 @@ def train(
         f"export {run.path} {run.path / 'model.tflite'} --format tflite",
     ):
         print(f"  {PROGRAM} {line}")
+
+
+def _json(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """What a run does on its validation images as plain JSON values."""
+    if evaluation is None:
+        return None
+    pairs = [pair._asdict() for pair in evaluation.confused_pairs()]
+    return {
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "per_class": evaluation.per_class,
+        "confused_pairs": pairs,
+    }
 
 
 def _with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:

@@ -104,12 +104,7 @@ def evaluate(
     )
     rows = [(label, show.percent(value)) for label, value in result.per_class.items()]
     show.print_table(("class", "accuracy"), rows, right=("accuracy",))
-    if pairs := result.confused_pairs():
-        print()
-        rows = [(pair.true, pair.predicted, f"{pair.count:,}", show.percent(pair.share)) for pair in pairs]
-        show.print_table(
-            ("confused: true", "predicted", "images", "of the class"), rows, right=("images", "of the class")
-        )
+    show.print_confused(result)
     if confusion is not None:
         print(f"Which class is taken for which: {confusion}")
     if errors is not None:

@@ -23,6 +23,7 @@ from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
+from keras_deepnets.training.evaluation import Evaluation, report
 from keras_deepnets.training.files import digest, written_aside
 from keras_deepnets.training.identity import identities
 from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy, gives_logits
@@ -283,7 +284,7 @@ class Fit:
             for phase in self.phases:
                 if len(self.history) < phase.last_epoch and not self._ended_early():
                     self._fit(phase, shown)
-            self._finish()
+            evaluation = self._finish()
             warnings = troubles(self.history, self.train_data, self.held_data)
             for line in warnings if verbose != 0 else ():
                 print(f"Warning: {line}", file=sys.stderr, flush=True)
@@ -303,7 +304,7 @@ class Fit:
             for callback in (progress, recorder):
                 if callback and hasattr(callback, "close"):
                     callback.close()
-        return self.folder.results(self.model, tuple(warnings))
+        return self.folder.results(self.model, warnings, evaluation)
 
     def _plan(self) -> str:
         """How long the run is, in one line."""
@@ -423,8 +424,8 @@ class Fit:
         patience, last = self.recipe.early_stopping, self.phases[-1]
         return patience is not None and stalled(self.history[last.first_epoch :], patience)
 
-    def _finish(self) -> None:
-        """Gives the model its final weights and writes it."""
+    def _finish(self) -> Evaluation | None:
+        """Gives the model its final weights, measures what it mistakes, and writes it."""
         if self.best is not None and self.best.epoch < len(self.history):
             self.best.restore()
         elif self._averages(self.phases[-1]) and len(self.history):
@@ -432,7 +433,13 @@ class Fit:
         self.freezing.restore()
         _draw(self.folder)
         self._compile_plainly()
+        found = None
+        if self.held_data is not None:
+            size = self.recipe.image_size
+            batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
+            found = report(self.model, self.held_data, self.folder.path, batch, image_size=size)
         self.folder.save_model(self.model)
+        return found
 
     def _compile_plainly(self) -> None:
         """Compiles with what comes with Keras, so that `model.keras` holds no training state and `evaluate` works on it."""

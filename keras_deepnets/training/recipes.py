@@ -372,6 +372,7 @@ _ROWS = (
     ),
     Recipe(
         name="imagenette",
+        use="Photographs from scratch in few epochs, at 128 pixels; Muon learns more from each image.",
         source="the task of fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers are ours, measured "
         "(docs/training.md)",
         epochs=5,

@@ -23,6 +23,8 @@ from keras_deepnets.training.recipes import Recipe
 if TYPE_CHECKING:
     import keras
 
+    from keras_deepnets.training.evaluation import Evaluation
+
 # What makes two calls the same run. The rest of config.json only tells how it was done.
 _IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed", "pieces")
 _LATER = {"pieces": None}
@@ -40,6 +42,7 @@ class Run:
         metrics: the values of the epoch whose weights the model has (`keep`), and `epochs`, `steps`, `seconds` and
             `images_per_second` of training.
             `images_per_second` of training.
+        evaluation: what the model does on the validation images, where the run has ended in this process.
         warnings: what is wrong with the run, one line each: it diverged, or learnt nothing.
     """
 
@@ -47,6 +50,7 @@ class Run:
     history: dict[str, list[float]]
     metrics: dict[str, float]
     warnings: tuple[str, ...] = ()
+    evaluation: Evaluation | None = field(default=None, repr=False, compare=False)
     _model: keras.Model | None = field(default=None, repr=False)
 
     @property
@@ -199,10 +203,15 @@ class RunFolder:
         write_json(self.config, config)
         return config
 
-    def results(self, model: keras.Model | None = None, warnings: tuple[str, ...] = ()) -> Run:
+    def results(
+        self,
+        model: keras.Model | None = None,
+        warnings: tuple[str, ...] = (),
+        evaluation: Evaluation | None = None,
+    ) -> Run:
         """The run as `metrics.csv` has it."""
         rows = read_metrics(self.metrics)
-        return Run(self.path, columns(rows), summary(rows, self._kept(rows)), warnings, model)
+        return Run(self.path, columns(rows), summary(rows, self._kept(rows)), warnings, evaluation, model)
 
     def _kept(self, rows: list[dict[str, float]]) -> int:
         """The place of the row whose weights the trained model has."""

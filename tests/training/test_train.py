@@ -41,6 +41,7 @@ def test_the_folder(finished):
     assert names == {
         "checkpoints",
         "config.json",
+        "confusion.png",
         "curves.png",
         "inputs.png",
         "metrics.csv",

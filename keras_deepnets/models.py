@@ -232,6 +232,14 @@ def is_made_of_ours(model: keras.Model) -> bool:
     return any(type(layer).__module__.partition(".")[0] == "keras_deepnets" for layer in flat_layers(model))
 
 
+def begins_like_ours(model: keras.Model) -> bool:
+    """Whether `model` has our layers, and the first ones of our networks by name: it is one, a part of one or a copy without its record."""
+    return is_made_of_ours(model) and any(layer.name.endswith(_FIRST) for layer in flat_layers(model))
+
+
+_FIRST = ("conv1_conv", "conv1_1_conv", "fc1")
+"""How the name of the first layer with weights ends in every family."""
+
 _SCALED = "scaled"
 _KEEPING = ("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Identity", "Dropout", "Concatenate")
 """Layers of Keras' that leave values as they are; those that augment are called ``Random…``."""

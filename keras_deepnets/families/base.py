@@ -302,6 +302,31 @@ def spec_of(architecture: Mapping[str, Any]) -> Any:
     return facts.family.spec(**(facts.row | options))
 
 
+def way_to(architecture: Mapping[str, Any], needed: Mapping[str, Any]) -> str:
+    """The sentence that says how to build a network with the options `needed`, where its own constructor may not have them."""
+    import keras_deepnets
+
+    facts = getattr(keras_deepnets, architecture["constructor"]).facts
+    lacking = [name for name in needed if name not in facts.options]
+    if not lacking:
+        return f"Build it with {_as_arguments(needed)}."
+    builders = (getattr(keras_deepnets, name) for name in keras_deepnets.__all__)
+    for candidate in builders:
+        found = getattr(candidate, "facts", None)
+        if found is None or found.row or found.family.spec is not facts.family.spec:
+            continue
+        options = facts.row | {k: v for k, v in architecture["options"].items() if k != LAYER_PREFIX} | dict(needed)
+        if set(options) <= set(found.options):
+            return f"{facts.name} has no option {', '.join(lacking)}; build it as keras_deepnets.{found.name}({_as_arguments(options)})."
+    return f"{facts.name} has no option {', '.join(lacking)}: these are weights of another network."
+
+
+def _as_arguments(options: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={tuple(value) if isinstance(value, list) else value!r}" for name, value in options.items()
+    )
+
+
 def option(default: Any, doc: str) -> Any:
     """A spec field with its sentence for the constructors' docstrings."""
     return dataclasses.field(default=default, metadata={"doc": doc})

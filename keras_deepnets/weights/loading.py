@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import spec_of
+from keras_deepnets.families.base import spec_of, way_to
 from keras_deepnets.weights import naming as namings
 from keras_deepnets.weights.names import NamedWeights, named_weights, names_of
 from keras_deepnets.weights.naming import Naming
@@ -222,14 +222,15 @@ def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) ->
     if not architecture:
         return
     spec = spec_of(architecture)
-    for option, value in needed.items():
-        value = as_given(value)
-        own = getattr(spec, option, value)
-        if own != value and matters(option, spec):
-            raise InputError(
-                f"{model.name}: the weights in {origin} need {option}={value!r}, and it was built with {option}={own!r}, "
-                f"which computes something else. Build it with {option}={value!r}."
-            )
+    needed = {name: as_given(value) for name, value in needed.items() if hasattr(spec, name) and matters(name, spec)}
+    wrong = {name: value for name, value in needed.items() if getattr(spec, name) != value}
+    if wrong:
+        own = ", ".join(f"{name}={getattr(spec, name)!r}" for name in wrong)
+        theirs = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
+        raise InputError(
+            f"{model.name}: the weights in {origin} need {theirs}, and it was built with {own}, which computes something else. "
+            f"{way_to(architecture, wrong)}"
+        )
 
 
 def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
@@ -244,7 +245,7 @@ def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming
     if getattr(spec_of(architecture), "shortcut", None) == "D" and naming.needs.get("shortcut") != "D":
         raise InputError(
             f"{model.name}: the projections in {tensors.origin} ({naming.name}) stride, and it was built with shortcut='D', which pools "
-            f"before them. Build it with shortcut='B'."
+            f"before them. {way_to(architecture, {'shortcut': 'B'})}"
         )
 
 
@@ -257,7 +258,7 @@ def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
     if not wanted or not includes_preprocessing(model):
         return
     own, wanted = scaling_of(model), Scaling.from_dict(wanted)
-    if (own.mean, own.std, own.channel_order) != (wanted.mean, wanted.std, wanted.channel_order):
+    if own is not None and (own.mean, own.std, own.channel_order) != (wanted.mean, wanted.std, wanted.channel_order):
         raise InputError(
             f"{model.name} scales its input by mean {own.mean}, std {own.std}, {own.channel_order}, and {tensors.origin} wants mean "
             f"{wanted.mean}, std {wanted.std}, {wanted.channel_order}; build it with include_preprocessing=keras_deepnets.{wanted!r}."

@@ -7,7 +7,7 @@ import gc
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -302,24 +302,42 @@ def trainable_parameters(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
-def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+class Product(NamedTuple):
+    """What a convolution or a fully connected layer does for one image.
+
+    Attributes:
+        channels: that it reads, of all groups.
+        filters: channels or units that it makes.
+        multiply_adds: how many.
+    """
+
+    channels: int
+    filters: int
+    multiply_adds: int
+
+
+def products(model: keras.Model) -> Iterator[Product]:
+    """The convolutions and fully connected layers of a model, those in nested models and blocks too; needs a fixed input size."""
     from keras_deepnets.layers import Block, RecomputedConv2D
 
-    total = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            total += multiply_adds(layer)
+            yield from products(layer)
         elif isinstance(layer, Block):
-            total += multiply_adds(layer.network())
+            yield from products(layer.network())
         elif isinstance(layer, (keras.layers.Conv2D, RecomputedConv2D)):
             positions = layer.output.shape[1:3]
-            kernel = layer.convolution.kernel if isinstance(layer, RecomputedConv2D) else layer.kernel
+            convolution = layer.convolution if isinstance(layer, RecomputedConv2D) else layer
+            kernel = convolution.kernel.shape
             if None in positions:
                 raise InputError(
                     f"{model.name}: multiply-adds need a fixed input size; build it with input_shape=(height, width, channels)."
                 )
-            total += math.prod(positions) * math.prod(kernel.shape)
+            yield Product(kernel[-2] * convolution.groups, kernel[-1], math.prod(positions) * math.prod(kernel))
         elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
+            yield Product(*layer.kernel.shape, math.prod(layer.kernel.shape))
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+    return sum(product.multiply_adds for product in products(model))

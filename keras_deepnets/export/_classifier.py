@@ -172,7 +172,7 @@ def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
     Raises:
         InputError: it is not known of a network of ours, or is for another number of channels.
     """
-    from keras_deepnets.models import includes_preprocessing, begins_like_ours, scaling_of
+    from keras_deepnets.models import begins_like_ours, includes_preprocessing, scaling_of
 
     scaling, inside = scaling_of(model), includes_preprocessing(model)
     if scaling is not None and scaling.channels != channels:

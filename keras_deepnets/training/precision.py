@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 
-from keras_deepnets.models import flat_layers
+from keras_deepnets.models import flat_layers, products
 
 
 @contextlib.contextmanager
@@ -93,15 +90,25 @@ class Choice(NamedTuple):
     reason: str
 
 
-def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> Choice:
-    """The fastest policy that is known to train well on this machine's device.
+THIN = 16, 12
+"""A convolution that reads fewer channels than the first, or makes fewer than the second, is slower in bfloat16 on a CPU."""
 
-    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. A CPU that
-    has bfloat16 instructions is measured, since networks with few channels are slower in bfloat16. Else float32.
+THIN_SHARE = 0.1
+"""Share of the multiply-adds in thin convolutions above which float32 is faster; docs/benchmarks.md has the measurements."""
+
+_IMAGE_CHANNELS = 4
+"""At most so many channels are images: a first convolution is not counted."""
+
+
+def automatic(build: Callable[[], keras.Model]) -> Choice:
+    """The policy that is known to train well and fast on this machine's device: the same for the same device and network.
+
+    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
+    bfloat16 instructions the network decides: bfloat16, unless more than `THIN_SHARE` of its multiply-adds are in convolutions with few
+    channels (`THIN`). Else float32. Nothing is timed.
 
     Args:
-        build: makes the network under the current policy.
-        batch_size: images in a measured step.
+        build: makes the network; called where the choice depends on it.
     """
     capability = _compute_capability()
     if capability is not None:
@@ -109,26 +116,20 @@ def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> Choice:
         return Choice(name, f"auto: compute capability {'.'.join(map(str, capability))}")
     if not _cpu_has_bfloat16():
         return Choice("float32", "auto: the CPU has no bfloat16 instructions")
-    seconds = {name: step_seconds(build, name, batch_size) for name in ("float32", "mixed_bfloat16")}
-    first, second = sorted(seconds, key=seconds.__getitem__)
-    return Choice(first, f"auto: {seconds[second] / seconds[first]:.2f} times as fast as {second} here")
+    share = thin_share(build())
+    if share > THIN_SHARE:
+        return Choice("float32", f"auto: {share:.0%} of the network is in convolutions of few channels")
+    return Choice("mixed_bfloat16", "auto: the CPU has bfloat16 instructions")
 
 
-def step_seconds(build: Callable[[], keras.Model], name: str, batch_size: int, steps: int = 4) -> float:
-    """Seconds of a training step of the network under the policy `name`: the fastest of `steps`, after one that compiles."""
-    with policy(name):
-        model = build()
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", jit_compile=False)
-    images = np.zeros((batch_size, *model.input_shape[1:]), "float32")
-    labels = np.zeros(batch_size, "int64")
-    times = []
-    for _ in range(steps + 1):
-        begin = time.perf_counter()
-        model.train_on_batch(images, labels)
-        times.append(time.perf_counter() - begin)
-    del model
-    gc.collect()
-    return min(times[1:])
+def thin_share(model: keras.Model) -> float:
+    """The share of a model's multiply-adds in convolutions that read or make few channels, those that read images apart."""
+    total = thin = 0
+    for channels, filters, multiply_adds in products(model):
+        total += multiply_adds
+        if channels > _IMAGE_CHANNELS and (channels < THIN[0] or filters < THIN[1]):
+            thin += multiply_adds
+    return thin / max(total, 1)
 
 
 def _compute_capability() -> tuple[int, int] | None:

@@ -52,5 +52,5 @@ def antialiased_max_pool(x: Any, kind: str, *, name: str) -> Any:
     column is left out.
     """
     if kind == "blur":
-        return BlurPooling2D(name=name)(max_pool(x, strides=1, name=f"{name}_max"))
+        return BlurPooling2D(name=named(name))(max_pool(x, strides=1, name=f"{name}_max"))
     return average_pool(x, name=name)

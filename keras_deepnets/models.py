@@ -306,11 +306,13 @@ class Product(NamedTuple):
     """What a convolution or a fully connected layer does for one image.
 
     Attributes:
+        layer: it.
         channels: that it reads, of all groups.
         filters: channels or units that it makes.
         multiply_adds: how many.
     """
 
+    layer: keras.layers.Layer
     channels: int
     filters: int
     multiply_adds: int
@@ -333,9 +335,9 @@ def products(model: keras.Model) -> Iterator[Product]:
                 raise InputError(
                     f"{model.name}: multiply-adds need a fixed input size; build it with input_shape=(height, width, channels)."
                 )
-            yield Product(kernel[-2] * convolution.groups, kernel[-1], math.prod(positions) * math.prod(kernel))
+            yield Product(layer, kernel[-2] * convolution.groups, kernel[-1], math.prod(positions) * math.prod(kernel))
         elif isinstance(layer, keras.layers.Dense):
-            yield Product(*layer.kernel.shape, math.prod(layer.kernel.shape))
+            yield Product(layer, *layer.kernel.shape, math.prod(layer.kernel.shape))
 
 
 def multiply_adds(model: keras.Model) -> int:

@@ -90,22 +90,26 @@ class Choice(NamedTuple):
     reason: str
 
 
-THIN = 16, 12
-"""A convolution that reads fewer channels than the first, or makes fewer than the second, is slower in bfloat16 on a CPU."""
+LANES = 16
+"""oneDNN's bfloat16 convolutions on CPUs work on so many channels at once; with another number that is no multiple they are slow."""
 
-THIN_SHARE = 0.1
-"""Share of the multiply-adds in thin convolutions above which float32 is faster; docs/benchmarks.md has the measurements."""
+FEWEST_MAPS = 12
+"""Our dense blocks round channels up for these kernels, which pays from so many new maps on."""
+
+UNEVEN_SHARE = 0.1
+"""Share of a network's multiply-adds in uneven convolutions above which float32 is faster; docs/benchmarks.md has the measurements."""
 
 _IMAGE_CHANNELS = 4
-"""At most so many channels are images: a first convolution is not counted."""
+"""At most so many channels are images: the first convolution does not count."""
 
 
 def automatic(build: Callable[[], keras.Model]) -> Choice:
     """The policy that is known to train well and fast on this machine's device: the same for the same device and network.
 
     A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
-    bfloat16 instructions the network decides: bfloat16, unless more than `THIN_SHARE` of its multiply-adds are in convolutions with few
-    channels (`THIN`). Else float32. Nothing is timed.
+    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
+    bfloat16 instructions the network decides: bfloat16, unless more than `UNEVEN_SHARE` of its multiply-adds are in convolutions whose
+    channels these instructions do not suit (`uneven_share`). Else float32. Nothing is timed.
 
     Args:
         build: makes the network; called where the choice depends on it.
@@ -116,20 +120,29 @@ def automatic(build: Callable[[], keras.Model]) -> Choice:
         return Choice(name, f"auto: compute capability {'.'.join(map(str, capability))}")
     if not _cpu_has_bfloat16():
         return Choice("float32", "auto: the CPU has no bfloat16 instructions")
-    share = thin_share(build())
-    if share > THIN_SHARE:
-        return Choice("float32", f"auto: {share:.0%} of the network is in convolutions of few channels")
+    share = uneven_share(build())
+    if share > UNEVEN_SHARE:
+        reason = f"auto: {share:.0%} of its multiply-adds are in convolutions whose channels are no multiple of {LANES}"
+        return Choice("float32", reason)
     return Choice("mixed_bfloat16", "auto: the CPU has bfloat16 instructions")
 
 
-def thin_share(model: keras.Model) -> float:
-    """The share of a model's multiply-adds in convolutions that read or make few channels, those that read images apart."""
-    total = thin = 0
-    for channels, filters, multiply_adds in products(model):
+def uneven_share(model: keras.Model) -> float:
+    """The share of a model's multiply-adds in convolutions that read or make a number of channels that is no multiple of `LANES`.
+
+    Those that read images do not count. In a network of dense blocks those count that make fewer than `FEWEST_MAPS`.
+    """
+    from keras_deepnets.layers import Concatenate
+
+    dense = any(isinstance(layer, Concatenate) for layer in flat_layers(model))
+    total = uneven = 0
+    for layer, channels, filters, multiply_adds in products(model):
         total += multiply_adds
-        if channels > _IMAGE_CHANNELS and (channels < THIN[0] or filters < THIN[1]):
-            thin += multiply_adds
-    return thin / max(total, 1)
+        if isinstance(layer, keras.layers.Dense) or channels <= _IMAGE_CHANNELS:
+            continue
+        if filters < FEWEST_MAPS if dense else channels % LANES or filters % LANES:
+            uneven += multiply_adds
+    return uneven / max(total, 1)
 
 
 def _compute_capability() -> tuple[int, int] | None:

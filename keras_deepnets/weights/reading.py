@@ -215,7 +215,7 @@ def _keras(path: Path) -> Tensors:
         config = json.loads(archive.read("config.json"))
         network, around, nested = _network_config(config)
         with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
-            arrays, others = _sorted_variables(file, around, _prefix(network.get("record")), nested)
+            arrays, others = _sorted_variables(file, path, around, _prefix(network.get("record")), nested)
     layers = list(_layer_configs({"config": network}))
     record = network.get("record")
     if record is not None:
@@ -270,7 +270,7 @@ def _hdf5(path: Path) -> Tensors:
         group = file.get("model_weights", file)
         if "layer_names" not in group.attrs:
             record = _record(file.attrs.get(RECORD), path)
-            arrays, others = _sorted_variables(file, (record or {}).get("around") or (), _prefix(record))
+            arrays, others = _sorted_variables(file, path, (record or {}).get("around") or (), _prefix(record))
             return Tensors(arrays, str(path), record, around=others)
         arrays = _with_our_head(dict(_legacy_variables(group)))
         config = file.attrs.get("model_config")
@@ -319,23 +319,24 @@ def _text(value: Any) -> str:
 
 
 def _sorted_variables(
-    file: Any, around: Iterable[str], prefix: str, nested: bool = False
+    file: Any, path: Path, around: Iterable[str], prefix: str, nested: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
     """The variables of a Keras 3 file: the network's by name, without its prefix; those of layers around it by layer.
 
     Args:
         file: HDF5, open.
+        path: of the file, for messages.
         around: names of layers around the network, in order.
         prefix: of the names of the network's layers.
         nested: whether the network is nested in the model, and all that is not in it is around it.
 
     Raises:
-        ValueError: two layers have one name, as those of networks that are nested in one model may.
+        InputError: two layers have one name, as those of networks that are nested in one model may.
     """
     own: dict[str, np.ndarray] = {}
     others: dict[str, list[np.ndarray]] = {layer: [] for layer in around}
-    for path, layer, item in _groups(file):
-        outside = layer in others or (nested and _NETWORK not in path.split("/"))
+    for place, layer, item in _groups(file):
+        outside = layer in others or (nested and _NETWORK not in place.split("/"))
         if outside:
             taken, others[layer] = others.get(layer), [np.asarray(item[key]) for key in sorted(item, key=_in_order)]
         else:
@@ -343,8 +344,9 @@ def _sorted_variables(
             taken = own.keys() & variables.keys()
             own.update(variables)
         if taken:
-            raise ValueError(
-                f"two of its layers are called {layer!r}; load it with keras.saving.load_model and take the network out of that"
+            raise InputError(
+                f"{path}: two of its layers are called {layer!r}; load it with keras.saving.load_model and give "
+                "load_weights the network in it, model.get_layer(name)."
             )
     return own, {layer: arrays for layer, arrays in others.items() if arrays}
 

@@ -44,7 +44,11 @@ NETWORKS = [
     (lambda: kd.DenseNet(depth=22, growth_rate=12, stem="cifar", memory_efficient=True), "mixed_bfloat16"),
     (lambda: kd.ResNeXt(blocks=(1, 1), filters=(64, 128), input_shape=(32, 32, 3)), "mixed_bfloat16"),
     (lambda: kd.Highway1(), "mixed_bfloat16"),
+    (lambda: small((8, 64, 128)), "mixed_bfloat16"),
+    (lambda: kd.HighwayMLP10(), "mixed_bfloat16"),
     (lambda: small((12, 24, 48)), "float32"),
+    (lambda: small((20, 40, 80)), "float32"),
+    (lambda: small((24, 48, 96)), "float32"),
     (lambda: small((8, 16, 32)), "float32"),
     (lambda: small((8, 16, 32), block_layers=True), "float32"),
     (lambda: small((4, 8, 16)), "float32"),
@@ -63,13 +67,14 @@ def test_a_cpu_decides_by_the_networks_channels(cpu, build, expected):
     assert precisions.automatic(build) == ("float32", "auto: the CPU has no bfloat16 instructions")
 
 
-def test_the_share_of_few_channels_is_of_the_multiply_adds():
-    """Of a ResNet-8 of 8, 16, 32 filters: the first block's convolutions, the second's first, and the classifier for 10 classes."""
+def test_the_share_of_uneven_convolutions():
+    """Of a ResNet-8 of 8, 16, 32 filters: the first block's convolutions, the second's first and its projection."""
     model = small((8, 16, 32))
-    first_block, second = 2 * 32 * 32 * 9 * 8 * 8, 16 * 16 * 9 * 8 * 16
-    projection, classifier = 16 * 16 * 8 * 16, 32 * 10
-    thin = first_block + second + projection + classifier
-    assert precisions.thin_share(model) == pytest.approx(thin / models.multiply_adds(model))
+    first_block, second, projection = 2 * 32 * 32 * 9 * 8 * 8, 16 * 16 * 9 * 8 * 16, 16 * 16 * 8 * 16
+    expected = (first_block + second + projection) / models.multiply_adds(model)
+    assert precisions.uneven_share(model) == pytest.approx(expected)
+    assert precisions.uneven_share(small((24, 48, 96))) == pytest.approx(0.49, abs=0.01)
+    assert precisions.uneven_share(kd.ResNet20()) == 0
 
 
 def test_the_choice_is_recorded_and_kept_on_resuming(tmp_path, cpu, capsys):

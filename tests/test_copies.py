@@ -160,17 +160,16 @@ def bare(model):
 def test_export_refuses_what_it_cannot_scale(build, write, tmp_path):
     model = build()
     channels = model.input_shape[-1]
-    with pytest.raises(
-        kd.InputError, match="it is not known how this network's input is scaled; set model.scaling ="
-    ) as caught:
+    message = r"it is not known how this network's input is scaled; set model\.scaling ="
+    with pytest.raises(kd.InputError, match=message) as caught:
         write(model, tmp_path / "new")
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
     # Both ways out that the message names.
-    for scaling in (
-        kd.Scaling((1,) * channels, (2,) * channels),
-        eval(str(caught.value).split(" or = ")[1].split(" for ")[0].replace("keras_deepnets", "kd")),
+    for advised in (
+        f"keras_deepnets.Scaling({(1,) * channels}, {(2,) * channels})",
+        str(caught.value).split(" or = ")[1].split(" for ")[0],
     ):
-        model.scaling = scaling
+        model.scaling = eval(advised, {"keras_deepnets": kd})
         export._classifier.classifier_of(model)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, OURS, Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, Meter, ProcessMeter
 from keras_deepnets.benchmark.side import Side
+from keras_deepnets.versions import version
 
 _SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 _LONG_ENOUGH = 0.1  # seconds of a matrix product
@@ -284,14 +285,12 @@ def _device() -> str:
     return "CPU" if device.platform == "cpu" else device.device_kind
 
 
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
+def _versions() -> dict[str, str | None]:
     import keras
 
     package = {"torch": "torch", "jax": "jax"}.get(keras.backend.backend(), "tensorflow")
     return {
-        "keras-deepnets": metadata.version("keras-deepnets"),
+        "keras-deepnets": version("keras-deepnets"),
         "keras": keras.__version__,
-        package: metadata.version(package),
+        package: version(package),
     }

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM, show
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.versions import version
 from keras_deepnets.weights import cards
 from keras_deepnets.weights.cards import networks
 
@@ -24,13 +24,8 @@ _MOST_WEIGHTS = 24
 
 def print_version() -> None:
     """Prints the versions that a bug report needs."""
-    below = []
-    for package in ("tensorflow", "keras"):
-        try:
-            below.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            below.append(f"{package} missing")
-    print(f"{PROGRAM} {keras_deepnets.__version__} ({', '.join(below)}, python {platform.python_version()})")
+    below = [f"{package} {version(package) or 'missing'}" for package in ("tensorflow", "keras")]
+    print(f"{PROGRAM} {version('keras-deepnets')} ({', '.join(below)}, python {platform.python_version()})")
 
 
 def list_networks(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training.files import digest
+from keras_deepnets.versions import version
 
 if TYPE_CHECKING:
     import keras
@@ -101,15 +102,13 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def software() -> dict[str, str]:
+def software() -> dict[str, str | None]:
     """Versions of what made the artifact."""
-    from importlib import metadata
-
     import keras
     import tensorflow as tf
 
     return {
-        "keras_deepnets": metadata.version("keras-deepnets"),
+        "keras_deepnets": version("keras-deepnets"),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "python": platform.python_version(),

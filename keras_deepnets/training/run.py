@@ -12,13 +12,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.files import write_json, written_aside
 from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.versions import version
 
 if TYPE_CHECKING:
     import keras
@@ -304,7 +304,7 @@ def software() -> dict[str, Any]:
     import keras
 
     packages = ("keras-deepnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
-    versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
     return {"versions": versions, "backend": keras.config.backend(), "deterministic": deterministic()}
 
 
@@ -321,13 +321,6 @@ def changes(config: Mapping[str, Any]) -> str | None:
     there = {name: config[name] for name in here if name in config}
     found = differences(*_recorded(there, {name: here[name] for name in there}))
     return "; ".join(found) if found else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,7 +178,9 @@ def only(name: str, constructor: str | None) -> Card:
 
 def find(model: keras.Model, name: str) -> Card:
     """The card called `name` of the network that `model` is. Raises InputError where there is none or it says of another form."""
-    architecture = getattr(model, "architecture", None)
+    from keras_deepnets.models import network_of
+
+    architecture = getattr(network_of(model) or model, "architecture", None)
     if not architecture:
         raise InputError(f"{model.name} is not of this library, and the weights {name!r} are; give the path of a file.")
     return card(architecture["constructor"], name)

@@ -175,7 +175,19 @@ def train(
         typer.Option(
             metavar="SIZE",
             help="What to measure on after each epoch: how many or which share (0.1) of the training images to cut out, another "
-            "DATA, or none; by default the data's validation split, else its test split.",
+            "DATA, or none; by default the data's validation split, else its test split, else a tenth of the training images.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Train on at most N images, each class in proportion.", show_default=False),
+    ] = None,
+    class_weight: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="How much the images of a class count in the training loss: balanced, or LABEL=WEIGHT,… (others have 1).",
             show_default=False,
         ),
     ] = None,
@@ -212,6 +224,8 @@ def train(
         command.pairs(options, "--option"),
         weights=weights,
         validation=command.validation_of(validation),
+        limit=limit,
+        class_weight=command.class_weight_of(class_weight),
         precision=precision,
         seed=seed,
         profile=command.steps(profile, "--profile"),

@@ -44,6 +44,8 @@ def train(
     *,
     weights: str | None,
     validation: str | float | bool | None = None,
+    limit: int | None = None,
+    class_weight: str | dict[str, float] | None = None,
     precision: str | None,
     seed: int,
     profile: tuple[int, int] | None,
@@ -70,7 +72,7 @@ def train(
     from keras_deepnets.training import feed
 
     with loading(source):
-        sets = feed.load(source, validation, seed, skip_broken=skip_broken)
+        sets = feed.load(source, validation, seed, skip_broken=skip_broken, limit=limit)
     begun = False
 
     def begin(logs: Any) -> None:
@@ -90,6 +92,7 @@ def train(
             seed=seed,
             verbose=0 if as_json else "auto",
             model_options=options,
+            class_weight=class_weight,
             profile=profile,
             # Not before: until here something may be wrong with what the user gave.
             callbacks=[keras.callbacks.LambdaCallback(on_train_begin=begin)],
@@ -218,6 +221,21 @@ def steps(text: str | None, flag: str) -> tuple[int, int] | None:
     if not 1 <= first <= last:
         raise InputError(f"{flag} {text!r} is not of the form FIRST:LAST, two steps counted from 1, e.g. 10:15.")
     return first, last
+
+
+def class_weight_of(text: str | None) -> str | dict[str, Any] | None:
+    """What ``--class-weight`` says: ``balanced``, or ``label=weight,…`` as a dictionary."""
+    if text is None or text == "balanced":
+        return text
+    weights: dict[str, Any] = {}
+    for part in text.split(","):
+        label, equals, value = part.rpartition("=")
+        if not equals or not label or not isinstance(_literal(value), (int, float)):
+            raise InputError(f"--class-weight {text!r} is neither balanced nor of the form LABEL=WEIGHT,….")
+        if label in weights:
+            raise InputError(f"--class-weight {text!r} names {label!r} twice.")
+        weights[label] = _literal(value)
+    return weights
 
 
 def validation_of(text: str | None) -> str | float | bool | None:

@@ -6,7 +6,8 @@ import math
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,14 +66,25 @@ class CachedPixels:
         return payload if window is None else transforms.cut(payload, window)
 
 
+def scratch() -> tuple[Path, int]:
+    """The folder for files without a name, made if need be, and how many bytes one of them may have.
+
+    Raises:
+        OSError: it cannot be made.
+        RuntimeError: there is no home folder.
+    """
+    folder = keras_home() / "datasets" / "keras_deepnets"  # the system's folder for temporary files is often memory
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, min(DISK_BUDGET, shutil.disk_usage(folder).free // 2)
+
+
 def on_disk(store: IndexedStore, view: View) -> IndexedStore:
     """The store's examples with a cache on disk behind them, or the store itself where that has no room for them."""
     count = int(store.rows.max()) + 1
     size = count * math.prod(view.shape)
     try:
-        folder = keras_home() / "datasets" / "keras_deepnets"  # the system's folder for temporary files is often memory
-        folder.mkdir(parents=True, exist_ok=True)
-        if size > min(DISK_BUDGET, shutil.disk_usage(folder).free // 2):
+        folder, room = scratch()
+        if size > room:
             return store
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
@@ -82,5 +94,4 @@ def on_disk(store: IndexedStore, view: View) -> IndexedStore:
             images = np.memmap(file, np.uint8, "r+", shape=(count, *view.shape))
     except (OSError, RuntimeError):  # no room, not writable, no home: the images are decoded each time
         return store
-    pixels = CachedPixels(store.pixels, view, images, np.zeros(count, bool))
-    return IndexedStore(pixels, store.rows, store.labels, store.names)
+    return replace(store, pixels=CachedPixels(store.pixels, view, images, np.zeros(count, bool)))

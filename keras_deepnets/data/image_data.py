@@ -12,7 +12,7 @@ import numpy as np
 from keras_deepnets.data import augmentation, caching, pipelines, splits, transforms
 from keras_deepnets.data.pipelines import View
 from keras_deepnets.data.records import RecordStore
-from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels, Store, from_arrays
+from keras_deepnets.data.stores import ArrayPixels, DiskPixels, IndexedStore, PackedPixels, Store, from_arrays
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class ImageData:
         )
 
     def take(self, size: int, seed: int = 0) -> ImageData:
-        """At most ``size`` of the examples, each class in proportion, chosen by ``seed``: to try something out.
+        """At most ``size`` of the examples, chosen by ``seed``: each class in proportion, at least one of each where possible.
 
         Raises:
             InputError: a size that is no whole number of at least 1.
@@ -223,9 +223,9 @@ class ImageData:
             raise InputError(f"size={size!r} must be a whole number of examples, at least 1.")
         if size >= self.size:
             return self
-        return ImageData(
-            self.name, self.split, self.labels, self.store.divide(int(size), seed)[1], self.skipped, self.published
-        )
+        store, size = self.store, int(size)
+        part = store.sample(size, seed) if isinstance(store, IndexedStore) else store.divide(size, seed)[1]
+        return ImageData(self.name, self.split, self.labels, part, self.skipped, self.published)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in 0–255 units, for `keras_deepnets.Scaling`.
@@ -279,7 +279,8 @@ class ImageData:
         What is streamed from record files in their order, and what is read once, stays as it is.
         """
         store = self.store
-        if (self.image_shape == view.shape and store.in_memory) or not (training or store.in_memory):
+        decoded = store.in_memory or (isinstance(store, IndexedStore) and isinstance(store.pixels, DiskPixels))
+        if (self.image_shape == view.shape and decoded) or not (training or store.in_memory):
             return store
         if view not in self._views:
             if view.fits(store):

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_deepnets.data import memory, transforms
 from keras_deepnets.data.augmentation import Policy
-from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store, empty, in_order
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,7 +55,7 @@ def materialise(store: Store, view: View) -> IndexedStore:
     """Every image of the store at the view's size, in memory, in the store's order."""
     import tensorflow as tf
 
-    images = np.empty((store.size, *view.shape), np.uint8)
+    images = empty((store.size, *view.shape))
     labels = np.empty(store.size, np.int64)
     start = 0
     for some_images, some_labels in _opened(store, view).batch(256).prefetch(2).as_numpy_iterator():
@@ -64,7 +64,7 @@ def materialise(store: Store, view: View) -> IndexedStore:
         start = stop
     if start != store.size:
         raise tf.errors.DataLossError(None, None, f"{store.size} examples were announced and {start} came.")
-    return IndexedStore(ArrayPixels(images), np.arange(store.size, dtype=np.int64), labels)
+    return in_order(ArrayPixels(images), labels)
 
 
 def _opened(store: Store, view: View) -> tf.data.Dataset:

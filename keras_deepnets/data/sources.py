@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_deepnets.data import digits
+from keras_deepnets.data import arrays, digits
 from keras_deepnets.data.image_data import ImageData
 from keras_deepnets.errors import InputError, NoSuchSplit
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 def load(
-    source: str | os.PathLike,
+    source: str | os.PathLike | tuple | tf.data.Dataset,
     split: str = "train",
     *,
     seed: int = 0,
     skip_broken: bool = False,
     validation: int | float | None = None,
     data_dir: str | os.PathLike | None = None,
+    labels: Sequence[str] | None = None,
 ) -> ImageData:
     """Loads one split of a labelled set of images.
 
@@ -26,7 +32,10 @@ def load(
         source: ``"digits"`` (embedded); the TensorFlow Datasets name of a classification set (``"cifar10"``, ``"cifar100"``,
             ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); a folder: ``FOLDER/<class>/*.jpg``, or
             ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. Files are
-            JPEG, PNG, BMP or GIF. A name that is both is the dataset; write ``./cifar10`` for the folder.
+            JPEG, PNG, BMP or GIF. A name that is both is the dataset; write ``./cifar10`` for the folder. Or images that are
+            loaded already: arrays ``(images, labels)``, or a finite `tf.data.Dataset` of (image, label), in batches or not, such as
+            `keras.utils.image_dataset_from_directory` gives. Images are ``[h, w, c]`` or ``[h, w]``, uint8 or other numbers 0–255;
+            labels are whole numbers, one-hot vectors or texts. A dataset is read once, with what it shuffles and augments.
         split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``; of a TFDS set any of its splits.
         seed: chooses what belongs to which split where the source does not say.
         skip_broken: leave out image files that cannot be decoded, and list them in `ImageData.skipped`, instead of raising.
@@ -34,12 +43,17 @@ def load(
             ``split="train"`` and ``split="validation"`` gives disjoint sets. None: the source's own validation split; of a
             folder of class folders 80 % are train, 10 % validation, 10 % test.
         data_dir: where TFDS keeps its data; None: ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+        labels: class names of arrays or a dataset; None: its ``.class_names``, the values of text labels, or "0", "1", ….
 
     Raises:
         NoSuchSplit: an `InputError`: the source has no such split.
         InputError: nothing of that name, no images, one class only, broken files, a download that failed, …
             One line: what, why, and the way out.
     """
+    if arrays.is_loaded(source):
+        return arrays.load(source, split, seed=seed, validation=validation, labels=labels)
+    if labels is not None:
+        raise InputError(f"labels=… is for arrays and datasets; {str(source)!r} names its classes itself.")
     name = os.fspath(source)
     if _is_digits(source):
         return digits.load(split, seed=seed, validation=validation)

@@ -44,13 +44,20 @@ def cut_size(size: int | float, total: int, what: str = "validation") -> int:
     return int(count)
 
 
-def proportional(counts: Sequence[int], size: int) -> list[int]:
-    """How many to take of each class so that they add up to ``size``: largest remainders; one stays in each if possible."""
+def proportional(counts: Sequence[int], size: int, leave: int = 1) -> list[int]:
+    """How many to take of each class so that they add up to ``size``: largest remainders.
+
+    Of each class at least one is taken, and ``leave`` stay in it, if ``size`` allows.
+    """
     counts = np.asarray(counts, np.int64)
     quotas = counts * (size / max(counts.sum(), 1))
-    limits = np.maximum(counts - 1, 0)
+    limits = np.maximum(counts - leave, 0)
     limits = limits if limits.sum() >= size else counts
-    taken = np.minimum(np.floor(quotas).astype(np.int64), limits)
+    least = (limits > 0).astype(np.int64)
+    least = least if least.sum() <= size else np.zeros_like(least)
+    taken = np.maximum(np.minimum(np.floor(quotas).astype(np.int64), limits), least)
+    while taken.sum() > size:
+        taken[np.argmax(np.where(taken > least, taken - quotas, -np.inf))] -= 1
     ranking = np.argsort(-(quotas - np.floor(quotas)), kind="stable")
     while taken.sum() < size:
         open_classes = [index for index in ranking if taken[index] < limits[index]]
@@ -58,7 +65,7 @@ def proportional(counts: Sequence[int], size: int) -> list[int]:
     return [int(count) for count in taken]
 
 
-def stratified(labels: np.ndarray, names: Sequence[str], size: int, seed: int) -> np.ndarray:
+def stratified(labels: np.ndarray, names: Sequence[str], size: int, seed: int, leave: int = 1) -> np.ndarray:
     """Chooses ``size`` examples, each class in proportion, by hash of (seed, name).
 
     Args:
@@ -66,13 +73,14 @@ def stratified(labels: np.ndarray, names: Sequence[str], size: int, seed: int) -
         names: one a example, stable identities such as relative paths.
         size: how many to choose.
         seed: another seed, another choice.
+        leave: how many of each class are not chosen, if possible.
 
     Returns:
         bool ``[n]``: True where chosen.
     """
     order = np.asarray(shuffled(names, seed), np.int64)
     counts = np.bincount(labels)
-    taken = proportional(counts, size)
+    taken = proportional(counts, size, leave)
     chosen = np.zeros(len(labels), bool)
     for label, take in enumerate(taken):
         chosen[order[labels[order] == label][:take]] = True

@@ -7,8 +7,9 @@ so that only the part that is wanted is decoded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Shape = tuple["int | None", "int | None", int]
+_ALIGNMENT = 64
+"""Bytes: TensorFlow computes on memory that begins at a multiple of it."""
 
 
 class Store(Protocol):
@@ -39,6 +42,37 @@ class Store(Protocol):
         """The rest, and ``size`` examples cut out of it by ``seed``."""
 
 
+def empty(shape: Sequence[int]) -> np.ndarray:
+    """An uninitialised uint8 array whose memory `tensor_of` shares."""
+    size = math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].reshape(shape)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A uint8 array in memory that `tensor_of` shares: the array itself, or one copy of it."""
+    if _is_aligned(array):
+        return array
+    copy = empty(array.shape)
+    copy[...] = array
+    return copy
+
+
+def tensor_of(array: np.ndarray) -> tf.Tensor:
+    """The array as a tensor in main memory: of an aligned array without a copy, where TensorFlow's own conversion makes two."""
+    import tensorflow as tf
+
+    with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
+        if _is_aligned(array) and array.size:
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        return tf.convert_to_tensor(array)
+
+
+def _is_aligned(array: np.ndarray) -> bool:
+    return array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % _ALIGNMENT == 0
+
+
 @dataclass(frozen=True, eq=False)
 class ArrayPixels:
     """Images of one size, uint8 ``[n, h, w, c]``."""
@@ -54,10 +88,7 @@ class ArrayPixels:
     @cached_property
     def tensor(self) -> tf.Tensor:
         """The images as one tensor in main memory, made once: pipelines gather from it."""
-        import tensorflow as tf
-
-        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
-            return tf.convert_to_tensor(self.images)
+        return tensor_of(self.images)
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
         """Image number ``row``."""
@@ -89,30 +120,63 @@ class PackedPixels:
         return (None, None, self.channels)
 
     @cached_property
-    def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Values, shapes and where each image starts, as tensors in main memory."""
-        import tensorflow as tf
+    def starts(self) -> np.ndarray:
+        """Where each image starts in `values`, int64 ``[n]``."""
+        return np.cumsum(self.sizes) - self.sizes
 
-        ends = np.cumsum(self.shapes.astype(np.int64).prod(axis=1))
-        starts = np.concatenate([[0], ends])
-        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
-            return tuple(tf.convert_to_tensor(values) for values in (self.values, self.shapes, starts))
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """How many values each image has, int64 ``[n]``."""
+        return self.shapes.astype(np.int64).prod(axis=1)
+
+    @cached_property
+    def tensors(self) -> tuple[tf.Tensor, ...]:
+        """Values, shapes, starts and sizes as tensors in main memory."""
+        return tuple(tensor_of(values) for values in (self.values, self.shapes, self.starts, self.sizes))
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
         """Image number ``row``."""
         import tensorflow as tf
 
-        values, shapes, starts = self.tensors
-        image = tf.reshape(values[starts[row] : starts[row + 1]], shapes[row])
+        values, shapes, starts, sizes = self.tensors
+        image = tf.reshape(values[starts[row] : starts[row] + sizes[row]], shapes[row])
         return tf.ensure_shape(image, self.image_shape)
 
     open = ArrayPixels.open
 
+    def image(self, row: int) -> np.ndarray:
+        """Image number ``row``, uint8 ``[h, w, channels]``."""
+        start = self.starts[row]
+        return self.values[start : start + self.sizes[row]].reshape(self.shapes[row])
+
     def chunks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The pixels of the images ``rows``, one image at a time, uint8 ``[h·w, channels]``."""
-        starts = self.tensors[2].numpy()
         for row in rows:
-            yield self.values[starts[row] : starts[row + 1]].reshape(-1, self.channels)
+            yield self.image(row).reshape(-1, self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class DiskPixels(PackedPixels):
+    """The same in a file: ``values`` is a `numpy.memmap`, and an image is read when it is asked for.
+
+    Attributes:
+        starts: where each image starts in ``values``, int64 ``[n]``.
+    """
+
+    starts: np.ndarray = field(repr=False)
+    in_memory = False
+
+    @cached_property
+    def image_shape(self) -> Shape:
+        """Height and width, None where they differ, and channels."""
+        first = self.shapes[0]
+        return tuple(first.tolist()) if (self.shapes == first).all() else (None, None, self.channels)
+
+    def payload(self, row: tf.Tensor) -> tf.Tensor:
+        """Image number ``row``."""
+        import tensorflow as tf
+
+        return tf.ensure_shape(tf.numpy_function(self.image, [row], tf.uint8), self.image_shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,24 +271,36 @@ class IndexedStore:
     def take(self, chosen: np.ndarray) -> IndexedStore:
         """The examples where ``chosen`` (bool ``[n]``) holds; the pixels are shared, not copied."""
         names = tuple(name for name, wanted in zip(self.names, chosen, strict=True) if wanted) if self.names else ()
-        return IndexedStore(self.pixels, self.rows[chosen], self.labels[chosen], names)
+        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], names=names)
 
     def divide(self, size: int, seed: int) -> tuple[IndexedStore, IndexedStore]:
         """See `Store.divide`: each class in proportion."""
+        chosen = self._chosen(size, seed)
+        return self.take(~chosen), self.take(chosen)
+
+    def sample(self, size: int, seed: int) -> IndexedStore:
+        """``size`` examples chosen by ``seed``: each class in proportion, and at least one of each where possible."""
+        return self.take(self._chosen(size, seed, leave=0))
+
+    def _chosen(self, size: int, seed: int, leave: int = 1) -> np.ndarray:
         from keras_deepnets.data import splits
 
         names = self.names or [str(row) for row in self.rows]
-        chosen = splits.stratified(self.labels, names, size, seed)
-        return self.take(~chosen), self.take(chosen)
+        return splits.stratified(self.labels, names, size, seed, leave)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> IndexedStore:
     """A store of images in memory, uint8 ``[n, h, w, c]``, and labels ``[n]``."""
-    return IndexedStore(ArrayPixels(images), np.arange(len(images), dtype=np.int64), labels.astype(np.int64))
+    return in_order(ArrayPixels(aligned(images)), labels)
+
+
+def in_order(pixels: ArrayPixels | PackedPixels, labels: np.ndarray) -> IndexedStore:
+    """A store of all the images in their order, and labels ``[n]``."""
+    return IndexedStore(pixels, np.arange(len(labels), dtype=np.int64), labels.astype(np.int64))
 
 
 def from_images(images: Sequence[np.ndarray], labels: np.ndarray) -> IndexedStore:
     """A store of images of many sizes, each uint8 ``[h, w, c]`` with the same c, and labels ``[n]``."""
     shapes = np.array([image.shape for image in images], np.int32)
     pixels = PackedPixels(np.concatenate([image.ravel() for image in images]), shapes, int(shapes[0, 2]))
-    return IndexedStore(pixels, np.arange(len(images), dtype=np.int64), labels.astype(np.int64))
+    return in_order(pixels, labels)

@@ -223,7 +223,7 @@ class InputGrid(keras.callbacks.Callback):
     They are cut and varied as for training, and without the network's scaling; see `keras_deepnets.insight.image_grid`.
 
     Args:
-        batches: (images, labels) as for `fit`; a pipeline of its own, since a batch is taken from it.
+        batches: (images, labels) or (images, labels, weights) as for `fit`; a pipeline of its own, since a batch is taken from it.
         labels: class names.
         path: of the PNG to write.
         folder: TensorBoard's `--logdir`; the picture goes to `train` under it as `inputs`, step 0. `None`: only the PNG.
@@ -238,7 +238,7 @@ class InputGrid(keras.callbacks.Callback):
         """Takes a batch and writes the picture."""
         import tensorflow as tf
 
-        images, targets = next(self._batches.take(1).as_numpy_iterator())
+        images, targets, *_ = next(self._batches.take(1).as_numpy_iterator())
         images, names = images[:MOST], [self._name(target) for target in targets[:MOST]]
         grid = image_grid(feed.pixels(self.model, images), names)
         if self._folder:

@@ -153,7 +153,7 @@ def evaluate(
         model: it takes images `[n, h, w, c]` and gives probabilities or logits `[n, classes]`. Images are brought to its size
             and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file or of a run.
         data: labelled images; or a source of `keras_deepnets.data.load`: of a model in memory its test split is measured, of a path the
-            images that `measured.RULE` says.
+            images that `measured.RULE` says; of arrays and of a dataset all, with the model's class names where they have none.
         batch_size: images a step, at most; crops count as images, and fewer of larger ones are taken.
         image_size: side in pixels, for a model that takes any size.
         crops: 1: the centre, or 10: the corners and the centre of the image, resized as ever, and their mirror images.
@@ -166,16 +166,20 @@ def evaluate(
             rebuilt for other sizes; outputs that are not numbers.
     """
     from keras_deepnets import data as datasets
-    from keras_deepnets.training import losses, networks
+    from keras_deepnets.data import arrays
+    from keras_deepnets.training import feed, losses, networks
 
     check_views(crops, scales, image_size)
     check_count("worst", worst)
     file = _file_of(model) if isinstance(model, (str, os.PathLike)) else None
-    if not isinstance(data, datasets.ImageData):
+    loaded = arrays.is_loaded(data)
+    if not loaded and not isinstance(data, datasets.ImageData):
         record = file and RunRecord.beside(file)
         data = images_to_measure(data, None, record).images if file else datasets.load(data, "test")
     if file:
         model = _loaded(file)
+    if loaded:
+        data = feed.of_model(model, data)
     networks.check_fit(model, data)
     logits = losses.gives_logits(model)
     tally = Tally(data.labels, worst)

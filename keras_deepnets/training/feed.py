@@ -7,21 +7,24 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_deepnets import data as datasets
 from keras_deepnets import models
-from keras_deepnets.data import ImageData, transforms
+from keras_deepnets.data import ImageData, arrays, transforms
+from keras_deepnets.data.stores import IndexedStore
 from keras_deepnets.errors import InputError, NoSuchSplit
+from keras_deepnets.training import class_weights
 from keras_deepnets.training.recipes import Recipe
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Source = str | os.PathLike | ImageData
+Source: TypeAlias = "str | os.PathLike | ImageData | tuple[Any, Any] | tf.data.Dataset"
+"""A source of `keras_deepnets.data.load` (a name, a folder, arrays, a dataset), or an `ImageData`."""
 SMALL = 64
 """Pixels: up to it a random crop of 8 % of the area shows nothing, and images are seen whole at test time."""
 _MOST = 256  # images measured at once
@@ -44,49 +47,88 @@ class Sets(NamedTuple):
 
 
 def load(
-    data: Source | Sets, validation: Source | float | bool | None, seed: int, *, skip_broken: bool = False
+    data: Source | Sets,
+    validation: Source | float | bool | None,
+    seed: int,
+    *,
+    skip_broken: bool = False,
+    limit: int | None = None,
 ) -> Sets:
     """The training images, and those to measure on after each epoch.
 
     Args:
         data: a source of `keras_deepnets.data.load`, or its result; or the result of this function, which passes through.
-        validation: another (all of a folder, the test split of a named set); or how many examples or which fraction to cut
-            out of `data`; or `False` for none. `None`: the source's validation split, else its test split; of an
-            `ImageData` none.
-        seed: of what is cut out.
+        validation: another (all of a folder, of arrays or of a dataset, the test split of a named set); or how many examples or
+            which fraction to cut out of `data`; or `False` for none. `None`: the source's validation split, else its test split;
+            of a source without either, and of images that are loaded already, a tenth (`cut_by_default`).
+        seed: of what is cut out, and of `limit`.
         skip_broken: leave out image files that cannot be decoded.
+        limit: train on at most so many images, each class in proportion. What is measured on stays the same.
 
     Raises:
-        InputError: bad source or size, a validation split that is there and cannot be used; or labels that differ from the
+        InputError: bad source, size or limit, a validation split that is there and cannot be used; or labels that differ from the
             training images'.
     """
     if isinstance(data, Sets):
         if validation is not None:
             raise InputError(f"validation={validation!r}: the data was loaded with a validation set; leave it out.")
+        if limit is not None:
+            raise InputError(f"limit={limit!r}: the data is loaded already; give the limit when loading it.")
         return data
+    if validation is True:
+        raise InputError("validation=True: give a source, a fraction, or None for the source's own split.")
+    _check_limit(limit)
     options = {"seed": seed, "skip_broken": skip_broken}
-    given = isinstance(data, ImageData)
-    cut = isinstance(validation, (int, float)) and not isinstance(validation, bool)
-    if given:
-        train, held = data.divide(validation, seed) if cut else (data, None)
-    elif cut:
+    is_size = isinstance(validation, (int, float, np.integer, np.floating)) and not isinstance(validation, bool)
+    cut = validation if is_size else None
+    if arrays.is_loaded(data):
+        data = arrays.read(data, split="train")
+    if isinstance(data, ImageData):
+        train, held = data.divide(cut, seed) if is_size else (data, None)
+        cut = None  # who loaded them knows what they were cut from
+    elif is_size:
         train, held = (
-            datasets.load(data, split, validation=validation, **options)
+            datasets.load(data, split, validation=cut, **options)
             for split in (datasets.training_split(data), "validation")
         )
     else:
         train = datasets.load(data, datasets.training_split(data), **options)
         held = _own(data, options) if validation is None else None
-    if validation is True:
-        raise InputError("validation=True: give a source, a fraction, or None for the source's own split.")
-    if not cut and validation is not None and validation is not False:
-        held = validation if isinstance(validation, ImageData) else _other(validation, options)
+    if validation is None and held is None and (size := cut_by_default(train)):
+        train, held = train.divide(size, seed)
+        cut = None if isinstance(data, ImageData) else size
+    elif not is_size and validation is not None and validation is not False:
+        held = _other(validation, train.labels, options)
     if held is not None and held.labels != train.labels:
         raise InputError(
             f"Validation data {held.name!r} has the classes {_few(held.labels)}, training data {train.name!r} {_few(train.labels)}; "
             "they must be the same, in the same order."
         )
-    return Sets(train, held, validation if cut and not given else None)
+    return Sets(train if limit is None else _limited(train, limit, seed), held, cut)
+
+
+def cut_by_default(data: ImageData) -> int:
+    """How many images to measure on where there are no others: a tenth, and one at least of each class that has three or more."""
+    if not isinstance(data.store, IndexedStore):  # a run of records
+        return round(data.size / 10)
+    return max(round(data.size / 10), sum(count > 2 for count in data.class_counts))
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
+        raise InputError(f"limit={limit!r}: give a whole number of training images, at least 1.")
+
+
+def _limited(train: ImageData, limit: int, seed: int) -> ImageData:
+    """At most `limit` of the training images, and still some of each class."""
+    part = train.take(limit, seed)
+    if isinstance(part.store, IndexedStore):
+        before, after = (sum(count > 0 for count in data.class_counts) for data in (train, part))
+        if after < before:
+            raise InputError(
+                f"limit={limit} leaves {before - after} of {before} classes without an image; give at least {before}."
+            )
+    return part
 
 
 def _own(source: str | os.PathLike, options: dict[str, Any]) -> ImageData | None:
@@ -96,8 +138,25 @@ def _own(source: str | os.PathLike, options: dict[str, Any]) -> ImageData | None
     return None
 
 
-def _other(source: str | os.PathLike, options: dict[str, Any]) -> ImageData:
+def _other(source: Source, labels: tuple[str, ...], options: dict[str, Any]) -> ImageData:
+    if isinstance(source, ImageData):
+        return source
+    if arrays.is_loaded(source):
+        return labelled(source, labels, "validation")
     return datasets.load(source, "all" if Path(source).expanduser().is_dir() else "test", **options)
+
+
+def labelled(source: Any, labels: tuple[str, ...] | None, split: str = "all") -> ImageData:
+    """Arrays or a dataset whose class names, where it has none of its own, are `labels`."""
+    return arrays.read(source, arrays.class_names(source) or labels, split)
+
+
+def of_model(model: keras.Model, source: Any) -> ImageData:
+    """Arrays or a dataset to measure a model on, whose class names, where it has none of its own, are the model's."""
+    labels = models.labels_of(model)
+    if labels is None and isinstance(model.output_shape, tuple):
+        labels = tuple(map(str, range(model.output_shape[-1] or 0)))
+    return labelled(source, labels)
 
 
 def evaluation_batch(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> int:
@@ -129,7 +188,13 @@ def batch_size(data: ImageData, recipe: Recipe) -> int:
 
 
 def training(
-    model: keras.Model, data: ImageData, recipe: Recipe, augmentation: str | None, seed: int, first_epoch: int
+    model: keras.Model,
+    data: ImageData,
+    recipe: Recipe,
+    augmentation: str | None,
+    seed: int,
+    first_epoch: int,
+    class_weight: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Endless shuffled and augmented batches, epoch after epoch; each epoch is a function of `seed` and its number.
 
@@ -142,6 +207,7 @@ def training(
         augmentation: policy; the recipe's, resolved.
         seed: of order and augmentation.
         first_epoch: the epoch to begin with.
+        class_weight: a weight a class: batches are (images, labels, weights) then; see `class_weights`.
     """
     batches = data.batches(
         batch_size(data, recipe),
@@ -154,7 +220,8 @@ def training(
         copies=recipe.repeated_augmentation,
         **_view(model, data, recipe.image_size),
     )
-    return _scaled(model, batches)
+    batches = _scaled(model, batches)
+    return batches if class_weight is None else class_weights.weighted(batches, class_weight)
 
 
 def evaluation(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> tf.data.Dataset:

@@ -68,7 +68,8 @@ def _known_digests(folder: Path) -> dict[str, str]:
 
 def _pixels(store: IndexedStore) -> Iterable[bytes | np.ndarray]:
     if isinstance(store.pixels, PackedPixels):
-        yield store.pixels.shapes[store.rows].tobytes()
+        if None in store.image_shape:
+            yield store.pixels.shapes[store.rows].tobytes()
         yield from store.pixels.chunks(store.rows)
         return
     for start in range(0, store.size, 1024):

@@ -18,7 +18,7 @@ from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import callbacks as monitors
-from keras_deepnets.training import feed, heads, phases
+from keras_deepnets.training import class_weights, feed, heads, phases
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.choosing import stalled
@@ -50,6 +50,8 @@ def train(
     *,
     weights: str | os.PathLike | None = None,
     validation: feed.Source | float | bool | None = None,
+    limit: int | None = None,
+    class_weight: str | Mapping[str | int, float] | None = None,
     precision: str | None = None,
     seed: int = 0,
     verbose: str | int = "auto",
@@ -72,7 +74,8 @@ def train(
         model: a name of `list_models()`, built for the data with its input scaling inside; or a built Keras model that takes
             images `[n, h, w, c]` and ends in a softmax or in logits, or the `.keras` file of one. A model that is not ours gets
             RGB 0–255.
-        data: a source of `keras_deepnets.data.load`, or an `ImageData` to train on; or what `feed.load` gave.
+        data: a source of `keras_deepnets.data.load`: a name, a folder, arrays ``(images, labels)``, a `tf.data.Dataset`; or an
+            `ImageData` to train on; or what `feed.load` gave.
         recipe: a name of `recipes()`, a `Recipe`, or a YAML file of its fields. `None`: `"fine_tune"` with weights, else
             `"fast"`.
         run_dir: the folder; `None`: `runs/<model>-<data>-<recipe>`.
@@ -80,7 +83,11 @@ def train(
             a finished run. They set the network's options and its input scaling. Its classifier is new unless the classes are
             those of the weights. `None`: random weights.
         validation: images to measure on after each epoch; or how many or which fraction to cut out of `data`; or `False`.
-            `None`: the source's validation split, else its test split; of an `ImageData` none.
+            `None`: the source's validation split, else its test split; of a source without either, and of images that are loaded
+            already, a tenth.
+        limit: at most so many training images, each class in proportion.
+        class_weight: `"balanced"`, or the weights of some classes by label or index: how much their images count in the training loss
+            (`keras_deepnets.training.class_weights`). Validation is unweighted.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`; `None`: the recipe's. A given model keeps
             the precision that it was built with.
         seed: of the order of the images and their augmentation, and, of a named model, of initial weights and dropout.
@@ -117,7 +124,10 @@ def train(
         asked = asked.with_overrides(precision=_own_precision(model, precision))
     elif precision is not None:
         asked = asked.with_overrides(precision=precision)
-    train_data, held_data, _ = sets = feed.load(data, validation, seed)
+    train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
+    balance = None
+    if class_weight is not None:  # counting may mean reading all records
+        balance = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
     network = _network(model, weights, model_options or {}, train_data, asked)
     folder = RunFolder(run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}")
     identity = {
@@ -127,6 +137,7 @@ def train(
         "precision": asked.precision,
         "seed": seed,
         "pieces": pieces.identity(),
+        "class_weight": balance and list(balance),
     }
     config = folder.check(identity)
     if config and folder.finished() and folder.asks_for_more(config, asked):
@@ -150,7 +161,8 @@ def train(
         resolved = config["resolved"] if config else _resolve(network, train_data, asked)
         if profile is not None:
             monitors.check_profile(profile, resolved["steps"])
-        fit = Fit(network, train_data, held_data, _sized(asked, resolved), resolved, seed, folder, pieces)
+        known = _sized(asked, resolved)
+        fit = Fit(network, train_data, held_data, known, resolved, seed, folder, pieces, balance)
         if config is None:  # not before: until here something may be wrong with what was given
             stack.enter_context(folder.locked())
             folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
@@ -241,10 +253,11 @@ class Fit:
         seed: int,
         folder: RunFolder,
         pieces: OwnPieces,
+        class_weight: Sequence[float] | None = None,
     ):
         """Builds and compiles the network, and the pipelines once, so that whatever is wrong shows now."""
         self.train_data, self.held_data, self.recipe, self.seed = train_data, held_data, recipe, seed
-        self.resolved, self.folder, self.pieces = resolved, folder, pieces
+        self.resolved, self.folder, self.pieces, self.class_weight = resolved, folder, pieces, class_weight
         self.phases = phases.of(resolved)
         self.epochs = self.phases[-1].last_epoch
         keras.utils.set_random_seed(seed)
@@ -369,6 +382,8 @@ class Fit:
         head = heads.HeadOnly(heads.classifier_of(self.model))
         head.compile(self.model.optimizer, self.model.loss, metrics=[TopAccuracy(1, "accuracy")])
         train = heads.training(known[0], self.resolved["batch_size"], self.seed, first)
+        if self.class_weight is not None:
+            train = class_weights.weighted(train, self.class_weight)
         return head, train, heads.evaluation(known[1]) if len(known) > 1 else None
 
     def _held_batches(self) -> Any:
@@ -380,7 +395,13 @@ class Fit:
 
     def _batches(self, first_epoch: int) -> Any:
         return feed.training(
-            self.model, self.train_data, self.recipe, self.resolved["augmentation"], self.seed, first_epoch
+            self.model,
+            self.train_data,
+            self.recipe,
+            self.resolved["augmentation"],
+            self.seed,
+            first_epoch,
+            self.class_weight,
         )
 
     def _show_inputs(self) -> None:

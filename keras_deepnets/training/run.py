@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from keras_deepnets.training.evaluation import Evaluation
 
 # What makes two calls the same run. The rest of config.json only tells how it was done.
-_IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed", "pieces")
-_LATER = {"pieces": None}
-"""What older folders do not record, with what it was there."""
+_IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed")
+_LATER = ("pieces", "class_weight")  # what older versions did not know, and None there
 _LENGTHS = ("epochs", "steps", "examples")
 
 
@@ -99,7 +98,7 @@ class RunFolder:
             return None
         try:
             config = json.loads(self.config.read_text(encoding="utf-8"))
-            there = {name: (_LATER | config)[name] for name in _IDENTITY}
+            there = {name: config[name] for name in _IDENTITY} | {name: config.get(name) for name in _LATER}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.config} is not the configuration of a run ({error}); give a new folder.") from None
         there, here = _comparable(there), _comparable(identity)
@@ -155,7 +154,8 @@ class RunFolder:
         if self.config.exists():
             raise InputError(f"Another process has begun a run in {self.path}; give another folder, or call again.")
         try:
-            write_json(self.config, {name: identity[name] for name in _IDENTITY} | dict(details) | surroundings())
+            recorded = {name: identity[name] for name in (*_IDENTITY, *_LATER)}
+            write_json(self.config, recorded | dict(details) | surroundings())
         except OSError as error:
             if self._made:
                 shutil.rmtree(self.path, ignore_errors=True)

@@ -120,7 +120,7 @@ def test_a_finished_run_returns_its_results_and_touches_nothing(finished):
 def test_another_configuration_is_refused_and_nothing_touched(finished):
     before = snapshot(finished.path)
     with pytest.raises(InputError) as error:
-        train(network(), images(size=100), "fast", finished.path, **SHORT | {"epochs": 4, "seed": 1})
+        train(network(), images(size=100), "fast", finished.path, validation=False, **SHORT | {"epochs": 4, "seed": 1})
     message = str(error.value)
     for part in ("data.size is 96 there, 100 here", "recipe.epochs is 3.0 there, 4.0 here", "seed is 0 there, 1 here"):
         assert part in message
@@ -319,7 +319,7 @@ def test_fewer_images_than_a_batch(tmp_path):
 
 
 def test_lines_and_silence(tmp_path, capsys):
-    train(network(), images(), "fast", tmp_path / "lines", **SHORT | {"verbose": 2})
+    train(network(), images(), "fast", tmp_path / "lines", validation=False, **SHORT | {"verbose": 2})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert re.fullmatch(r"On .* in float32 \(as the model was built\), .*XLA (on|off)\.", lines[0])
@@ -355,6 +355,7 @@ def test_plateau_divides_the_rate(tmp_path):
         images(),
         "fast",
         tmp_path / "run",
+        validation=False,
         **SHORT | {"schedule": "plateau", "patience": 1, "epochs": 6, "learning_rate": 0.2},
     )
     errors, rate, best, expected = [1 - value for value in run.history["accuracy"]], 0.2, float("inf"), []
@@ -614,7 +615,8 @@ def test_a_validation_split_that_cannot_be_used_is_said(tmp_path):
     shutil.rmtree(folder / "validation")
     assert feed.load(folder, None, 0).held.split == "test"
     shutil.rmtree(folder / "test")
-    assert feed.load(folder, None, 0).held is None
+    assert feed.load(folder, None, 0).held.split == "validation"  # cut out of the training images
+    assert feed.load(folder, False, 0).held is None
 
 
 def test_a_split_that_is_not_there_costs_no_reading(tmp_path, monkeypatch):

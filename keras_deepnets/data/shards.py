@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import struct
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_deepnets.data import splits, transforms
+from keras_deepnets.data import files, foreign, orientation, splits
 from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.records import SHUFFLE_BYTES, Piece, RecordStore
 from keras_deepnets.data.stores import IndexedStore
@@ -39,6 +40,7 @@ COUNT_LIMIT = 2 << 30
 
 _ENDING = ".tfrecord"
 _AGAIN = "copy the whole folder again, or write it anew with `keras-deepnets data shard`"
+_FORMATS = {b"BM": "BMP", b"GIF8": "GIF", b"RIFF": "WEBP", b"\xff\x0a": "JXL", b"\0\0\0\x0cJXL ": "JXL"}
 _FRAME = struct.Struct("<QI")  # length of a record and its checksum; after the record comes another checksum
 _TAIL = 4
 
@@ -303,7 +305,7 @@ def _contents(data: ImageData) -> Callable[[int], bytes]:
 
 
 def describe(encoded: bytes) -> tuple[str, int, int]:
-    """Format (``"JPEG"``, ``"PNG"``, …), height and width of an image file's bytes.
+    """Format (``"JPEG"``, ``"PNG"``, …), height and width of an image file's bytes; those of the image turned upright.
 
     Raises:
         tf.errors.InvalidArgumentError: they are no image.
@@ -312,12 +314,30 @@ def describe(encoded: bytes) -> tuple[str, int, int]:
 
     if encoded.startswith(b"\xff\xd8\xff"):
         height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
-        return "JPEG", height, width
+        return "JPEG", *_upright_size(encoded, height, width)
     if encoded.startswith(b"\x89PNG\r\n\x1a\n") and len(encoded) >= 24:
         width, height = struct.unpack(">II", encoded[16:24])
-        return "PNG", height, width
-    height, width, _ = transforms.decode(encoded).shape
-    return ("BMP" if encoded.startswith(b"BM") else "GIF"), height, width
+        return "PNG", *_upright_size(encoded, height, width)
+    height, width, _ = foreign.decode(encoded).shape
+    return _format(encoded), height, width
+
+
+def _upright_size(encoded: bytes, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the upright image, from those that the header of a JPEG or PNG gives."""
+    if not orientation.may_have(encoded):
+        return height, width
+    height, width = orientation.upright_size(height, width, orientation.of(encoded))
+    return int(height), int(width)
+
+
+def _format(encoded: bytes) -> str:
+    """The name of the format of an image file that is neither JPEG nor PNG."""
+    for start, name in _FORMATS.items():
+        if encoded.startswith(start):
+            return name
+    from PIL import Image
+
+    return Image.open(io.BytesIO(encoded)).format
 
 
 def _example(
@@ -354,7 +374,9 @@ def is_shards(folder: Path) -> bool:
     """Whether a folder holds shards, or what is left of them."""
     if not folder.is_dir():
         return False
-    return (folder / INDEX).is_file() or any(entry.name.endswith(_ENDING) for entry in os.scandir(folder))
+    return (folder / INDEX).is_file() or any(
+        entry.name.endswith(_ENDING) and not files.is_ignored(entry.name) for entry in os.scandir(folder)
+    )
 
 
 def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int | float | None = None) -> ImageData:

@@ -19,6 +19,9 @@ FOREIGN = (".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm")
 EXTENSIONS = NATIVE + FOREIGN
 """Of image files, in lower or upper case."""
 
+LOOSE = "in no class folder"
+"""After the ending of an image file beside class folders, where files are counted."""
+
 # Images too, but of kinds that nothing here decodes.
 _UNREAD = (".heic", ".heif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".tga", ".exr")
 # What systems leave in folders; hidden names (.DS_Store, ._photo.jpg) besides.
@@ -83,7 +86,8 @@ def say_left_out(folder: str | os.PathLike, left_out: Mapping[str, int]) -> None
     unread = [kind for kind in kinds if kind in _UNREAD]
     hint = f" (convert {', '.join(unread)} to JPEG or PNG to have them read)" if unread else ""
     files = f"{count:,} files that are not images" if count > 1 else "1 file that is not an image"
-    _say(f"{folder}: left out {files}: {parts}{hint}")
+    loose = f" or lie {LOOSE}" if count > 1 else f" or lies {LOOSE}"
+    _say(f"{folder}: left out {files}{loose if any(kind.endswith(LOOSE) for kind in kinds) else ''}: {parts}{hint}")
 
 
 def _say(line: str) -> None:

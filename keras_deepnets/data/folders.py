@@ -29,7 +29,6 @@ _SPLIT_NAMES = {
 _TEST_SHARE = 0.1
 _VALIDATION_SHARE = 0.1
 _SHOWN = 5
-_LOOSE = "{} in no class folder"
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ def load(
             images without ``skip_broken``; no such split; a bad validation size.
     """
     _check(folder)
-    by_split = _splitfiles.folders(folder)
+    by_split = _split_folders(folder)
     if by_split:
-        return _load_splitfiles.folders(folder, by_split, split, seed, skip_broken, validation)
+        return _load_split_folders(folder, by_split, split, seed, skip_broken, validation)
     if split not in splits.SPLITS:
         raise NoSuchSplit(f"split {split!r}: {folder} has {', '.join(splits.SPLITS)}.")
     labels = _labels([folder], folder)
@@ -98,7 +97,7 @@ def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> di
     A split for which there are too few images is not there. Raises `InputError` as `load` does.
     """
     _check(folder)
-    by_split = _splitfiles.folders(folder)
+    by_split = _split_folders(folder)
     if by_split:
         labels = _labels([child for group in by_split.values() for child in group], folder)
         present = [split for split in splits.SPLITS if split in by_split]
@@ -106,10 +105,7 @@ def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> di
     data = _load_files(folder, [folder], _labels([folder], folder), "all", skip_broken)
     parts = _parts(data.store.labels, data.store.names, seed)
     present = [split for split in splits.SPLITS if (parts == split).any()]
-    return {
-        split: replace(data, split=split, store=data.store.take(parts == split))
-        for split in present
-    }
+    return {split: replace(data, split=split, store=data.store.take(parts == split)) for split in present}
 
 
 def _check(folder: Path) -> None:
@@ -119,7 +115,7 @@ def _check(folder: Path) -> None:
         raise InputError(f"{folder} is a file; give a folder of class folders (FOLDER/<class>/*.jpg).")
 
 
-def _load_splitfiles.folders(folder, by_split, split, seed, skip_broken, validation) -> ImageData:
+def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) -> ImageData:
     """``FOLDER/<split>/<class>``; the classes are those of all splits, so that labels mean the same in each."""
     labels = _labels([child for group in by_split.values() for child in group], folder)
     has_validation = "validation" in by_split and validation is None
@@ -137,7 +133,7 @@ def _load_splitfiles.folders(folder, by_split, split, seed, skip_broken, validat
     return cut_out(train, split, validation, seed)
 
 
-def _splitfiles.folders(folder: Path) -> dict[str, list[Path]]:
+def _split_folders(folder: Path) -> dict[str, list[Path]]:
     """The folders of each split; none where the folders are classes, one of which may be called ``train`` too."""
     found: dict[str, list[Path]] = {}
     for child in files.folders(folder):
@@ -158,8 +154,15 @@ def _labels(roots: list[Path], folder: Path) -> tuple[str, ...]:
     return tuple(sorted(names, key=files.natural))
 
 
-def _list(folder: Path, roots: list[Path], labels: tuple[str, ...]) -> tuple[Listing, Counter[str]]:
-    """The image files of every class below ``roots``, class by class in natural order; and the endings of other files."""
+def _list(folder: Path, roots: list[Path], labels: tuple[str, ...], beside: set[Path]) -> tuple[Listing, Counter[str]]:
+    """The image files of every class below ``roots``, class by class in natural order; and the endings of other files.
+
+    Args:
+        folder: to which names are relative.
+        roots: the folders that hold class folders.
+        labels: the names of the class folders.
+        beside: the folders in which files beside class folders count.
+    """
     rows: list[tuple] = []
     left_out: Counter[str] = Counter()
     for target, label in enumerate(labels):
@@ -168,9 +171,9 @@ def _list(folder: Path, roots: list[Path], labels: tuple[str, ...]) -> tuple[Lis
             for entry in entries:
                 name = os.path.relpath(entry.path, folder).replace(os.sep, "/")
                 rows.append((entry.path, name, *_size_and_time(entry), target))
-    for root in {folder, *roots}:  # beside the class folders
+    for root in beside:
         for entry in files.images(root, left_out, deep=False):
-            left_out[_LOOSE.format(Path(entry.name).suffix.lower())] += 1
+            left_out[f"{Path(entry.name).suffix.lower()} {files.LOOSE}"] += 1
     return Listing(*zip(*rows, strict=True)) if rows else Listing((), (), (), (), ()), left_out
 
 
@@ -185,7 +188,8 @@ def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
 
 def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split: str, skip_broken: bool) -> ImageData:
     """Every image below ``roots``, verified."""
-    listing, left_out = _list(folder, roots, labels)
+    # What lies beside the splits counts with the one that everybody loads.
+    listing, left_out = _list(folder, roots, labels, {*roots, *([folder] if split in ("train", "all") else [])})
     where = ", ".join(str(root) for root in roots)
     if not listing.paths:
         raise InputError(f"{where}: no images ({' '.join(files.EXTENSIONS)}) in its class folders.")

@@ -25,8 +25,11 @@ def load(
     Args:
         source: ``"digits"`` (embedded); the TensorFlow Datasets name of a classification set (``"cifar10"``, ``"cifar100"``,
             ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); a folder: ``FOLDER/<class>/*.jpg``, or
-            ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. Files are
-            JPEG, PNG, BMP or GIF. A name that is both is the dataset; write ``./cifar10`` for the folder.
+            ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. A name
+            that is both is the dataset; write ``./cifar10`` for the folder. Image files are JPEG, PNG, BMP, GIF, WebP, JPEG XL, TIFF,
+            AVIF, JPEG 2000 or PNM; they are turned upright as their EXIF orientation says. Hidden files and what systems leave in
+            folders (``__MACOSX``, ``._*``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``) are ignored. Other files are left out: one
+            line on stderr counts them by ending, and so does `ImageData.left_out`.
         split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``; of a TFDS set any of its splits.
         seed: chooses what belongs to which split where the source does not say.
         skip_broken: leave out image files that cannot be decoded, and list them in `ImageData.skipped`, instead of raising.

@@ -51,5 +51,10 @@ def _decode(contents: Any) -> tf.Tensor:
     """`pixels` in a graph, or of an eager tensor."""
     import tensorflow as tf
 
-    image = tf.numpy_function(lambda encoded: pixels(bytes(encoded)), [contents], tf.uint8, stateful=False)
+    if tf.executing_eagerly():
+        try:
+            return tf.constant(pixels(contents.numpy()))
+        except ValueError as error:  # which a graph reports so
+            raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
+    image = tf.numpy_function(pixels, [contents], tf.uint8, stateful=False)
     return tf.ensure_shape(image, [None, None, 3])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import struct
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_deepnets.data import files, foreign, orientation, splits
+from keras_deepnets.data import files, headers, splits
 from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.records import SHUFFLE_BYTES, Piece, RecordStore
 from keras_deepnets.data.stores import IndexedStore
@@ -40,7 +39,6 @@ COUNT_LIMIT = 2 << 30
 
 _ENDING = ".tfrecord"
 _AGAIN = "copy the whole folder again, or write it anew with `keras-deepnets data shard`"
-_FORMATS = {b"BM": "BMP", b"GIF8": "GIF", b"RIFF": "WEBP", b"\xff\x0a": "JXL", b"\0\0\0\x0cJXL ": "JXL"}
 _FRAME = struct.Struct("<QI")  # length of a record and its checksum; after the record comes another checksum
 _TAIL = 4
 
@@ -241,7 +239,7 @@ class _Writer:
                 label = int(data.store.labels[index])
                 encoded = contents(index)
                 try:
-                    form, height, width = describe(encoded)
+                    form, height, width = headers.describe(encoded)
                 except tf.errors.InvalidArgumentError as error:  # of large sets not every file was decoded before
                     if not self._skip_broken:
                         raise InputError(
@@ -302,42 +300,6 @@ def _contents(data: ImageData) -> Callable[[int], bytes]:
         return lambda index: paths[index].read_bytes()
     store = data.store
     return lambda index: tf.io.encode_png(store.open(store.pixels.payload(store.rows[index]))).numpy()
-
-
-def describe(encoded: bytes) -> tuple[str, int, int]:
-    """Format (``"JPEG"``, ``"PNG"``, …), height and width of an image file's bytes; those of the image turned upright.
-
-    Raises:
-        tf.errors.InvalidArgumentError: they are no image.
-    """
-    import tensorflow as tf
-
-    if encoded.startswith(b"\xff\xd8\xff"):
-        height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
-        return "JPEG", *_upright_size(encoded, height, width)
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n") and len(encoded) >= 24:
-        width, height = struct.unpack(">II", encoded[16:24])
-        return "PNG", *_upright_size(encoded, height, width)
-    height, width, _ = foreign.decode(encoded).shape
-    return _format(encoded), height, width
-
-
-def _upright_size(encoded: bytes, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the upright image, from those that the header of a JPEG or PNG gives."""
-    if not orientation.may_have(encoded):
-        return height, width
-    height, width = orientation.upright_size(height, width, orientation.of(encoded))
-    return int(height), int(width)
-
-
-def _format(encoded: bytes) -> str:
-    """The name of the format of an image file that is neither JPEG nor PNG."""
-    for start, name in _FORMATS.items():
-        if encoded.startswith(start):
-            return name
-    from PIL import Image
-
-    return Image.open(io.BytesIO(encoded)).format
 
 
 def _example(

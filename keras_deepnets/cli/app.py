@@ -361,12 +361,18 @@ def predict(
         list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.", show_default=False)
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes are named.")] = 5,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the predictions as CSV too.", show_default=False)
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first broken image, instead of reporting it at its place.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Name what is on images: a line for each, the most probable classes first."""
+    """Name what is on images: a line for each, the most probable classes first. Exit status 1 if images are broken."""
     from keras_deepnets.cli import use
 
-    use.predict(model, images, top, as_json=as_json)
+    use.predict(model, images, top, strict=strict, table=table, as_json=as_json)
 
 
 app.command(rich_help_panel=WORK)(export)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.cli import artifacts, show
 from keras_deepnets.cli.images import image_files, loading
+from keras_deepnets.cli.problems import CheckFailed
 from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
 from keras_deepnets.predictions import first_difference
@@ -199,26 +202,69 @@ def convert(source: str, out: Path, network: str | None, options: Mapping[str, A
     )
 
 
-def predict(model: Path, paths: list[Path], top: int, *, as_json: bool) -> None:
-    """Prints the most probable classes of image files, a line an image."""
+def predict(model: Path, paths: list[Path], top: int, *, strict: bool, table: Path | None, as_json: bool) -> None:
+    """Prints the most probable classes of image files, a line an image; at a broken one what is wrong with it.
+
+    Args:
+        model: a trained model.
+        paths: image files, or folders of them.
+        top: how many classes are named.
+        strict: whether the first broken image is an error.
+        table: a CSV file that gets the rows too.
+        as_json: whether to print JSON.
+
+    Raises:
+        CheckFailed: in the end, if images were broken.
+    """
     artifact = artifacts.find(model)
+    if table is not None:
+        _check_table(table)
     files = image_files(paths)
     load_tensorflow()
     from keras_deepnets import export
 
     with native_output_held_back():
-        probabilities = export.predict(artifact.path, files)["probabilities"]
+        found = export.predict(artifact.path, files, on_error="fail" if strict else "skip")
+    probabilities, errors = found["probabilities"], found.get("errors", [None] * len(files))
     names = artifact.labels() or [str(index) for index in range(probabilities.shape[1])]
+    top = min(top, len(names) or top)
     results = []
-    for file, row in zip(files, probabilities, strict=True):
-        best = (-row).argsort(kind="stable")[:top]
-        results.append(
-            {"image": str(file), "predictions": [{"label": names[i], "probability": float(row[i])} for i in best]}
-        )
+    for file, row, error in zip(files, probabilities, errors, strict=True):
+        best = [] if error else (-row).argsort(kind="stable")[:top]
+        guesses = [{"label": names[i], "probability": float(row[i])} for i in best]
+        results.append({"image": str(file), "predictions": guesses, "error": error})
+    if table is not None:
+        _write_table(table, results, top)
     if as_json:
         show.print_json(results)
-        return
-    width = max(len(result["image"]) for result in results)
-    for result in results:
-        texts = [f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in result["predictions"]]
-        print(f"{result['image']:<{width}}  {', '.join(texts)}")
+    else:
+        width = max(len(result["image"]) for result in results)
+        for result in results:
+            texts = [f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in result["predictions"]]
+            print(f"{result['image']:<{width}}  {', '.join(texts) if texts else 'error: ' + result['error']}")
+    broken = sum(error is not None for error in errors)
+    if broken:
+        sys.stdout.flush()
+        raise CheckFailed(f"{broken:,} of {len(files):,} images cannot be read.")
+
+
+def _check_table(path: Path) -> None:
+    """Raises InputError where no CSV file can be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(
+            f"--csv {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}; name a file."
+        )
+
+
+def _write_table(path: Path, results: Sequence[Mapping[str, Any]], top: int) -> None:
+    """Writes predictions as CSV: image, label 1, probability 1, …, error; whole or not at all."""
+    from keras_deepnets.training.files import written_aside
+
+    columns = [f"{name}_{place}" for place in range(1, top + 1) for name in ("label", "probability")]
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *columns, "error"])
+        for result in results:
+            cells = [value for guess in result["predictions"] for value in (guess["label"], guess["probability"])]
+            cells += [""] * (len(columns) - len(cells))
+            writer.writerow([result["image"], *cells, result["error"] or ""])

@@ -42,7 +42,8 @@ def saved_model(
 ) -> Path:
     """Writes ``directory/<version>/``: a SavedModel with two signatures, complete from the moment it is there.
 
-    ``serving_default`` takes ``image_bytes`` (string ``[None]``, JPEG or PNG files, also BMP and GIF), ``serving_images`` takes
+    ``serving_default`` takes ``image_bytes`` (string ``[None]``, JPEG, PNG, BMP, GIF or still WebP
+    files, turned upright as their EXIF orientation says), ``serving_images`` takes
     ``images`` (uint8 ``[None, None, None, 3]``, RGB, all of one size). Both resize and crop as the data pipeline does for
     evaluation, scale, and give
 

@@ -191,8 +191,8 @@ def test_what_is_no_image(cli, trained, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "whole.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
     (tmp_path / "none").mkdir()
-    assert "half.jpg" in cli("predict", trained, tmp_path / "whole.jpg", tmp_path / "half.jpg").error
-    assert "broken.png" in cli("predict", trained, tmp_path / "broken.png").error
+    assert "half.jpg" in cli("predict", trained, tmp_path / "whole.jpg", tmp_path / "half.jpg", "--strict").error
+    assert "broken.png" in cli("predict", trained, tmp_path / "broken.png", "--strict").error
     assert cli("predict", trained, tmp_path / "none").error.startswith(f"{tmp_path / 'none'} holds no images (.jpg ")
     assert "does not exist" in cli("predict", trained, tmp_path / "nothing.png").error
 

@@ -4,7 +4,7 @@
 >>> model = kd.ResNet50(weights=None)
 """
 
-from keras_deepnets import data, export, families, layers, training, weights
+from keras_deepnets import data, export, families, insight, layers, training, weights
 from keras_deepnets._registration import register_with_keras as _register_with_keras
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
@@ -204,6 +204,7 @@ __all__ = [
     "feature_pyramid",
     "fold_batchnorm",
     "freeze",
+    "insight",
     "layers",
     "list_models",
     "load_weights",

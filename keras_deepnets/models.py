@@ -7,7 +7,7 @@ import gc
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -16,6 +16,9 @@ from keras_deepnets.scaling import Scaling
 from keras_deepnets.weights.reading import FORMAT_VERSION, check_format
 
 _DEEP_ENOUGH = 20_000
+
+_COPIED, _READERS = "_kd_record", "_kd_records"
+"""Notes on symbolic tensors: the record of the network that gives it; those of the networks that begin with it."""
 
 
 @contextlib.contextmanager
@@ -51,15 +54,23 @@ class DeepNet(keras.Model):
         self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
     ):
         """As `keras.Model(inputs, outputs)`; `record` holds `architecture`, `labels` and `scaling` as JSON values."""
+        copied = record is None
+        if copied:
+            record = next(
+                (found for tensor in keras.tree.flatten(outputs) if (found := getattr(tensor, _COPIED, None))), {}
+            )
         with deep_graphs():
             super().__init__(inputs, outputs, name=name, **kwargs)
-        record = record or {}
-        scaling = record.get("scaling")
+        scaling, labels = record.get("scaling"), record.get("labels")
+        if copied and labels and len(labels) != self.output_shape[-1]:
+            labels = None  # the copy has another classifier
         self._record = {
             "architecture": record.get("architecture"),
-            "labels": list(record["labels"]) if record.get("labels") else None,
+            "labels": list(labels) if labels else None,
             "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else scaling,
         }
+        for tensor in self.inputs:  # so that a part of this network knows what it expects
+            setattr(tensor, _READERS, [*getattr(tensor, _READERS, ()), self._record])
 
     @property
     def architecture(self) -> dict[str, Any] | None:
@@ -96,6 +107,14 @@ class DeepNet(keras.Model):
     def includes_preprocessing(self) -> bool:
         """Whether the model scales its input itself."""
         return includes_preprocessing(self)
+
+    def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras has it. `keras.models.clone_model` makes its copy of what this gives: symbolic outputs carry the record."""
+        outputs = super()._run_through_graph(*args, **kwargs)
+        for tensor in keras.tree.flatten(outputs):
+            if isinstance(tensor, keras.KerasTensor):
+                setattr(tensor, _COPIED, self._record)
+        return outputs
 
     def make_train_function(self, force: bool = False) -> Any:
         """As Keras has it, with the optimiser's variables made beforehand, and momentum in one op a variable.
@@ -142,21 +161,126 @@ class DeepNet(keras.Model):
         return model
 
 
-def includes_preprocessing(model: keras.Model) -> bool:
-    """Whether an `InputScaling` layer is part of `model`."""
+def network_of(model: keras.Model) -> DeepNet | None:
+    """The one network of ours that `model` is, or that is nested in it; None where there is none, or more than one."""
+    found = networks_in(model)
+    return found[0] if len(found) == 1 else None
+
+
+def networks_in(model: keras.Model) -> list[DeepNet]:
+    """The model itself where it is a network of ours, or those that are nested in it."""
+    if isinstance(model, DeepNet):
+        return [model]
+    found = [net for layer in model.layers if isinstance(layer, keras.Model) for net in networks_in(layer)]
+    return list({id(net): net for net in found}.values())
+
+
+def layer_prefix(model: keras.Model) -> str:
+    """What the names of a network's layers begin with: its constructor's ``layer_prefix``."""
+    return ((getattr(model, "architecture", None) or {}).get("options") or {}).get("layer_prefix", "")
+
+
+def weight_owners(layer: keras.layers.Layer) -> list[str]:
+    """The name of the innermost layer of each weight of `layer`."""
+    return [weight.path.split("/")[-2] if "/" in weight.path else layer.name for weight in layer.weights]
+
+
+def layers_before(tensor: Any) -> list[keras.layers.Layer]:
+    """The layers that a symbolic tensor is computed by, in the order of the computation."""
+    inputs = keras.utils.get_source_inputs(tensor)
+    with deep_graphs():
+        return keras.Model(inputs, tensor).layers
+
+
+def scales(layer: keras.layers.Layer) -> bool:
+    """Whether a layer that stands before a network changes the scale of what it gets."""
     from keras_deepnets.layers import InputScaling
 
-    return any(isinstance(layer, InputScaling) for layer in flat_layers(model))
+    if isinstance(layer, keras.Model):
+        return any(map(scales, layer.layers)) and not networks_in(layer)
+    return isinstance(layer, (InputScaling, keras.layers.Rescaling, keras.layers.Normalization))
+
+
+def includes_preprocessing(model: keras.Model) -> bool:
+    """Whether `model` scales its input itself: with an `InputScaling`, or with a layer of Keras' before all others that count."""
+    from keras_deepnets.layers import InputScaling
+
+    return any(isinstance(layer, InputScaling) for layer in flat_layers(model)) or _asked(model) == {_SCALED}
 
 
 def scaling_of(model: keras.Model) -> Scaling | None:
-    """The scaling that `model` (ours or another) is known to expect of its caller, or None."""
+    """The scaling that `model` (ours or another) is known to expect of its caller, or None.
+
+    Known is that of our networks and, where no layer between changes the scale, that of a model which begins with one: a network
+    nested in it, or one that it is a part of.
+    """
     from keras_deepnets.layers import InputScaling
 
     for layer in flat_layers(model):
         if isinstance(layer, InputScaling):
             return layer.scaling
-    return getattr(model, "scaling", None)
+    own = getattr(model, "scaling", None)
+    if own is not None or isinstance(model, DeepNet):
+        return own
+    asked = _asked(model)
+    (only,) = asked if len(asked) == 1 else (None,)
+    return None if only == _SCALED else only
+
+
+def is_made_of_ours(model: keras.Model) -> bool:
+    """Whether any layer of `model` is one of this package."""
+    return any(type(layer).__module__.partition(".")[0] == "keras_deepnets" for layer in flat_layers(model))
+
+
+def begins_like_ours(model: keras.Model) -> bool:
+    """Whether `model` has our layers, and the first ones of our networks by name: it is one, a part of one or a copy without its record."""
+    return is_made_of_ours(model) and any(layer.name.endswith(_FIRST) for layer in flat_layers(model))
+
+
+_FIRST = ("conv1_conv", "conv1_1_conv", "fc1")
+"""How the name of the first layer with weights ends in every family."""
+
+_SCALED = "scaled"
+_KEEPING = ("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Identity", "Dropout", "Concatenate")
+"""Layers of Keras' that leave values as they are; those that augment are called ``Random…``."""
+
+
+def _asked(model: keras.Model) -> set[Scaling | str | None]:
+    """What the first layers that count ask of the model's input: a scaling, nothing (`_SCALED`: they scale), or None: not known."""
+    if not getattr(model, "inputs", None):
+        return {None}
+    if isinstance(model, keras.Sequential):
+        first = next((layer for layer in model.layers if not _keeps_values(layer)), None)
+        return {_asked_by(first)}
+    readers: dict[int, list[Any]] = {}
+    for operation in model.operations:
+        for node in operation._inbound_nodes:
+            for tensor in node.input_tensors:
+                readers.setdefault(id(tensor), []).append(node)
+    found, waiting = set(), list(model.inputs)
+    while waiting:
+        for node in readers.get(id(waiting.pop()), []):
+            if _keeps_values(node.operation):
+                waiting += node.outputs
+            else:
+                found.add(_asked_by(node.operation))
+    if found == {None} and is_made_of_ours(model):
+        scalings = [record["scaling"] for tensor in model.inputs for record in getattr(tensor, _READERS, ())]
+        found = {scaling and Scaling.from_dict(scaling) for scaling in scalings} or found
+    return found
+
+
+def _asked_by(layer: Any) -> Scaling | str | None:
+    if layer is not None and scales(layer):
+        return _SCALED
+    if not isinstance(layer, keras.Model):
+        return None
+    return _SCALED if includes_preprocessing(layer) else scaling_of(layer)
+
+
+def _keeps_values(layer: Any) -> bool:
+    name = type(layer).__name__
+    return type(layer).__module__.partition(".")[0] == "keras" and (name in _KEEPING or name.startswith("Random"))
 
 
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
@@ -178,24 +302,44 @@ def trainable_parameters(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
-def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+class Product(NamedTuple):
+    """What a convolution or a fully connected layer does for one image.
+
+    Attributes:
+        layer: it.
+        channels: that it reads, of all groups.
+        filters: channels or units that it makes.
+        multiply_adds: how many.
+    """
+
+    layer: keras.layers.Layer
+    channels: int
+    filters: int
+    multiply_adds: int
+
+
+def products(model: keras.Model) -> Iterator[Product]:
+    """The convolutions and fully connected layers of a model, those in nested models and blocks too; needs a fixed input size."""
     from keras_deepnets.layers import Block, RecomputedConv2D
 
-    total = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            total += multiply_adds(layer)
+            yield from products(layer)
         elif isinstance(layer, Block):
-            total += multiply_adds(layer.network())
+            yield from products(layer.network())
         elif isinstance(layer, (keras.layers.Conv2D, RecomputedConv2D)):
             positions = layer.output.shape[1:3]
-            kernel = layer.convolution.kernel if isinstance(layer, RecomputedConv2D) else layer.kernel
+            convolution = layer.convolution if isinstance(layer, RecomputedConv2D) else layer
+            kernel = convolution.kernel.shape
             if None in positions:
                 raise InputError(
                     f"{model.name}: multiply-adds need a fixed input size; build it with input_shape=(height, width, channels)."
                 )
-            total += math.prod(positions) * math.prod(kernel.shape)
+            yield Product(layer, kernel[-2] * convolution.groups, kernel[-1], math.prod(positions) * math.prod(kernel))
         elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
+            yield Product(layer, *layer.kernel.shape, math.prod(layer.kernel.shape))
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+    return sum(product.multiply_adds for product in products(model))

@@ -33,7 +33,10 @@ def preprocess_input(x: Any, model: keras.Model | str) -> Any:
     from keras_deepnets import registry
 
     if isinstance(model, str):
-        name, scaling, inside = model, registry.constructor_of(model).facts.spec.domain.scaling, False
+        facts = registry.constructor_of(model).facts
+        if not facts.row:
+            raise InputError(f"{model} is a builder of many networks; give the model itself.")
+        name, scaling, inside = model, facts.spec.domain.scaling, False
     else:
         from keras_deepnets.models import includes_preprocessing, scaling_of
 

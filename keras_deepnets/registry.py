@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.families import densenet, fitnet, highway, preact, resnet, resnext, stochastic_depth, wide_resnet
-from keras_deepnets.families.base import Constructor
+from keras_deepnets.families.base import Constructor, VariantFacts
 from keras_deepnets.families.facts import recorded
-from keras_deepnets.weights.cards import cards_of
+from keras_deepnets.weights.cards import Card, cards_of
 
 if TYPE_CHECKING:
     import keras
@@ -71,14 +71,24 @@ def _natural(name: str) -> list[Any]:
 
 
 @functools.cache
-def _constructors() -> dict[str, Constructor]:
-    found = {}
-    for module in FAMILY_MODULES:
-        for value in vars(module).values():
-            facts = getattr(value, "facts", None)
-            if facts is not None and facts.row:
-                found[facts.name.lower()] = value
+def _all() -> dict[str, Constructor]:
+    """Every constructor by its name in lower case."""
+    values = [value for module in FAMILY_MODULES for value in vars(module).values()]
+    found = {
+        value.facts.name.lower(): value for value in values if isinstance(getattr(value, "facts", None), VariantFacts)
+    }
     return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+@functools.cache
+def _constructors() -> dict[str, Constructor]:
+    """The constructors of the named networks."""
+    return {name: constructor for name, constructor in _all().items() if constructor.facts.row}
+
+
+def builders() -> list[str]:
+    """The public names of the builders, which make any network of their family from options, e.g. ``"ResNet"``."""
+    return [constructor.__name__ for constructor in _all().values() if not constructor.facts.row]
 
 
 def list_models(pattern: str = "*", family: str | None = None, dataset: str | None = None) -> list[str]:
@@ -112,8 +122,8 @@ def list_models(pattern: str = "*", family: str | None = None, dataset: str | No
 
 
 def constructor_of(name: str) -> Constructor:
-    """The constructor called `name` (case does not matter). Raises ValueError with the nearest names."""
-    constructors = _constructors()
+    """The constructor of a network, or the builder, called `name` (case does not matter). Raises ValueError with the nearest names."""
+    constructors = _all()
     key = str(name).lower()
     if key not in constructors:
         near = difflib.get_close_matches(key, constructors, n=4, cutoff=0.5)
@@ -123,28 +133,57 @@ def constructor_of(name: str) -> Constructor:
 
 
 def create_model(name: str, **kwargs: Any) -> keras.Model:
-    """Builds the network called `name`; the keywords are its constructor's. Raises ValueError for an unknown name."""
+    """Builds the network called `name`; the keywords are its constructor's. Raises ValueError for an unknown name.
+
+    Args:
+        name: of a network, or of a builder with the options that it needs: ``create_model("resnet", depth=26, stem="cifar")``.
+        **kwargs: arguments of the constructor.
+    """
     return constructor_of(name)(**kwargs)
 
 
-def model_info(name: str) -> ModelInfo:
-    """What is known of the network called `name`. Raises ValueError for an unknown name."""
-    constructor = constructor_of(name)
-    facts = constructor.facts
-    spec, domain = facts.spec, facts.spec.domain
-    counts = recorded()[facts.name.lower()]
+def model_info(name: str, **options: Any) -> ModelInfo:
+    """What is known of the network called `name`.
+
+    Args:
+        name: of a network, or of a builder with the options that it needs.
+        **options: architecture options. With them, and for a builder, the network is built to count parameters and
+            multiply-adds, and `weights` names the published weights of exactly this architecture.
+
+    Raises:
+        ValueError: unknown name, or a bad value.
+        TypeError: unknown option.
+    """
+    facts = constructor_of(name).facts
+    spec = facts.spec_with(options)
+    named = bool(facts.row) and not options
+    counts = recorded()[facts.name.lower()] if named else _counted(facts.name, options)
     return ModelInfo(
         name=facts.name.lower(),
         constructor=facts.name,
         family=facts.family.name,
         paper=str(facts.family.paper),
-        source=facts.source,
-        dataset=domain.dataset,
-        input_shape=domain.input_shape,
-        classes=domain.classes,
+        source=facts.source if named else "",
+        dataset=spec.domain.dataset,
+        input_shape=spec.domain.input_shape,
+        classes=spec.domain.classes,
         depth=spec.depth,
         parameters=counts["parameters"],
         flops=counts["flops"],
-        error=facts.error,
-        weights=tuple(card.name for card in cards_of(facts.name)),
+        error=facts.error if named else "",
+        weights=tuple(card.name for card in cards_of(facts.name) if named or _is_of(card, facts, options)),
     )
+
+
+def _counted(name: str, options: dict[str, Any]) -> dict[str, int]:
+    """Parameters and multiply-adds of a network that is in no table, from the model itself."""
+    from keras_deepnets import models
+
+    model = create_model(name, **options)
+    return {"parameters": models.trainable_parameters(model), "flops": models.multiply_adds(model)}
+
+
+def _is_of(card: Card, facts: VariantFacts, options: dict[str, Any]) -> bool:
+    """Whether published weights are of the network that some options make."""
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in card.options.items()}
+    return facts.spec_with(given) == facts.spec_with(options)

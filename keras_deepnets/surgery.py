@@ -30,7 +30,7 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    from keras_deepnets.models import DeepNet
+    from keras_deepnets.models import DeepNet, layer_prefix
 
     maps = [
         layer
@@ -43,7 +43,8 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
         )
     strides = _strides(model, maps)
     levels: dict[int, Any] = {}
-    ends = [layer for layer in maps if _BLOCK_ENDS.fullmatch(layer.name)] or maps
+    prefix = layer_prefix(model)
+    ends = [layer for layer in maps if _BLOCK_ENDS.fullmatch(layer.name.removeprefix(prefix))] or maps
     for layer in ends:
         levels[strides[layer.name]] = _output(layer)
     outputs = {f"P{level}": levels[level] for level in sorted(levels)}
@@ -100,9 +101,14 @@ def replace_classifier(model: keras.Model, classes: int, classifier_activation: 
     check_counts(model.name, classes=classes)
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):
-        raise InputError(
-            f"{model.name}: its last layer {head.name!r} is no fully connected classifier; build it with include_top=True."
+        way = (
+            f"it is a model: give replace_classifier that, model.get_layer({head.name!r})"
+            if isinstance(head, keras.Model)
+            else "build it with include_top=True"
+            if isinstance(model, DeepNet)
+            else "add one: keras.layers.Dense(classes)"
         )
+        raise InputError(f"{model.name}: its last layer {head.name!r} is no fully connected classifier; {way}.")
     outputs = layers.classifier(head.input, classes, classifier_activation, name=head.name)
     record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
     return DeepNet(model.input, outputs, name=model.name, record=record)
@@ -117,8 +123,8 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
 
     Args:
         model: a network.
-        up_to: name of the last frozen layer, e.g. ``"conv4_block6_out"``; None freezes all but the classifier (without a top,
-            all).
+        up_to: name of the last frozen layer, e.g. ``"conv4_block6_out"``, with or without the network's ``layer_prefix``; None
+            freezes all but the classifier (without a top, all).
 
     Returns:
         The same model.
@@ -128,7 +134,11 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
     """
     import keras
 
+    from keras_deepnets.models import layer_prefix
+
     names = [layer.name for layer in model.layers]
+    if up_to is not None and up_to not in names and f"{layer_prefix(model)}{up_to}" in names:
+        up_to = f"{layer_prefix(model)}{up_to}"
     if up_to is None:
         last = len(names) - isinstance(model.layers[-1], keras.layers.Dense)
         frozen = set(names[:last])

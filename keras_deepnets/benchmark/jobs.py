@@ -81,4 +81,7 @@ class Job:
         values = json.loads(line)
         if values["peer"] is not None:
             values["peer"] = tuple(values["peer"])
+        values["options"] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values["options"].items()
+        }
         return cls(**values)

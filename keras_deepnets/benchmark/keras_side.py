@@ -12,6 +12,7 @@ from typing import Any
 from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, OURS, Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, Meter, ProcessMeter
 from keras_deepnets.benchmark.side import Side
+from keras_deepnets.versions import version
 
 _SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 _LONG_ENOUGH = 0.1  # seconds of a matrix product
@@ -43,15 +44,13 @@ def _network(job: Job) -> tuple[Any, float]:
     """The network and the seconds that building it took."""
     import keras
 
-    import keras_deepnets
     from keras_deepnets import export, registry
     from keras_deepnets.benchmark.twins import stock_twin
 
-    named = job.model in registry.list_models()
-    ours = registry.constructor_of(job.model) if named else getattr(keras_deepnets, job.model)
+    ours = registry.constructor_of(job.model)
     kwargs: dict[str, Any] = {}
     if job.image_size is not None:
-        channels = registry.model_info(job.model).input_shape[-1] if named else 3
+        channels = ours.facts.spec_with(job.options).domain.input_shape[-1]
         kwargs["input_shape"] = (job.image_size, job.image_size, channels)
     start = time.perf_counter()
     if job.library == "keras.applications":
@@ -286,14 +285,12 @@ def _device() -> str:
     return "CPU" if device.platform == "cpu" else device.device_kind
 
 
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
+def _versions() -> dict[str, str | None]:
     import keras
 
     package = {"torch": "torch", "jax": "jax"}.get(keras.backend.backend(), "tensorflow")
     return {
-        "keras-deepnets": metadata.version("keras-deepnets"),
+        "keras-deepnets": version("keras-deepnets"),
         "keras": keras.__version__,
-        package: metadata.version(package),
+        package: version(package),
     }

@@ -30,10 +30,11 @@ def main() -> None:
     from keras_deepnets.training import feed, get_recipe
     from keras_deepnets.training.networks import NamedNetwork
     from keras_deepnets.training.schedules import learning_rate
+    from keras_deepnets.training.sizing import sized
 
-    recipe = get_recipe(arguments.recipe, epochs=arguments.epochs)
     images = datasets.load(arguments.data, "train", seed=arguments.seed)
     test = datasets.load(arguments.data, "test", seed=arguments.seed)
+    recipe = sized(get_recipe(arguments.recipe, epochs=arguments.epochs), images.size)
     keras.utils.set_random_seed(arguments.seed)
     network = NamedNetwork(arguments.model, {}, images, recipe)
     precision = "float32" if arguments.dtype == "float32" else "mixed_bfloat16"

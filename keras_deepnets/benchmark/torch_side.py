@@ -11,6 +11,7 @@ from typing import Any
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, Meter, ProcessMeter
 from keras_deepnets.benchmark.side import Side
+from keras_deepnets.versions import version
 
 
 def build(job: Job) -> Side:
@@ -165,7 +166,5 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
-def _versions(library: str) -> dict[str, str]:
-    from importlib import metadata
-
-    return {package: metadata.version(package) for package in ("torch", library)}
+def _versions(library: str) -> dict[str, str | None]:
+    return {package: version(package) for package in ("torch", library)}

@@ -10,8 +10,10 @@ import typer
 
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.cli.app_export import export, serving_config
+from keras_deepnets.cli.app_lookup import download, info, list_command, recipes_command
 from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken, WeightsOptions
 from keras_deepnets.errors import InputError
+from keras_deepnets.training.measured import RULE
 
 app = typer.Typer(
     name=PROGRAM,
@@ -69,45 +71,10 @@ def demo(
     main_job.run(out, begin)
 
 
-@app.command("list", rich_help_panel=BEGIN)
-def list_command(
-    pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Shell pattern of the names, e.g. 'resnet*'.")
-    ] = "*",
-    family: Annotated[str | None, typer.Option(help="Only this family, e.g. ResNet.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data, e.g. cifar10.")] = None,
-    weights: Annotated[
-        bool,
-        typer.Option("--weights", help="List published weights instead; PATTERN is of a network's or of their names."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """List the networks: name, family, data, depth, parameters, multiply-adds, published error. Or published weights."""
-    from keras_deepnets.cli import catalog
-
-    if weights:
-        catalog.list_weights(pattern, family, dataset, as_json)
-        return
-    catalog.list_networks(pattern, family, dataset, as_json)
-
-
-@app.command(rich_help_panel=BEGIN)
-def info(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A network's name, as `list` prints it.", show_default=False)
-    ],
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw the network into a .png, .svg or .pdf file.", show_default=False),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what is known of a network, and its options; draw it."""
-    from keras_deepnets.cli import catalog
-
-    if plot is not None:
-        catalog.draw_network(name, plot)
-    catalog.show_network(name, as_json)
+app.command("list", rich_help_panel=BEGIN)(list_command)
+app.command(rich_help_panel=BEGIN)(info)
+app.command("recipes", rich_help_panel=BEGIN)(recipes_command)
+app.command(rich_help_panel=WORK)(download)
 
 
 @app.command(rich_help_panel=WORK)
@@ -115,19 +82,72 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A network's name, as `list` prints it, or a .keras file.", show_default=False
+            metavar="MODEL",
+            help="A network's name, as `list` prints it, a builder (ResNet, DenseNet, … with --option), or a .keras file.",
+            show_default=False,
         ),
     ],
     data: Data,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default runs/MODEL-DATA-RECIPE.", show_default=False)
     ] = None,
-    recipe: Annotated[str, typer.Option(help="How it is trained: fast, he2015_cifar, he2015_imagenet, …")] = "fast",
-    epochs: Annotated[float | None, typer.Option(min=0, help="Length of the run, in place of the recipe's.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help='What to start from: "imagenet", a name of `list --weights`, a weight file, or the folder of a finished run.',
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How it is trained: a name that `{PROGRAM} recipes` lists, or a .yaml file. "
+            "By default fine_tune with --weights, else fast.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Length of the run (with --weights, of its second part), in place of the recipe's. More than a finished run has: it "
+            "continues.",
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER", help="Keep the network frozen up to this layer, e.g. conv4_block6_out.", show_default=False
+        ),
+    ] = None,
+    head_only: Annotated[
+        bool, typer.Option("--head-only", help="With --weights: train the classifier alone, which takes seconds.")
+    ] = False,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="Which weights to keep: of the last epoch, or of the one with the best validation accuracy.",
+            metavar="last|best",
+            show_default=False,
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="EPOCHS",
+            help="Stop after so many epochs without a better validation accuracy.",
+            show_default=False,
+        ),
+    ] = None,
     settings: Annotated[
         list[str],
         typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Another field of the recipe, e.g. batch_size=64.", show_default=False
+            "--set",
+            metavar="FIELD=VALUE",
+            help=f"Another field of the recipe, e.g. batch_size=64; `{PROGRAM} recipes NAME` shows them all.",
+            show_default=False,
         ),
     ] = [],  # noqa: B006 - typer makes a new list
     options: Annotated[
@@ -182,11 +202,18 @@ def train(
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on images. The same command resumes a run that was interrupted."""
+    """Train a network on images, from scratch or from weights. The same command resumes a run that was interrupted."""
     from keras_deepnets.cli import train as command
 
     fields = command.pairs(settings, "--set")
-    given = {"epochs": epochs, "image_size": image_size}
+    given = {
+        "epochs": epochs,
+        "image_size": image_size,
+        "freeze": freeze,
+        "head_only": head_only or None,
+        "keep": keep,
+        "early_stopping": early_stopping,
+    }
     fields |= {name: value for name, value in given.items() if value is not None}
     command.train(
         model,
@@ -195,6 +222,7 @@ def train(
         recipe,
         fields,
         command.pairs(options, "--option"),
+        weights=weights,
         validation=command.validation_of(validation),
         limit=limit,
         class_weight=command.class_weight_of(class_weight),
@@ -225,7 +253,13 @@ def evaluate(
     ] = None,
     options: WeightsOptions = [],  # noqa: B006
     data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.", show_default=False)] = None,
-    split: Annotated[str, typer.Option(help="Part of the data: test, validation, train or all.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Part of the data: test, validation, train, or all (everything). By default {RULE}.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -253,10 +287,19 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the worst errors into a .png file: the images with their true and predicted classes.",
+            show_default=False,
+        ),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=1, help="Number of errors that --errors draws and --json names.")] = 25,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a trained model on labelled images: top-1, top-5, each class, images a second."""
+    """Measure a trained model on labelled images: top-1, top-5, each class, confused classes, worst errors."""
     from keras_deepnets.cli import use
     from keras_deepnets.cli.train import pairs as pairs_of
 
@@ -271,6 +314,8 @@ def evaluate(
         crops=crops,
         scales=use.sides(scales),
         confusion=confusion,
+        errors=errors,
+        worst=worst,
         skip_broken=skip_broken,
         as_json=as_json,
     )
@@ -316,12 +361,18 @@ def predict(
         list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.", show_default=False)
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes are named.")] = 5,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the predictions as CSV too.", show_default=False)
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first broken image, instead of reporting it at its place.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Name what is on images: a line for each, the most probable classes first."""
+    """Name what is on images: a line for each, the most probable classes first. Exit status 1 if images are broken."""
     from keras_deepnets.cli import use
 
-    use.predict(model, images, top, as_json=as_json)
+    use.predict(model, images, top, strict=strict, table=table, as_json=as_json)
 
 
 app.command(rich_help_panel=WORK)(export)

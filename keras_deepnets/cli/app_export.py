@@ -26,7 +26,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes) or keras (folded for inference).",
+            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes) or "
+            "keras (folded for inference; Python loads it after `import keras_deepnets`).",
             show_default=False,
         ),
     ],

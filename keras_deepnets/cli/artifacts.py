@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM
 from keras_deepnets.errors import InputError
+from keras_deepnets.training.measured import RunRecord
 from keras_deepnets.weights import cards, reading
 from keras_deepnets.weights.cards import networks
 
@@ -50,30 +51,25 @@ class Artifact:
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None
 
-    def seed(self) -> int:
-        """The seed of the run that it is the result of, which chose the images of each split; 0 where it is of no run."""
+    def record(self) -> RunRecord | None:
+        """What is known of its training: by the run that it is the result of, or the card of a SavedModel."""
+        if self.kind != SAVED_MODEL:
+            return RunRecord.beside(self.path)
         try:
-            return int(self._run()["seed"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
-
-    def cut(self, source: str) -> int | float | None:
-        """What its run cut out of the training images of `source` to measure on, where it was trained on that."""
-        try:
-            cut = self._run()["validation"]["cut"]
+            data = json.loads((self.path / "model_card.json").read_text(encoding="utf-8"))["data"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return cut if self.trained_on() == Path(source).name else None
+        return None if data is None else RunRecord(None, str(data))
+
+    def seed(self) -> int:
+        """The seed of the run that it is the result of, which chose the images of each split; 0 where it is of no run."""
+        record = self.record()
+        return 0 if record is None else record.seed or 0
 
     def trained_on(self) -> str | None:
         """The data of the run that it is the result of, a folder without the path to it; None where it is of no run."""
-        try:
-            return Path(self._run()["data"]["name"]).name
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def _run(self) -> dict[str, Any]:
-        return json.loads((self.path.parent / "config.json").read_text(encoding="utf-8"))
+        record = self.record()
+        return record and record.data
 
     def model(self) -> keras.Model:
         """The Keras model; InputError where it is none, or cannot be read."""

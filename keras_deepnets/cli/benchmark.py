@@ -110,11 +110,11 @@ def _configurations(request: Request) -> Iterator[Configuration]:
     if request.folded and modes != ["inference"]:
         raise InputError("--fold is for --mode inference: a folded network cannot be trained, and an export is folded.")
     for name in request.models:
-        info = registry.model_info(name)
-        check_options(info.name, request.options)
-        usual = [16 if info.dataset.startswith("imagenet") else 128]
+        check_options(name, request.options, complete=True)
+        facts = registry.constructor_of(name).facts
+        usual = [16 if facts.spec_with(request.options).domain.dataset.startswith("imagenet") else 128]
         for mode, dtype, batch in itertools.product(modes, dtypes, batches or usual):
-            yield Configuration(info.name, mode, dtype, batch, request.image_size, request.threads)
+            yield Configuration(facts.name.lower(), mode, dtype, batch, request.image_size, request.threads)
 
 
 def _at_hand(names: Iterator[str]) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import platform
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,18 @@ from keras_deepnets import registry
 from keras_deepnets.cli import PROGRAM, show
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.versions import version
 from keras_deepnets.weights import cards
 from keras_deepnets.weights.cards import networks
+
+_MOST_WEIGHTS = 24
+"""Names of weights that `info` prints."""
 
 
 def print_version() -> None:
     """Prints the versions that a bug report needs."""
-    below = []
-    for package in ("tensorflow", "keras"):
-        try:
-            below.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            below.append(f"{package} missing")
-    print(f"{PROGRAM} {keras_deepnets.__version__} ({', '.join(below)}, python {platform.python_version()})")
+    below = [f"{package} {version(package) or 'missing'}" for package in ("tensorflow", "keras")]
+    print(f"{PROGRAM} {version('keras-deepnets')} ({', '.join(below)}, python {platform.python_version()})")
 
 
 def list_networks(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
@@ -87,41 +86,91 @@ def _is_of(card: cards.Card, family: str | None, dataset: str | None) -> bool:
     )
 
 
-def show_network(name: str, as_json: bool) -> None:
-    """Prints a network's facts and options."""
-    info, options = registry.model_info(name), options_of(name)
+def show_network(name: str, given: dict[str, Any], as_json: bool) -> None:
+    """Prints a network's facts and options; of a builder without options what they may be.
+
+    Args:
+        name: of a network or a builder.
+        given: options of it. With them the network is built, to count.
+        as_json: whether to print JSON.
+    """
+    check_options(name, given, complete=bool(given))
+    facts, options = _facts_of(name, given), options_of(name)
     if as_json:
-        show.print_json(_facts(info) | {"options": options})
+        show.print_json(facts | {"options": options})
         return
-    facts = {
-        "constructor": f"keras_deepnets.{info.constructor}",
-        "family": info.family,
-        "paper": info.paper,
-        "source": info.source,
-        "designed for": info.dataset,
-        "input": " × ".join(map(str, info.input_shape)),
-        "classes": str(info.classes),
-        "depth": str(info.depth),
-        "parameters": f"{info.parameters:,}",
-        "multiply-adds": f"{info.flops:,}",
-        "published error": info.error or "–",
-        "weights": ", ".join(info.weights) or "–",
+    size = facts["input_shape"]
+    texts = {
+        "constructor": f"keras_deepnets.{facts['constructor']}",
+        "family": facts["family"],
+        "paper": facts["paper"],
+        "source": facts["source"],
+        "designed for": facts["dataset"],
+        "input": size and " × ".join(map(str, size)),
+        "classes": facts["classes"],
+        "depth": facts["depth"],
+        "parameters": facts["parameters"] and f"{facts['parameters']:,}",
+        "multiply-adds": facts["flops"] and f"{facts['flops']:,}",
+        "published error": facts["error"],
+        "weights": _few(facts["weights"], facts["constructor"]),
     }
-    show.print_table((info.name, ""), list(facts.items()))
+    show.print_table((facts["name"], ""), [(text, str(value)) for text, value in texts.items() if value])
     if options:
         print()
-        rows = [(option["name"], repr(option["default"]), option["description"]) for option in options]
-        show.print_table(("option", "default", "meaning"), rows)
+        rows = [
+            (option["name"], repr(given.get(option["name"], option["default"])), option["description"])
+            for option in options
+        ]
+        show.print_table(("option", "value" if given else "default", "meaning"), rows)
+    if facts["depth"] is None:
+        print(f"A builder: `{PROGRAM} info {name} --option NAME=VALUE …` shows the network that some options make.")
 
 
-def draw_network(name: str, path: Path) -> None:
-    """Draws a network into a picture; a wrong name or suffix is said before TensorFlow is loaded."""
-    registry.constructor_of(name)
+def _facts_of(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a network; of a builder without options those that all its networks share, the others None."""
+    facts = registry.constructor_of(name).facts
+    if facts.row or given:
+        if given:
+            load_tensorflow()
+        return _facts(registry.model_info(name, **given))
+    known = {
+        "name": facts.name.lower(),
+        "constructor": facts.name,
+        "family": facts.family.name,
+        "paper": str(facts.family.paper),
+        "weights": [card.name for card in cards.cards_of(facts.name)],
+    }
+    return dict.fromkeys(field.name for field in dataclasses.fields(registry.ModelInfo)) | known
+
+
+def _few(names: Sequence[str], constructor: str) -> str:
+    """The names of weights, of many the first."""
+    if len(names) <= _MOST_WEIGHTS:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, … ({len(names)}: `{PROGRAM} list --weights {constructor}`)"
+
+
+def draw_network(name: str, path: Path, given: dict[str, Any]) -> None:
+    """Draws a network into a picture; a wrong name, option or suffix is said before TensorFlow is loaded."""
+    check_options(name, given, complete=True)
     from keras_deepnets.insight import diagram
 
     diagram.check_path(path)
     load_tensorflow()
-    diagram.draw_network(registry.create_model(name), path)
+    diagram.draw_network(registry.create_model(name, **given), path)
+
+
+def check_options(name: str, options: Mapping[str, Any], complete: bool = False) -> None:
+    """Raises InputError for an unknown network, or an option that it does not have.
+
+    With `complete` also where a value is wrong, or an option that a builder needs is missing.
+    """
+    valid = [option["name"] for option in options_of(name)]
+    for option in options:
+        if option not in valid:
+            raise InputError(f"{name} has no option {option!r}; its options: {', '.join(valid) or 'none'}.")
+    if complete:
+        registry.constructor_of(name).facts.spec_with(dict(options))
 
 
 def options_of(name: str) -> list[dict[str, Any]]:

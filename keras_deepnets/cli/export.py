@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         top1 = None
         if test is not None:
             say("evaluating: Keras model")
-            top1 = use.evaluate_exported(artifact, test, labels)[0]["top1"]
+            top1 = use.evaluate_exported(artifact, test, labels).top1
         say(f"converting to {request.form}")
         with native_output_held_back():
             path = _write(network, request, labels, calibration, _of_the_card(artifact, test, top1))
@@ -90,10 +91,11 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     if calibration is not None and (said := too_few(calibration.size, _most(request))):
         print(f"Warning: {said}", file=sys.stderr)  # warnings themselves are kept from whoever uses the command
     size = show.size_of(path)
+    load = _how_to_load(path) if request.form == "keras" else None
     if as_json:
         asked = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
         asked |= {"options": dict(request.options), "data": request.data}
-        show.print_json(asked | {"model": rows[0], "export": rows[1]})
+        show.print_json(asked | ({"load": load} if load else {}) | {"model": rows[0], "export": rows[1]})
         return
     print(f"{path}  {show.bytes_text(size)}")
     cells = [
@@ -112,6 +114,15 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     show.print_table(columns, cells, right=columns[1:])
     if rows[1]["latency_ms"] is None:
         print("Not run: onnxruntime is not installed.")
+    if load:
+        print(f"Load it in Python: {load}")
+
+
+def _how_to_load(path: Path) -> str:
+    """The Python that loads a .keras file, as the JSON beside it says."""
+    from keras_deepnets.export import _single_file
+
+    return json.loads(_single_file.card_path(path).read_text(encoding="utf-8"))["load"]
 
 
 def _of_the_card(artifact: artifacts.Artifact, test: ImageData | None, top1: float | None) -> dict[str, Any]:
@@ -184,7 +195,7 @@ def _compared(
             theirs["difference"] = float(np.abs(found - expected).max())
     if test is not None and can_run:
         say(f"evaluating: {form}")
-        theirs["top1"] = use.evaluate_exported(artifacts.find(path), test, labels)[0]["top1"]
+        theirs["top1"] = use.evaluate_exported(artifacts.find(path), test, labels).top1
     return ours, theirs
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,41 +15,50 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 
-def images_of(
-    source: str, split: str, seed: int, skip_broken: bool = False, validation: int | float | None = None
-) -> ImageData:
+def images_of(source: str, split: str, seed: int) -> ImageData:
     """A split of a labelled set, as `keras_deepnets.data.load` gives it."""
     from keras_deepnets import data
 
     with loading(source):
-        return data.load(source, split=split, seed=seed, skip_broken=skip_broken, validation=validation)
+        return data.load(source, split=split, seed=seed)
 
 
-def loading(source: str) -> contextlib.AbstractContextManager[None]:
-    """Around the loading of a source: TensorFlow is set up before it looks for devices, and what it says is held back."""
+@contextlib.contextmanager
+def loading(source: str) -> Iterator[None]:
+    """Around the loading of a source: TensorFlow is set up before it looks for devices, and what it says is held back.
+
+    Which files were left out is said at the end.
+    """
     load_tensorflow()
-    if not Path(source).exists():  # a name: a download shows its progress on stderr
-        return contextlib.nullcontext()
-    return native_output_held_back()
+    from keras_deepnets.data import files
+
+    # A name: a download shows its progress on stderr.
+    quiet = native_output_held_back() if Path(source).exists() else contextlib.nullcontext()
+    with files.lines_held_back(), quiet:
+        yield
 
 
 def image_files(paths: list[Path]) -> list[Path]:
-    """The image files that are named, those below a folder in the order of their names.
+    """The image files that are named, those below a folder in the order of their names; says which others were left out.
 
     Raises:
         InputError: a path that does not exist, or a folder without images.
     """
-    from keras_deepnets.data.folders import EXTENSIONS
+    from keras_deepnets.data import files
 
-    files: list[Path] = []
+    named: list[Path] = []
+    left_out = {}
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+            left_out[path] = Counter()
+            found = sorted(Path(entry.path) for entry in files.images(path, left_out[path]))
             if not found:
-                raise InputError(f"{path} holds no images ({' '.join(EXTENSIONS)}).")
-            files += found
+                raise InputError(f"{path} holds no images ({' '.join(files.EXTENSIONS)}).")
+            named += found
         elif path.is_file():
-            files.append(path)
+            named.append(path)
         else:
             raise InputError(f"{path} does not exist; give image files, or folders of them.")
-    return files
+    for folder, counts in left_out.items():
+        files.say_left_out(folder, counts)
+    return named

@@ -21,6 +21,15 @@ SkipBroken = Annotated[
     bool,
     typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and count them, instead of stopping."),
 ]
+Options = Annotated[
+    list[str],
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the network, as `info` prints them, e.g. shortcut=B; a builder's, e.g. blocks=3,4,6,3.",
+        show_default=False,
+    ),
+]
 WeightsOptions = Annotated[
     list[str],
     typer.Option(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_deepnets.cli import PROGRAM, show
-from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
+from keras_deepnets.cli.images import loading
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def shard(
     from keras_deepnets.data import shards as work
 
     work.check_arguments(source, out, shards, split)  # an answer in a blink, before TensorFlow is loaded
-    load_tensorflow()
-    held_back = native_output_held_back() if Path(source).exists() else contextlib.nullcontext()  # a download speaks
-    with _bar("looking at the images", "writing", hidden=as_json) as report, held_back:
+    with _bar("looking at the images", "writing", hidden=as_json) as report, loading(source):
         index = work.write(source, out, shards, split=split, seed=seed, skip_broken=skip_broken, report=report)
     if as_json:
         show.print_json({"out": str(out), **_facts(index)})

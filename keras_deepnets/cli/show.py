@@ -7,10 +7,13 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from keras_deepnets.training.evaluation import Evaluation
 
 _WIDE = 10_000  # of a pipe: whoever reads it must get whole lines
 
@@ -97,3 +100,11 @@ def bytes_text(count: int) -> str:
 def percent(fraction: float) -> str:
     """A fraction as a percentage."""
     return f"{100 * fraction:.2f} %"
+
+
+def print_confused(result: Evaluation) -> None:
+    """Prints the classes that a model confuses most; nothing where it confuses none."""
+    if pairs := result.confused_pairs():
+        print()
+        rows = [(pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)) for pair in pairs]
+        print_table(("confused: true", "predicted", "images", "of the class"), rows, right=("images", "of the class"))

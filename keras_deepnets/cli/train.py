@@ -7,13 +7,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.cli import PROGRAM, catalog, show
+from keras_deepnets.cli import PROGRAM, artifacts, catalog, show
 from keras_deepnets.cli.images import loading
 from keras_deepnets.cli.problems import Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.weights.download import DownloadError
+from keras_deepnets.weights.source import file_of
 
 if TYPE_CHECKING:
+    from keras_deepnets.training.evaluation import Evaluation
     from keras_deepnets.training.feed import Sets
 
 KERAS_FILE = ".keras"
@@ -22,6 +25,8 @@ RUN_FILES = {
     "model.keras": "the trained model",
     "curves.png": "loss, accuracy and learning rate over the epochs",
     "metrics.csv": "the same as numbers, a row an epoch",
+    "confusion.png": "which class is taken for which",
+    "errors.png": "the worst errors: images with true and predicted classes",
     "inputs.png": "training images as the network sees them",
     "config.json": "what the run was asked to do",
     "tensorboard": "the same, and the inputs, for `tensorboard --logdir`",
@@ -33,10 +38,11 @@ def train(
     name: str,
     source: str,
     run_dir: Path | None,
-    recipe: str,
+    recipe: str | None,
     settings: dict[str, Any],
     options: dict[str, Any],
     *,
+    weights: str | None,
     validation: str | float | bool | None = None,
     limit: int | None = None,
     class_weight: str | dict[str, float] | None = None,
@@ -51,13 +57,15 @@ def train(
 
     # What needs no images is checked first: an answer in a blink, not after a download.
     check_options(name, options)
+    _check_weights(name, weights)
+    recipe = recipe or ("fast" if weights is None else "fine_tune")
     if precision is not None:
         settings = _with_precision(settings, precision)
     training.get_recipe(recipe, **settings)
     # `training.train` has arguments of these names; its `model_options` come on top of the recipe's.
     precision, of_recipe = settings.pop("precision", None), settings.pop("model_options", None)
     base = training.get_recipe(recipe, **({} if of_recipe is None else {"model_options": of_recipe}))
-    check_options(name, of_recipe or {})
+    check_options(name, (of_recipe or {}) | options, complete=weights is None)
     load_tensorflow()
     import keras
 
@@ -71,7 +79,7 @@ def train(
         nonlocal begun
         begun = True
         if not as_json:
-            print(_heading(name, sets, recipe), flush=True)
+            print(_heading(name, sets, recipe, weights), flush=True)
 
     try:
         run = training.train(
@@ -79,6 +87,7 @@ def train(
             sets,
             base,
             run_dir,
+            weights=weights,
             precision=precision,
             seed=seed,
             verbose=0 if as_json else "auto",
@@ -89,15 +98,29 @@ def train(
             callbacks=[keras.callbacks.LambdaCallback(on_train_begin=begin)],
             **settings,
         )
+    except DownloadError as error:
+        raise InputError(f"{error} Without --weights it trains from scratch.") from error
     except KeyboardInterrupt:
         # A run that has begun says itself where it stands.
         said = begun and not as_json
         raise Interrupted("" if said else "interrupted; the same command goes on from the last checkpoint") from None
     if as_json:
         files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
-        show.print_json({"run": str(run.path), "metrics": run.metrics, "skipped": _skipped(sets), "files": files})
+        show.print_json(
+            {
+                "run": str(run.path),
+                "metrics": run.metrics,
+                "skipped": _skipped(sets),
+                "files": files,
+                "warnings": list(run.warnings),
+                "evaluation": _json(run.evaluation),
+            }
+        )
         return
     print(summary(run.metrics))
+    if run.evaluation is not None:
+        show.print_confused(run.evaluation)
+        print()
     print_files(run.path)
     print("Next:")
     for line in (
@@ -106,6 +129,18 @@ def train(
         f"export {run.path} {run.path / 'model.tflite'} --format tflite",
     ):
         print(f"  {PROGRAM} {line}")
+
+
+def _json(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """What a run does on its validation images as plain JSON values."""
+    if evaluation is None:
+        return None
+    pairs = [pair._asdict() for pair in evaluation.confused_pairs()]
+    return {
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "per_class": evaluation.per_class,
+        "confused_pairs": pairs,
+    }
 
 
 def _with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
@@ -124,7 +159,16 @@ def _measured(sets: Sets, source: str, validation: str | float | bool | None) ->
     return source if split == "test" else f"{source} --split {split}"
 
 
-def _heading(name: str, sets: Sets, recipe: str) -> str:
+def _check_weights(name: str, weights: str | None) -> None:
+    """Raises InputError where there are no such weights for the network."""
+    if weights is None:
+        return
+    if name.endswith(KERAS_FILE):
+        raise InputError(f"--weights {weights} is for a network's name; {name} has its weights already. Leave it out.")
+    artifacts.check_weights("--weights", file_of(weights), name)
+
+
+def _heading(name: str, sets: Sets, recipe: str, weights: str | None) -> str:
     """What is about to happen, in one line."""
     images, held = sets.train, sets.held
     parts = [f"{images.size:,} images of {images.name}, {len(images.labels)} classes"]
@@ -132,7 +176,8 @@ def _heading(name: str, sets: Sets, recipe: str) -> str:
         parts.append(f"{held.size:,} to measure on ({held.split})")
     if skipped := _skipped(sets):
         parts.append(f"{skipped:,} broken left out")
-    return f"Training {name} with recipe {recipe}: {', '.join(parts)}."
+    start = f" from {weights}" if weights else ""
+    return f"Training {name}{start} with recipe {recipe}: {', '.join(parts)}."
 
 
 def _skipped(sets: Sets) -> int:
@@ -140,8 +185,11 @@ def _skipped(sets: Sets) -> int:
     return len({*sets.train.skipped, *(sets.held.skipped if sets.held is not None else ())})
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Raises InputError for an unknown network, a file that is not there, or an option that it does not have."""
+def check_options(name: str, options: dict[str, Any], complete: bool = False) -> None:
+    """Raises InputError for an unknown network, a file that is not there, or an option that it does not have.
+
+    With `complete` also where a value is wrong, or an option that a builder needs is missing.
+    """
     if name.endswith(KERAS_FILE):
         if not Path(name).is_file():
             raise InputError(
@@ -150,10 +198,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
         if options:
             raise InputError(f"{name} is built already: options ({', '.join(options)}) are for a network's name.")
         return
-    valid = [option["name"] for option in catalog.options_of(name)]
-    for option in options:
-        if option not in valid:
-            raise InputError(f"{name} has no option {option!r}; its options: {', '.join(valid) or 'none'}.")
+    catalog.check_options(name, options, complete)
 
 
 def pairs(texts: list[str], flag: str) -> dict[str, Any]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.cli import artifacts, show
-from keras_deepnets.cli.images import image_files, images_of
+from keras_deepnets.cli.images import image_files, loading
+from keras_deepnets.cli.problems import CheckFailed
 from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
-from keras_deepnets.predictions import distinct, first_difference
+from keras_deepnets.predictions import first_difference
 
 if TYPE_CHECKING:
     import numpy as np
 
     from keras_deepnets.data import ImageData
+    from keras_deepnets.training.evaluation import Evaluation
 
 # Encoded test images that are held at once: a few hundred megabytes of photographs.
 _CHUNK = 2048
@@ -25,7 +29,7 @@ _CHUNK = 2048
 def evaluate(
     model: Path | None,
     source: str | None,
-    split: str,
+    split: str | None,
     *,
     weights: str | None,
     options: Mapping[str, Any],
@@ -34,16 +38,22 @@ def evaluate(
     crops: int,
     scales: tuple[int, ...] | None,
     confusion: Path | None,
+    errors: Path | None,
+    worst: int,
     skip_broken: bool,
     as_json: bool,
 ) -> None:
-    """Prints the accuracy of a trained model on labelled images; draws what is taken for what."""
+    """Prints the accuracy of a trained model on labelled images and what it confuses; draws both."""
     from keras_deepnets.insight import confusion as pictures
+    from keras_deepnets.insight import errors as grids
     from keras_deepnets.training import evaluation
+    from keras_deepnets.training.measured import images_to_measure
 
     evaluation.check_views(crops, scales)
     if confusion is not None:
         pictures.check_path(confusion)
+    if errors is not None:
+        grids.check_path(errors)
     if options and weights is None:
         raise InputError("evaluate: --option is for --weights; a trained model has its options.")
     if weights is not None:
@@ -61,43 +71,58 @@ def evaluate(
             "folder or the .keras file that it was made of."
         )
     load_tensorflow()
-    from keras_deepnets import training
-
-    seed = artifact.seed() if seed is None else seed
-    images = images_of(source, split, seed, skip_broken, artifact.cut(source))
+    with loading(source):
+        measured = images_to_measure(source, split, artifact.record(), seed=seed, skip_broken=skip_broken)
+    images = measured.images
     if whole:
-        result = training.evaluate(artifact.model(), images, batch_size=batch_size, crops=crops, scales=scales)
-        matrix = result.confusion
-        values = {
-            "top1": result.top1,
-            "top5": result.top5,
-            "loss": result.loss,
-            "images": result.size,
-            "images_per_second": result.images_per_second,
-            "per_class": dict(result.per_class),
-        }
+        views = {"crops": crops, "scales": scales, "worst": worst}
+        result = evaluation.evaluate(artifact.model(), images, batch_size=batch_size, **views)
     else:
-        values, matrix = evaluate_exported(artifact, images)
-    asked = {"model": str(artifact.path), "data": source, "split": split, "crops": crops, "scales": scales}
-    values = asked | values | {"skipped": len(images.skipped)}
+        result = evaluate_exported(artifact, images, worst=worst)
     if confusion is not None:
-        pictures.draw_confusion(matrix, images.labels, confusion)
-        values["confusion_picture"] = str(confusion)
+        pictures.draw_confusion(result.confusion, images.labels, confusion)
+    drawn = errors and grids.draw_errors(result, images, errors)
+    files = {"confusion_picture": confusion, "errors_picture": drawn}
+    values = {
+        "model": str(artifact.path),
+        "data": source,
+        "split": measured.split,
+        "cut_out_of": measured.of,
+        "crops": crops,
+        "scales": scales,
+        "skipped": len(images.skipped),
+        **_values(result, images),
+        **{name: str(file) for name, file in files.items() if file is not None},
+    }
     if as_json:
         show.print_json(values)
         return
-    loss = f", loss {values['loss']:.4f}" if "loss" in values else ""
     view = ", ten crops" if crops == 10 else f", at {', '.join(map(str, scales))} pixels" if scales else ""
     print(
-        f"{artifact.path} on {values['images']:,} images of {source} ({split}{view}): "
-        f"top-1 {show.percent(values['top1'])}, top-5 {show.percent(values['top5'])}{loss}, "
-        f"{values['images_per_second']:,.0f} img/s"
+        f"{artifact.path} on {result.size:,} images of {source} ({measured}{view}): "
+        f"top-1 {show.percent(result.top1)}, top-5 {show.percent(result.top5)}, "
+        f"balanced accuracy {show.percent(result.balanced_accuracy)}, loss {result.loss:.4f}, "
+        f"{result.images_per_second:,.0f} img/s"
         f"{f', {len(images.skipped):,} broken left out' if images.skipped else ''}"
     )
-    rows = [(label, show.percent(value)) for label, value in values["per_class"].items()]
+    rows = [(label, show.percent(value)) for label, value in result.per_class.items()]
     show.print_table(("class", "accuracy"), rows, right=("accuracy",))
+    show.print_confused(result)
     if confusion is not None:
         print(f"Which class is taken for which: {confusion}")
+    if errors is not None:
+        print(f"The worst errors: {drawn}" if drawn else "No errors: no picture of them was drawn.")
+
+
+def _values(result: Evaluation, images: ImageData) -> dict[str, Any]:
+    """An evaluation as JSON values, without the matrix, the errors with the names of their files where they are files."""
+    values = result.to_dict()
+    values["images"] = values.pop("size")
+    for name in ("confusion", "labels"):
+        del values[name]
+    if files := getattr(images.store, "names", ()):
+        values["worst"] = [error | {"file": files[error["index"]]} for error in values["worst"]]
+    return values
 
 
 def sides(text: str | None) -> tuple[int, ...] | None:
@@ -123,36 +148,20 @@ def check_classes(artifact: artifacts.Artifact, images: ImageData, labels: Seque
 
 
 def evaluate_exported(
-    artifact: artifacts.Artifact, images: ImageData, labels: Sequence[str] | None = None
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Accuracy and confusion of what a server or a device would run: it is given image files, as they would be."""
-    import numpy as np
-
+    artifact: artifacts.Artifact, images: ImageData, labels: Sequence[str] | None = None, worst: int = 1
+) -> Evaluation:
+    """Measures what a server or a device would run: it is given image files, as they would be."""
     from keras_deepnets import export
+    from keras_deepnets.training.evaluation import Tally
 
     check_classes(artifact, images, labels)
-    classes = len(images.labels)
-    confusion, top5 = np.zeros((classes, classes), np.int64), 0
+    tally = Tally(images.labels, worst)
     begin = time.perf_counter()
     for files, truth in encoded_chunks(images):
         with native_output_held_back():
             probabilities = export.predict(artifact.path, files)["probabilities"]
-        ranked = np.argsort(-probabilities, axis=-1, kind="stable")[:, :5]
-        np.add.at(confusion, (truth, ranked[:, 0]), 1)
-        top5 += int((ranked == truth[:, np.newaxis]).any(axis=1).sum())
-    seconds = time.perf_counter() - begin
-    right, counts = confusion.diagonal(), confusion.sum(axis=1)
-    total = int(counts.sum())
-    values = {
-        "top1": int(right.sum()) / total,
-        "top5": top5 / total,
-        "images": total,
-        "images_per_second": round(total / seconds, 1),
-        "per_class": {
-            label: int(right[i]) / int(counts[i]) for i, label in enumerate(distinct(images.labels)) if counts[i]
-        },
-    }
-    return values, confusion
+        tally.add(probabilities, truth)
+    return tally.evaluation(images.size / (time.perf_counter() - begin))
 
 
 def encoded_chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]]:
@@ -193,26 +202,69 @@ def convert(source: str, out: Path, network: str | None, options: Mapping[str, A
     )
 
 
-def predict(model: Path, paths: list[Path], top: int, *, as_json: bool) -> None:
-    """Prints the most probable classes of image files, a line an image."""
+def predict(model: Path, paths: list[Path], top: int, *, strict: bool, table: Path | None, as_json: bool) -> None:
+    """Prints the most probable classes of image files, a line an image; at a broken one what is wrong with it.
+
+    Args:
+        model: a trained model.
+        paths: image files, or folders of them.
+        top: how many classes are named.
+        strict: whether the first broken image is an error.
+        table: a CSV file that gets the rows too.
+        as_json: whether to print JSON.
+
+    Raises:
+        CheckFailed: in the end, if images were broken.
+    """
     artifact = artifacts.find(model)
+    if table is not None:
+        _check_table(table)
     files = image_files(paths)
     load_tensorflow()
     from keras_deepnets import export
 
     with native_output_held_back():
-        probabilities = export.predict(artifact.path, files)["probabilities"]
+        found = export.predict(artifact.path, files, on_error="fail" if strict else "skip")
+    probabilities, errors = found["probabilities"], found.get("errors", [None] * len(files))
     names = artifact.labels() or [str(index) for index in range(probabilities.shape[1])]
+    top = min(top, len(names) or top)
     results = []
-    for file, row in zip(files, probabilities, strict=True):
-        best = (-row).argsort(kind="stable")[:top]
-        results.append(
-            {"image": str(file), "predictions": [{"label": names[i], "probability": float(row[i])} for i in best]}
-        )
+    for file, row, error in zip(files, probabilities, errors, strict=True):
+        best = [] if error else (-row).argsort(kind="stable")[:top]
+        guesses = [{"label": names[i], "probability": float(row[i])} for i in best]
+        results.append({"image": str(file), "predictions": guesses, "error": error})
+    if table is not None:
+        _write_table(table, results, top)
     if as_json:
         show.print_json(results)
-        return
-    width = max(len(result["image"]) for result in results)
-    for result in results:
-        texts = [f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in result["predictions"]]
-        print(f"{result['image']:<{width}}  {', '.join(texts)}")
+    else:
+        width = max(len(result["image"]) for result in results)
+        for result in results:
+            texts = [f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in result["predictions"]]
+            print(f"{result['image']:<{width}}  {', '.join(texts) if texts else 'error: ' + result['error']}")
+    broken = sum(error is not None for error in errors)
+    if broken:
+        sys.stdout.flush()
+        raise CheckFailed(f"{broken:,} of {len(files):,} images cannot be read.")
+
+
+def _check_table(path: Path) -> None:
+    """Raises InputError where no CSV file can be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(
+            f"--csv {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}; name a file."
+        )
+
+
+def _write_table(path: Path, results: Sequence[Mapping[str, Any]], top: int) -> None:
+    """Writes predictions as CSV: image, label 1, probability 1, …, error; whole or not at all."""
+    from keras_deepnets.training.files import written_aside
+
+    columns = [f"{name}_{place}" for place in range(1, top + 1) for name in ("label", "probability")]
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *columns, "error"])
+        for result in results:
+            cells = [value for guess in result["predictions"] for value in (guess["label"], guess["probability"])]
+            cells += [""] * (len(columns) - len(cells))
+            writer.writerow([result["image"], *cells, result["error"] or ""])

@@ -7,6 +7,7 @@ A policy is a pure function of the image and of a few uniform random numbers tha
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import math
@@ -122,8 +123,10 @@ def shift_and_rotate(images: tf.Tensor, draws: tf.Tensor, pixels: float = 2, deg
     return tf.ensure_shape(to_dtype(moved, images.dtype), images.shape)
 
 
-def random_resized_window(height: Any, width: Any, draws: Any, tries: int = 10) -> tuple[Any, Any, Any, Any]:
-    """A window of 8–100 % of the area and of proportions 3:4 to 4:3, log-uniform.
+def random_resized_window(
+    height: Any, width: Any, draws: Any, tries: int = 10, area: float = 0.08
+) -> tuple[Any, Any, Any, Any]:
+    """A window of `area` (8 %) to 100 % of the area and of proportions 3:4 to 4:3, log-uniform.
 
     As in Inception's training and torchvision's RandomResizedCrop: of ten windows the first that fits; else the central one
     whose proportions are the nearest allowed.
@@ -133,6 +136,7 @@ def random_resized_window(height: Any, width: Any, draws: Any, tries: int = 10) 
         width: of the image, int32 scalar.
         draws: float32 ``[2]`` or more in [0, 1).
         tries: how many windows are tried.
+        area: the smallest window's share of the image's area.
 
     Returns:
         top, left, height, width as int32 scalars.
@@ -142,9 +146,9 @@ def random_resized_window(height: Any, width: Any, draws: Any, tries: int = 10) 
     seed = tf.cast(draws[:2] * 2.0**24, tf.int32)
     numbers = tf.random.stateless_uniform([tries, 4], seed, alg="philox")
     size = tf.cast(tf.stack([height, width]), tf.float32)
-    area = size[0] * size[1] * (0.08 + 0.92 * numbers[:, 0])
+    areas = size[0] * size[1] * (area + (1.0 - area) * numbers[:, 0])
     ratio = tf.exp(math.log(4 / 3) * (2 * numbers[:, 1] - 1))
-    windows = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], axis=1)))
+    windows = tf.round(tf.sqrt(tf.stack([areas / ratio, areas * ratio], axis=1)))
     fits = tf.reduce_all((windows >= 1) & (windows <= size), axis=1)
     first = tf.argmax(fits, output_type=tf.int32)
     fallback = tf.stack(
@@ -226,11 +230,15 @@ def _shift(pixels: float = 2, degrees: float = 10) -> Policy:
     )
 
 
-def _random_resized_crop_flip() -> Policy:
+def _random_resized_crop_flip(area: float = 0.08) -> Policy:
+    if not 0 < area <= 1:
+        raise InputError(
+            f"random_resized_crop_flip: area={area:g} must be a share of the image, above 0 and at most 1."
+        )
     return Policy(
         "random_resized_crop_flip",
         3,
-        window=random_resized_window,
+        window=functools.partial(random_resized_window, area=area),
         batch=flip,
         source="ImageNet: Szegedy et al. 2014, section 6; the scheme of fb.resnet.torch and torchvision",
     )

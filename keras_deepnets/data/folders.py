@@ -6,21 +6,18 @@ Two layouts: ``FOLDER/<class>/<images>``, split by hash of seed and file name; a
 from __future__ import annotations
 
 import os
-import re
 import weakref
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from keras_deepnets.data import splits, verification
+from keras_deepnets.data import files, splits, verification
 from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.stores import IndexedStore
 from keras_deepnets.errors import InputError, NoSuchSplit
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-"""Of image files, in lower or upper case."""
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -67,13 +64,6 @@ def _read(listing: Listing) -> tuple[verification.Pixels, np.ndarray]:
     return pixels, _broken[pixels]
 
 
-def natural(name: str) -> tuple:
-    """A sorting key by which ``class2`` comes before ``class10``."""
-    return tuple(
-        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
-    ), name
-
-
 def load(
     folder: Path,
     split: str = "train",
@@ -115,10 +105,12 @@ def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> di
     data = _load_files(folder, [folder], _labels([folder], folder), "all", skip_broken)
     parts = _parts(data.store.labels, data.store.names, seed)
     present = [split for split in splits.SPLITS if (parts == split).any()]
-    return {
-        split: ImageData(data.name, split, data.labels, data.store.take(parts == split), data.skipped)
-        for split in present
-    }
+    return {split: replace(data, split=split, store=data.store.take(parts == split)) for split in present}
+
+
+def has_splits(folder: Path) -> bool:
+    """Whether a folder holds folders of splits, ``FOLDER/<split>/<class>``."""
+    return bool(_split_folders(folder))
 
 
 def _check(folder: Path) -> None:
@@ -149,63 +141,63 @@ def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) 
 def _split_folders(folder: Path) -> dict[str, list[Path]]:
     """The folders of each split; none where the folders are classes, one of which may be called ``train`` too."""
     found: dict[str, list[Path]] = {}
-    for child in _folders(folder):
+    for child in files.folders(folder):
         found.setdefault(_SPLIT_NAMES.get(child.name.lower(), ""), []).append(child)
     others = found.pop("", [])
-    return found if not others or any(_folders(child) for child in found.get("train", [])) else {}
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The visible folders in a folder, in natural order."""
-    found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(found, key=lambda path: natural(path.name))
+    return found if not others or any(files.folders(child) for child in found.get("train", [])) else {}
 
 
 def _labels(roots: list[Path], folder: Path) -> tuple[str, ...]:
     """The class names: the names of the folders in ``roots``."""
-    names = {child.name for root in roots for child in _folders(root)}
+    names = {child.name for root in roots for child in files.folders(root)}
     if not names:
-        loose = any(entry.name.lower().endswith(EXTENSIONS) for root in roots for entry in os.scandir(root))
+        loose = any(files.images(root, Counter(), deep=False) for root in roots)
         found = "images but no class folders" if loose else "no images"
         raise InputError(
             f"{folder}: {found}; put the images of each class into a folder of its own, FOLDER/<class>/*.jpg."
         )
-    return tuple(sorted(names, key=natural))
+    return tuple(sorted(names, key=files.natural))
 
 
-def _list(folder: Path, roots: list[Path], labels: tuple[str, ...]) -> Listing:
-    """The image files of every class below ``roots``, class by class in natural order."""
-    rows = []
+def _list(folder: Path, roots: list[Path], labels: tuple[str, ...], beside: set[Path]) -> tuple[Listing, Counter[str]]:
+    """The image files of every class below ``roots``, class by class in natural order; and the endings of other files.
+
+    Args:
+        folder: to which names are relative.
+        roots: the folders that hold class folders.
+        labels: the names of the class folders.
+        beside: the folders in which files beside class folders count.
+    """
+    rows: list[tuple] = []
+    left_out: Counter[str] = Counter()
     for target, label in enumerate(labels):
         for root in roots:
-            files = _images(root / label) if (root / label).is_dir() else []
-            rows += [(path, os.path.relpath(path, folder).replace(os.sep, "/"), *stat, target) for path, *stat in files]
-    return Listing(*zip(*rows, strict=True)) if rows else Listing((), (), (), (), ())
+            entries = files.images(root / label, left_out) if (root / label).is_dir() else []
+            for entry in entries:
+                name = os.path.relpath(entry.path, folder).replace(os.sep, "/")
+                rows.append((entry.path, name, *_size_and_time(entry), target))
+    for root in beside:
+        for entry in files.images(root, left_out, deep=False):
+            left_out[f"{Path(entry.name).suffix.lower()} {files.LOOSE}"] += 1
+    return Listing(*zip(*rows, strict=True)) if rows else Listing((), (), (), (), ()), left_out
 
 
-def _images(folder: Path) -> list[tuple[str, int, int]]:
-    """Path, size and modification time of the visible image files in a folder and its folders, in natural order."""
-    found = []
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            found += _images(Path(entry.path))
-        elif entry.name.lower().endswith(EXTENSIONS):
-            try:
-                stat = entry.stat()
-                found.append((entry.path, stat.st_size, stat.st_mtime_ns))
-            except OSError:  # a link to nowhere: reading it will say that it is broken
-                found.append((entry.path, 0, 0))
-    return sorted(found, key=lambda file: natural(file[0]))
+def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
+    """Bytes and modification time in ns; zeros of a link to nowhere, which reading will call broken."""
+    try:
+        stat = entry.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split: str, skip_broken: bool) -> ImageData:
     """Every image below ``roots``, verified."""
-    listing = _list(folder, roots, labels)
+    # What lies beside the splits counts with the one that everybody loads.
+    listing, left_out = _list(folder, roots, labels, {*roots, *([folder] if split in ("train", "all") else [])})
     where = ", ".join(str(root) for root in roots)
     if not listing.paths:
-        raise InputError(f"{where}: no images ({' '.join(EXTENSIONS)}) in its class folders.")
+        raise InputError(f"{where}: no images ({' '.join(files.EXTENSIONS)}) in its class folders.")
     if len(labels) == 1:
         raise InputError(f"{where}: one class only ({labels[0]!r}); a classifier needs at least two class folders.")
     targets = np.asarray(listing.targets, np.int64)
@@ -229,21 +221,22 @@ def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split:
     if lost:
         raise InputError(f"{where}: none of the images of class {_some(lost)} can be decoded; repair or replace them.")
     store = IndexedStore(pixels, np.arange(len(targets), dtype=np.int64), targets, listing.names).take(good)
-    return ImageData(str(folder), split, labels, store, skipped)
+    files.say_left_out(folder, left_out)
+    return ImageData(str(folder), split, labels, store, skipped, left_out=dict(left_out))
 
 
 def _part(data: ImageData, split: str, seed: int, validation: int | float | None) -> ImageData:
     """One split of a folder without split folders: 10 % test, 10 % validation, the rest train, within every class."""
     parts = _parts(data.store.labels, data.store.names, seed)
     if split != "test" and validation is not None:
-        rest = ImageData(data.name, "train", data.labels, data.store.take(parts != "test"), data.skipped)
+        rest = replace(data, split="train", store=data.store.take(parts != "test"))
         return cut_out(rest, split, validation, seed)
     chosen = parts == split
     if not chosen.any():
         raise NoSuchSplit(
             f"{data.name}: too few images for a {split} split ({data.size}); add images or use split 'all'."
         )
-    return ImageData(data.name, split, data.labels, data.store.take(chosen), data.skipped)
+    return replace(data, split=split, store=data.store.take(chosen))
 
 
 def _parts(targets: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ class ImageData:
         labels: class names; an example's label is an index into them.
         skipped: files that could not be decoded and were left out (only with ``skip_broken=True``).
         published: mean and standard deviation of each channel, where a known set's need not be computed.
+        left_out: how many files of its folder are not images, by their endings (``{".txt": 2}``).
     """
 
     name: str
@@ -40,6 +41,7 @@ class ImageData:
     store: Store = field(repr=False)
     skipped: tuple[str, ...] = ()
     published: tuple[tuple[float, ...], tuple[float, ...]] | None = field(default=None, repr=False)
+    left_out: Mapping[str, int] = field(default_factory=dict, repr=False)
     _views: dict[View, Store] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -105,6 +107,26 @@ class ImageData:
 
         dataset = self.store.read().map(lambda payload, label: (self.store.open(payload), label), tf.data.AUTOTUNE)
         return dataset.apply(tf.data.experimental.assert_cardinality(self.size)).prefetch(tf.data.AUTOTUNE)
+
+    def pick(self, positions: Sequence[int]) -> list[np.ndarray]:
+        """The images at some positions of `examples`, uint8 ``[h, w, c]`` each, in the order of `positions`; no others are decoded.
+
+        Raises:
+            InputError: a position that is not in the data.
+        """
+        import tensorflow as tf
+
+        wanted = np.unique(np.asarray(positions, np.int64))
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.size:
+            raise InputError(f"positions must be from 0 to {self.size - 1}; they are {wanted[0]} to {wanted[-1]}.")
+        if isinstance(self.store, IndexedStore):
+            payloads = self.store.take(np.isin(np.arange(self.size), wanted)).read()
+        else:
+            numbered = self.store.read().enumerate().filter(lambda at, _: tf.reduce_any(at == wanted))
+            payloads = numbered.map(lambda _, example: example).take(len(wanted))
+        images = payloads.map(lambda payload, _: self.store.open(payload)).as_numpy_iterator()
+        found = dict(zip(wanted.tolist(), images, strict=True))
+        return [found[int(position)] for position in positions]
 
     def batches(
         self,
@@ -188,10 +210,7 @@ class ImageData:
         if count == 0:
             raise InputError(f"validation={size!r}: at least one example must be cut out of {self.name}.")
         rest, cut = self.store.divide(count, seed)
-        return (
-            ImageData(self.name, self.split, self.labels, rest, self.skipped, self.published),
-            ImageData(self.name, "validation", self.labels, cut, self.skipped, self.published),
-        )
+        return replace(self, store=rest), replace(self, store=cut, split="validation")
 
     def take(self, size: int, seed: int = 0) -> ImageData:
         """At most ``size`` of the examples, chosen by ``seed``: each class in proportion, at least one of each where possible.
@@ -205,7 +224,7 @@ class ImageData:
             return self
         store, size = self.store, int(size)
         part = store.sample(size, seed) if isinstance(store, IndexedStore) else store.divide(size, seed)[1]
-        return ImageData(self.name, self.split, self.labels, part, self.skipped, self.published)
+        return replace(self, store=part)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in 0–255 units, for `keras_deepnets.Scaling`.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.data import splits, transforms
+from keras_deepnets.data import foreign, splits, transforms
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class RecordStore:
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
         """See `Store.open`: decodes the image, of a JPEG only the window."""
-        return transforms.decode(payload, self.channels, window)
+        return foreign.decode(payload, self.channels, window)
 
     def divide(self, size: int, seed: int) -> tuple[RecordStore, RecordStore]:
         """See `Store.divide`: a run of records at a place chosen by ``seed``; who wrote them shuffled them."""

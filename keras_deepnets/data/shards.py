@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_deepnets.data import splits, transforms
+from keras_deepnets.data import files, headers, splits
 from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.records import SHUFFLE_BYTES, Piece, RecordStore
 from keras_deepnets.data.stores import IndexedStore
@@ -239,7 +239,7 @@ class _Writer:
                 label = int(data.store.labels[index])
                 encoded = contents(index)
                 try:
-                    form, height, width = describe(encoded)
+                    form, height, width = headers.describe(encoded)
                 except tf.errors.InvalidArgumentError as error:  # of large sets not every file was decoded before
                     if not self._skip_broken:
                         raise InputError(
@@ -302,24 +302,6 @@ def _contents(data: ImageData) -> Callable[[int], bytes]:
     return lambda index: tf.io.encode_png(store.open(store.pixels.payload(store.rows[index]))).numpy()
 
 
-def describe(encoded: bytes) -> tuple[str, int, int]:
-    """Format (``"JPEG"``, ``"PNG"``, …), height and width of an image file's bytes.
-
-    Raises:
-        tf.errors.InvalidArgumentError: they are no image.
-    """
-    import tensorflow as tf
-
-    if encoded.startswith(b"\xff\xd8\xff"):
-        height, width, _ = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
-        return "JPEG", height, width
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n") and len(encoded) >= 24:
-        width, height = struct.unpack(">II", encoded[16:24])
-        return "PNG", height, width
-    height, width, _ = transforms.decode(encoded).shape
-    return ("BMP" if encoded.startswith(b"BM") else "GIF"), height, width
-
-
 def _example(
     encoded: bytes, form: str, size: tuple[int, int], channels: int, label: int, text: str, name: str
 ) -> bytes:
@@ -354,7 +336,9 @@ def is_shards(folder: Path) -> bool:
     """Whether a folder holds shards, or what is left of them."""
     if not folder.is_dir():
         return False
-    return (folder / INDEX).is_file() or any(entry.name.endswith(_ENDING) for entry in os.scandir(folder))
+    return (folder / INDEX).is_file() or any(
+        entry.name.endswith(_ENDING) and not files.is_ignored(entry.name) for entry in os.scandir(folder)
+    )
 
 
 def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int | float | None = None) -> ImageData:

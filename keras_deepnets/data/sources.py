@@ -31,9 +31,12 @@ def load(
     Args:
         source: ``"digits"`` (embedded); the TensorFlow Datasets name of a classification set (``"cifar10"``, ``"cifar100"``,
             ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); a folder: ``FOLDER/<class>/*.jpg``, or
-            ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. Files are
-            JPEG, PNG, BMP or GIF. A name that is both is the dataset; write ``./cifar10`` for the folder. Or images that are
-            loaded already: arrays ``(images, labels)``, or a finite `tf.data.Dataset` of (image, label), in batches or not, such as
+            ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. A name
+            that is both is the dataset; write ``./cifar10`` for the folder. Image files are JPEG, PNG, BMP, GIF, WebP, JPEG XL, TIFF,
+            AVIF, JPEG 2000 or PNM; they are turned upright as their EXIF orientation says. Hidden files and what systems leave in
+            folders (``__MACOSX``, ``._*``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``) are ignored. Other files are left out: one
+            line on stderr counts them by ending, and so does `ImageData.left_out`. Or images that are loaded already: arrays
+            ``(images, labels)``, or a finite `tf.data.Dataset` of (image, label), in batches or not, such as
             `keras.utils.image_dataset_from_directory` gives. Images are ``[h, w, c]`` or ``[h, w]``, uint8 or other numbers 0–255;
             labels are whole numbers, one-hot vectors or texts. A dataset is read once, with what it shuffles and augments.
         split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``; of a TFDS set any of its splits.
@@ -81,6 +84,14 @@ def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool =
         with contextlib.suppress(NoSuchSplit):
             found[split] = load(source, split, seed=seed)
     return found
+
+
+def is_cut(source: str | os.PathLike) -> bool:
+    """Whether `load` cuts a source into splits because it has none of its own: a folder of class folders."""
+    from keras_deepnets.data import folders, shards
+
+    path = None if _is_digits(source) else _folder(source, None)
+    return path is not None and path.is_dir() and not shards.is_shards(path) and not folders.has_splits(path)
 
 
 def _is_digits(source: str | os.PathLike) -> bool:

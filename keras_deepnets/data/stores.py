@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from keras_deepnets.data import transforms
+from keras_deepnets.data import foreign, transforms
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -208,7 +208,7 @@ class FilePixels:
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
         """Decodes a file's bytes."""
-        return transforms.decode(payload, self.channels, window)
+        return foreign.decode(payload, self.channels, window)
 
 
 @dataclass(frozen=True, eq=False)

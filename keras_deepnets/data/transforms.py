@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keras_deepnets.data import orientation
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,15 +47,21 @@ def check_view(height: int, width: int, channels: int | None, crop_fraction: flo
         raise InputError(f"interpolation={interpolation!r} is unknown; choose one of {', '.join(INTERPOLATIONS)}.")
 
 
-def decode(contents: Any, channels: int = 3, window: Window | None = None) -> tf.Tensor:
-    """Decodes one JPEG, PNG, BMP or GIF (its first frame), told apart by content, not by name.
+def decode(
+    contents: Any, channels: int = 3, window: Window | None = None, foreign: Callable[[Any], tf.Tensor] | None = None
+) -> tf.Tensor:
+    """Decodes one JPEG, PNG, BMP, GIF, WebP or JPEG XL and turns it upright.
 
-    Transparency is dropped, grey is repeated to RGB, RGB is weighted to grey where ``channels`` asks for it.
+    The content decides, not the name. The EXIF block of a JPEG, PNG or WebP says what is upright (`orientation`). A moving GIF or
+    JPEG XL gives its first frame; TensorFlow does not decode moving WebPs. Transparency is dropped, grey is repeated to RGB, RGB is
+    weighted to grey where ``channels`` asks for it.
 
     Args:
         contents: the file's bytes, a scalar string tensor or ``bytes``.
         channels: 3 (RGB) or 1 (grey).
-        window: chooses the part of the image to keep from its height and width. Of a JPEG only that part is decoded.
+        window: chooses the part of the upright image to keep from its height and width. Of a JPEG only that part is decoded.
+        foreign: decodes the kinds of files that TensorFlow does not, from their bytes to uint8 ``[h, w, 3]``, upright; None: such
+            a file is an error.
 
     Returns:
         uint8 ``[height, width, channels]``, height and width unknown to the graph.
@@ -68,27 +75,114 @@ def decode(contents: Any, channels: int = 3, window: Window | None = None) -> tf
     if channels not in (1, 3):
         raise InputError(f"channels={channels}: images have 1 (grey) or 3 (RGB) channels.")
     contents = tf.convert_to_tensor(contents)
-
-    def jpeg():
-        # The accurate transform costs little and agrees with PIL and torch to the last bit. RGB even where grey is wanted:
-        # the library has no way from CMYK to grey.
-        if window is None:
-            return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-        height, width = tf.unstack(tf.io.extract_jpeg_shape(contents)[:2])
-        box = tf.stack(window(height, width))
-        return tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method="INTEGER_ACCURATE")
-
-    def other():
-        image = tf.cond(
-            tf.strings.substr(contents, 0, 2) == b"BM",
-            lambda: _decode_bmp(contents),
-            lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
-        )
-        image = tf.ensure_shape(image, [None, None, 3])
-        return image if window is None else cut(image, window)
-
-    image = tf.cond(tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff", jpeg, other)
+    plain = (tf.strings.substr(contents, 0, 2) == b"\xff\xd8") & ~orientation.may_have(contents)
+    image = tf.cond(
+        plain, lambda: _decode_jpeg(contents, window), _not_inlined(lambda: _decode_rest(contents, window, foreign))
+    )
     return convert_channels(tf.ensure_shape(image, [None, None, 3]), channels)
+
+
+def _not_inlined(function: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    """The function as one operation of a graph: those of a branch take time even where it is not taken."""
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return function
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
+_UNKNOWN, _COMMON, _BMP, _CHANNELS, _TURNED = range(5)
+# What decodes a file, by its first two bytes. The first entry stands for all others.
+_STARTS = {
+    -1: _UNKNOWN,
+    0xFFD8: _TURNED,  # a JPEG with EXIF
+    0x8950: _COMMON,  # PNG
+    0x4749: _COMMON,  # GIF
+    0x424D: _BMP,
+    0x5249: _CHANNELS,  # WebP, in RIFF
+    0xFF0A: _CHANNELS,  # JPEG XL
+    0x0000: _CHANNELS,  # JPEG XL in boxes; AVIF and JPEG 2000 have boxes too
+}
+
+
+def _decode_rest(contents: tf.Tensor, window: Window | None, foreign: Callable[[Any], tf.Tensor] | None) -> tf.Tensor:
+    """RGB, or the window of it, of all that is not a JPEG without EXIF."""
+    import tensorflow as tf
+
+    first = tf.io.decode_raw(tf.strings.substr(contents, 0, 2), tf.uint16, fixed_length=2, little_endian=False)
+    matches = tf.cast(first, tf.int32) == [*_STARTS]
+    kind = tf.gather([*_STARTS.values()], tf.argmax(tf.cast(matches, tf.int32)))
+    unknown = foreign or _decode_common
+
+    def turned() -> tf.Tensor:
+        turn = orientation.of(contents)
+        return tf.cond(
+            kind == _TURNED,
+            lambda: _decode_jpeg(contents, window, turn),
+            lambda: _finished(_decode_channels(contents, unknown), window, turn),
+        )
+
+    branches = (
+        lambda: _finished(unknown(contents), window),
+        lambda: _finished(_decode_common(contents), window),
+        lambda: _finished(_decode_bmp(contents), window),
+        lambda: _finished(_decode_channels(contents, unknown), window),
+        _not_inlined(turned),
+    )
+    may_turn = (kind == _COMMON) | (kind == _CHANNELS)
+    return tf.switch_case(tf.where(may_turn & orientation.may_have(contents), _TURNED, kind), branches)
+
+
+def _decode_jpeg(contents: tf.Tensor, window: Window | None, turn: tf.Tensor | None = None) -> tf.Tensor:
+    """RGB, or the window of it, turned upright where there is a turn."""
+    import tensorflow as tf
+
+    # The accurate transform costs little and agrees with PIL and torch to the last bit. RGB even where grey is wanted:
+    # the library has no way from CMYK to grey.
+    if window is None:
+        image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+        return image if turn is None else orientation.upright(image, turn)
+    height, width = tf.unstack(tf.io.extract_jpeg_shape(contents)[:2])
+    if turn is None:
+        part = tf.stack(window(height, width))
+    else:
+        height, width = orientation.upright_size(height, width, turn)
+        part = orientation.stored_window(window(height, width), height, width, turn)
+    image = tf.io.decode_and_crop_jpeg(contents, part, channels=3, dct_method="INTEGER_ACCURATE")
+    return image if turn is None else orientation.upright(image, turn)
+
+
+def _decode_common(contents: tf.Tensor) -> tf.Tensor:
+    """RGB of a PNG or a GIF; the error for what is no image."""
+    import tensorflow as tf
+
+    return tf.io.decode_image(contents, channels=3, expand_animations=False)
+
+
+def _decode_channels(contents: tf.Tensor, unknown: Callable[[Any], tf.Tensor]) -> tf.Tensor:
+    """RGB of a still WebP, a JPEG XL, a PNG or a GIF; what ``unknown`` makes of others that begin like these."""
+    import tensorflow as tf
+
+    head = tf.io.decode_raw(tf.strings.substr(contents, 0, 21), tf.uint8, fixed_length=21)
+    # TensorFlow 2.21 decodes a moving WebP of three channels into four, beyond the end of the memory for them.
+    moving = tf.reduce_all(head[12:16] == list(b"VP8X")) & (tf.bitwise.bitwise_and(head[20], 2) > 0)
+    boxes = tf.reduce_all(head[4:8] == list(b"ftyp")) | tf.reduce_all(head[4:8] == list(b"jP  "))
+    # These decoders give the channels that are there, or none.
+    return tf.cond(
+        moving | boxes,
+        lambda: unknown(contents),
+        lambda: convert_channels(tf.io.decode_image(contents, channels=0, expand_animations=False), 3),
+    )
+
+
+def _finished(image: tf.Tensor, window: Window | None, turn: tf.Tensor | None = None) -> tf.Tensor:
+    """The image turned upright where there is a turn, then the window of it."""
+    import tensorflow as tf
+
+    image = tf.ensure_shape(image, [None, None, 3])
+    if turn is not None:
+        image = orientation.upright(image, turn)
+    return image if window is None else cut(image, window)
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:

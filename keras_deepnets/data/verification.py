@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.data import memory, transforms
+from keras_deepnets.data import foreign, memory
 from keras_deepnets.data.stores import ArrayPixels, FilePixels, PackedPixels
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ DECODE_LIMIT = 2 << 30
 """Bytes of files up to which each is decoded to verify it; of more only beginning and end are looked at."""
 
 _SMALL_FILE = 1 << 14
+# BMP; JPEG XL; TIFF of either order of bytes; JPEG 2000; PBM, PGM and PPM, as text and in bytes.
+_STARTS = (b"BM", b"\xff\x0a", b"II*\0", b"MM\0*", b"\xff\x4f\xff\x51", *(b"P%d" % number for number in range(1, 7)))
+_BOXES = (b"JXL ", b"ftyp", b"jP  ")  # of JPEG XL, AVIF and JPEG 2000
 _BATCH = 128
 
 Pixels = ArrayPixels | PackedPixels | FilePixels
@@ -68,7 +71,7 @@ def _decoded(paths: Sequence[str], batch_size: int | None) -> Iterator[tuple[np.
     import tensorflow as tf
 
     def load(row, path):
-        image = transforms.decode(tf.io.read_file(path))
+        image = foreign.decode(tf.io.read_file(path))
         return row, tf.shape(image), tf.reshape(image, [-1])
 
     files = tf.data.Dataset.from_tensor_slices(tf.constant(list(paths), tf.string)).enumerate()
@@ -106,7 +109,7 @@ def looks_whole(path: str) -> bool:
     """Whether a file begins as an image and, where the format says how, ends as one: the quick check of large sets."""
     try:
         with Path(path).open("rb") as file:
-            head = file.read(8)
+            head = file.read(16)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 64))
             tail = file.read().rstrip(b"\0")
@@ -118,4 +121,8 @@ def looks_whole(path: str) -> bool:
         return b"IEND" in tail
     if head.startswith(b"GIF8"):
         return tail.endswith(b";")
-    return head.startswith(b"BM")
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP" and size >= 8 + int.from_bytes(head[4:8], "little")
+    if head[4:8] in _BOXES:
+        return True
+    return head.startswith(_STARTS)

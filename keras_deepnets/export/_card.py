@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training.files import digest
+from keras_deepnets.versions import version
 
 if TYPE_CHECKING:
     import keras
@@ -49,7 +50,7 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
         "batch_normalization": "folded" if classifier.folded else "kept",
         "compute": "float32",
         "software": software(),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": now(),
     }
 
 
@@ -96,15 +97,18 @@ def checksums(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
 
 
-def software() -> dict[str, str]:
-    """Versions of what made the artifact."""
-    from importlib import metadata
+def now() -> str:
+    """The time, to the second, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
+
+def software() -> dict[str, str | None]:
+    """Versions of what made the artifact."""
     import keras
     import tensorflow as tf
 
     return {
-        "keras_deepnets": metadata.version("keras-deepnets"),
+        "keras_deepnets": version("keras-deepnets"),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "python": platform.python_version(),

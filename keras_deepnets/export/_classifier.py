@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -166,16 +167,30 @@ def _checked_labels(model: keras.Model, labels: Sequence[str] | None, classes: i
 
 
 def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
-    """The scaling that the network expects, and whether it is inside."""
-    from keras_deepnets.models import includes_preprocessing, scaling_of
+    """The scaling that the network expects, and whether it is inside.
 
-    scaling = scaling_of(model)
+    Raises:
+        InputError: it is not known of a network of ours, or is for another number of channels.
+    """
+    from keras_deepnets.models import begins_like_ours, includes_preprocessing, scaling_of
+
+    scaling, inside = scaling_of(model), includes_preprocessing(model)
     if scaling is not None and scaling.channels != channels:
         raise InputError(
             f"{model.name}.scaling is for {scaling.channels} channels and its input has {channels}; "
             f"set a Scaling with {channels} means and deviations."
         )
-    return scaling, includes_preprocessing(model)
+    if scaling is None and not inside:
+        unscaled = f"keras_deepnets.Scaling({(0.0,) * channels}, {(1.0,) * channels})"
+        way = f"set model.scaling = keras_deepnets.Scaling(mean, std), or = {unscaled} for pixels 0–255 as they are"
+        if begins_like_ours(model):
+            raise InputError(f"{model.name}: it is not known how this network's input is scaled; {way}.")
+        warnings.warn(
+            f"{model.name}: it is not known how its input is scaled, so the artifact gives it pixels 0–255 as they are. If it wants "
+            "others, set model.scaling = keras_deepnets.Scaling(mean, std), or let it begin with keras.layers.Rescaling.",
+            stacklevel=4,
+        )
+    return scaling, inside
 
 
 def _gives_probabilities(model: keras.Model) -> bool:

@@ -15,10 +15,11 @@ MAX_PIXELS = 50_000_000
 """What an image may have by default: 150 MB of RGB."""
 MAX_SIDE = 65_535
 """Of either side; JPEG cannot express more, and sizes are multiplied in 32 bits."""
-KINDS = "JPEG, PNG, BMP or GIF"
+KINDS = "JPEG, PNG, BMP, GIF or WebP"
+"""What exported graphs decode. Not JPEG XL, whose header does not limit the memory that its frames take, nor moving WebP."""
 
 _AT_ONCE = 4  # images that are decoded at the same time; each may take as much memory as the limit allows
-_HEADER = 32  # bytes that hold the sizes of PNG, BMP and GIF
+_HEADER = 32  # bytes that hold the sizes of PNG, BMP, GIF and WebP
 _GIF_STEPS = 65_536  # blocks that are looked at: 16 MB where they are full
 
 
@@ -42,8 +43,11 @@ def checked(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
         weights = [256**place for place in range(size)]
         return tf.reduce_sum(header[start : start + size] * (weights[::-1] if big_endian else weights))
 
+    def at(place: int, *magic: int) -> tf.Tensor:
+        return tf.reduce_all(header[place : place + len(magic)] == list(magic))
+
     def begins(*magic: int) -> tf.Tensor:
-        return tf.reduce_all(header[: len(magic)] == list(magic))
+        return at(0, *magic)
 
     def jpeg() -> tuple[tf.Tensor, ...]:
         height, width, _ = tf.unstack(tf.cast(tf.io.extract_jpeg_shape(contents), tf.int64))
@@ -62,6 +66,18 @@ def checked(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
         width, height = number(6, 2), number(8, 2)
         return height, width, tf.maximum(height * width, _gif_pixels(contents, max_pixels))
 
+    def webp() -> tuple[tf.Tensor, ...]:
+        lossless = number(21, 4)  # 14 bits each: width - 1, height - 1
+        sides = tf.case(
+            [
+                (at(12, *b"VP8 "), lambda: (number(26, 2) % 2**14, number(28, 2) % 2**14)),
+                (at(12, *b"VP8L"), lambda: (lossless % 2**14 + 1, lossless // 2**14 % 2**14 + 1)),
+                (at(12, *b"VP8X"), lambda: (number(24, 3) + 1, number(27, 3) + 1)),
+            ],
+            default=lambda: (unknown, unknown),
+        )
+        return sides[1], sides[0], sides[0] * sides[1]
+
     unknown = tf.zeros([], tf.int64)
     height, width, pixels = tf.case(
         [
@@ -69,6 +85,7 @@ def checked(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
             (begins(0x89, *b"PNG\r\n\x1a\n"), png),
             (begins(*b"BM"), bmp),
             (begins(*b"GIF8"), gif),
+            (begins(*b"RIFF") & at(8, *b"WEBP"), webp),
         ],
         default=lambda: (unknown, unknown, unknown),
         exclusive=False,

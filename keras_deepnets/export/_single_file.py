@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Card = dict[str, Any]
+
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")  # of what exported graphs decode, WebP apart
 
 
 def check(path: str | os.PathLike[str], ending: str) -> Path:
@@ -83,11 +87,41 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def decode(encoded: bytes) -> tf.Tensor:
-    """An image file as uint8 ``[h, w, 3]``, as an exported graph reads it; tf.errors.InvalidArgumentError where it refuses."""
+@functools.cache
+def _decoder() -> Callable[[Any], tf.Tensor]:
+    """`decode` as a graph, made once."""
+    import tensorflow as tf
+
     from keras_deepnets.data import transforms
 
-    return transforms.decode(_decoding.checked(encoded))
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(
+        lambda encoded: transforms.decode(_decoding.checked(encoded)), input_signature=signature, autograph=False
+    )
+
+
+def decode(encoded: bytes) -> tf.Tensor:
+    """An image file as uint8 ``[h, w, 3]``, as an exported graph reads it; tf.errors.InvalidArgumentError where it refuses."""
+    return _decoder()(encoded)
+
+
+def known(encoded: bytes) -> bytes:
+    """The file itself, or as a PNG where it is of a kind that exported graphs do not decode and the data pipeline does.
+
+    Raises:
+        ValueError: it is of such a kind, or of none, and cannot be decoded.
+    """
+    import tensorflow as tf
+
+    from keras_deepnets.data import foreign
+
+    moving = encoded[12:16] == b"VP8X" and len(encoded) > 20 and encoded[20] & 2
+    if encoded.startswith(_STARTS) or (encoded.startswith(b"RIFF") and not moving):
+        return encoded
+    try:
+        return tf.io.encode_png(foreign.decode(encoded)).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def views(images: list[bytes] | np.ndarray, card: Card) -> np.ndarray:

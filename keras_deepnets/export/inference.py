@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _files, _precision, _single_file
+from keras_deepnets.export import _card, _files, _precision, _single_file
 from keras_deepnets.export.folding import fold_batchnorm
+from keras_deepnets.scaling import Scaling
 
 if TYPE_CHECKING:
     import keras
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     """Writes the network of `fold_batchnorm` as a ``.keras`` file: faster, for inference alone.
 
+    ``keras.saving.load_model`` reads it after ``import keras_deepnets``, which registers this library's layers. The JSON file
+    beside it (``….keras.json``) says so, with the network's input, labels and scaling.
+
     Args:
         model: a functional or built sequential model.
-        path: the file to write, ``….keras``; what is there is replaced.
+        path: the file to write, ``….keras``; what is there is replaced, and the JSON beside it.
 
     Returns:
         The path.
@@ -33,8 +37,43 @@ def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     folded = fold_batchnorm(model)
     with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
         folded.save(aside / path.name)
-        (aside / path.name).replace(path)
+        content = (aside / path.name).read_bytes()
+    _single_file.write(path, content, _described(model, folded, path))
     return path
+
+
+def how_to_load(path: str | os.PathLike[str], config: str) -> str:
+    """The Python that loads a ``.keras`` file.
+
+    Args:
+        path: of the file.
+        config: of its model, as JSON.
+    """
+    load = f"keras.saving.load_model({Path(path).name!r})"
+    return f"import keras_deepnets; {load}" if '"keras_deepnets>' in config else load
+
+
+def _described(model: keras.Model, folded: keras.Model, path: Path) -> dict[str, Any]:
+    """The facts of the file as JSON values."""
+    from keras_deepnets.models import includes_preprocessing, labels_of, scaling_of
+
+    labels, scaling = labels_of(model), scaling_of(model)
+    shapes = [list(tensor.shape[1:]) for tensor in folded.inputs]
+    return {
+        "name": model.name,
+        "load": how_to_load(path, folded.to_json()),
+        "architecture": getattr(model, "architecture", None),
+        "parameters": model.count_params(),
+        "labels": labels and list(labels),
+        "input": {
+            "shape": shapes[0] if len(shapes) == 1 else shapes,
+            "scaled_inside": includes_preprocessing(model),
+        },
+        "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else None,
+        "batch_normalization": "folded",
+        "software": _card.software(),
+        "created": _card.now(),
+    }
 
 
 def inference_function(model: keras.Model) -> Callable[[Any], Any]:

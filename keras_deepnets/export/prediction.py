@@ -22,39 +22,56 @@ _Runner = Callable[[Any], tuple[Any, list[str]]]
 
 
 def predict(
-    path: str | os.PathLike[str] | keras.Model, images: np.ndarray | Sequence[str | os.PathLike[str] | bytes]
-) -> dict[str, np.ndarray]:
+    path: str | os.PathLike[str] | keras.Model,
+    images: np.ndarray | Sequence[str | os.PathLike[str] | bytes],
+    *,
+    on_error: str = "fail",
+) -> dict[str, Any]:
     """Classifies images with an exported model.
 
     Args:
         path: a SavedModel of `saved_model` (its folder of versions, of which the newest runs, or one version), a ``.tflite`` file of
             `tflite` or an ``.onnx`` file of `onnx` with its JSON, or a ``.keras`` file; a Keras model itself will do too.
-        images: pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size, or a list of JPEG and
-            PNG files: paths or their bytes.
+        images: pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size, or a list of image
+            files: paths or their bytes, of every kind that `keras_deepnets.data.load` reads. They are turned upright as their EXIF
+            orientation says.
+        on_error: ``"fail"``, or ``"skip"``: a file that cannot be read or decoded gets probabilities of NaN, class -1 and an empty
+            label, and the others theirs.
 
     Returns:
-        ``"probabilities"`` float32 ``[n, classes]``, ``"classes"`` int64 ``[n]``, ``"labels"`` the names of the classes ``[n]``.
+        ``"probabilities"`` float32 ``[n, classes]``, ``"classes"`` int64 ``[n]``, ``"labels"`` the names of the classes ``[n]``. With
+        ``on_error="skip"`` also ``"errors"``, a list of n: what is wrong with a file, or None. Where none can be read, there are no
+        classes.
 
     Raises:
         InputError: `path` is no such artifact, or an image cannot be read; the message names it.
     """
     import numpy as np
 
-    images, names = _checked_images(images)
+    if on_error not in ("fail", "skip"):
+        raise InputError(f"on_error={on_error!r} is neither 'fail' nor 'skip'.")
+    skip = on_error == "skip"
+    images, names = _checked_images(images, skip)
     run = _open(path)
-    probabilities, labels = [], []
+    parts = []
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
-        if isinstance(batch, list):
-            batch = [_bytes_of(image) for image in batch]
-        values, batch_labels = _naming_the_broken(run, batch, names[start : start + BATCH_SIZE])
-        probabilities.append(values)
-        labels.extend(batch_labels)
-    joined = np.concatenate(probabilities)
-    return {"probabilities": joined, "classes": joined.argmax(axis=-1).astype("int64"), "labels": np.array(labels)}
+        some_names = names[start : start + BATCH_SIZE]
+        parts.append(_run_files(run, batch, some_names, skip) if isinstance(batch, list) else _run_pixels(run, batch))
+    errors = [error for part in parts for error in part[2]]
+    classes = next((part[0].shape[1] for part in parts if len(part[0])), 0)
+    probabilities = np.full((len(errors), classes), np.nan, "float32")
+    good = [index for index, error in enumerate(errors) if error is None]
+    labels, indices = np.full(len(errors), "", object), np.full(len(errors), -1, "int64")
+    if good:
+        probabilities[good] = np.concatenate([part[0] for part in parts if len(part[0])])
+        labels[good] = [label for part in parts for label in part[1]]
+        indices[good] = probabilities[good].argmax(axis=-1)
+    found = {"probabilities": probabilities, "classes": indices, "labels": labels.astype(str)}
+    return found | {"errors": errors} if skip else found
 
 
-def _checked_images(images: Any) -> tuple[Any, list[str]]:
+def _checked_images(images: Any, skip: bool) -> tuple[Any, list[str]]:
     """The images as an array or a list of files and bytes, and what an error should call each."""
     import numpy as np
 
@@ -66,7 +83,7 @@ def _checked_images(images: Any) -> tuple[Any, list[str]]:
         ]
         if not images:
             raise InputError("no images were given; give at least one.")
-        for image in images:
+        for image in [] if skip else images:
             _bytes_of(image, 0)  # rather than after the others have been classified
         return list(images), names
     try:
@@ -97,40 +114,84 @@ def _bytes_of(image: str | os.PathLike[str] | bytes, count: int = -1) -> bytes:
         raise InputError(f"{os.fspath(image)}: cannot be read ({error.strerror}).") from error
 
 
-def _naming_the_broken(run: _Runner, batch: Any, names: list[str]) -> tuple[Any, list[str]]:
-    """Runs a batch; where TensorFlow only says that something in it cannot be decoded, finds out which image it is."""
+# Of a batch: probabilities and labels of the images that are good, and of each image what is wrong with it, or None.
+_Part = tuple[Any, list[str], list["str | None"]]
+
+
+def _run_pixels(run: _Runner, batch: np.ndarray) -> _Part:
+    values, labels = run(batch)
+    return values, labels, [None] * len(values)
+
+
+def _run_files(run: _Runner, batch: list[Any], names: list[str], skip: bool) -> _Part:
+    """Runs a batch of files; where TensorFlow only says that something in it cannot be decoded, finds out which.
+
+    Raises:
+        InputError: one cannot be read, and ``skip`` is False.
+    """
     import numpy as np
     import tensorflow as tf
 
-    try:
-        values, labels = run(batch)
-    except tf.errors.InvalidArgumentError as error:
-        broken = _first_broken(run, batch) if isinstance(batch, list) else None
-        if broken is None:
-            raise
-        raise _unreadable(names[broken]) from error
-    for name, row, label in zip(names, values, labels, strict=True):
-        if isinstance(batch, list) and not label and np.isnan(row).all():  # the artifact skips what is broken
-            raise _unreadable(name)
-    return values, labels
+    errors: list[str | None] = [None] * len(batch)
+    encoded: dict[int, bytes] = {}
+    for index, image in enumerate(batch):
+        try:
+            encoded[index] = _single_file.known(_bytes_of(image))
+        except (InputError, ValueError) as error:
+            errors[index] = str(error if isinstance(error, InputError) else _unreadable(names[index]))
+            _raise_first(errors, skip)
+    values, labels = np.zeros((0, 0), "float32"), []
+    while encoded:
+        try:
+            values, labels = run([*encoded.values()])
+            break
+        except tf.errors.InvalidArgumentError:
+            broken = _broken(run, encoded, first_only=not skip)
+            if not broken:
+                raise
+            for index in broken:
+                errors[index] = str(_unreadable(names[index]))
+                del encoded[index]
+            _raise_first(errors, skip)
+    bad = [not label and bool(np.isnan(row).all()) for row, label in zip(values, labels, strict=True)]
+    for index, is_bad in zip(encoded, bad, strict=True):  # the artifact skips what is broken
+        if is_bad:
+            errors[index] = str(_unreadable(names[index]))
+    _raise_first(errors, skip)
+    return (
+        values[~np.array(bad, bool)],
+        [label for label, is_bad in zip(labels, bad, strict=True) if not is_bad],
+        errors,
+    )
 
 
-def _first_broken(run: _Runner, batch: list[bytes]) -> int | None:
-    """The index of the first image that cannot be decoded, or that the artifact by itself refuses."""
+def _raise_first(errors: Sequence[str | None], skip: bool) -> None:
+    for error in errors:
+        if error is not None and not skip:
+            raise InputError(error)
+
+
+def _broken(run: _Runner, encoded: dict[int, bytes], first_only: bool) -> list[int]:
+    """The images that cannot be decoded; if there are none, those that the artifact by itself refuses."""
     import tensorflow as tf
 
-    for attempt in (_single_file.decode, lambda encoded: run([encoded])):  # the second takes longer
-        for index, encoded in enumerate(batch):
+    for attempt in (_single_file.decode, lambda image: run([image])):  # the second takes longer
+        found = []
+        for index, image in encoded.items():
             try:
-                attempt(encoded)
+                attempt(image)
             except tf.errors.InvalidArgumentError:
-                return index
-    return None
+                found.append(index)
+                if first_only:
+                    break
+        if found:
+            return found
+    return []
 
 
 def _unreadable(name: str) -> InputError:
     return InputError(
-        f"{name} is not a JPEG or PNG file that can be decoded, or it has too many pixels; leave it out or repair it."
+        f"{name} is not an image file that can be decoded, or it has too many pixels; leave it out or repair it."
     )
 
 

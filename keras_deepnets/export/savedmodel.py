@@ -42,7 +42,8 @@ def saved_model(
 ) -> Path:
     """Writes ``directory/<version>/``: a SavedModel with two signatures, complete from the moment it is there.
 
-    ``serving_default`` takes ``image_bytes`` (string ``[None]``, JPEG or PNG files, also BMP and GIF), ``serving_images`` takes
+    ``serving_default`` takes ``image_bytes`` (string ``[None]``, JPEG, PNG, BMP, GIF or still WebP
+    files, turned upright as their EXIF orientation says), ``serving_images`` takes
     ``images`` (uint8 ``[None, None, None, 3]``, RGB, all of one size). Both resize and crop as the data pipeline does for
     evaluation, scale, and give
 
@@ -59,7 +60,8 @@ def saved_model(
 
     Args:
         model: an image classifier of fixed input size with one input and one output, probabilities or logits (then a softmax is
-            added). A model that neither includes its preprocessing nor has a `scaling` gets pixels 0–255 as they are.
+            added). A model of other layers than ours that neither scales its input nor has a `scaling` gets pixels 0–255 as they are,
+            with a warning; of a network of ours the scaling must be known.
         directory: the model's folder, which TF Serving watches; made if missing.
         labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
         version: a whole number; by default one more than the largest there.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,6 +106,7 @@ class Constructor(Protocol):
         name: str | None = None,
         *,
         include_preprocessing: bool | Scaling = False,
+        layer_prefix: str = "",
         **architecture: Any,
     ) -> keras.Model:
         """Builds the model."""
@@ -126,6 +128,24 @@ class VariantFacts:
         """The architecture when no option is given."""
         return self.family.spec(**self.row)
 
+    def spec_with(self, options: dict[str, Any]) -> Any:
+        """The architecture that some options make.
+
+        Raises:
+            TypeError: an option that the constructor does not have; the message lists those that it has.
+            InputError: a bad value, or options that a builder needs are missing; the message names them.
+        """
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            valid = ", ".join(self.options) or "none"
+            raise TypeError(
+                f"{self.name} got an unknown option {', '.join(map(repr, unknown))}. Its architecture options: {valid}."
+            )
+        return self.family.spec(**(self.row | options))
+
+
+LAYER_PREFIX = "layer_prefix"
+"""The option that every constructor has and no spec: it names layers, and changes nothing else."""
 
 _COMMON = """
     Args:
@@ -142,6 +162,8 @@ _COMMON = """
         name: of the model.
         include_preprocessing: True: the model takes RGB 0–255 (uint8 or float) and scales it inside as the dataset's
             statistics say; a `Scaling`: as that says.
+        layer_prefix: put before the name of every layer (and of the model, where `name` is not given), so that several networks
+            fit into one functional model, whose layers need different names. Weight files do not depend on it.
 {options}
     Returns:
         A functional `keras.Model`: ``[n, height, width, channels]`` to ``[n, classes]``.
@@ -187,14 +209,16 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
         name=None,
         *,
         include_preprocessing=False,
+        layer_prefix="",
         **architecture,
     ):
+        check_layer_prefix(facts.name, layer_prefix)
         source = None if weights is None else _source(facts, weights, architecture)
         if source is not None:
             architecture = source.options | architecture
             if include_top:
                 classes = source.check_classes(classes)
-        spec = _resolve(facts, architecture)
+        spec = facts.spec_with(architecture)
         if source is not None and include_top and input_shape is None and input_tensor is None:
             input_shape = source.input_shape(spec)
         return build(
@@ -208,8 +232,9 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
             pooling=pooling,
             classes=spec.domain.classes if classes is None else classes,
             classifier_activation=classifier_activation,
-            name=name or facts.name.lower(),
+            name=name or layer_prefix + facts.name.lower(),
             include_preprocessing=include_preprocessing,
+            layer_prefix=layer_prefix,
         )
 
     construct.__name__ = construct.__qualname__ = facts.name
@@ -223,18 +248,8 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
 def _source(facts: VariantFacts, weights: Any, architecture: dict[str, Any]) -> Source:
     from keras_deepnets.weights import source
 
-    spec = _resolve(facts, architecture) if facts.row else None
+    spec = facts.spec_with(architecture) if facts.row else None
     return source.resolve(facts, spec, weights, architecture)
-
-
-def _resolve(facts: VariantFacts, architecture: dict[str, Any]) -> Any:
-    unknown = sorted(set(architecture) - set(facts.options))
-    if unknown:
-        valid = ", ".join(facts.options) or "none"
-        raise TypeError(
-            f"{facts.name} got an unknown option {', '.join(map(repr, unknown))}. Its architecture options: {valid}."
-        )
-    return facts.family.spec(**(facts.row | architecture))
 
 
 def _defaults(facts: VariantFacts) -> dict[str, Any]:
@@ -257,7 +272,7 @@ def _signature(facts: VariantFacts, domain: Domain | None) -> inspect.Signature:
         "classifier_activation": "softmax",
         "name": facts.name.lower(),
     }
-    keywords = {"include_preprocessing": False} | _defaults(facts)
+    keywords = {"include_preprocessing": False, LAYER_PREFIX: ""} | _defaults(facts)
     return inspect.Signature(
         [parameter(*item) for item in positional.items()]
         + [parameter(*item, inspect.Parameter.KEYWORD_ONLY) for item in keywords.items()]
@@ -283,6 +298,40 @@ def _docstring(facts: VariantFacts) -> str:
     return "\n".join(lines) + "\n" + _COMMON.format(options=options)
 
 
+def spec_of(architecture: Mapping[str, Any]) -> Any:
+    """The spec of the network that a model's `architecture` tells of."""
+    import keras_deepnets
+
+    facts = getattr(keras_deepnets, architecture["constructor"]).facts
+    options = {name: value for name, value in architecture["options"].items() if name != LAYER_PREFIX}
+    return facts.family.spec(**(facts.row | options))
+
+
+def way_to(architecture: Mapping[str, Any], needed: Mapping[str, Any]) -> str:
+    """The sentence that says how to build a network with the options `needed`, where its own constructor may not have them."""
+    import keras_deepnets
+
+    facts = getattr(keras_deepnets, architecture["constructor"]).facts
+    lacking = [name for name in needed if name not in facts.options]
+    if not lacking:
+        return f"Build it with {_as_arguments(needed)}."
+    builders = (getattr(keras_deepnets, name) for name in keras_deepnets.__all__)
+    for candidate in builders:
+        found = getattr(candidate, "facts", None)
+        if found is None or found.row or found.family.spec is not facts.family.spec:
+            continue
+        options = facts.row | {k: v for k, v in architecture["options"].items() if k != LAYER_PREFIX} | dict(needed)
+        if set(options) <= set(found.options):
+            return f"{facts.name} has no option {', '.join(lacking)}; build it as keras_deepnets.{found.name}({_as_arguments(options)})."
+    return f"{facts.name} has no option {', '.join(lacking)}: these are weights of another network."
+
+
+def _as_arguments(options: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={tuple(value) if isinstance(value, list) else value!r}" for name, value in options.items()
+    )
+
+
 def option(default: Any, doc: str) -> Any:
     """A spec field with its sentence for the constructors' docstrings."""
     return dataclasses.field(default=default, metadata={"doc": doc})
@@ -292,6 +341,15 @@ def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
     """Raises InputError unless `value` is one of `choices`."""
     if value not in choices:
         raise InputError(f"{owner}: {name}={value!r} is not one of {', '.join(map(repr, choices))}.")
+
+
+def check_layer_prefix(owner: str, prefix: Any) -> None:
+    """Raises InputError unless names of layers may begin with `prefix`."""
+    if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z][A-Za-z0-9_.-]*)?", prefix):
+        raise InputError(
+            f"{owner}: layer_prefix={prefix!r} must be a text of letters, digits, '_', '.' and '-' that begins with a letter, "
+            "e.g. 'left_'."
+        )
 
 
 def check_probability(owner: str, name: str, value: Any) -> None:
@@ -343,34 +401,42 @@ def build(
     classifier_activation: Any,
     name: str,
     include_preprocessing: bool | Scaling,
+    layer_prefix: str,
 ) -> keras.Model:
     """The model of `spec`: input, scaling, features, classifier or pooling, weights, record."""
     import keras
 
     from keras_deepnets import layers
-    from keras_deepnets.models import DeepNet, deep_graphs
+    from keras_deepnets.models import DeepNet, deep_graphs, layers_before, scales, weight_owners
 
     if pooling is not None:
         check_choice(facts.name, "pooling", pooling, ("avg", "max"))
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise InputError(f"{facts.name}: classes={classes!r} must be a whole number of at least 1.")
-    inputs, x = _input(facts, spec, input_tensor, input_shape, include_top)
+    inputs, x = _input(facts, spec, input_tensor, input_shape, include_top, layer_prefix)
     expected = source.scaling if source and source.scaling else spec.domain.scaling
     scaling = _scaling(facts, expected, include_preprocessing, x.shape[-1])
-    if include_preprocessing:
-        x = layers.scale_input(x, scaling)
-    with deep_graphs():
+    with layers.prefixed(layer_prefix), deep_graphs():
+        if include_preprocessing:
+            x = layers.scale_input(x, scaling)
         x = facts.family.features(x, spec)
-    if include_top:
-        x = layers.classifier(x, classes, classifier_activation)
-    elif pooling and len(x.shape) == 4:
-        x = layers.pool_features(x, pooling)
+        if include_top:
+            x = layers.classifier(x, classes, classifier_activation)
+        elif pooling and len(x.shape) == 4:
+            x = layers.pool_features(x, pooling)
+    architecture = {"constructor": facts.name, "family": facts.family.name, "options": _jsonable(options)}
+    if layer_prefix:
+        architecture["options"][LAYER_PREFIX] = layer_prefix
+    if source is not None:
+        architecture["weights"] = source.name
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
         inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
-    architecture = {"constructor": facts.name, "family": facts.family.name, "options": _jsonable(options)}
-    if source is not None:
-        architecture["weights"] = source.name
+        before = layers_before(input_tensor)
+        if any(layer.weights for layer in before):
+            architecture["before"] = list(dict.fromkeys(name for layer in before for name in weight_owners(layer)))
+        if scaling is not None and any(map(scales, before)) and not include_preprocessing:
+            scaling = None  # they scale
     model = DeepNet(inputs, x, name=name, record={"architecture": architecture, "scaling": scaling})
     if source is not None:
         source.load_into(model)
@@ -401,7 +467,9 @@ def _scaling(
     return scaling
 
 
-def _input(facts: VariantFacts, spec: Any, input_tensor: Any, input_shape: Any, include_top: bool) -> tuple[Any, Any]:
+def _input(
+    facts: VariantFacts, spec: Any, input_tensor: Any, input_shape: Any, include_top: bool, layer_prefix: str
+) -> tuple[Any, Any]:
     import keras
 
     if keras.config.image_data_format() != "channels_last":
@@ -427,7 +495,7 @@ def _input(facts: VariantFacts, spec: Any, input_tensor: Any, input_shape: Any, 
         input_shape = default if fixed else (None, None, default[-1])
     shape = tuple(input_shape)
     _check_shape(facts, spec, shape)
-    inputs = keras.Input(shape=shape, name="input_layer")
+    inputs = keras.Input(shape=shape, name=f"{layer_prefix}input_layer")
     return inputs, inputs
 
 

@@ -71,7 +71,7 @@ def features(x: Any, spec: FitNetSpec) -> Any:
     """The network of Table 7, from images to the output of the fully connected layer."""
     for stage, channels in enumerate(spec.filters, start=1):
         if stage > 1:
-            x = layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{stage - 1}")(x)
+            x = layers.MaxPooling2D(2, data_format="channels_last", name=layers.named(f"pool{stage - 1}"))(x)
         for number, filters in enumerate(channels, start=1):
             x = layers.maxout_conv2d(x, filters, 3, pieces=spec.pieces, name=f"conv{stage}_{number}")
     # "The last max-pooling takes the maximum over all remaining spatial dimensions": 8×8 on CIFAR.

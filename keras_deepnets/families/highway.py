@@ -120,7 +120,7 @@ def features(x: Any, spec: HighwaySpec) -> Any:
     first = True
     for stage, (filters, count) in enumerate(zip(spec.filters, spec.convolutions, strict=True), start=1):
         if stage > 1:
-            x = layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{stage - 1}")(x)
+            x = layers.MaxPooling2D(2, data_format="channels_last", name=layers.named(f"pool{stage - 1}"))(x)
         for number in range(count):
             kernel_size = spec.kernels[number % len(spec.kernels)]
             name = f"conv{stage}_{number + 1}"

@@ -49,10 +49,14 @@ class Box:
 
 def boxes(model: keras.Model) -> list[Box]:
     """The boxes of a network, from the input on. Layers are told apart by the names that our constructors give."""
+    from keras_deepnets.models import layer_prefix
+
     groups: list[tuple[str, list[Any]]] = []
+    prefix = layer_prefix(model)
     for layer in sorted(model.layers, key=_order(model)):
-        match = _BLOCK.match(layer.name)
-        name = match.group(1) if match else layer.name
+        own = layer.name.removeprefix(prefix)
+        match = _BLOCK.match(own)
+        name = match.group(1) if match else own
         for known, layers in groups:
             if known == name:
                 layers.append(layer)

@@ -48,12 +48,12 @@ def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.nda
     across, down = width + _GAP, height + _GAP + (_LINE if names else 0)
     size = (_GAP + columns * across, _GAP + -(-count // columns) * down)
     picture = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(picture), _font() if names else None
+    pen, font = ImageDraw.Draw(picture), font_of(11) if names else None
     for at, cell in enumerate(cells):
         left, top = _GAP + at % columns * across, _GAP + at // columns * down
         picture.paste(Image.fromarray(cell), (left, top))
         if names:
-            pen.text((left, top + height + 2), _fitting(names[at], width, font), _TEXT, font)
+            pen.text((left, top + height + 2), fitting(names[at], width, font), _TEXT, font)
     return np.asarray(picture)
 
 
@@ -75,15 +75,16 @@ def _cell(image: np.ndarray) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's: it comes with the package and has Greek, Cyrillic and accents, which Pillow's own lacks."""
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's font, of a size in pixels: it comes with the package and has Greek, Cyrillic and accents, which Pillow's own lacks."""
     import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+    """The text on one line, its end cut where it is wider than so many pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from keras_deepnets._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from keras_deepnets.layers._building import quickly
+    from keras_deepnets.layers._building import named, prefixed, quickly
     from keras_deepnets.layers.antialiasing import BlurPooling2D, antialiased, antialiased_max_pool
     from keras_deepnets.layers.attention import efficient_channel_attention, squeeze_excitation
     from keras_deepnets.layers.block import Block, inlined_blocks, shared_blocks
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
 
 _MODULES = {
-    "_building": ("quickly",),
+    "_building": ("named", "prefixed", "quickly"),
     "antialiasing": ("BlurPooling2D", "antialiased", "antialiased_max_pool"),
     "attention": ("efficient_channel_attention", "squeeze_excitation"),
     "block": ("Block", "inlined_blocks", "shared_blocks"),
@@ -107,8 +107,10 @@ __all__ = [
     "max_pool",
     "maxout_conv2d",
     "maxout_dense",
+    "named",
     "norm_activation",
     "pool_features",
+    "prefixed",
     "projected",
     "quickly",
     "recomputed_conv2d",

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.pooling import average_pool, max_pool
 
 
@@ -40,8 +41,8 @@ def antialiased(x: Any, kind: str, *, name: str) -> Any:
     Odd sides are rounded up, as a strided convolution does; averages at the border are of the pixels that there are.
     """
     if kind == "blur":
-        return BlurPooling2D(name=name)(x)
-    return keras.layers.AveragePooling2D(2, 2, "same", data_format="channels_last", name=name)(x)
+        return BlurPooling2D(name=named(name))(x)
+    return keras.layers.AveragePooling2D(2, 2, "same", data_format="channels_last", name=named(name))(x)
 
 
 def antialiased_max_pool(x: Any, kind: str, *, name: str) -> Any:
@@ -51,5 +52,5 @@ def antialiased_max_pool(x: Any, kind: str, *, name: str) -> Any:
     column is left out.
     """
     if kind == "blur":
-        return BlurPooling2D(name=name)(max_pool(x, strides=1, name=f"{name}_max"))
+        return BlurPooling2D(name=named(name))(max_pool(x, strides=1, name=f"{name}_max"))
     return average_pool(x, name=name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.convolution import conv2d
 
 RATIO = 1 / 16
@@ -26,12 +27,14 @@ def squeeze_excitation(x: Any, *, ratio: float = RATIO, name: str) -> Any:
     J. Hu, L. Shen, G. Sun: "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507, section 3.
     """
     channels = x.shape[-1]
-    y = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name=f"{name}_squeeze")(x)
+    y = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name=named(f"{name}_squeeze"))(
+        x
+    )
     y = conv2d(y, squeezed(channels, ratio), 1, use_bias=True, name=f"{name}_1_conv")
-    y = keras.layers.Activation("relu", name=f"{name}_relu")(y)
+    y = keras.layers.Activation("relu", name=named(f"{name}_relu"))(y)
     y = conv2d(y, channels, 1, use_bias=True, name=f"{name}_2_conv")
-    y = keras.layers.Activation("sigmoid", name=f"{name}_sigmoid")(y)
-    return keras.layers.Multiply(name=f"{name}_scale")([x, y])
+    y = keras.layers.Activation("sigmoid", name=named(f"{name}_sigmoid"))(y)
+    return keras.layers.Multiply(name=named(f"{name}_scale"))([x, y])
 
 
 def neighbours(channels: int) -> int:
@@ -47,8 +50,8 @@ def efficient_channel_attention(x: Any, *, name: str) -> Any:
     arXiv:1910.03151, section 3.2: one convolution along the channels, ``{name}_conv``, without a bias.
     """
     channels = x.shape[-1]
-    y = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name=f"{name}_squeeze")(x)
-    y = keras.layers.Reshape((channels, 1), name=f"{name}_sequence")(y)
+    y = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name=named(f"{name}_squeeze"))(x)
+    y = keras.layers.Reshape((channels, 1), name=named(f"{name}_sequence"))(y)
     # Uniform of variance 1 / (3·fan_in): the default of the paper's own code.
     y = keras.layers.Conv1D(
         1,
@@ -57,8 +60,8 @@ def efficient_channel_attention(x: Any, *, name: str) -> Any:
         use_bias=False,
         kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
         data_format="channels_last",
-        name=f"{name}_conv",
+        name=named(f"{name}_conv"),
     )(y)
-    y = keras.layers.Activation("sigmoid", name=f"{name}_sigmoid")(y)
-    y = keras.layers.Reshape((1, 1, channels), name=f"{name}_gate")(y)
-    return keras.layers.Multiply(name=f"{name}_scale")([x, y])
+    y = keras.layers.Activation("sigmoid", name=named(f"{name}_sigmoid"))(y)
+    y = keras.layers.Reshape((1, 1, channels), name=named(f"{name}_gate"))(y)
+    return keras.layers.Multiply(name=named(f"{name}_scale"))([x, y])

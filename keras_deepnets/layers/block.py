@@ -18,7 +18,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import quickly
+from keras_deepnets.layers._building import named, prefixed, quickly
 from keras_deepnets.layers.stochastic import StochasticDepth
 
 _inline: contextvars.ContextVar[bool] = contextvars.ContextVar("inline_blocks", default=False)
@@ -477,8 +477,9 @@ def shared_blocks(function: Callable[..., Any]) -> Callable[..., Any]:
         kind = (tuple(x.shape), x.dtype, args, survival < 1)
         if kind not in graphs:
             inputs = keras.Input(x.shape[1:], dtype=x.dtype, name=f"{STAND_IN}_input")
-            outputs = function(inputs, *args, survival=survival, name=STAND_IN)
+            with prefixed(""):  # what blocks share has no network's names
+                outputs = function(inputs, *args, survival=survival, name=STAND_IN)
             graphs[kind] = json.dumps(keras.Model(inputs, outputs, name=STAND_IN).get_config())
-        return Block(graphs[kind], survival, name=f"{name}_out")(x)
+        return Block(graphs[kind], survival, name=named(f"{name}_out"))(x)
 
     return block

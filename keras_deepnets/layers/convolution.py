@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import quickly
+from keras_deepnets.layers._building import named, quickly
 
 KERNEL_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 """He et al. 2015, "Delving Deep into Rectifiers", eq. 14, as the papers' own code applies it (variance 2 / (k·k·filters))."""
@@ -183,6 +183,6 @@ def conv2d(
         groups=groups,
         use_bias=use_bias,
         data_format="channels_last",
-        name=name,
+        name=named(name),
         **kwargs,
     )(x)

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.convolution import KERNEL_INITIALIZER, Conv2D
 from keras_deepnets.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
 
@@ -38,7 +39,7 @@ class Concatenate(keras.layers.Concatenate):
 
 def concatenate(maps: Sequence[Any], *, name: str | None = None) -> Any:
     """Feature maps side by side, along the channels."""
-    return Concatenate(name=name)(maps)
+    return Concatenate(name=named(name))(maps)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -182,5 +183,7 @@ def recomputed_conv2d(
     x: Any, maps: Sequence[Any], filters: int, kernel_size: int, *, norm_name: str, convolution_name: str, name: str
 ) -> Any:
     """BN, ReLU and a stride-1 convolution of `x` that keep only `maps`, of which `x` is the concatenation."""
-    layer = RecomputedConv2D(filters, kernel_size, norm_name=norm_name, convolution_name=convolution_name, name=name)
+    layer = RecomputedConv2D(
+        filters, kernel_size, norm_name=named(norm_name), convolution_name=named(convolution_name), name=named(name)
+    )
     return layer([x, *maps])

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
 
 
@@ -51,7 +52,7 @@ def highway_conv2d(x: Any, kernel_size: int, *, gate_bias: float, activation: st
     transformed = biased_conv2d(x, channels, kernel_size, activation=activation, name=f"{name}_transform")
     gate = biased_conv2d(x, channels, kernel_size, activation="sigmoid", bias=gate_bias, name=f"{name}_gate")
     # The input comes first: Keras walks a graph by recursion into first inputs, and along the carry it is shallow.
-    return HighwayGate(name=f"{name}_out")([x, transformed, gate])
+    return HighwayGate(name=named(f"{name}_out"))([x, transformed, gate])
 
 
 def highway_dense(x: Any, *, gate_bias: float, activation: str = "relu", name: str) -> Any:
@@ -59,4 +60,4 @@ def highway_dense(x: Any, *, gate_bias: float, activation: str = "relu", name: s
     units = x.shape[-1]
     transformed = biased_dense(x, units, activation=activation, name=f"{name}_transform")
     gate = biased_dense(x, units, activation="sigmoid", bias=gate_bias, name=f"{name}_gate")
-    return HighwayGate(name=f"{name}_out")([x, transformed, gate])
+    return HighwayGate(name=named(f"{name}_out"))([x, transformed, gate])

@@ -6,13 +6,15 @@ from typing import Any
 
 import keras
 
+from keras_deepnets.layers._building import named
+
 POOLINGS = ("avg", "max")
 
 
 def pool_features(x: Any, pooling: str, *, dtype: str | None = None) -> Any:
     """Global pooling of ``[n, h, w, c]`` to ``[n, c]``; `pooling` is ``"avg"`` or ``"max"``, `dtype` overrides the policy."""
     layer = keras.layers.GlobalAveragePooling2D if pooling == "avg" else keras.layers.GlobalMaxPooling2D
-    return layer(name=f"{pooling}_pool", data_format="channels_last", dtype=dtype)(x)
+    return layer(name=named(f"{pooling}_pool"), data_format="channels_last", dtype=dtype)(x)
 
 
 def classifier(x: Any, classes: int, activation: Any, *, name: str = "predictions") -> Any:
@@ -21,4 +23,4 @@ def classifier(x: Any, classes: int, activation: Any, *, name: str = "prediction
         x = pool_features(x, "avg", dtype="float32")
     # Uniform of variance 1 / (3·fan_in): the default of the papers' own code.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return keras.layers.Dense(classes, activation, kernel_initializer=initializer, dtype="float32", name=name)(x)
+    return keras.layers.Dense(classes, activation, kernel_initializer=initializer, dtype="float32", name=named(name))(x)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
 
 GAIN = 1.0
@@ -49,10 +50,10 @@ class Maxout(keras.layers.Layer):
 def maxout_conv2d(x: Any, filters: int, kernel_size: int, *, pieces: int = 2, name: str) -> Any:
     """A maxout convolution, ``{name}_conv`` and ``{name}_out``: ``[n, h, w, c]`` to ``[n, h, w, filters]``."""
     x = biased_conv2d(x, pieces * filters, kernel_size, gain=GAIN, name=f"{name}_conv")
-    return Maxout(pieces, name=f"{name}_out")(x)
+    return Maxout(pieces, name=named(f"{name}_out"))(x)
 
 
 def maxout_dense(x: Any, units: int, *, pieces: int = 2, name: str) -> Any:
     """A fully connected maxout layer, ``{name}_dense`` and ``{name}_out``: ``[n, c]`` to ``[n, units]``."""
     x = biased_dense(x, pieces * units, gain=GAIN, name=f"{name}_dense")
-    return Maxout(pieces, name=f"{name}_out")(x)
+    return Maxout(pieces, name=named(f"{name}_out"))(x)

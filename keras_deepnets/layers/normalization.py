@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.layers._building import quickly
+from keras_deepnets.layers._building import named, quickly
 from keras_deepnets.layers.convolution import conv2d
 
 MOMENTUM = 0.9
@@ -80,7 +80,7 @@ def batch_norm(
         zero_gamma: start gamma at zero, so that a residual branch starts as nothing (Goyal et al. 2017, 5.1).
     """
     gamma = "zeros" if zero_gamma else "ones"
-    return BatchNormalization(momentum=momentum, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
+    return BatchNormalization(momentum=momentum, epsilon=epsilon, gamma_initializer=gamma, name=named(name))(x)
 
 
 GROUPS = 32
@@ -100,7 +100,7 @@ def group_norm(x: Any, *, name: str | None = None, zero_gamma: bool = False) -> 
             f"{name}: norm='group' makes {GROUPS} groups of the channels, and here are {x.shape[-1]}; give filters that {GROUPS} divides."
         )
     gamma = "zeros" if zero_gamma else "ones"
-    return keras.layers.GroupNormalization(GROUPS, epsilon=EPSILON, gamma_initializer=gamma, name=name)(x)
+    return keras.layers.GroupNormalization(GROUPS, epsilon=EPSILON, gamma_initializer=gamma, name=named(name))(x)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -121,7 +121,7 @@ class Activation(keras.layers.Activation):
 
 def activation(x: Any, kind: str = "relu", *, name: str | None = None) -> Any:
     """An elementwise activation."""
-    return Activation(kind, name=name)(x)
+    return Activation(kind, name=named(name))(x)
 
 
 def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma: bool = False) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetric_padding
 
 
@@ -70,7 +71,7 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
 
 def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
     """Average pooling of squares that do not overlap; an odd last row or column is left out, as in torch."""
-    return AveragePooling2D(size, size, "valid", data_format="channels_last", name=name)(x)
+    return AveragePooling2D(size, size, "valid", data_format="channels_last", name=named(name))(x)
 
 
 def max_pool(
@@ -87,6 +88,8 @@ def max_pool(
     The padding never wins; with `zero_padding` it is zeros, which win where all else is negative (a layer ``{name}_pad`` in front).
     """
     if zero_padding:
-        pad = keras.layers.ZeroPadding2D(symmetric_padding(size), data_format="channels_last", name=f"{name}_pad")
-        return keras.layers.MaxPooling2D(size, strides, data_format="channels_last", name=name)(pad(x))
-    return MaxPooling2D(size, strides, padding, data_format="channels_last", name=name)(x)
+        pad = keras.layers.ZeroPadding2D(
+            symmetric_padding(size), data_format="channels_last", name=named(f"{name}_pad")
+        )
+        return keras.layers.MaxPooling2D(size, strides, data_format="channels_last", name=named(name))(pad(x))
+    return MaxPooling2D(size, strides, padding, data_format="channels_last", name=named(name))(x)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.scaling import Scaling
 
 
@@ -40,4 +41,4 @@ class InputScaling(keras.layers.Layer):
 
 def scale_input(x: Any, scaling: Scaling, *, name: str = "input_scaling") -> Any:
     """Scales images with values 0–255."""
-    return InputScaling(scaling, name=name)(x)
+    return InputScaling(scaling, name=named(name))(x)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.convolution import conv2d
 from keras_deepnets.layers.normalization import norm_activation
 from keras_deepnets.layers.pooling import max_pool
@@ -68,7 +69,7 @@ def zero_padded(x: Any, filters: int, strides: int, name: str, sequence: tuple[s
     """Option A."""
     if _fits(x, filters, strides):
         return x
-    return ZeroPadShortcut(filters, strides, name=f"{name}_0_pad")(x)
+    return ZeroPadShortcut(filters, strides, name=named(f"{name}_0_pad"))(x)
 
 
 def projected_where_needed(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, ...]) -> Any:
@@ -95,7 +96,9 @@ def pooled(x: Any, filters: int, strides: int, name: str, sequence: tuple[str, .
         return x
     if strides > 1:
         # At odd sizes the last windows hold the pixels that there are.
-        pool = keras.layers.AveragePooling2D(2, strides, "same", data_format="channels_last", name=f"{name}_0_pool")
+        pool = keras.layers.AveragePooling2D(
+            2, strides, "same", data_format="channels_last", name=named(f"{name}_0_pool")
+        )
         x = pool(x)
     return projected(x, filters, 1, name, sequence)
 
@@ -121,4 +124,4 @@ def add(shortcut: Any, residual: Any, *, name: str) -> Any:
 
     The shortcut comes first: Keras walks a graph by recursion into first inputs, and along the shortcuts it is shallow.
     """
-    return keras.layers.Add(name=name)([shortcut, residual])
+    return keras.layers.Add(name=named(name))([shortcut, residual])

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers._building import named
+
 UNITS = ("sample", "batch")
 RESCALES = ("training", "inference")
 
@@ -89,7 +91,7 @@ def stochastic_depth(
     """Drops the branch `x` with probability ``1 - survival``; no layer at all where it always survives."""
     if survival == 1:
         return x
-    return StochasticDepth(survival, unit, rescale, name=name)(x)
+    return StochasticDepth(survival, unit, rescale, name=named(name))(x)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -103,4 +105,4 @@ class Dropout(keras.layers.Dropout):
 
 def dropout(x: Any, rate: float, *, name: str | None = None) -> Any:
     """Drops units with probability `rate`; no layer at all at rate 0."""
-    return Dropout(rate, name=name)(x) if rate else x
+    return Dropout(rate, name=named(name))(x) if rate else x

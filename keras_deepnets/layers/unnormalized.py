@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_deepnets.layers._building import named
 from keras_deepnets.layers.convolution import conv2d
 
 RELU_GAIN = 2.0
@@ -50,12 +51,12 @@ def biased_dense(
     name: str | None = None,
 ) -> Any:
     """A fully connected layer: ``[n, c]`` to ``[n, units]``; the arguments are those of `biased_conv2d`."""
-    return keras.layers.Dense(units, activation, name=name, **_initial(gain, bias))(x)
+    return keras.layers.Dense(units, activation, name=named(name), **_initial(gain, bias))(x)
 
 
 def flatten(x: Any, *, name: str | None = None) -> Any:
     """``[n, h, w, c]`` to ``[n, h·w·c]``."""
-    return keras.layers.Flatten(data_format="channels_last", name=name)(x)
+    return keras.layers.Flatten(data_format="channels_last", name=named(name))(x)
 
 
 def _initial(gain: float, bias: float) -> dict[str, Any]:

@@ -6,12 +6,13 @@ Python floats, and the training loop does not wait for the device after each ste
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ class StopAtStep(keras.callbacks.Callback):
     Args:
         step: how many steps the run has, those before a resume included.
         steps_per_epoch: steps of a full epoch.
+        first_epoch: the epoch in which the first of these steps is.
     """
 
-    def __init__(self, step: int, steps_per_epoch: int):
+    def __init__(self, step: int, steps_per_epoch: int, first_epoch: int = 0):
         super().__init__()
-        self._last_epoch, self._last_batch = divmod(step - 1, steps_per_epoch)
+        epochs, self._last_batch = divmod(step - 1, steps_per_epoch)
+        self._last_epoch = first_epoch + epochs
         self._epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -113,11 +116,21 @@ class MetricsFile(keras.callbacks.Callback):
         path: of the CSV file; `None` for the list alone.
         history: rows of earlier epochs; extended in place.
         batch_size: images a step.
+        first_step: steps before those that the optimizer counts, of an earlier phase of the run.
+        more: further columns with the same values in each row.
     """
 
-    def __init__(self, path: str | Path | None, history: list[dict[str, float]], batch_size: int):
+    def __init__(
+        self,
+        path: str | Path | None,
+        history: list[dict[str, float]],
+        batch_size: int,
+        first_step: int = 0,
+        more: dict[str, float] | None = None,
+    ):
         super().__init__()
         self._path, self._history, self._batch_size = path and Path(path), history, batch_size
+        self._first_step, self._more = first_step, dict(more or {})
         self._begin = self._seconds = 0.0
         self._batches = 0
 
@@ -144,7 +157,8 @@ class MetricsFile(keras.callbacks.Callback):
         seconds = self._seconds or time.perf_counter() - self._begin
         row = {
             "epoch": epoch + 1,
-            "step": steps_done(self.model.optimizer),
+            **self._more,
+            "step": self._first_step + steps_done(self.model.optimizer),
             "learning_rate": last_learning_rate(self.model.optimizer),
             "seconds": round(seconds, 3),
             "images_per_second": round(self._batches * self._batch_size / max(seconds, 1e-9), 1),
@@ -186,7 +200,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
         row = self._history[-1]
         for name, value in row.items():
-            if name in ("epoch", "seconds"):
+            if name in ("epoch", "phase", "seconds"):
                 continue
             part, name = ("validation", name[4:]) if name.startswith("val_") else ("train", name)
             if part not in self._writers:
@@ -399,22 +413,43 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self._kept: list[Any] | None = None
+        self._kept: list[np.ndarray] = []
 
     def on_test_begin(self, logs=None):
         """Puts the average in."""
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        weights = self.model.trainable_variables
-        self._kept = [_copied(weight) for weight in weights]
-        optimizer.finalize_variable_values(weights)
-        for weight in weights:
-            weight.assign(_copied(weight))  # under JAX the two would share memory, which the next step gives away
+        self._kept = _put_average(self.model)
 
     def on_test_end(self, logs=None):
         """Puts the weights back."""
-        for weight, value in zip(self.model.trainable_variables, self._kept or (), strict=True):
-            weight.assign(value)
-        self._kept = None
+        _put_back(self.model, self._kept)
+        self._kept = []
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """A model has the running average of its weights during the block, where its optimizer keeps one."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    kept = _put_average(model) if getattr(optimizer, "use_ema", False) else []
+    try:
+        yield
+    finally:
+        _put_back(model, kept)
+
+
+def _put_average(model: keras.Model) -> list[np.ndarray]:
+    """Gives a model its averaged weights; returns the others."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    weights = model.trainable_variables
+    kept = [_copied(weight) for weight in weights]
+    optimizer.finalize_variable_values(weights)
+    for weight in weights:
+        weight.assign(_copied(weight))  # under JAX the two would share memory, which the next step gives away
+    return kept
+
+
+def _put_back(model: keras.Model, kept: list[np.ndarray]) -> None:
+    for weight, value in zip(model.trainable_variables if kept else (), kept, strict=True):
+        weight.assign(value)
 
 
 def _copied(variable: Any) -> np.ndarray:

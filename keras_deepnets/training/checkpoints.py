@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,12 @@ class CheckpointStore:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def restore(self, model: keras.Model) -> State | None:
+    def restore(self, model: keras.Model, prepare: Callable[[State], None] | None = None) -> State | None:
         """Brings a compiled, built model to the newest checkpoint that is sound; says which are not.
+
+        Args:
+            model: to be brought there.
+            prepare: is given the state that is about to be restored, to compile the model as it was there.
 
         Returns:
             The checkpoint's state; None if there is no sound one, and then the model is as it was.
@@ -114,6 +119,8 @@ class CheckpointStore:
                 )
                 self._say(f"Checkpoint {path} is corrupt ({error}); {what_then}.")
                 continue
+            if prepare is not None:
+                prepare(state)
             _assign(model, arrays, path)
             return state
         return None
@@ -172,11 +179,20 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         store: where to.
         history: the rows of the epochs so far; the same list that `MetricsFile` extends, which must come before.
+        model: whose state is kept, where a part of it is fitted; None: the model that is fitted.
+        seconds: between checkpoints, where epochs are shorter than it takes to write one. There is one at the end in any case.
     """
 
-    def __init__(self, store: CheckpointStore, history: list[dict[str, float]]):
+    def __init__(
+        self,
+        store: CheckpointStore,
+        history: list[dict[str, float]],
+        model: keras.Model | None = None,
+        seconds: float = 0.0,
+    ):
         super().__init__()
-        self._store, self._history = store, history
+        self._store, self._history, self._whole, self._seconds = store, history, model, seconds
+        self._saved, self._at = time.monotonic(), -1
 
     def on_train_begin(self, logs=None):
         """Keeps the initial state, so that an interruption in the first epoch resumes from the same weights."""
@@ -185,8 +201,15 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the state after an epoch."""
-        self._save()
+        if time.monotonic() - self._saved >= self._seconds:
+            self._save()
+
+    def on_train_end(self, logs=None):
+        """Keeps the last state."""
+        if self._at != len(self._history):
+            self._save()
 
     def _save(self) -> None:
         state = State(len(self._history), steps_done(self.model.optimizer), list(self._history))
-        self._store.save(self.model, state)
+        self._store.save(self._whole or self.model, state)
+        self._saved, self._at = time.monotonic(), len(self._history)

@@ -266,7 +266,7 @@ def _leaves_no_margin(own: tuple[int | None, int | None], size: tuple[int, int],
 
 def at_scales(
     model: keras.Model, data: ImageData, batch: int, scales: Sequence[int]
-) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray]]:
     """All images once, each at every scale: the shorter side has so many pixels, and nothing is cut off.
 
     Args:
@@ -277,7 +277,7 @@ def at_scales(
 
     Yields:
         Groups of images of one shape, in an order that depends on the arguments only: for each scale the images
-        ``[b, h, w, c]``, and the labels ``[b]``.
+        ``[b, h, w, c]``, the labels ``[b]`` and the images' positions in the data ``[b]``.
     """
     import tensorflow as tf
 
@@ -292,16 +292,18 @@ def at_scales(
 
     examples = data.examples().map(views, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
     held = _even(data, max(1, min(batch, _HELD // (channels * sum(side**2 for side in scales)))))
-    examples = examples.as_numpy_iterator()
-    while chunk := list(itertools.islice(examples, held)):
+    numbered = enumerate(examples.as_numpy_iterator())
+    while chunk := list(itertools.islice(numbered, held)):
         groups: dict[Any, list[Any]] = {}
-        for images, label in chunk:
-            groups.setdefault(tuple(image.shape for image in images), []).append((images, label))
+        for position, (images, label) in chunk:
+            groups.setdefault(tuple(image.shape for image in images), []).append((images, label, position))
         for group in groups.values():
-            stacks = [np.stack(images) for images in zip(*(images for images, _ in group), strict=True)]
+            views, labels, positions = zip(*group, strict=True)
+            stacks = [np.stack(images) for images in zip(*views, strict=True)]
             yield (
                 [scaling.apply(stack) for stack in stacks] if prepared else stacks,
-                np.array([label for _, label in group]),
+                np.array(labels),
+                np.array(positions),
             )
 
 

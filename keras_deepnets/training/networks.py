@@ -30,15 +30,17 @@ class NamedNetwork:
         options: further arguments of its constructor.
         data: the training images.
         recipe: of the run.
+        spec: its architecture; None: what the options say.
 
     Raises:
-        InputError: there is no such network.
+        InputError: there is no such network, or options that a builder needs are missing.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], data: ImageData, recipe: Recipe):
-        info = registry.model_info(name)
-        height, width, channels = info.input_shape
-        self.name = info.name
+    def __init__(self, name: str, options: Mapping[str, Any], data: ImageData, recipe: Recipe, spec: Any = None):
+        facts = registry.constructor_of(name).facts
+        spec = spec or facts.spec_with({option: options[option] for option in facts.options if option in options})
+        height, width, channels = spec.domain.input_shape
+        self.name = facts.name.lower()
         self._shape = (recipe.image_size or height, recipe.image_size or width, channels)
         self._options, self._data, self._crop = dict(options), data, recipe.crop_fraction
         self._unit = recipe.input_scaling == "unit"

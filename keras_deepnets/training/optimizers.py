@@ -7,8 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.training.muon import Muon
 from keras_deepnets.training.recipes import Recipe
-from keras_deepnets.training.schedules import learning_rate
+from keras_deepnets.training.schedules import HalfCosine, learning_rate
+
+_HEAD_DECAY = 0.01
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -79,6 +82,39 @@ class CoupledSGD(keras.optimizers.SGD):
         return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
 
 
+@keras.saving.register_keras_serializable("keras_deepnets")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` that decays kernels alone, or all variables.
+
+    Args:
+        learning_rate: a number or a schedule.
+        weight_decay: each step takes `learning_rate * weight_decay * w` off a variable that decays.
+        decay_on: `"all"` trainable variables, or `"kernels"`: those of two dimensions and more.
+        **kwargs: as `keras.optimizers.AdamW`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        weight_decay: float = 0.01,
+        decay_on: str = "kernels",
+        name: str = "adamw",
+        **kwargs: Any,
+    ):
+        if decay_on not in ("all", "kernels"):
+            raise ValueError(f"decay_on={decay_on!r} is not 'all' or 'kernels'.")
+        super().__init__(learning_rate, weight_decay=float(weight_decay), name=name, **kwargs)
+        self.decay_on = decay_on
+
+    def _use_weight_decay(self, variable):
+        """Whether a variable decays."""
+        return (self.decay_on == "all" or len(variable.shape) >= 2) and super()._use_weight_decay(variable)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return super().get_config() | {"decay_on": self.decay_on}
+
+
 def steps_done(optimizer: keras.optimizers.Optimizer) -> int:
     """How many steps an optimizer has made, also where a `tf.distribute` strategy mirrors its variables."""
     return int(keras.ops.convert_to_numpy(optimizer.iterations))
@@ -142,12 +178,28 @@ class Lamb(keras.optimizers.Lamb):
 
 
 def optimizer(
-    recipe: Recipe, steps: int, steps_per_epoch: int | None = None, batch_size: int | None = None
+    recipe: Recipe,
+    steps: int,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    rate: keras.optimizers.schedules.LearningRateSchedule | None = None,
 ) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer for a run of `steps` steps; arguments as those of `schedules.learning_rate`."""
-    rate = learning_rate(recipe, steps, steps_per_epoch, batch_size)
+    """The recipe's optimizer for a run of `steps` steps; arguments as those of `schedules.learning_rate`.
+
+    Args:
+        recipe: whose optimizer it is.
+        steps: length of the run.
+        steps_per_epoch: for milestones and warm-ups in epochs.
+        batch_size: for those in examples.
+        rate: in place of the recipe's learning rate.
+    """
+    rate = rate or learning_rate(recipe, steps, steps_per_epoch, batch_size)
     if recipe.optimizer == "lamb":
         return Lamb(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
+    if recipe.optimizer == "muon":
+        return Muon(rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
+    if recipe.optimizer == "adamw":
+        return AdamW(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
     return CoupledSGD(
         rate,
         momentum=recipe.momentum,
@@ -157,3 +209,8 @@ def optimizer(
         use_ema=recipe.ema is not None,
         ema_momentum=recipe.ema if recipe.ema is not None else 0.99,
     )
+
+
+def head_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a recipe's epochs of the classifier alone: AdamW, half a cosine from `head_learning_rate` to zero."""
+    return AdamW(HalfCosine(recipe.head_learning_rate, steps), weight_decay=_HEAD_DECAY)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 
-from keras_deepnets.models import flat_layers
+from keras_deepnets.models import flat_layers, products
 
 
 @contextlib.contextmanager
@@ -93,15 +90,29 @@ class Choice(NamedTuple):
     reason: str
 
 
-def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> Choice:
-    """The fastest policy that is known to train well on this machine's device.
+LANES = 16
+"""oneDNN's bfloat16 convolutions on CPUs work on so many channels at once; with another number that is no multiple they are slow."""
 
-    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. A CPU that
-    has bfloat16 instructions is measured, since networks with few channels are slower in bfloat16. Else float32.
+FEWEST_MAPS = 12
+"""Our dense blocks round channels up for these kernels, which pays from so many new maps on."""
+
+UNEVEN_SHARE = 0.1
+"""Share of a network's multiply-adds in uneven convolutions above which float32 is faster; docs/benchmarks.md has the measurements."""
+
+_IMAGE_CHANNELS = 4
+"""At most so many channels are images: the first convolution does not count."""
+
+
+def automatic(build: Callable[[], keras.Model]) -> Choice:
+    """The policy that is known to train well and fast on this machine's device: the same for the same device and network.
+
+    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
+    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
+    bfloat16 instructions the network decides: bfloat16, unless more than `UNEVEN_SHARE` of its multiply-adds are in convolutions whose
+    channels these instructions do not suit (`uneven_share`). Else float32. Nothing is timed.
 
     Args:
-        build: makes the network under the current policy.
-        batch_size: images in a measured step.
+        build: makes the network; called where the choice depends on it.
     """
     capability = _compute_capability()
     if capability is not None:
@@ -109,26 +120,29 @@ def automatic(build: Callable[[], keras.Model], batch_size: int = 32) -> Choice:
         return Choice(name, f"auto: compute capability {'.'.join(map(str, capability))}")
     if not _cpu_has_bfloat16():
         return Choice("float32", "auto: the CPU has no bfloat16 instructions")
-    seconds = {name: step_seconds(build, name, batch_size) for name in ("float32", "mixed_bfloat16")}
-    first, second = sorted(seconds, key=seconds.__getitem__)
-    return Choice(first, f"auto: {seconds[second] / seconds[first]:.2f} times as fast as {second} here")
+    share = uneven_share(build())
+    if share > UNEVEN_SHARE:
+        reason = f"auto: {share:.0%} of its multiply-adds are in convolutions whose channels are no multiple of {LANES}"
+        return Choice("float32", reason)
+    return Choice("mixed_bfloat16", "auto: the CPU has bfloat16 instructions")
 
 
-def step_seconds(build: Callable[[], keras.Model], name: str, batch_size: int, steps: int = 4) -> float:
-    """Seconds of a training step of the network under the policy `name`: the fastest of `steps`, after one that compiles."""
-    with policy(name):
-        model = build()
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", jit_compile=False)
-    images = np.zeros((batch_size, *model.input_shape[1:]), "float32")
-    labels = np.zeros(batch_size, "int64")
-    times = []
-    for _ in range(steps + 1):
-        begin = time.perf_counter()
-        model.train_on_batch(images, labels)
-        times.append(time.perf_counter() - begin)
-    del model
-    gc.collect()
-    return min(times[1:])
+def uneven_share(model: keras.Model) -> float:
+    """The share of a model's multiply-adds in convolutions that read or make a number of channels that is no multiple of `LANES`.
+
+    Those that read images do not count. In a network of dense blocks those count that make fewer than `FEWEST_MAPS`.
+    """
+    from keras_deepnets.layers import Concatenate
+
+    dense = any(isinstance(layer, Concatenate) for layer in flat_layers(model))
+    total = uneven = 0
+    for layer, channels, filters, multiply_adds in products(model):
+        total += multiply_adds
+        if isinstance(layer, keras.layers.Dense) or channels <= _IMAGE_CHANNELS:
+            continue
+        if filters < FEWEST_MAPS if dense else channels % LANES or filters % LANES:
+            uneven += multiply_adds
+    return uneven / max(total, 1)
 
 
 def _compute_capability() -> tuple[int, int] | None:

@@ -20,13 +20,20 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 _CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "optimizer": ("sgd", "lamb"),
+    "optimizer": ("sgd", "lamb", "adamw", "muon"),
     "loss": ("crossentropy", "binary_crossentropy"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
     "input_scaling": ("statistics", "unit"),
+    "batch_norm": ("train", "frozen", "auto"),
+    "keep": ("last", "best"),
 }
+AUTO = "auto"
+"""Of `epochs`, `head_epochs` and `batch_size`: chosen from the number of training images (`training.sizing`)."""
+_SIZED = ("epochs", "head_epochs", "batch_size")
 _LENGTHS = ("epochs", "steps", "examples")
+_OWN = ("name", "source", "use")
+"""What a recipe says of itself: no settings."""
 _POSITIVE = (
     *_LENGTHS,
     "batch_size",
@@ -36,6 +43,9 @@ _POSITIVE = (
     "drop",
     "patience",
     "repeated_augmentation",
+    "learning_rate_batch",
+    "head_learning_rate",
+    "early_stopping",
 )
 _BELOW_ONE = ("momentum", "label_smoothing", "ema", "peak_at", "drop")
 
@@ -49,16 +59,22 @@ class Recipe:
     Attributes:
         name: the recipe's name.
         source: paper and section that the numbers come from.
-        epochs: length of the run in passes over the training images; may be fractional.
+        use: when to use it, in one line.
+        epochs: length of the run in passes over the training images; may be fractional. `"auto"`: chosen from the number of
+            training images (`training.sizing`).
         steps: length of the run in optimiser steps ("iterations").
         examples: length of the run in training images seen.
-        batch_size: images a step. Fewer training images than that make one step of them all.
+        batch_size: images a step. Fewer training images than that make one step of them all. `"auto"`: chosen from the number
+            of training images.
+        learning_rate_batch: the batch size that `learning_rate` is for. The rate scales linearly with the batch size of the
+            run. `None`: no scaling; so where `learning_rate` is set by the caller.
         image_size: side in pixels that images are brought to; `None`: what the network takes.
         crop_fraction: part of the shorter side that a named network sees at test time (`Scaling.crop_fraction`); `None`: 0.875
             (224 of 256 pixels) of networks of images above 64 pixels, 1 of others. A given model has its own.
         input_scaling: of a named network: `"statistics"`, each channel to mean 0 and standard deviation 1 over the training
             images; `"unit"`, values divided by 255.
-        optimizer: `"sgd"`, gradient descent with momentum; or `"lamb"` (You et al. 2019).
+        optimizer: `"sgd"`, gradient descent with momentum; `"adamw"` (Loshchilov & Hutter 2017); `"lamb"` (You et al. 2019); or `"muon"`
+            (Jordan et al. 2024).
         loss: `"crossentropy"`; or `"binary_crossentropy"`: every class by itself, targets of mixed images counting whole.
         learning_rate: the highest (one-cycle, cosine) or first (piecewise, plateau) learning rate.
         schedule: `"constant"`; `"piecewise"`: times `drop` at each of `milestones`; `"one_cycle"`: up to `peak_at`, then
@@ -73,12 +89,22 @@ class Recipe:
         warmup_shape: `"linear"` up to the schedule, or `"constant"`.
         momentum: of the gradient; 0 for none.
         nesterov: whether the momentum is Nesterov's.
-        weight_decay: of SGD a coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum; of LAMB decoupled.
+        weight_decay: of SGD a coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum; of the others
+            decoupled.
         weight_decay_on: `"all"` trainable variables, or `"kernels"` (not biases, scales, offsets).
         label_smoothing: share of the target's mass that is spread evenly over all classes.
         augmentation: name of a policy of `keras_deepnets.data.augmentation`, or several joined by `+`; `"auto"`: the one that
             suits the images (`feed.suitable_augmentation`).
         repeated_augmentation: how often an image is seen in a batch, each time augmented differently.
+        head_epochs: epochs at the start of the run that train the classifier alone, on frozen features; 0 for none. `epochs`,
+            `steps` or `examples` count the rest of the run. `"auto"`: chosen from the number of training images.
+        head_learning_rate: the highest learning rate of these epochs. Their optimizer is AdamW, their schedule half a cosine.
+        head_only: whether the run ends after these epochs.
+        freeze: name of the last layer that stays frozen in the rest of the run, e.g. `"conv4_block6_out"`; `None`: none.
+        batch_norm: in the rest of the run: `"train"`; `"frozen"`: batch normalisation keeps its statistics, scales and offsets;
+            `"auto"`: frozen where a batch has fewer than 16 images.
+        early_stopping: epochs without a better validation accuracy before the run ends; `None`: it never ends early.
+        keep: which weights the trained model has: of the `"last"` epoch, or of the one with the `"best"` validation accuracy.
         ema: decay a step of the running average of the weights that is measured and kept; `None` for no average.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`.
         model_options: what the paper sets in the network with this training, e.g. `{"dropout": 0.2}`; of a named network, if it has
@@ -88,10 +114,12 @@ class Recipe:
 
     name: str
     source: str
-    epochs: float | None = None
+    use: str = ""
+    epochs: float | str | None = None
     steps: int | None = None
     examples: int | None = None
-    batch_size: int = 128
+    batch_size: int | str = 128
+    learning_rate_batch: int | None = None
     image_size: int | None = None
     crop_fraction: float | None = None
     input_scaling: str = "statistics"
@@ -113,6 +141,13 @@ class Recipe:
     label_smoothing: float = 0.0
     augmentation: str | None = None
     repeated_augmentation: int = 1
+    head_epochs: float | str = 0
+    head_learning_rate: float = 2e-3
+    head_only: bool = False
+    freeze: str | None = None
+    batch_norm: str = "train"
+    early_stopping: int | None = None
+    keep: str = "last"
     ema: float | None = None
     precision: str = "float32"
     model_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -142,6 +177,8 @@ class Recipe:
             )
         if self.optimizer != "sgd" and self.ema is not None:
             raise InputError(f"ema={self.ema} is for optimizer='sgd'; set it to None.")
+        if self.head_only and not self.head_epochs:
+            raise InputError("head_only=True needs head_epochs, e.g. head_epochs='auto', or the recipe fine_tune.")
 
     def total_steps(self, steps_per_epoch: int, batch_size: int | None = None) -> int:
         """The length of the run in optimiser steps, at least 1; `batch_size` images each, by default the recipe's."""
@@ -149,7 +186,16 @@ class Recipe:
             return self.steps
         if self.examples is not None:
             return max(1, math.ceil(self.examples / (batch_size or self.batch_size)))
-        return max(1, round(self.epochs * steps_per_epoch))
+        return max(1, round(self._number("epochs") * steps_per_epoch))
+
+    def _number(self, name: str) -> float:
+        """A field that may be `"auto"`, as a number."""
+        value = getattr(self, name)
+        if isinstance(value, str):
+            raise InputError(
+                f"{name}={value!r} needs the data: keras_deepnets.training.sized(recipe, images) chooses it."
+            )
+        return value
 
     def with_overrides(self, /, **overrides: Any) -> Recipe:
         """A copy with some fields changed, for every network; `epochs`, `steps` and `examples` replace each other.
@@ -157,7 +203,7 @@ class Recipe:
         Raises:
             InputError: if a field is not one of `Recipe`, or its value has the wrong type or range.
         """
-        known = [item.name for item in fields(self) if item.name not in ("name", "source", "exceptions")]
+        known = [item.name for item in fields(self) if item.name not in (*_OWN, "exceptions")]
         for name in overrides:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -165,6 +211,8 @@ class Recipe:
                 raise InputError(f"A recipe has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
         if any(overrides.get(length) is not None for length in _LENGTHS):
             overrides = dict.fromkeys(_LENGTHS) | overrides
+        if "learning_rate" in overrides:  # what the caller asks for is not scaled
+            overrides = {"learning_rate_batch": None} | overrides
         # What the caller asks for holds of every network.
         kept = {
             model: {name: value for name, value in values.items() if name not in overrides}
@@ -184,9 +232,10 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """The inverse of `to_dict`; unknown or wrong values raise `InputError`."""
-        base = cls(name=values.get("name", "custom"), source=values.get("source", ""), epochs=1)
+        own = {"name": "custom", "source": ""} | {key: values[key] for key in _OWN if key in values}
+        base = cls(**own, epochs=1)
         exceptions = values.get("exceptions", {})
-        rest = {key: value for key, value in values.items() if key not in ("name", "source", "exceptions")}
+        rest = {key: value for key, value in values.items() if key not in (*_OWN, "exceptions")}
         return replace(base.with_overrides(**rest), exceptions=exceptions)
 
 
@@ -209,6 +258,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{name}={value!r} must map names to values, e.g. {_MAPPINGS[name]}.")
         return dict(value)
+    if name in _SIZED and value == AUTO:
+        return value
     kind = options[0]
     if kind in (float, int) and isinstance(value, str):
         value = _number(value)
@@ -218,7 +269,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         value = int(value)
     wrong_bool = isinstance(value, bool) and kind is not bool
     if not isinstance(kind, type) or not isinstance(value, kind) or wrong_bool:
-        raise InputError(f"{name}={value!r} must be {_PHRASES.get(kind, 'a list of numbers')}.")
+        auto = " or 'auto'" if name in _SIZED else ""
+        raise InputError(f"{name}={value!r} must be {_PHRASES.get(kind, 'a list of numbers')}{auto}.")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         _check_range(name, value)
     return value
@@ -278,11 +330,13 @@ _WIGHTMAN2021 = {
 _ROWS = (
     Recipe(
         name="fast",
+        use="Your own images from scratch, or a first look at a network. The default without weights.",
         source="one-cycle: Smith & Topin 2017, Super-Convergence, section 3; label smoothing: Szegedy et al. 2015, section 7; "
         "averaged weights: Polyak & Juditsky 1992",
-        epochs=20,
-        batch_size=128,
+        epochs=AUTO,
+        batch_size=AUTO,
         learning_rate=0.2,
+        learning_rate_batch=128,
         schedule="one_cycle",
         peak_at=0.25,
         momentum=0.9,
@@ -295,7 +349,50 @@ _ROWS = (
         precision="auto",
     ),
     Recipe(
+        name="fine_tune",
+        use="Pretrained weights and your own images, from tens to tens of thousands. The default with weights.",
+        source="classifier first, then all layers: Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features, section 3; "
+        "the numbers are ours, measured (docs/training.md)",
+        epochs=AUTO,
+        batch_size=AUTO,
+        head_epochs=AUTO,
+        learning_rate=0.01,
+        learning_rate_batch=32,
+        schedule="cosine",
+        warmup="10 %",
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-4,
+        weight_decay_on="kernels",
+        batch_norm="auto",
+        keep="best",
+        label_smoothing=0.1,
+        augmentation="auto",
+        precision="auto",
+    ),
+    Recipe(
+        name="imagenette",
+        use="Photographs from scratch in few epochs, at 128 pixels; Muon learns more from each image.",
+        source="the task of fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers are ours, measured "
+        "(docs/training.md)",
+        epochs=5,
+        batch_size=64,
+        image_size=128,
+        optimizer="muon",
+        learning_rate=4e-3,
+        schedule="one_cycle",
+        peak_at=0.25,
+        momentum=0.95,
+        weight_decay=0.05,
+        weight_decay_on="kernels",
+        label_smoothing=0.1,
+        augmentation="random_resized_crop_flip(0.35)",
+        precision="auto",
+        model_options={"shortcut": "D", "deep_stem": [32, 32, 64], "zero_init_residual": True},
+    ),
+    Recipe(
         name="he2015_cifar",
+        use="The ResNet paper's CIFAR-10 results: resnet20 to resnet110, plainnet20 to plainnet110.",
         source="He et al. 2015, Deep Residual Learning, section 4.2",
         steps=64_000,
         batch_size=128,
@@ -307,6 +404,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2015_imagenet",
+        use="The ResNet paper's ImageNet results: resnet18 to resnet152, plainnet18 and plainnet34.",
         source="He et al. 2015, Deep Residual Learning, section 3.4; its standard colour augmentation: Krizhevsky et al. 2012, section 4.1",
         steps=600_000,
         batch_size=256,
@@ -315,6 +413,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2016_cifar",
+        use="The pre-activation paper's CIFAR results: preactresnet110 to preactresnet1001.",
         source="He et al. 2016, Identity Mappings, appendix: implementation details",
         steps=64_000,
         batch_size=128,
@@ -327,6 +426,7 @@ _ROWS = (
     ),
     Recipe(
         name="huang2016_stochastic_depth",
+        use="The stochastic depth paper's CIFAR results: stochasticdepthresnet110 and stochasticdepthresnet1202.",
         source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov's momentum: the authors' code; the numbers "
         "of 1202 layers were not checked against the print",
         epochs=500,
@@ -338,6 +438,7 @@ _ROWS = (
     ),
     Recipe(
         name="zagoruyko2016",
+        use="The Wide ResNet paper's CIFAR results: wideresnet16_4 to wideresnet40_4.",
         source="Zagoruyko & Komodakis 2016, Wide Residual Networks, section 3",
         epochs=200,
         batch_size=128,
@@ -348,6 +449,7 @@ _ROWS = (
     ),
     Recipe(
         name="xie2016_cifar",
+        use="The ResNeXt paper's CIFAR results: resnext29_8x64d and resnext29_16x64d.",
         source="Xie et al. 2016, Aggregated Residual Transformations, section 5.3; Nesterov's momentum: the authors' code",
         epochs=300,
         batch_size=128,
@@ -357,6 +459,7 @@ _ROWS = (
     ),
     Recipe(
         name="xie2016_imagenet",
+        use="The ResNeXt paper's ImageNet results: resnext50_32x4d to resnext101_64x4d.",
         source="Xie et al. 2016, Aggregated Residual Transformations, section 4 (three drops, 30 epochs apart, of fb.resnet.torch); "
         "length and Nesterov's momentum: the authors' code",
         epochs=120,
@@ -367,18 +470,21 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_cifar",
+        use="The DenseNet paper's CIFAR results with augmentation: densenet40_12 to densenetbc190_40.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10+, C100+)",
         augmentation="pad_crop_flip",
         **_HUANG2017_CIFAR,
     ),
     Recipe(
         name="huang2017_cifar_plain",
+        use="The DenseNet paper's CIFAR results without augmentation, with dropout.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10, C100: no augmentation, dropout)",
         model_options={"dropout": 0.2},
         **_HUANG2017_CIFAR,
     ),
     Recipe(
         name="huang2017_svhn",
+        use="The DenseNet paper's SVHN results, with dropout.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN; values divided by 255: section 4.1)",
         model_options={"dropout": 0.2},
         input_scaling="unit",
@@ -386,6 +492,7 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_imagenet",
+        use="The DenseNet paper's ImageNet results: densenet121 to densenet264.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet; DenseNet-161, too large for 256 images "
         "on the authors' GPUs, takes 128 and 100 epochs)",
         epochs=90,
@@ -399,6 +506,7 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_mnist",
+        use="The highway paper's MNIST results: highwaymlp10 to highwaymlp100 and their plain twins.",
         source="Srivastava et al. 2015, Training Very Deep Networks, section 3.1: momentum and an exponentially falling rate, found by "
         "random search and not printed; the numbers are ours",
         epochs=400,
@@ -410,6 +518,7 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_cifar",
+        use="The highway paper's CIFAR-10 results: highway1 to highway4.",
         source="Srivastava et al. 2015, Training Very Deep Networks, section 3.3; the numbers: the authors' code (Caffe, 19 layers), "
         "whose biases learn twice as fast and whose last layer decays ten times as much, not here; it normalises the contrast of "
         "each image (section 3.3.2), this recipe each channel of all",
@@ -426,6 +535,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a1",
+        use="The best accuracy on ImageNet with today's training methods, in 600 epochs.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A1)",
         epochs=600,
         learning_rate=5e-3,
@@ -438,6 +548,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a2",
+        use="Nearly the accuracy of wightman2021_a1 in half its epochs.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A2)",
         epochs=300,
         learning_rate=5e-3,
@@ -449,6 +560,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a3",
+        use="A short training on ImageNet with today's methods: 100 epochs at 160 pixels.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A3); the paper measures on 224 pixels, a run here on the 160 of "
         "its training",
         epochs=100,
@@ -501,7 +613,8 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"Recipe {path} must hold fields, e.g. 'base: fast' and 'learning_rate: 0.05', a line each.")
     base = values.pop("base", None)
-    own = {"name": values.pop("name", Path(path).stem), "source": values.pop("source", str(path))}
+    own = {"name": Path(path).stem, "source": str(path), "use": ""}
+    own = {name: values.pop(name, usual) for name, usual in own.items()}
     try:
         if base is not None:
             return replace(get_recipe(base).with_overrides(**values), **own)

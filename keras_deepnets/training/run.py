@@ -12,20 +12,23 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.files import write_json, written_aside
 from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.versions import version
 
 if TYPE_CHECKING:
     import keras
 
+    from keras_deepnets.training.evaluation import Evaluation
+
 # What makes two calls the same run. The rest of config.json only tells how it was done.
 _IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed")
-_LATER = ("class_weight",)  # what older versions did not know, and None there
+_LATER = ("pieces", "class_weight")  # what older versions did not know, and None there
+_LENGTHS = ("epochs", "steps", "examples")
 
 
 @dataclass
@@ -35,12 +38,18 @@ class Run:
     Attributes:
         path: its folder.
         history: each measured value, one number an epoch: `loss`, `accuracy`, `val_loss`, `learning_rate`, …
-        metrics: the last epoch's values, and `epochs`, `steps`, `seconds` and `images_per_second` of training.
+        metrics: the values of the epoch whose weights the model has (`keep`), and `epochs`, `steps`, `seconds` and
+            `images_per_second` of training.
+            `images_per_second` of training.
+        evaluation: what the model does on the validation images, where the run has ended in this process.
+        warnings: what is wrong with the run, one line each: it diverged, or learnt nothing.
     """
 
     path: Path
     history: dict[str, list[float]]
     metrics: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    evaluation: Evaluation | None = field(default=None, repr=False, compare=False)
     _model: keras.Model | None = field(default=None, repr=False)
 
     @property
@@ -92,7 +101,10 @@ class RunFolder:
             there = {name: config[name] for name in _IDENTITY} | {name: config.get(name) for name in _LATER}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.config} is not the configuration of a run ({error}); give a new folder.") from None
-        found = differences(*_recorded(_comparable(there), _comparable(identity)))
+        there, here = _comparable(there), _comparable(identity)
+        found = differences(*_recorded(there, here))
+        if found and self.finished() and differences(*_recorded(*map(_without_length, (there, here)))) == []:
+            return config  # `lengthened` tells whether it may go on
         if found:
             shown = "; ".join(found[:6]) + (f"; and {len(found) - 6} more" if len(found) > 6 else "")
             raise InputError(f"Run folder {self.path} belongs to another configuration: {shown}. Give another folder.")
@@ -156,10 +168,57 @@ class RunFolder:
         with written_aside(self.model) as aside, deep_graphs():
             model.save(aside)
 
-    def results(self, model: keras.Model | None = None) -> Run:
+    def asks_for_more(self, config: Mapping[str, Any], recipe: Recipe) -> bool:
+        """Whether the recipe asked for has another length than that of the run in the folder."""
+        there = Recipe.from_dict(config["recipe"])
+        return any(getattr(there, name) != getattr(recipe, name) for name in _LENGTHS)
+
+    def lengthened(self, config: dict[str, Any], recipe: Recipe, resolved: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes a finished run one that has not ended, of more epochs; its model stays beside, under another name.
+
+        Args:
+            config: as `check` gave it.
+            recipe: that is asked for now.
+            resolved: its lengths, decided anew.
+
+        Returns:
+            The configuration of the longer run.
+
+        Raises:
+            InputError: the run asked for is no longer than the one that is there.
+        """
+        before, after = config["resolved"]["steps"], resolved["steps"]
+        rows = read_metrics(self.metrics)
+        done = int(rows[-1]["epoch"]) if rows else 0
+        if after <= before:
+            raise InputError(
+                f"Run folder {self.path} holds a finished run of {before:,} steps, and {after:,} are asked for; ask for more epochs to "
+                "continue it, or give another folder."
+            )
+        kept = self.path / f"model-after-epoch-{done}.keras"
+        lengths = {name: resolved[name] for name in ("steps", "epochs", "sized") if name in resolved}
+        config = config | {"recipe": recipe.to_dict(), "resolved": config["resolved"] | lengths}
+        config["lengthened"] = [*config.get("lengthened", []), {"after_epoch": done, "steps": before}]
+        self.model.replace(kept)  # first: a folder without model.keras is one that has not ended
+        write_json(self.config, config)
+        return config
+
+    def results(
+        self,
+        model: keras.Model | None = None,
+        warnings: tuple[str, ...] = (),
+        evaluation: Evaluation | None = None,
+    ) -> Run:
         """The run as `metrics.csv` has it."""
         rows = read_metrics(self.metrics)
-        return Run(self.path, columns(rows), summary(rows), model)
+        return Run(self.path, columns(rows), summary(rows, self._kept(rows)), warnings, evaluation, model)
+
+    def _kept(self, rows: list[dict[str, float]]) -> int:
+        """The place of the row whose weights the trained model has."""
+        from keras_deepnets.training.choosing import best_epoch
+
+        recipe = json.loads(self.config.read_text(encoding="utf-8"))["recipe"]
+        return (best_epoch(rows) or len(rows)) - 1 if recipe.get("keep") == "best" else len(rows) - 1
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
@@ -183,17 +242,23 @@ def columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows if name in row] for name in names}
 
 
-def summary(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The last row's measured values and the totals of the run; the first epoch's speed does not count, it compiles."""
+def summary(rows: list[dict[str, float]], kept: int = -1) -> dict[str, float]:
+    """The measured values of the row at `kept` and the totals of the run.
+
+    The speed is that of the last phase. Its first epoch does not count, it compiles.
+    """
     if not rows:
         return {}
-    last = {name: value for name, value in rows[-1].items() if name not in ("epoch", "step", "seconds")}
-    speeds = sorted(row["images_per_second"] for row in rows[1:] or rows)
-    return last | {
+    values = {name: value for name, value in rows[kept].items() if name not in ("epoch", "phase", "step", "seconds")}
+    last = [row for row in rows if row.get("phase") == rows[-1].get("phase")]
+    speeds = sorted(row["images_per_second"] for row in last[1:] or last)
+    best = {"kept_epoch": rows[kept]["epoch"]} if rows[kept]["epoch"] != rows[-1]["epoch"] else {}
+    return values | {
         "epochs": rows[-1]["epoch"],
         "steps": rows[-1]["step"],
         "seconds": round(sum(row["seconds"] for row in rows), 3),
         "images_per_second": speeds[len(speeds) // 2],
+        **best,
     }
 
 
@@ -239,7 +304,7 @@ def software() -> dict[str, Any]:
     import keras
 
     packages = ("keras-deepnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
-    versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
     return {"versions": versions, "backend": keras.config.backend(), "deterministic": deterministic()}
 
 
@@ -258,13 +323,6 @@ def changes(config: Mapping[str, Any]) -> str | None:
     return "; ".join(found) if found else None
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity in the form in which JSON keeps it, without what does not change a run."""
     values = json.loads(json.dumps(dict(identity)))
@@ -272,7 +330,16 @@ def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
         values["validation"].pop("cut", None)
     # Through `Recipe`, so that a field that a later version adds has its default in older folders.
     recipe = Recipe.from_dict(values["recipe"]).to_dict()
-    return values | {"recipe": {name: value for name, value in recipe.items() if name not in ("source", "exceptions")}}
+    return values | {"recipe": {name: value for name, value in recipe.items() if name not in _TOLD}}
+
+
+_TOLD = ("source", "use", "exceptions")
+"""Fields of a recipe that do not change a run."""
+
+
+def _without_length(identity: dict[str, Any]) -> dict[str, Any]:
+    recipe = {name: value for name, value in identity["recipe"].items() if name not in _LENGTHS}
+    return identity | {"recipe": recipe}
 
 
 # Of what an older version did not record it cannot be said that it differs.

@@ -41,8 +41,12 @@ def load_weights(
     network without classifier takes the weights of one with it. Biases in front of batch normalisation are folded into
     it. Labels and input scaling that the file keeps become the model's.
 
+    The weights are the network's own, whatever stands around it: the layers before its ``input_tensor``, those of a functional or
+    sequential model that it is nested in. Such layers get numbers where the file has the same ones, and stay as they are where not.
+    A ``layer_prefix`` does not matter either.
+
     Args:
-        model: a built network; any Keras model whose layers have the names of ours.
+        model: a built network, or a model that one is nested in; any Keras model whose layers have the names of ours.
         source: a path (``.weights.h5 .keras .h5 .safetensors .pth .pt .th .bin``), a built Keras model, a card
             (``"torchvision/imagenet1k_v2"``, see `model_info`), or a mapping of names to arrays. Torch's pickles need torch (extra
             ``torch``) and are read as tensors only.
@@ -56,11 +60,11 @@ def load_weights(
         ValueError: no such file, another format, a naming that is not known, a network that computes something else, or (strict) tensors
             that are missing, unused or of another shape: a `MisfitError`, whose `report` lists all. The model is then left as it was.
     """
-    from keras_deepnets.weights import cards, loading, reading
+    from keras_deepnets.weights import cards, loading, names, reading
 
     if isinstance(source, str) and cards.is_name(source):
         card = cards.find(model, source)
-        loading.check_options(model, card.options, card.name)
+        loading.check_options(names.named_weights(model).network, card.options, card.name)
         source = cards.tensors(card)
     return loading.load_into(model, reading.read(source), strict=strict, skip_head=skip_head)
 
@@ -68,8 +72,11 @@ def load_weights(
 def save_weights(model: keras.Model, path: str | Path) -> Path:
     """Saves the weights of `model` with its architecture, options, number of classes, labels and input scaling.
 
+    Layers around the network (before its ``input_tensor``, in a model that it is nested in) are saved too, and told apart: the file fits
+    the network alone as well.
+
     Args:
-        model: a built network.
+        model: a built network, or a model that one is nested in.
         path: ``.safetensors`` (any program reads it; names as ``conv1_conv/kernel``), ``.weights.h5`` (Keras' own) or ``.keras`` (the whole
             model). The file is written aside and renamed: it is whole or not there.
 

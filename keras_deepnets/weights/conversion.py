@@ -52,6 +52,11 @@ def convert(source: Any, path: str | Path, name: str | None = None, **kwargs: An
 def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.Model, LoadReport]:
     given, published = networks.named(name) if name else (None, {})
     tensors, card = _tensors(source, given, published | kwargs)
+    if tensors.around:
+        raise InputError(
+            f"{tensors.origin} has more than a network of ours: the layers {', '.join(tensors.around)} stand around it. "
+            "Build the network and use load_weights, or load a .keras file with keras.saving.load_model."
+        )
     naming = namings.recognised(tensors.arrays, ())
     if naming is None:
         raise InputError(

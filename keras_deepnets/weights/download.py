@@ -30,6 +30,10 @@ _MOST_UNPACKED = 20
 """Times its archive that an unpacked file may be large: trained weights hardly shrink."""
 
 
+class DownloadError(InputError):
+    """A file cannot be fetched, or what came is not the right one. The one-line message says where to put it by hand."""
+
+
 def cache_folder() -> Path:
     """Where downloads are kept: ``$KERAS_HOME/models/keras_deepnets``, by default under ``~/.keras``."""
     return keras_home() / "models" / "keras_deepnets"
@@ -96,7 +100,8 @@ def fetch(
         wait: seconds before the first of three tries more; doubled each time.
 
     Raises:
-        InputError: the file cannot be had or is not the right one; says where to put it by hand.
+        DownloadError: the file cannot be had or is not the right one; says where to put it by hand.
+        InputError: it cannot be written.
     """
     from filelock import FileLock
 
@@ -133,7 +138,7 @@ def _download(
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             part.unlink(missing_ok=True)
             archive.unlink()
-            raise InputError(by_hand(f"what came was thrown away: {error}")) from error
+            raise DownloadError(by_hand(f"what came was thrown away: {error}")) from error
         archive.unlink()
     try:
         _check_sum(part, checksum)
@@ -141,7 +146,7 @@ def _download(
             check(part)
     except ValueError as error:
         part.unlink()
-        raise InputError(by_hand(f"what came {error}, and was thrown away")) from error
+        raise DownloadError(by_hand(f"what came {error}, and was thrown away")) from error
     with part.open("r+b") as stream:
         os.fsync(stream.fileno())
     part.replace(path)
@@ -195,13 +200,13 @@ def _download_whole(
             if error.code == 416 and part.exists():  # what is there is longer than the file: of another one
                 _forget(part)
             elif error.code < 500 or last:
-                raise InputError(by_hand(f"the server says {error.code} {error.reason}")) from error
+                raise DownloadError(by_hand(f"the server says {error.code} {error.reason}")) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             if last or not _may_recover(error):
-                raise InputError(by_hand(f"{getattr(error, 'reason', None) or error}")) from error
+                raise DownloadError(by_hand(f"{getattr(error, 'reason', None) or error}")) from error
         time.sleep(wait * 2**attempt)
     else:
-        raise InputError(by_hand("the download did not end"))
+        raise DownloadError(by_hand("the download did not end"))
 
 
 def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] | None) -> None:
@@ -274,6 +279,10 @@ def _block(answer: Any) -> bytes:
 def _may_recover(error: Exception) -> bool:
     """Whether another try makes sense: an unknown name, a refused connection or a bad certificate is no better a second later."""
     reason = getattr(error, "reason", error)
+    if isinstance(reason, OSError) and str(reason).startswith(
+        "Tunnel connection failed: 4"
+    ):  # a proxy that blocks the host
+        return False
     return (
         not isinstance(reason, (ConnectionRefusedError, ssl.SSLCertVerificationError))
         and type(reason).__name__ != "gaierror"
@@ -283,4 +292,4 @@ def _may_recover(error: Exception) -> bool:
 def _by_hand(url: str, path: Path, member: str | None, problem: str) -> str:
     name = urllib.parse.urlsplit(url).path.rpartition("/")[2]
     what = "the file" if member is None else f"the unpacked {member}"
-    return f"cannot download {name} from {url}: {problem}. Put {what} there by hand: {path}"
+    return f"cannot download {name} from {url}: {problem}. Put {what} there by hand: {path}, or pass it as weights=FILE (--weights FILE)."

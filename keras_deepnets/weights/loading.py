@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.families.base import spec_of, way_to
 from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights.names import NamedWeights, named_weights, names_of
 from keras_deepnets.weights.naming import Naming
 from keras_deepnets.weights.reading import APPLICATIONS_EPSILON, Tensors
 
@@ -69,26 +71,10 @@ class MisfitError(InputError):
         return type(self), (str(self), self.report)
 
 
-def weights_by_name(model: keras.Model) -> dict[str, Any]:
-    """``"conv1_conv/kernel"`` to weight: the same names in all forms of a network (blocks as layers, recomputing).
-
-    Raises:
-        InputError: two weights have one name, or the model has none yet.
-    """
-    found: dict[str, Any] = {}
-    for weight in model.weights:
-        name = "/".join(weight.path.split("/")[-2:])
-        if name in found:
-            raise InputError(f"{model.name}: two of its weights are called {name!r}; give its layers different names.")
-        found[name] = weight
-    if not found:
-        raise InputError(f"{model.name} has no weights yet; build it first.")
-    return found
-
-
 def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip_head: bool = False) -> LoadReport:
     """Gives `model` the numbers of `tensors`, whose arrays are gone afterwards; see `keras_deepnets.load_weights`."""
-    wanted = weights_by_name(model)
+    named = named_weights(model)
+    network, wanted = named.network, named.own
     naming = namings.recognised(tensors.arrays, wanted)
     if naming is None:
         raise InputError(
@@ -96,14 +82,16 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
             f"known are Keras', {', '.join(naming.name for naming in namings.NAMINGS)}."
         )
     if strict:
-        _check_kind(model, tensors, naming, wanted)
-    check_options(model, needs(tensors, naming), tensors.origin)
-    _check_pooled_shortcuts(model, tensors, naming)
+        _check_kind(network, tensors, naming, wanted)
+    check_options(network, needs(tensors, naming), tensors.origin)
+    _check_pooled_shortcuts(network, tensors, naming)
     theirs = {naming.ours(name) or name: name for name in tensors.arrays}
+    around = _pair_around(named, tensors, theirs)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
         ours: naming.our_array(tensors.arrays[name], len(shapes[ours]) if ours in shapes else -1)
         for ours, name in theirs.items()
+        if ours not in around.taken
     }
     epsilons = _epsilons(found, tensors, naming)
     _fold_biases(found, shapes)
@@ -117,22 +105,94 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     mismatched = [name for name in fitting if found[name].shape != shapes[name]]
     report = LoadReport(
         naming.name,
-        len(fitting) - len(mismatched),
-        tuple(skipped),
-        tuple(missing),
-        tuple(theirs[name] for name in unused),
-        tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched),
+        len(fitting) - len(mismatched) + len(around.pairs),
+        (*skipped, *around.skipped),
+        (*missing, *around.missing),
+        (*(theirs[name] for name in unused), *around.unused),
+        tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched) + around.mismatched,
     )
     if strict and not report.complete:
         raise MisfitError(_refusal(model, tensors, naming, report), report)
     found = {name: found[name] for name in fitting if name not in mismatched}
-    _match_epsilons(model, found, epsilons)
+    _match_epsilons(network, found, epsilons)
     tensors.arrays.clear()  # each is let go once it is assigned: a network's numbers need not be held twice
     for name in list(found):
-        array = found.pop(name)
-        wanted[name].assign(np.ascontiguousarray(array, "float32") if array.dtype.kind == "f" else array)
-    _take_record(model, tensors, report)
+        _assign(wanted[name], found.pop(name))
+    for weight, array in around.pairs:
+        _assign(weight, array)
+    _take_record(network, tensors, report)
     return report
+
+
+def _assign(weight: Any, array: np.ndarray) -> None:
+    weight.assign(np.ascontiguousarray(array, "float32") if array.dtype.kind == "f" else array)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What becomes of the layers around the network: their weights with new numbers, and what a report says of the others."""
+
+    pairs: tuple[tuple[Any, np.ndarray], ...] = ()
+    taken: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+
+def _pair_around(named: NamedWeights, tensors: Tensors, theirs: Mapping[str, str]) -> _Around:
+    """Pairs the weights around the network with tensors of such layers in the source.
+
+    Where only one of them has such layers, they are left as they are. Where both have, layers are paired by name, or in order if all
+    names differ, as those that Keras gives in turn do (``conv2d``, ``conv2d_1``). Layers that do not fit are a misfit of a model that the
+    network is nested in; to the network itself (built on an ``input_tensor``) they do not belong, and they are left as they are.
+
+    Args:
+        named: the weights of the model.
+        tensors: the source.
+        theirs: our name to the source's, of the tensors that the source does not say to be around its network.
+    """
+    here = named.around
+    there = {
+        layer: [(f"{layer}/{index}", array) for index, array in enumerate(arrays)]
+        for layer, arrays in tensors.around.items()
+    }
+    by_name: tuple[str, ...] = ()
+    if here and not there:  # the source does not tell them apart
+        known = {layer: names_of(weights) for layer, weights in here.items()}
+        by_name = tuple(name for names in known.values() for name in names if name in theirs)
+        there = {
+            layer: [(name, tensors.arrays[theirs[name]]) for name in names if name in theirs]
+            for layer, names in known.items()
+            if any(name in theirs for name in names)
+        }
+    left = _Around(
+        skipped=(
+            *(name for entries in there.values() for name, _ in entries),
+            *(name for weights in here.values() for name in names_of(weights)),
+        )
+    )
+    if not here or not there:
+        return left
+    same = set(here) & set(there)
+    pairs = {layer: layer for layer in here if layer in there}
+    if not same and len(here) == len(there):
+        pairs = dict(zip(here, there, strict=True))
+    fitting, missing, mismatched, used = [], [], [], set()
+    for layer, weights in here.items():
+        entries = there.get(pairs.get(layer, ""), [])
+        used.update(name for name, _ in entries[: len(weights)])
+        for index, (name, weight) in enumerate(zip(names_of(weights), weights, strict=True)):
+            if index >= len(entries):
+                missing.append(name)
+            elif entries[index][1].shape != tuple(weight.shape):
+                mismatched.append(f"{name}: {entries[index][1].shape} there, {tuple(weight.shape)} here")
+            else:
+                fitting.append((weight, entries[index][1]))
+    unused = [name for entries in there.values() for name, _ in entries if name not in used]
+    if (missing or unused or mismatched) and named.is_network:
+        return dataclasses.replace(left, taken=by_name)
+    return _Around(tuple(fitting), by_name, (), tuple(missing), tuple(unused), tuple(mismatched))
 
 
 def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming, wanted: Iterable[str]) -> None:
@@ -161,15 +221,16 @@ def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) ->
     architecture = getattr(model, "architecture", None)
     if not architecture:
         return
-    spec = _spec(architecture)
-    for option, value in needed.items():
-        value = as_given(value)
-        own = getattr(spec, option, value)
-        if own != value and matters(option, spec):
-            raise InputError(
-                f"{model.name}: the weights in {origin} need {option}={value!r}, and it was built with {option}={own!r}, "
-                f"which computes something else. Build it with {option}={value!r}."
-            )
+    spec = spec_of(architecture)
+    needed = {name: as_given(value) for name, value in needed.items() if hasattr(spec, name) and matters(name, spec)}
+    wrong = {name: value for name, value in needed.items() if getattr(spec, name) != value}
+    if wrong:
+        own = ", ".join(f"{name}={getattr(spec, name)!r}" for name in wrong)
+        theirs = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
+        raise InputError(
+            f"{model.name}: the weights in {origin} need {theirs}, and it was built with {own}, which computes something else. "
+            f"{way_to(architecture, wrong)}"
+        )
 
 
 def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
@@ -181,10 +242,10 @@ def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming
     ours = (tensors.record or {}).get("architecture") or naming is namings.KERAS
     if not architecture or ours:
         return
-    if getattr(_spec(architecture), "shortcut", None) == "D" and naming.needs.get("shortcut") != "D":
+    if getattr(spec_of(architecture), "shortcut", None) == "D" and naming.needs.get("shortcut") != "D":
         raise InputError(
             f"{model.name}: the projections in {tensors.origin} ({naming.name}) stride, and it was built with shortcut='D', which pools "
-            f"before them. Build it with shortcut='B'."
+            f"before them. {way_to(architecture, {'shortcut': 'B'})}"
         )
 
 
@@ -197,7 +258,7 @@ def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
     if not wanted or not includes_preprocessing(model):
         return
     own, wanted = scaling_of(model), Scaling.from_dict(wanted)
-    if (own.mean, own.std, own.channel_order) != (wanted.mean, wanted.std, wanted.channel_order):
+    if own is not None and (own.mean, own.std, own.channel_order) != (wanted.mean, wanted.std, wanted.channel_order):
         raise InputError(
             f"{model.name} scales its input by mean {own.mean}, std {own.std}, {own.channel_order}, and {tensors.origin} wants mean "
             f"{wanted.mean}, std {wanted.std}, {wanted.channel_order}; build it with include_preprocessing=keras_deepnets.{wanted!r}."
@@ -209,16 +270,9 @@ def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
     recorded = (tensors.record or {}).get("architecture")
     if not recorded:
         return dict(naming.needs) | namings.told_by(tensors.arrays, naming) | dict(tensors.needs)
-    spec = _spec(recorded)
+    spec = spec_of(recorded)
     silent = {option: getattr(spec, option) for option in _SILENT if hasattr(spec, option)}
     return dict(naming.needs) | dict(tensors.needs) | silent
-
-
-def _spec(architecture: Mapping[str, Any]) -> Any:
-    import keras_deepnets
-
-    facts = getattr(keras_deepnets, architecture["constructor"]).facts
-    return facts.family.spec(**(facts.row | architecture["options"]))
 
 
 def matters(option: str, spec: Any) -> bool:
@@ -253,8 +307,10 @@ def _match_epsilons(model: keras.Model, found: dict[str, np.ndarray], epsilons: 
     if not epsilons:
         return
     from keras_deepnets.layers.normalization import EPSILON
+    from keras_deepnets.models import flat_layers, layer_prefix
 
-    own = {layer.name: layer.epsilon for layer in model.layers if hasattr(layer, "epsilon")}
+    prefix = layer_prefix(model)
+    own = {layer.name.removeprefix(prefix): layer.epsilon for layer in flat_layers(model) if hasattr(layer, "epsilon")}
     for name in [name for name in found if name.endswith("/moving_variance")]:
         layer = name.partition("/")[0]
         theirs = epsilons.get(layer, epsilons.get(""))
@@ -290,8 +346,19 @@ def _refusal(model: keras.Model, tensors: Tensors, naming: Naming, report: LoadR
         if names
     ]
     heads = all(text.startswith(HEAD) for text in (*report.missing, *report.mismatched)) and not report.unused
-    hint = " Only the classifier differs; skip_head=True keeps the network's own." if heads else ""
+    hint = " Only the classifier differs; skip_head=True keeps the network's own." if heads else _hint_of_nested(model)
     return f"{model.name}: the weights in {tensors.origin} ({naming.name}) do not fit; {'; '.join(problems)}.{hint}"
+
+
+def _hint_of_nested(model: keras.Model) -> str:
+    """Where the networks are that the weights may be of."""
+    from keras_deepnets.models import networks_in
+
+    networks = networks_in(model)
+    if not networks or networks == [model]:
+        return ""
+    names = " or ".join(repr(network.name) for network in networks)
+    return f" Load the weights of a network that is nested in it into that network: the layer {names}."
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -301,10 +368,14 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def as_record(model: keras.Model) -> dict[str, Any]:
-    """What is kept beside the numbers of `model`."""
+    """What is kept beside the numbers of `model`: of its network, and which weights stand around that, in order."""
     from keras_deepnets.weights.reading import FORMAT_VERSION
 
-    record = dict(getattr(model, "_record", None) or {"architecture": None, "labels": None, "scaling": None})
-    head = weights_by_name(model).get(f"{HEAD}kernel")
+    named = named_weights(model)
+    record = dict(getattr(named.network, "_record", None) or {"architecture": None, "labels": None, "scaling": None})
+    head = named.own.get(f"{HEAD}kernel")
     classes = None if head is None else int(head.shape[-1])
-    return {"format": FORMAT_VERSION, **record, "classes": classes, "input_shape": list(model.input_shape[1:])}
+    record = {"format": FORMAT_VERSION, **record, "classes": classes, "input_shape": list(model.input_shape[1:])}
+    if named.around:
+        record["around"] = {layer: names_of(weights) for layer, weights in named.around.items()}
+    return record

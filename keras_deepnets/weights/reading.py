@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights import formats
+from keras_deepnets.weights.names import before_of
 from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
 
 FORMAT_VERSION = 1
@@ -52,6 +53,7 @@ class Tensors:
             ``input_shape``), or None.
         epsilons: BN layer to its epsilon, where the source tells; ``""`` stands for all others.
         needs: options that the network must have, where the source tells.
+        around: of the layers around the network, where the source tells: name of the layer to its arrays.
     """
 
     arrays: dict[str, np.ndarray]
@@ -59,6 +61,7 @@ class Tensors:
     record: Mapping[str, Any] | None = None
     epsilons: Mapping[str, float] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
+    around: Mapping[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 def check_path(owner: str, source: Any) -> Path:
@@ -132,7 +135,11 @@ def _safetensors(path: Path) -> Tensors:
             arrays = {name: _entry(file, path, name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return Tensors(_plain(arrays.items()), str(path), _record(record, path))
+    record = _record(record, path)
+    around = {
+        layer: [arrays.pop(name) for name in names] for layer, names in ((record or {}).get("around") or {}).items()
+    }
+    return Tensors(_plain(arrays.items()), str(path), record, around=around)
 
 
 def _entry(file: Any, path: Path, name: str) -> np.ndarray:
@@ -206,16 +213,42 @@ def _keras(path: Path) -> Tensors:
         if "model.weights.h5" not in names or "config.json" not in names:
             raise ValueError("it holds no config.json and model.weights.h5")
         config = json.loads(archive.read("config.json"))
+        network, around, nested = _network_config(config)
         with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
-            arrays = dict(_variables(file))
-    layers = list(_layer_configs(config))
-    record = config.get("config", {}).get("record")
+            arrays, others = _sorted_variables(file, path, around, _prefix(network.get("record")), nested)
+    layers = list(_layer_configs({"config": network}))
+    record = network.get("record")
     if record is not None:
         check_format(record, str(path))
         kernel = arrays.get("predictions/kernel")
         shape = next((layer["batch_shape"][1:] for layer in layers if "batch_shape" in layer), None)
         record = record | {"classes": None if kernel is None else int(kernel.shape[-1]), "input_shape": shape}
-    return Tensors(arrays, str(path), record, _epsilons(layers))
+    return Tensors(arrays, str(path), record, _epsilons(layers, _prefix(record)), around=others)
+
+
+def _network_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str], bool]:
+    """The config of the one network of ours in a model's, names of layers around it in order, and whether it is nested.
+
+    A model that has none, or several, is taken as a network.
+    """
+    found = list(_recorded_configs(config))
+    network = found[0] if len(found) == 1 else config.get("config", {})
+    before = before_of((network.get("record") or {}).get("architecture"))
+    if network is config.get("config"):
+        return network, before, False
+    inside = {layer["name"] for layer in _layer_configs({"config": network})}
+    others = [layer["name"] for layer in _layer_configs(config) if layer["name"] not in inside]
+    return network, [*others, *before], True
+
+
+def _recorded_configs(config: Any) -> Iterator[dict[str, Any]]:
+    """The configs of networks of ours, the outermost ones."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    if isinstance(inner, dict) and "record" in inner:
+        yield inner
+    elif isinstance(inner, dict):
+        for layer in inner.get("layers", ()):
+            yield from _recorded_configs(layer)
 
 
 def _layer_configs(config: Any) -> Iterator[dict[str, Any]]:
@@ -236,7 +269,9 @@ def _hdf5(path: Path) -> Tensors:
     with h5py.File(path, "r") as file:
         group = file.get("model_weights", file)
         if "layer_names" not in group.attrs:
-            return Tensors(dict(_variables(file)), str(path), _record(file.attrs.get(RECORD), path))
+            record = _record(file.attrs.get(RECORD), path)
+            arrays, others = _sorted_variables(file, path, (record or {}).get("around") or (), _prefix(record))
+            return Tensors(arrays, str(path), record, around=others)
         arrays = _with_our_head(dict(_legacy_variables(group)))
         config = file.attrs.get("model_config")
     layers = _layer_configs(json.loads(_text(config))) if config is not None else ()
@@ -263,9 +298,15 @@ def _with_our_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {f"predictions/{k.removeprefix(theirs)}" if k.startswith(theirs) else k: v for k, v in arrays.items()}
 
 
-def _epsilons(layers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """BN layer to its epsilon, of the configs of layers."""
-    return {_layer_name(layer["name"]): layer["epsilon"] for layer in layers if "epsilon" in layer}
+def _epsilons(layers: Iterable[Mapping[str, Any]], prefix: str = "") -> dict[str, float]:
+    """BN layer to its epsilon, of the configs of layers whose names begin with `prefix`."""
+    return {_layer_name(layer["name"]).removeprefix(prefix): layer["epsilon"] for layer in layers if "epsilon" in layer}
+
+
+def _prefix(record: Mapping[str, Any] | None) -> str:
+    """What Keras' files have before the names of the layers of the network that was saved: its ``layer_prefix``."""
+    architecture = (record or {}).get("architecture") or {}
+    return architecture.get("options", {}).get("layer_prefix", "")
 
 
 def _layer_name(name: str) -> str:
@@ -277,11 +318,49 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _variables(file: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The variables of a Keras 3 file by name: ``"conv1_conv/kernel"``.
+def _sorted_variables(
+    file: Any, path: Path, around: Iterable[str], prefix: str, nested: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
+    """The variables of a Keras 3 file: the network's by name, without its prefix; those of layers around it by layer.
 
-    Groups carry their layer's name; a layer's variables have numbers, or the names that our block layers give them.
+    Args:
+        file: HDF5, open.
+        path: of the file, for messages.
+        around: names of layers around the network, in order.
+        prefix: of the names of the network's layers.
+        nested: whether the network is nested in the model, and all that is not in it is around it.
+
+    Raises:
+        InputError: two layers have one name, as those of networks that are nested in one model may.
     """
+    own: dict[str, np.ndarray] = {}
+    others: dict[str, list[np.ndarray]] = {layer: [] for layer in around}
+    for place, layer, item in _groups(file):
+        outside = layer in others or (nested and _NETWORK not in place.split("/"))
+        if outside:
+            taken, others[layer] = others.get(layer), [np.asarray(item[key]) for key in sorted(item, key=_in_order)]
+        else:
+            variables = dict(_variables(layer.removeprefix(prefix), item))
+            taken = own.keys() & variables.keys()
+            own.update(variables)
+        if taken:
+            raise InputError(
+                f"{path}: two of its layers are called {layer!r}; load it with keras.saving.load_model and give "
+                "load_weights the network in it, model.get_layer(name)."
+            )
+    return own, {layer: arrays for layer, arrays in others.items() if arrays}
+
+
+_NETWORK = "deep_net"
+"""What Keras calls a network of ours in the paths of its files: its class."""
+
+
+def _in_order(key: str) -> tuple[int, str]:
+    return len(key), key
+
+
+def _groups(file: Any) -> Iterator[tuple[str, str, Any]]:
+    """The layers of a Keras 3 file that have variables: path, name and group of each. Groups carry their layer's name."""
     found: dict[str, Any] = {}
 
     def visit(path: str, item: Any) -> None:
@@ -294,28 +373,43 @@ def _variables(file: Any) -> Iterator[tuple[str, np.ndarray]]:
 
     file.visititems(visit)
     for path, item in found.items():
-        layer = _text(item.attrs["name"])
-        if "seed_generator" in path:
-            continue
-        if all(key.isdigit() for key in item):
-            parts = _NORM if len(item) == len(_NORM) or layer.endswith("_gn") else _LINEAR
-            if len(item) > len(parts) or len(item) == 3:
-                raise ValueError(f"layer {layer!r} has {len(item)} variables and is none of those that are known")
-            for index, part in enumerate(parts[: len(item)]):
-                yield f"{layer}/{part}", np.asarray(item[str(index)])
-        else:
-            for key in item:
-                inner, _, part = key.rpartition(".")
-                yield f"{layer.removesuffix('_out')}_{inner}/{part}", np.asarray(item[key])
+        if "seed_generator" not in path:
+            yield path, _text(item.attrs["name"]), item
+
+
+def _variables(layer: str, item: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The variables of a layer's group: ``"conv1_conv/kernel"``. They have numbers, or the names that our block layers give them."""
+    if all(key.isdigit() for key in item):
+        parts = _NORM if len(item) == len(_NORM) or layer.endswith("_gn") else _LINEAR
+        if len(item) > len(parts) or len(item) == 3:
+            raise ValueError(f"layer {layer!r} has {len(item)} variables and is none of those that are known")
+        for index, part in enumerate(parts[: len(item)]):
+            yield f"{layer}/{part}", np.asarray(item[str(index)])
+    else:
+        for key in item:
+            inner, _, part = key.rpartition(".")
+            yield f"{layer.removesuffix('_out')}_{inner}/{part}", np.asarray(item[key])
 
 
 def _of_model(model: Any) -> Tensors:
-    from keras_deepnets.models import flat_layers
-    from keras_deepnets.weights.loading import weights_by_name
+    from keras_deepnets.models import flat_layers, layer_prefix
+    from keras_deepnets.weights.names import named_weights
 
-    arrays = {
-        name: np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight)
-        for name, weight in weights_by_name(model).items()
+    named = named_weights(model)
+    prefix = layer_prefix(named.network)
+    epsilons = {
+        layer.name.removeprefix(prefix): layer.epsilon
+        for layer in flat_layers(named.network)
+        if hasattr(layer, "epsilon")
     }
-    epsilons = {layer.name: layer.epsilon for layer in flat_layers(model) if hasattr(layer, "epsilon")}
-    return Tensors(arrays, f"the model {model.name!r}", getattr(model, "_record", None), epsilons)
+    return Tensors(
+        {name: _numbers(weight) for name, weight in named.own.items()},
+        f"the model {model.name!r}",
+        getattr(named.network, "_record", None),
+        epsilons,
+        around={layer: list(map(_numbers, weights)) for layer, weights in named.around.items()},
+    )
+
+
+def _numbers(weight: Any) -> np.ndarray:
+    return np.asarray(weight.numpy() if hasattr(weight, "numpy") else weight)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.weights.loading import as_record, weights_by_name
+from keras_deepnets.weights.loading import as_record
+from keras_deepnets.weights.names import weights_by_name
 from keras_deepnets.weights.reading import RECORD
 
 if TYPE_CHECKING:

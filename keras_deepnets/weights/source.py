@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Source:
         classes: outputs of the classifier, or None where the weights have none.
         scaling: input scaling, where it is known.
         image_size: side of the images that a card says the scaling's crop belongs to, or None.
+        shape: ``(height, width, channels)`` of the network that a file was saved from, where it says so; sides may be None.
         contents: a card, not yet downloaded, or the tensors of a file.
     """
 
@@ -41,6 +43,7 @@ class Source:
     scaling: Scaling | None
     image_size: int | None
     contents: Card | Tensors
+    shape: tuple[int | None, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -48,8 +51,10 @@ class Source:
         return self.contents.name if isinstance(self.contents, Card) else Path(self.text).name
 
     def input_shape(self, spec: Any) -> tuple[int, int, int]:
-        """The shape to build where the caller gives none: that of the published weights' evaluation, or else of the network's data."""
+        """The shape to build where the caller gives none: of the network that was saved, of the weights' evaluation, or of its data."""
         height, width, channels = spec.domain.input_shape
+        if self.shape is not None and len(self.shape) == 3:
+            return (self.shape[0] or height, self.shape[1] or width, self.shape[2])
         return (self.image_size or height, self.image_size or width, channels)
 
     def check_classes(self, classes: int | None) -> int | None:
@@ -94,7 +99,9 @@ def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any])
         needed = {name: value for name, value in needed.items() if matters(name, spec)}
     check_given(facts.name, text, needed, given)
     own = {name: value for name, value in needed.items() if name in facts.options}
-    return Source(facts.name, text, own, classes, scaling, card.image_size if card else None, contents)
+    record = (contents.record if isinstance(contents, Tensors) else None) or {}
+    shape = tuple(record["input_shape"]) if record.get("input_shape") else None
+    return Source(facts.name, text, own, classes, scaling, card.image_size if card else None, contents, shape)
 
 
 def check_given(owner: str, text: str, needed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -120,3 +127,19 @@ def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int
         ours = {found.ours(name): array for name, array in tensors.arrays.items()}
         classes = ours[f"{HEAD}bias"].shape[0] if f"{HEAD}bias" in ours else None
     return options, classes, scaling
+
+
+def file_of(weights: str | os.PathLike) -> str:
+    """What `weights` names, with the model's file in the place of a run's folder.
+
+    Raises:
+        InputError: a folder without a finished run.
+    """
+    path = Path(weights)
+    if not path.is_dir():
+        return os.fspath(weights)
+    if not (path / "model.keras").is_file():
+        raise InputError(
+            f"weights={os.fspath(weights)!r} is a folder without model.keras; give the folder of a finished run, a file, or a card."
+        )
+    return str(path / "model.keras")

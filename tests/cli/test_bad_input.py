@@ -205,8 +205,8 @@ def test_what_is_no_image(cli, trained, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "whole.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
     (tmp_path / "none").mkdir()
-    assert "half.jpg" in cli("predict", trained, tmp_path / "whole.jpg", tmp_path / "half.jpg").error
-    assert "broken.png" in cli("predict", trained, tmp_path / "broken.png").error
+    assert "half.jpg" in cli("predict", trained, tmp_path / "whole.jpg", tmp_path / "half.jpg", "--strict").error
+    assert "broken.png" in cli("predict", trained, tmp_path / "broken.png", "--strict").error
     assert cli("predict", trained, tmp_path / "none").error.startswith(f"{tmp_path / 'none'} holds no images (.jpg ")
     assert "does not exist" in cli("predict", trained, tmp_path / "nothing.png").error
 
@@ -227,6 +227,9 @@ def test_data_with_other_classes(cli, trained, exported, few):
     [
         ("--confusion matrix.gif", "'matrix.gif' must end in .png, .svg, .pdf."),
         ("--confusion none/matrix.png", "there is no folder 'none'"),
+        ("--errors errors.pdf", "'errors.pdf' must end in .png: the picture is made of images."),
+        ("--errors none/errors.png", "there is no folder 'none'"),
+        ("--worst 0", "Invalid value for '--worst'"),
         ("--crops 5", "crops=5 is not 1 (the centre) or 10"),
         ("--scales 224,big", "--scales '224,big' must be whole numbers of pixels with commas"),
         ("--scales 224,0", "scales=(224, 0) must be different whole numbers of pixels"),

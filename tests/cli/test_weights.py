@@ -127,6 +127,9 @@ def test_evaluate_weights(cli, trained, patches, tmp_path):
     expected = cli("evaluate", trained, patches, *options).json
     found = cli("evaluate", "--weights", path, "--data", patches, *options).json
     assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-5)
+    ours, theirs = found.pop("worst"), expected.pop("worst")
+    assert [error["file"] for error in ours] == [error["file"] for error in theirs]
+    assert [error["loss"] for error in ours] == pytest.approx([error["loss"] for error in theirs], rel=1e-5)
     assert {**found, "model": "", "images_per_second": 0} == {**expected, "model": "", "images_per_second": 0}
     assert "name a trained model, or give --weights FILE" in cli("evaluate").error
     assert "name the DATA" in cli("evaluate", "--weights", path).error

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import keras_deepnets as kd
 from keras_deepnets import export
@@ -22,7 +23,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.models import flat_layers
 from keras_deepnets.training import Sets
 
-from .conftest import COLOURS, TINY
+from .conftest import COLOURS, TINY, paint
 
 LABELS = sorted(COLOURS)
 
@@ -166,8 +167,12 @@ def test_evaluate_takes_the_split_that_the_run_left_out(cli, trained, patches):
 
 def test_evaluate_prints_a_table(cli, trained, patches):
     lines = cli("evaluate", trained, patches).out.splitlines()
-    assert lines[0].startswith(f"{trained / 'model.keras'} on 6 images of {patches} (test): top-1 ")
-    assert [line.split()[0] for line in lines[1:]] == ["class", *LABELS]
+    assert lines[0].startswith(
+        f"{trained / 'model.keras'} on 6 images of {patches} (test split: 6 of 60 images, the rest was for training and "
+        "validation): top-1 "
+    )
+    assert re.search(r", balanced accuracy \d+\.\d\d %, loss ", lines[0])
+    assert [line.split()[0] for line in lines[1:5]] == ["class", *LABELS]
 
 
 def test_evaluate_draws_what_is_taken_for_what(cli, trained, exported, patches, tmp_path):
@@ -182,12 +187,108 @@ def test_evaluate_draws_what_is_taken_for_what(cli, trained, exported, patches, 
     assert len(set(pictures)) == 1
 
 
+def test_evaluate_names_and_draws_the_worst_errors(cli, trained, exported, patches, tmp_path):
+    found, data = [], kd.data.load(patches, "all")
+    for name, path in {"keras": trained, **exported}.items():
+        picture = tmp_path / f"{name}.png"
+        words = ("evaluate", path, patches, "--split", "all", "--errors", picture, "--worst", "7")
+        values = cli(*words, "--json").json
+        wrong = round(60 * (1 - values["top1"]))
+        assert len(values["worst"]) == min(7, wrong) > 0 and values["errors_picture"] == str(picture)
+        assert values["balanced_accuracy"] == pytest.approx(np.mean(list(values["per_class"].values())))
+        assert sum(pair["count"] for pair in values["confused_pairs"]) <= wrong
+        for error in values["worst"]:
+            assert error["file"] == data.store.names[error["index"]]
+            assert error["file"].startswith(f"{error['true']}/") and error["predicted"] != error["true"]
+        found.append([(error["file"], error["predicted"]) for error in values["worst"]])
+        out = cli(*words).out
+        assert out.endswith(f"\nThe worst errors: {picture}\n")
+        pair = values["confused_pairs"][0]
+        assert re.search(rf"\n{pair['true']} +{pair['predicted']} +{pair['count']} +{100 * pair['share']:.2f} %\n", out)
+    assert found[0] == found[1] == found[2]
+    assert Image.open(tmp_path / "keras.png").width == 2 * 14 + 3 * 188 - 12
+
+
+def test_without_errors_there_is_no_picture(cli, trained, patches, tmp_path):
+    """Of the images that the model knows."""
+    data = kd.data.load(patches, "all")
+    wrong = {error.index for error in kd.training.evaluate(trained / "model.keras", data, worst=60).worst}
+    assert 0 < len(wrong) < 60
+    for label in LABELS:
+        (tmp_path / "data" / "train" / label).mkdir(parents=True)
+    for at, name in enumerate(data.store.names):
+        if at not in wrong:
+            (tmp_path / "data" / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(patches / name, tmp_path / "data" / "test" / name)
+    done = cli("evaluate", trained, tmp_path / "data", "--errors", tmp_path / "errors.png")
+    assert done.out.endswith("\nNo errors: no picture of them was drawn.\n"), done
+    assert not (tmp_path / "errors.png").exists()
+
+
+def test_what_of_a_folder_is_measured(cli, trained, exported, patches, tmp_path, monkeypatch):
+    """All of it, but for the run that was trained on it: then the part that the run left out."""
+
+    def measured(model, data, *words):
+        values = cli("evaluate", model, data, *words, "--json").json
+        said = cli("evaluate", model, data, *words).out.splitlines()[0]
+        text = re.fullmatch(rf".* on \d+ images of {re.escape(str(data))} \((.*)\): top-1 .*", said)[1]
+        return values["images"], values["split"], values["cut_out_of"], text
+
+    held = "test split: 6 of 60 images, the rest was for training and validation"
+    assert measured(trained, patches) == (6, "test", 60, held)
+    moved = shutil.copytree(patches, tmp_path / "moved")
+    assert measured(trained, moved) == (6, "test", 60, held)  # the same names of files
+    assert measured(trained, patches, "--split", "all") == (60, "all", None, "all 60 images")
+    not_trained = "validation split: 6 of 60 images, the run was not trained on these"
+    assert measured(trained, moved, "--split", "validation")[3] == not_trained
+    assert measured(trained, patches, "--split", "train")[2:] == (
+        60,
+        "train split: 48 of 60 images, the run was trained on these",
+    )
+    seen = "test split: 6 of 60 images, cut out by seed 9; the run was trained with seed 3 and has seen some of these"
+    assert measured(trained, patches, "--seed", "9") == (6, "test", 60, seen)
+    other = paint(tmp_path / "other", COLOURS, 4, seed=1)
+    assert measured(trained, other) == (12, "all", None, "all 12 images, the model was trained on colours")
+    assert measured(trained, other, "--split", "test")[3] == "test split: 3 of 12 images, cut out by seed 3"
+    (tmp_path / "bare").mkdir()
+    file = shutil.copy(trained / "model.keras", tmp_path / "bare")
+    unknown = "all 12 images, no run record says what the model was trained on"
+    assert measured(file, other) == (12, "all", None, unknown)
+    assert measured(exported["tflite"], other) == (12, "all", None, unknown)
+    assert measured(exported["savedmodel"], other) == (
+        12,
+        "all",
+        None,
+        "all 12 images, the model was trained on colours",
+    )
+    may = "all 60 images, the model was trained on data of this name, so some may be its training images"
+    assert measured(exported["savedmodel"], patches) == (60, "all", None, may)
+
+
+def test_a_folder_with_splits_is_measured_on_its_own(cli, trained, patches, tmp_path):
+    shutil.copytree(patches, tmp_path / "data" / "train")
+    paint(tmp_path / "data" / "val", COLOURS, 3)
+    values = cli("evaluate", trained, tmp_path / "data", "--json").json
+    assert (values["images"], values["split"], values["cut_out_of"]) == (9, "validation", None)
+    said = cli("evaluate", trained, tmp_path / "data").out.splitlines()[0]
+    assert "(validation split: 9 images, the data has no test split)" in said
+    paint(tmp_path / "data" / "test", COLOURS, 2)
+    assert "(test split: 6 images)" in cli("evaluate", trained, tmp_path / "data").out.splitlines()[0]
+
+
+def test_evaluate_in_python_measures_the_same_images(trained, patches, tmp_path):
+    held = kd.data.load(patches, "test", seed=3)
+    assert kd.training.evaluate(trained, patches).loss == kd.training.evaluate(trained, held).loss
+    file = shutil.copy(trained / "model.keras", tmp_path)
+    assert kd.training.evaluate(file, patches).size == 60
+
+
 def test_evaluate_on_ten_crops_and_at_several_scales(cli, trained, patches):
     data = kd.data.load(patches, "test", seed=3)
     model = trained / "model.keras"
     for words, arguments, said in (
-        (("--crops", "10"), {"crops": 10}, "(test, ten crops)"),
-        (("--scales", "8,10,12"), {"scales": (8, 10, 12)}, "(test, at 8, 10, 12 pixels)"),
+        (("--crops", "10"), {"crops": 10}, ", ten crops)"),
+        (("--scales", "8,10,12"), {"scales": (8, 10, 12)}, ", at 8, 10, 12 pixels)"),
     ):
         values = cli("evaluate", model, patches, *words, "--json").json
         expected = kd.training.evaluate(model, data, **arguments)
@@ -357,6 +458,10 @@ def test_export_as_keras_is_folded(cli, trained, patches, tmp_path):
     model = keras.saving.load_model(tmp_path / "folded.keras", compile=False)
     assert not [layer for layer in flat_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     assert cli("predict", tmp_path / "folded.keras", patches / "red" / "00.png").status == 0
+    load = "import keras_deepnets; keras.saving.load_model('folded.keras')"
+    assert done["load"] == json.loads((tmp_path / "folded.keras.json").read_text())["load"] == load
+    said = cli("export", trained, tmp_path / "folded.keras", "--format", "keras", "--overwrite").out
+    assert said.endswith(f"\nLoad it in Python: {load}\n")
 
 
 @pytest.mark.skipif(find_spec("tf2onnx") is None, reason="needs the extra onnx")

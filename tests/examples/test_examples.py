@@ -1,6 +1,7 @@
 """The scripts of `examples/`, as a user starts them, at toy size."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -48,10 +49,11 @@ def number(pattern, line):
     return float(found.group(1).replace(",", ""))
 
 
-def test_there_are_four():
+def test_there_are_five():
     assert [script.stem for script in SCRIPTS] == [
         "custom_variant",
         "fine_tune_folder",
+        "own_pieces",
         "train_cifar10",
         "train_imagenet",
     ]
@@ -119,3 +121,12 @@ def test_custom_variant(tmp_path):
     model = keras.saving.load_model(tmp_path / "variant.keras")
     assert model.count_params() == parameters
     assert {"attention", "stochastic_depth"} <= set(model.architecture["options"])
+
+
+def test_own_pieces(tmp_path):
+    lines = run("own_pieces.py", tmp_path, "--limit", 64, "--epochs", 2)
+    assert [line.partition(":")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2"]
+    assert 0 <= number(r"test accuracy ([\d.]+) %", lines[-1]) <= 100
+    config = json.loads((tmp_path / "own" / "run" / "config.json").read_text())
+    assert config["recipe"]["name"] == "mine" and config["resolved"]["batch_size"] == 32
+    assert config["pieces"]["optimizer"]["class"] == "AdamW" and config["pieces"]["loss"]["class"] == "GradeOfDoubt"

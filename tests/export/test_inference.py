@@ -1,5 +1,10 @@
 """The network for inference: a `.keras` file without normalisations, a function with constants."""
 
+import hashlib
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -23,6 +28,27 @@ def test_inference_model_is_folded_and_the_same(resnet20, pictures, tmp_path):
     )
     with pytest.raises(InputError, match=r"does not end in .keras"):
         export.inference_model(resnet20, tmp_path / "model.h5")
+
+
+def test_the_card_beside_a_keras_file_says_how_to_load_it(resnet20, tmp_path):
+    path = export.inference_model(resnet20, tmp_path / "model.keras")
+    card = json.loads((tmp_path / "model.keras.json").read_text())
+    assert card["load"] == "import keras_deepnets; keras.saving.load_model('model.keras')"
+    assert card["labels"] == list(resnet20.labels) and card["input"]["shape"] == list(resnet20.input_shape[1:])
+    assert card["scaling"] == resnet20.scaling.to_dict() and card["parameters"] == resnet20.count_params()
+    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.keras", "model.keras.json"]
+    run = [sys.executable, "-c", f"import keras; {card['load']}; print('loaded')"]
+    assert subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.endswith("loaded\n")
+    without = [sys.executable, "-c", f"import keras; {card['load'].partition('; ')[2]}"]
+    done = subprocess.run(without, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Could not locate class 'DeepNet'" in done.stderr
+
+
+def test_a_keras_model_without_our_layers_needs_no_import(tmp_path):
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)], name="plain")
+    export.inference_model(model, tmp_path / "plain.keras")
+    assert json.loads((tmp_path / "plain.keras.json").read_text())["load"] == "keras.saving.load_model('plain.keras')"
 
 
 def test_a_function_gives_what_the_network_gives_for_any_batch(resnet20, pictures):

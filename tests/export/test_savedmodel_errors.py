@@ -103,7 +103,9 @@ def skips(skipping):
 
 @pytest.mark.parametrize("kind", list(BROKEN))
 def test_the_broken_one_is_named_by_its_index(kind, fails):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"image_bytes\[2\] is not a JPEG, PNG, BMP or GIF of at"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"image_bytes\[2\] is not a JPEG, PNG, BMP, GIF or WebP of at"
+    ):
         fails([picture(), picture("jpeg"), BROKEN[kind], picture(), BROKEN["text"]])
 
 
@@ -179,16 +181,14 @@ def test_predict_names_it_for_every_artifact(failing, skipping, small, tmp_path)
         paths.append(export.onnx(small, tmp_path / "small.onnx"))
     for path in paths:
         for kind in ("large png", "text"):
-            with pytest.raises(InputError, match="image 1 is not a JPEG or PNG file"):
+            with pytest.raises(InputError, match="image 1 is not an image file"):
                 export.predict(path, [picture(), BROKEN[kind]])
 
 
 def test_predict_names_what_is_too_large_for_an_artifact_of_its_own_limit(small, tmp_path):
     for number, on_error in enumerate(("fail", "skip")):
         path = export.saved_model(small, tmp_path / str(number), max_pixels=400, on_error=on_error, batch_size=2)
-        with pytest.raises(
-            InputError, match="image 2 is not a JPEG or PNG file that can be decoded, or it has too many"
-        ):
+        with pytest.raises(InputError, match="image 2 is not an image file that can be decoded, or it has too many"):
             export.predict(path, [picture(), picture(), picture(size=(20, 21))])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.families import densenet
-from keras_deepnets.weights.loading import weights_by_name
+from keras_deepnets.weights.names import weights_by_name
 from keras_deepnets.weights.naming import our_array
 from tests.golden import store
 from tests.golden.cases import CASES

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import keras_deepnets
-from keras_deepnets.weights.loading import weights_by_name
+from keras_deepnets.weights.names import weights_by_name
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
 from tests.golden.deterministic import difference, digest, golden_input, summary

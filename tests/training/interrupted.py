@@ -10,11 +10,12 @@ import keras
 import tensorflow as tf
 
 import keras_deepnets as kd
-from keras_deepnets.training import checkpoints, train
+from keras_deepnets.training import checkpoints, loop, train
 from tests.training.common import images, network
 
 PLAIN = {"recipe": "fast", "epochs": 5, "batch_size": 32, "augmentation": "pad_crop_flip", "ema": 0.9}
 MIXED = "pad_crop_flip+mixup(0.2)+cutmix(1.0)"
+TUNED = {"recipe": "fine_tune", "head_epochs": 2, "epochs": 3, "batch_size": 32, "augmentation": "pad_crop_flip"}
 LAMB = {"recipe": "wightman2021_a3", "epochs": 5, "batch_size": 32, "warmup": "1 epochs", "image_size": None}
 
 
@@ -38,6 +39,7 @@ def blocks(seed):
 # What is trained: the network of a seed, and the arguments of `train`.
 CASES = {
     "plain": (network, PLAIN),
+    "fine-tuning": (network, TUNED),
     "stochastic depth, EMA": (resnet, PLAIN | {"augmentation": MIXED}),
     "blocks, LAMB, shards": (blocks, LAMB | {"augmentation": MIXED}),
     "blocks, repeated": (blocks, LAMB | {"augmentation": "pad_crop_flip+rand_augment(7)", "repeated_augmentation": 2}),
@@ -114,6 +116,7 @@ MOMENTS = {
 
 def run(path, seed, callbacks=(), case="plain", **overrides):
     build, arguments = CASES[case]
+    loop.HEAD_SECONDS = 0  # a checkpoint after each epoch of the classifier too
     arguments = arguments | overrides
     shards = Path(path).parent / "shards"
     data = {"data": images(), "validation": images(40, seed=1, split="test")}

@@ -162,37 +162,3 @@ def test_policies(monkeypatch):
     assert precisions.policy_of(model) == "mixed_bfloat16"
     assert precisions.policy_of(network()) == "float32"
     assert keras.config.dtype_policy().name == "float32"
-
-
-@pytest.mark.parametrize(
-    ("capability", "bfloat16", "seconds", "expected"),
-    [
-        ((9, 0), False, None, "mixed_bfloat16"),
-        ((7, 5), False, None, "mixed_float16"),
-        ((6, 1), False, None, "float32"),
-        (None, False, None, "float32"),
-        (None, True, {"float32": 1.0, "mixed_bfloat16": 2.0}, "float32"),
-        (None, True, {"float32": 2.0, "mixed_bfloat16": 1.0}, "mixed_bfloat16"),
-    ],
-)
-def test_automatic_precision(monkeypatch, capability, bfloat16, seconds, expected):
-    monkeypatch.setattr(precisions, "_compute_capability", lambda: capability)
-    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: bfloat16)
-    monkeypatch.setattr(precisions, "step_seconds", lambda build, name, batch: seconds[name])
-    chosen = precisions.automatic(network)
-    assert chosen.policy == expected
-    assert chosen.reason.startswith("auto: ")
-    if seconds:
-        other = "float32" if expected == "mixed_bfloat16" else "mixed_bfloat16"
-        assert chosen.reason == f"auto: 2.00 times as fast as {other} here"
-
-
-def test_a_step_is_timed_under_the_policy():
-    policies = []
-
-    def build():
-        policies.append(keras.config.dtype_policy().name)
-        return network()
-
-    assert 0 < precisions.step_seconds(build, "mixed_bfloat16", 4) < 60
-    assert policies == ["mixed_bfloat16"]

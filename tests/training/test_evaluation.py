@@ -7,7 +7,8 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
 from keras_deepnets.predictions import imagenet_classes
-from keras_deepnets.training import evaluate
+from keras_deepnets.training import evaluate, evaluation
+from keras_deepnets.training.evaluation import Tally
 from tests.training.common import images, network
 
 
@@ -59,6 +60,70 @@ def test_against_numpy(problem, activation, batch_size):
     np.testing.assert_array_equal(found.confusion, confusion)
     assert found.to_dict()["confusion"] == confusion.tolist()
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+
+
+@pytest.mark.parametrize("activation", ["linear", "softmax"])
+@pytest.mark.parametrize(("batch_size", "most"), [(5, 4), (256, 25)])
+def test_what_is_mistaken_for_what_and_the_worst_errors(problem, activation, batch_size, most):
+    logits, labels, data = problem
+    found = evaluate(answering(logits, activation), data, batch_size, worst=most)
+    wide = np.exp(logits.astype(np.float64))
+    probabilities = wide / wide.sum(1, keepdims=True)
+    guesses = logits.argmax(1)
+    own = probabilities[np.arange(37), labels]
+    wrong = [at for at in np.argsort(own, kind="stable") if guesses[at] != labels[at]]
+    assert [error.index for error in found.worst] == wrong[:most]
+    assert found.errors == len(wrong) > most or most == 25
+    for error in found.worst:
+        assert (error.true, error.predicted) == ("abcdefg"[labels[error.index]], "abcdefg"[guesses[error.index]])
+        assert error.probability == pytest.approx(probabilities[error.index].max(), rel=1e-5)
+        assert error.loss == pytest.approx(-np.log(own[error.index]), rel=1e-5)
+    recalls = [(guesses == labels)[labels == at].mean() for at in range(6)]
+    assert found.balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert found.balanced_accuracy != pytest.approx(found.top1)
+    counts = {}
+    for label, guess in zip(labels, guesses, strict=True):
+        if label != guess:
+            counts[label, guess] = counts.get((label, guess), 0) + 1
+    shares = {pair: count / (labels == pair[0]).sum() for pair, count in counts.items()}
+    expected = sorted(counts, key=lambda pair: (-counts[pair], -shares[pair], pair))
+    pairs = found.confused_pairs(100)
+    assert [(pair.true, pair.predicted) for pair in pairs] == [("abcdefg"[a], "abcdefg"[b]) for a, b in expected]
+    assert [pair.count for pair in pairs] == [counts[pair] for pair in expected]
+    assert [pair.share for pair in pairs] == pytest.approx([shares[pair] for pair in expected])
+    assert found.confused_pairs() == pairs[:5] and len(pairs) > 5
+    assert found.to_dict()["balanced_accuracy"] == found.balanced_accuracy
+    assert found.to_dict()["confused_pairs"][0] == pairs[0]._asdict()
+    for wrong in (0, 2.5, True):
+        with pytest.raises(InputError, match=r"top=.* must be a whole number of at least 1"):
+            found.confused_pairs(wrong)
+    with pytest.raises(InputError, match=r"worst=0 must be"):
+        evaluate(answering(logits, activation), data, worst=0)
+
+
+def test_probabilities_of_zero_are_ranked_in_the_order_of_the_data():
+    tally = Tally("ab", 3)
+    outputs = np.array([[1, 0], [0, 1], [1, 0], [1.0, 1e-9]])
+    tally.add(outputs[:2], np.array([1, 0]))
+    tally.add(outputs[2:], np.array([1, 1]))
+    assert [error.index for error in tally.evaluation(1.0).worst] == [0, 1, 2]
+
+
+def test_no_errors(problem):
+    _, labels, data = problem
+    found = evaluate(answering(np.eye(7, dtype="float32")[labels] * 9, "softmax"), data)
+    assert (found.worst, found.confused_pairs(), found.errors, found.balanced_accuracy) == ((), [], 0, 1.0)
+
+
+def test_report_draws_into_a_folder(problem, tmp_path):
+    logits, labels, data = problem
+    found = evaluation.report(answering(logits, "softmax"), data, tmp_path, 16, worst=3)
+    again = evaluate(answering(logits, "softmax"), data, 16, worst=3)
+    assert (found.loss, found.worst, found.top1) == (again.loss, again.worst, again.top1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "errors.png"]
+    assert len(found.worst) == 3
+    evaluation.report(answering(np.eye(7, dtype="float32")[labels] * 9, "softmax"), data, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["confusion.png"]
 
 
 def test_ties_go_to_the_lower_class(problem):

@@ -13,6 +13,8 @@ from keras_deepnets.training.schedules import learning_rate
 def test_names():
     assert recipes() == [
         "fast",
+        "fine_tune",
+        "imagenette",
         "he2015_cifar",
         "he2015_imagenet",
         "he2016_cifar",
@@ -58,15 +60,28 @@ STRONG = "random_resized_crop_flip+rand_augment(magnitude={}, probability=0.5, d
 # The numbers as the papers print them; lengths and drops in the unit that the paper uses.
 NUMBERS = {
     "fast": {
-        "epochs": 20,
-        "batch_size": 128,
+        "epochs": "auto",
+        "batch_size": "auto",
         "learning_rate": 0.2,
+        "learning_rate_batch": 128,
         "schedule": "one_cycle",
         "peak_at": 0.25,
         "ema": 0.99,
     }
     | {"nesterov": True, "weight_decay": 5e-4, "weight_decay_on": "kernels", "label_smoothing": 0.1}
     | {"augmentation": "auto", "precision": "auto"},
+    "fine_tune": {"epochs": "auto", "batch_size": "auto", "head_epochs": "auto", "learning_rate_batch": 32}
+    | {"learning_rate": 0.01, "schedule": "cosine", "warmup": "10 %", "nesterov": True, "weight_decay": 1e-4}
+    | {
+        "weight_decay_on": "kernels",
+        "batch_norm": "auto",
+        "keep": "best",
+        "label_smoothing": 0.1,
+        "augmentation": "auto",
+    },
+    "imagenette": {"epochs": 5, "batch_size": 64, "image_size": 128, "optimizer": "muon", "learning_rate": 4e-3}
+    | {"schedule": "one_cycle", "peak_at": 0.25, "momentum": 0.95, "weight_decay": 0.05, "label_smoothing": 0.1}
+    | {"augmentation": "random_resized_crop_flip(area=0.35)"},
     "he2015_cifar": SGD
     | {"steps": 64_000, "batch_size": 128, "drops": [32_000, 48_000], "augmentation": "pad_crop_flip"},
     "he2015_imagenet": SGD

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 import keras_deepnets as kd
-from keras_deepnets.weights.loading import weights_by_name
+from keras_deepnets.weights.names import weights_by_name
 
 
 def tiny(**kwargs):

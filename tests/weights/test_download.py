@@ -24,7 +24,7 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights import cards, formats, naming
-from keras_deepnets.weights.download import fetch
+from keras_deepnets.weights.download import DownloadError, fetch
 from tests.weights.common import fill, peer_tensors, tiny
 
 CONTENT = bytes(range(256)) * 4000
@@ -262,7 +262,9 @@ def test_a_missing_file_names_url_and_place(server, tmp_path):
 
 
 def test_no_network(tmp_path):
-    with pytest.raises(InputError, match="Put the file there by hand"):
+    with pytest.raises(
+        DownloadError, match=r"Put the file there by hand: .*, or pass it as weights=FILE \(--weights FILE\)"
+    ):
         fetch("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", wait=0.01)
     assert names(tmp_path) == []
 

@@ -178,7 +178,9 @@ def only(name: str, constructor: str | None) -> Card:
 
 def find(model: keras.Model, name: str) -> Card:
     """The card called `name` of the network that `model` is. Raises InputError where there is none or it says of another form."""
-    architecture = getattr(model, "architecture", None)
+    from keras_deepnets.models import network_of
+
+    architecture = getattr(network_of(model) or model, "architecture", None)
     if not architecture:
         raise InputError(f"{model.name} is not of this library, and the weights {name!r} are; give the path of a file.")
     return card(architecture["constructor"], name)
@@ -194,20 +196,29 @@ def of_file(path: Path) -> Card | None:
     return None
 
 
-def tensors(card: Card) -> reading.Tensors:
-    """The tensors of a card, downloaded if need be (a progress bar on stderr, at a terminal), with its labels and scaling as the record.
+def fetched(card: Card) -> Path:
+    """The file of a card in the cache folder, downloaded if it is not there (a progress bar on stderr, at a terminal).
 
     Raises:
-        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+        DownloadError: it cannot be had; says where to put it.
     """
 
     def check(part: Path) -> None:
         formats.check(part, card.path.name)
 
     with download.progress_bar(card.path.name) as progress:
-        path = download.fetch(
+        return download.fetch(
             card.url, card.path, checksum=card.checksum, member=card.member, check=check, progress=progress
         )
+
+
+def tensors(card: Card) -> reading.Tensors:
+    """The tensors of a card, downloaded if need be (`fetched`), with its labels and scaling as the record.
+
+    Raises:
+        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+    """
+    path = fetched(card)
     try:
         return described(reading.read(path), card)
     except reading.DamagedFileError as error:

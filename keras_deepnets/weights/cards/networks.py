@@ -11,7 +11,7 @@ from keras_deepnets.errors import InputError
 Network = tuple[str, dict[str, Any]]
 
 BUILDERS = ("ResNet", "PreActResNet", "WideResNet", "ResNeXt", "DenseNet")
-"""Constructors of more networks than one."""
+"""Constructors of more networks than one that there are published weights of."""
 
 _C, _S, _T = (32, 32, 64), (64, 64, 128), (24, 32, 64)
 """Filters of the deep stems: of ResNet-C and -D, of timm's ``s`` and ``t``."""
@@ -189,10 +189,7 @@ def named(name: str) -> Network:
     """
     from keras_deepnets import registry
 
-    builders = {builder.lower(): builder for builder in BUILDERS}
-    if name.lower() in builders:
-        return builders[name.lower()], {}
-    if name.lower() in registry.list_models():
+    if name.lower() in (*registry.list_models(), *map(str.lower, registry.builders())):
         return registry.constructor_of(name).__name__, {}
     library, slash, theirs = name.rpartition("/")
     tables = {"timm": NETWORKS, "torchvision": NETWORKS, "pytorchcv": PYTORCHCV_CIFAR10}

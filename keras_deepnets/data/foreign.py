@@ -1,0 +1,60 @@
+"""Image files that TensorFlow does not decode, by Pillow: TIFF, AVIF, JPEG 2000, PNM, moving WebP. Not for exported graphs."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_deepnets.data import transforms
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def decode(contents: Any, channels: int = 3, window: transforms.Window | None = None) -> tf.Tensor:
+    """`transforms.decode`, which also reads what Pillow does."""
+    return transforms.decode(contents, channels, window, _decode)
+
+
+def pixels(contents: bytes) -> np.ndarray:
+    """An image file as Pillow reads it: the first frame, turned upright, without transparency; uint8 ``[h, w, 3]``.
+
+    Raises:
+        ValueError: it is no image, a truncated one, or its values have no scale (floating point).
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(contents)) as image:
+            image.load()
+            upright = _upright(image, ImageOps)
+            if upright.mode.startswith("I"):  # 16 bits: the upper 8, as TensorFlow takes them of a PNG
+                grey = np.clip(np.asarray(upright).astype(np.int64), 0, 65_535) >> 8
+                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+            if upright.mode == "F":
+                raise ValueError("floating-point values")
+            return np.asarray(upright.convert("RGB"))
+    except Exception as error:  # Pillow raises whatever it meets in a damaged file
+        raise ValueError(f"not an image that Pillow reads ({error})") from error
+
+
+def _upright(image: Any, operations: Any) -> Any:
+    try:
+        return operations.exif_transpose(image)
+    except Exception:  # a damaged EXIF block says nothing
+        return image
+
+
+def _decode(contents: Any) -> tf.Tensor:
+    """`pixels` in a graph, or of an eager tensor."""
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        try:
+            return tf.constant(pixels(contents.numpy()))
+        except ValueError as error:  # which a graph reports so
+            raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
+    image = tf.numpy_function(pixels, [contents], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, [None, None, 3])

@@ -1,0 +1,114 @@
+"""Muon: momentum made orthogonal, which learns more from each image than gradient descent does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic iteration (Jordan et al. 2024): singular values end between 0.7 and 1.2."""
+_RMS = 0.2
+"""Root mean square of an update at a rate of 1, about that of Adam (Liu et al. 2025, section 2.2)."""
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Muon(keras.optimizers.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024, Muon), for the kernels of convolutions too.
+
+    A kernel ``[height, width, inputs, outputs]`` counts as the matrix ``[height * width * inputs, outputs]``. The update has the
+    root mean square of Adam's (Liu et al. 2025, Muon is Scalable), so that Adam's learning rates suit it. Scales, offsets,
+    biases and the classifier are updated by Adam.
+
+    `keras.optimizers.Muon` leaves convolutions to Adam. Works on every Keras backend.
+
+    Args:
+        learning_rate: a number or a schedule.
+        weight_decay: each step takes `learning_rate * weight_decay * w` off a kernel, that of the classifier left out.
+        momentum: of Muon, in Nesterov's form.
+        adam_ratio: share of the learning rate that Adam has.
+        beta_1: of Adam.
+        beta_2: of Adam.
+        epsilon: of Adam.
+        newton_schulz: iterations that make a momentum orthogonal.
+        classifier: part of the paths of variables that Adam updates, whatever their shape.
+        **kwargs: as `keras.optimizers.Optimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 4e-3,
+        weight_decay: float = 0.05,
+        momentum: float = 0.95,
+        adam_ratio: float = 0.5,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        newton_schulz: int = 5,
+        classifier: str = "predictions",
+        name: str = "muon",
+        **kwargs: Any,
+    ):
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.decay, self.momentum, self.adam_ratio = float(weight_decay), float(momentum), float(adam_ratio)
+        self.beta_1, self.beta_2, self.epsilon = float(beta_1), float(beta_2), float(epsilon)
+        self.newton_schulz, self.classifier = int(newton_schulz), classifier
+
+    def build(self, variables):
+        """Makes a momentum for each variable, and a second moment for those of Adam."""
+        if self.built:
+            return
+        super().build(variables)
+        self._first = self.add_optimizer_variables(variables, "momentum")
+        self._second = [
+            None if self.orthogonalises(variable) else self.add_variable_from_reference(variable, name="velocity")
+            for variable in variables
+        ]
+
+    def orthogonalises(self, variable: Any) -> bool:
+        """Whether a variable is updated by Muon itself, not by Adam."""
+        return len(variable.shape) >= 2 and self.classifier not in variable.path
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable."""
+        place = self._get_variable_index(variable)
+        first, second = self._first[place], self._second[place]
+        gradient, rate = ops.cast(gradient, variable.dtype), ops.cast(learning_rate, variable.dtype)
+        if second is not None:
+            self._adam(gradient, variable, rate * self.adam_ratio, first, second)
+            return
+        first.assign(self.momentum * first + gradient)
+        matrix = ops.reshape(gradient + self.momentum * first, (-1, variable.shape[-1]))
+        update = _RMS * max(matrix.shape) ** 0.5 * orthogonal(matrix, self.newton_schulz)
+        variable.assign(variable - rate * (ops.reshape(update, variable.shape) + self.decay * variable))
+
+    def _adam(self, gradient, variable, rate, first, second):
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        first.assign(self.beta_1 * first + (1.0 - self.beta_1) * gradient)
+        second.assign(self.beta_2 * second + (1.0 - self.beta_2) * ops.square(gradient))
+        mean = first / (1.0 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
+        square = second / (1.0 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
+        variable.assign(variable - rate * mean / (ops.sqrt(square) + self.epsilon))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        names = ("momentum", "adam_ratio", "beta_1", "beta_2", "epsilon", "newton_schulz", "classifier")
+        return super().get_config() | {"weight_decay": self.decay} | {name: getattr(self, name) for name in names}
+
+
+def orthogonal(matrix: Any, iterations: int = 5) -> Any:
+    """The nearest matrix whose singular values are about 1 (Jordan et al. 2024), float32 ``[rows, columns]``.
+
+    Args:
+        matrix: a tensor ``[rows, columns]``; all zeros stay zeros.
+        iterations: of Newton-Schulz.
+    """
+    a, b, c = _COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = ops.transpose(matrix) if tall else matrix
+    x = x / (ops.norm(x) + 1e-7)
+    for _ in range(iterations):
+        square = ops.matmul(x, ops.transpose(x))
+        x = a * x + ops.matmul(b * square + c * ops.matmul(square, square), x)
+    return ops.transpose(x) if tall else x

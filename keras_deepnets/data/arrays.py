@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.data.collecting import AT_ONCE, Collector, Converter
-from keras_deepnets.data.folders import natural
+from keras_deepnets.data.files import natural
 from keras_deepnets.data.image_data import ImageData, cut_out
 from keras_deepnets.data.stores import ArrayPixels, aligned, empty, in_order
 from keras_deepnets.errors import InputError, NoSuchSplit

@@ -49,7 +49,14 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
         levels[strides[layer.name]] = _output(layer)
     outputs = {f"P{level}": levels[level] for level in sorted(levels)}
     record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
-    return DeepNet(model.input, outputs, name=f"{model.name}_pyramid", record=record)
+    return DeepNet(_input_of(model), outputs, name=f"{model.name}_pyramid", record=record)
+
+
+def _input_of(model: keras.Model) -> Any:
+    """Its input tensors in their structure; a sequential model has one."""
+    import keras
+
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def _output(layer: keras.layers.Layer) -> Any:
@@ -72,7 +79,7 @@ def _strides(model: keras.Model, maps: list[keras.layers.Layer]) -> dict[str, in
         # Shapes at a size that every stride divides, without building anything.
         size = (1, 256, 256, model.inputs[0].shape[3])
         with deep_graphs():
-            probe = keras.Model(model.input, [_output(layer) for layer in maps])
+            probe = keras.Model(_input_of(model), [_output(layer) for layer in maps])
             shapes = probe.compute_output_shape(size)
         shapes = shapes if isinstance(shapes, list) else [shapes]
         height = 256
@@ -111,7 +118,7 @@ def replace_classifier(model: keras.Model, classes: int, classifier_activation: 
         raise InputError(f"{model.name}: its last layer {head.name!r} is no fully connected classifier; {way}.")
     outputs = layers.classifier(head.input, classes, classifier_activation, name=head.name)
     record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
-    return DeepNet(model.input, outputs, name=model.name, record=record)
+    return DeepNet(_input_of(model), outputs, name=model.name, record=record)
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:

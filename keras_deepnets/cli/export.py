@@ -61,6 +61,7 @@ class Export:
 def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     """Writes what a server or a device runs; prints where it lies, its size, latency and how far it is from the Keras model."""
     from keras_deepnets.export._calibration import too_few
+    from keras_deepnets.export._classifier import unscaled
 
     _check(request)
     labels = None if request.labels is None else _names(request.labels)
@@ -88,8 +89,10 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         with native_output_held_back():
             path = _write(network, request, labels, calibration, _of_the_card(artifact, test, top1))
         rows = _compared(artifact, network, path, request, labels, test, top1, say)
-    if calibration is not None and (said := too_few(calibration.size, _most(request))):
-        print(f"Warning: {said}", file=sys.stderr)  # warnings themselves are kept from whoever uses the command
+    few = None if calibration is None else too_few(calibration.size, _most(request))
+    unknown = None if request.form == "keras" else unscaled(network)
+    for said in filter(None, (few, unknown)):  # warnings themselves are kept from whoever uses the command
+        print(f"Warning: {said}", file=sys.stderr)
     size = show.size_of(path)
     load = _how_to_load(path) if request.form == "keras" else None
     if as_json:

@@ -29,6 +29,7 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
         original: the model as it was given.
         classifier: the model as it is exported.
     """
+    from keras_deepnets.export._classifier import unscaled
     from keras_deepnets.models import scaling_of
 
     scaling = scaling_of(original)
@@ -42,7 +43,9 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
             "width": classifier.width,
             "channels": classifier.channels,
             "channel_order": "RGB" if classifier.channels == 3 else "grey",
-            "values": "0-255; scaled inside the artifact",
+            "values": "0-255; not scaled: it is not known how"
+            if unscaled(original)
+            else "0-255; scaled inside the artifact",
             "crop_fraction": classifier.crop_fraction,
             "interpolation": classifier.interpolation,
         },

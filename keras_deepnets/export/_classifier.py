@@ -180,17 +180,30 @@ def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
             f"{model.name}.scaling is for {scaling.channels} channels and its input has {channels}; "
             f"set a Scaling with {channels} means and deviations."
         )
-    if scaling is None and not inside:
-        unscaled = f"keras_deepnets.Scaling({(0.0,) * channels}, {(1.0,) * channels})"
-        way = f"set model.scaling = keras_deepnets.Scaling(mean, std), or = {unscaled} for pixels 0–255 as they are"
+    if said := unscaled(model):
         if begins_like_ours(model):
-            raise InputError(f"{model.name}: it is not known how this network's input is scaled; {way}.")
-        warnings.warn(
-            f"{model.name}: it is not known how its input is scaled, so the artifact gives it pixels 0–255 as they are. If it wants "
-            "others, set model.scaling = keras_deepnets.Scaling(mean, std), or let it begin with keras.layers.Rescaling.",
-            stacklevel=4,
-        )
+            raise InputError(said)
+        warnings.warn(said, stacklevel=4)
     return scaling, inside
+
+
+def unscaled(model: keras.Model) -> str | None:
+    """One line where it is not known how the input of `model` is scaled, and neither does it scale it; else None."""
+    from keras_deepnets.models import begins_like_ours, includes_preprocessing, scaling_of
+
+    if scaling_of(model) is not None or includes_preprocessing(model):
+        return None
+    channels = model.inputs[0].shape[-1]
+    identity = f"keras_deepnets.Scaling({(0.0,) * channels}, {(1.0,) * channels})"
+    if begins_like_ours(model):
+        return (
+            f"{model.name}: it is not known how this network's input is scaled; set model.scaling = keras_deepnets.Scaling(mean, std), "
+            f"or = {identity} for pixels 0–255 as they are."
+        )
+    return (
+        f"{model.name}: it is not known how its input is scaled, so the artifact gives it pixels 0–255 as they are. If it wants "
+        "others, set model.scaling = keras_deepnets.Scaling(mean, std), or let it begin with keras.layers.Rescaling."
+    )
 
 
 def _gives_probabilities(model: keras.Model) -> bool:

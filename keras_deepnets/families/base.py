@@ -313,17 +313,26 @@ def way_to(architecture: Mapping[str, Any], needed: Mapping[str, Any]) -> str:
 
     facts = getattr(keras_deepnets, architecture["constructor"]).facts
     lacking = [name for name in needed if name not in facts.options]
-    if not lacking:
+    own = {name: value for name, value in architecture["options"].items() if name != LAYER_PREFIX}
+    options = facts.row | own | dict(needed)
+    if not lacking and _exists(facts.family, options):
         return f"Build it with {_as_arguments(needed)}."
-    builders = (getattr(keras_deepnets, name) for name in keras_deepnets.__all__)
-    for candidate in builders:
-        found = getattr(candidate, "facts", None)
-        if found is None or found.row or found.family.spec is not facts.family.spec:
-            continue
-        options = facts.row | {k: v for k, v in architecture["options"].items() if k != LAYER_PREFIX} | dict(needed)
-        if set(options) <= set(found.options):
-            return f"{facts.name} has no option {', '.join(lacking)}; build it as keras_deepnets.{found.name}({_as_arguments(options)})."
-    return f"{facts.name} has no option {', '.join(lacking)}: these are weights of another network."
+    start = f"{facts.name} has no option {', '.join(lacking)}; " if lacking else ""
+    for name in keras_deepnets.__all__:
+        found = getattr(getattr(keras_deepnets, name), "facts", None)
+        builds = isinstance(found, VariantFacts) and not found.row and found.family.spec is facts.family.spec
+        if lacking and builds and set(options) <= set(found.options) and _exists(found.family, options):
+            return f"{start}build it as keras_deepnets.{found.name}({_as_arguments(options)})."
+    return f"{start}these are weights of another network."
+
+
+def _exists(family: Family, options: Mapping[str, Any]) -> bool:
+    """Whether there is a network of these options."""
+    try:
+        family.spec(**options)
+    except InputError:
+        return False
+    return True
 
 
 def _as_arguments(options: Mapping[str, Any]) -> str:

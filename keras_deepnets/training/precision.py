@@ -93,7 +93,7 @@ class Choice(NamedTuple):
 LANES = 16
 """oneDNN's bfloat16 convolutions on CPUs work on so many channels at once; with another number that is no multiple they are slow."""
 
-FEWEST_MAPS = 12
+FEWEST_MAPS = 8
 """Our dense blocks round channels up for these kernels, which pays from so many new maps on."""
 
 UNEVEN_SHARE = 0.1

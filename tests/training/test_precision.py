@@ -52,7 +52,8 @@ NETWORKS = [
     (lambda: small((8, 16, 32)), "float32"),
     (lambda: small((8, 16, 32), block_layers=True), "float32"),
     (lambda: small((4, 8, 16)), "float32"),
-    (lambda: kd.DenseNet(depth=22, growth_rate=8, stem="cifar"), "float32"),
+    (lambda: kd.DenseNet(depth=22, growth_rate=8, stem="cifar"), "mixed_bfloat16"),
+    (lambda: kd.DenseNet(depth=22, growth_rate=4, stem="cifar"), "float32"),
     (lambda: keras.Sequential([keras.Input((32, 32, 3)), small((8, 16, 32))]), "float32"),
 ]
 

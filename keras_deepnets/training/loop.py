@@ -280,8 +280,8 @@ class Fit:
         """Trains from the last checkpoint to the end."""
         if verbose != 0:
             reason = self.resolved.get("precision_reason", "as begun")
-            print(precisions.circumstances(self.model, self.resolved["precision"], reason), flush=True)
-            print(self._plan(), flush=True)
+            line = precisions.circumstances(self.model, self.resolved["precision"], reason)
+            print(f"{line} {self._plan()}", flush=True)
         state = self.store.restore(self.model, lambda state: self._enter(self._phase_of(state.epoch)))
         if state:
             self.history += state.history

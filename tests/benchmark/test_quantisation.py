@@ -75,7 +75,7 @@ def test_speed_of_a_named_network(capfd):
         ("resnet20 --speed --data digits", "give --data FOLDER for trained networks, or --speed for named ones."),
         ("resnet20 --data digits", "resnet20 is a network without trained weights"),
         ("none.keras --data digits", "none.keras does not exist"),
-        ("resnet --speed", "resnet"),
+        ("resnet0 --speed", "resnet0"),
         ("resnet20 --speed --quantize int4", "--quantize 'int4' is not one of float16, dynamic, int8, int16x8."),
         ("resnet20 --speed --threads 0", "--threads 0 must be at least 1."),
     ],

@@ -20,9 +20,8 @@ parser.add_argument("--epochs", type=float, default=5)
 parser.add_argument("--out", type=Path, default=Path("own"), help="folder of the recipe and the run")
 args = parser.parse_args()
 
-# A recipe is a YAML file: a base, and what differs from it.
-args.out.mkdir(parents=True, exist_ok=True)
-recipe = args.out / "mine.yaml"
+recipe = args.out / "mine.yaml"  # a base, and what differs from it
+recipe.parent.mkdir(parents=True, exist_ok=True)
 recipe.write_text("base: fast\nbatch_size: 32\naugmentation: shift\nema: null\n")
 
 

@@ -59,7 +59,9 @@ def test_labels_scaling_and_size_are_those_of_data_and_weights(tuned, start):
 
 def test_the_classifier_alone_changes_nothing_else(start, tmp_path):
     before = keras.saving.load_model(start / "model.keras")
-    run = train("resnet20", images(), run_dir=tmp_path / "head", weights=start, head_only=True, **SHORT)
+    run = train(
+        "resnet20", images(), run_dir=tmp_path / "head", weights=start, head_only=True, validation=False, **SHORT
+    )
     assert [row["step"] for row in read_metrics(run.path / "metrics.csv")] == [3, 6]
     ours = {weight.path: weight.numpy() for weight in run.model.weights}
     changed = [
@@ -169,7 +171,7 @@ def test_early_stopping(tmp_path):
 
 
 def test_a_finished_run_is_lengthened(tmp_path):
-    options = SHORT | {"recipe": "fast", "head_epochs": 0, "learning_rate": 0.1}
+    options = SHORT | {"recipe": "fast", "head_epochs": 0, "learning_rate": 0.1, "validation": False}
     path = tmp_path / "run"
     train(network(), images(), run_dir=path, **options)
     run = train(network(), images(), run_dir=path, **options | {"epochs": 4})
@@ -200,7 +202,7 @@ def test_the_same_classes_keep_their_classifier(start, tmp_path):
 def test_own_optimizer_loss_and_schedule(tmp_path):
     own = keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(1e-2, 6, 1e-3))
     loss = keras.losses.SparseCategoricalCrossentropy(name="mine")
-    options = SHORT | {"recipe": "fast", "head_epochs": 0}
+    options = SHORT | {"recipe": "fast", "head_epochs": 0, "validation": False}
     run = train(network(), images(), run_dir=tmp_path / "run", optimizer=own, loss=loss, **options)
     # The rates of the steps 3 and 6, of a straight line from 0.01 to 0.001 in six steps.
     np.testing.assert_allclose(run.history["learning_rate"], [1e-2 - 9e-3 * step / 6 for step in (2, 5)], rtol=1e-5)

@@ -134,7 +134,8 @@ def uneven_share(model: keras.Model) -> float:
     """
     from keras_deepnets.layers import Concatenate
 
-    dense = any(isinstance(layer, Concatenate) for layer in flat_layers(model))
+    rounds = keras.backend.backend() == "tensorflow"
+    dense = rounds and any(isinstance(layer, Concatenate) for layer in flat_layers(model))
     total = uneven = 0
     for layer, channels, filters, multiply_adds in products(model):
         total += multiply_adds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import spec_of, way_to
+from keras_deepnets.families.records import spec_of, way_to
 from keras_deepnets.weights import naming as namings
 from keras_deepnets.weights.names import NamedWeights, named_weights, names_of
 from keras_deepnets.weights.naming import Naming

@@ -160,7 +160,7 @@ def train(
                 print(f"Resuming {folder.path} in other surroundings: {changed}.", file=sys.stderr, flush=True)
         resolved = config["resolved"] if config else _resolve(network, train_data, asked)
         if profile is not None:
-            monitors.check_profile(profile, resolved["steps"])
+            monitors.check_profile(profile, sum(phase.steps for phase in phases.of(resolved)))
         known = _sized(asked, resolved)
         fit = Fit(network, train_data, held_data, known, resolved, seed, folder, pieces, balance)
         if config is None:  # not before: until here something may be wrong with what was given
@@ -379,7 +379,9 @@ class Fit:
             if data is not None:
                 batch = feed.evaluation_batch(self.model, data, self.resolved["batch_size"], size)
                 known.append(heads.features(self.model, feed.evaluation(self.model, data, batch, size)))
-        head = heads.HeadOnly(heads.classifier_of(self.model))
+        strategy = getattr(self.model, "distribute_strategy", None)  # of TensorFlow's models
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            head = heads.HeadOnly(heads.classifier_of(self.model))
         head.compile(self.model.optimizer, self.model.loss, metrics=[TopAccuracy(1, "accuracy")])
         train = heads.training(known[0], self.resolved["batch_size"], self.seed, first)
         if self.class_weight is not None:

@@ -48,13 +48,8 @@ def _upright(image: Any, operations: Any) -> Any:
 
 
 def _decode(contents: Any) -> tf.Tensor:
-    """`pixels` in a graph, or of an eager tensor."""
+    """`pixels` in a graph; what it raises becomes a tf.errors.InvalidArgumentError."""
     import tensorflow as tf
 
-    if tf.executing_eagerly():
-        try:
-            return tf.constant(pixels(contents.numpy()))
-        except ValueError as error:  # which a graph reports so
-            raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
     image = tf.numpy_function(pixels, [contents], tf.uint8, stateful=False)
     return tf.ensure_shape(image, [None, None, 3])

@@ -6,6 +6,8 @@ block means orientation 1, upright; it is never an error.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +26,12 @@ _JPEG = 0
 _FILES = ((0xFF, 0xD8), b"\x89PNG\r\n\x1a\n", (*b"RIFF", _ANY, _ANY, _ANY, _ANY, *b"WEBP"))
 _EXIF = ((0xFF, 0xE1, _ANY, _ANY, *b"Exif\0\0"), (_ANY, _ANY, _ANY, _ANY, *b"eXIf"), b"EXIF")
 _FIRST = (2, 8, 12)
-# The length of a segment's contents from its first bytes, where these begin, and how many bytes follow them.
+# What a segment's first bytes add up to its length, and where its contents begin.
 _LENGTHS = ((0, 0, 1 << 8, 1), (1 << 24, 1 << 16, 1 << 8, 1), (0, 0, 0, 0, 1, 1 << 8, 1 << 16, 1 << 24))
 _CONTENTS = (4, 8, 8)
-_AFTER = (-2, 4, 0)  # the length of a JPEG segment counts itself; a PNG chunk ends with a checksum
-_PADDING = (0, 0, 1)  # WebP chunks of odd length are padded
+_ITSELF = (2, 0, 0)  # the length of a JPEG segment counts its own bytes
+_AFTER = (0, 4, 0)  # a PNG chunk ends with a checksum
+_PADDING = (0, 0, 1)  # a WebP chunk of odd length is padded
 
 _HEAD = 12  # bytes of a segment that are looked at
 _STEPS = 4096  # segments that are looked at: a file of millions of empty ones must not keep a server busy
@@ -58,7 +61,20 @@ def of(contents: Any) -> tf.Tensor:
     Args:
         contents: the file's bytes, string ``[]``.
     """
-    return _of_block(_block(contents))
+    return _graph()(contents)
+
+
+@functools.cache
+def _graph() -> Callable[[Any], tf.Tensor]:
+    """`of` as a graph, which is made once, and called without being inlined: most files do not need it."""
+    import tensorflow as tf
+
+    return tf.function(
+        lambda contents: _of_block(_block(contents)),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -140,7 +156,8 @@ def _block(contents: tf.Tensor) -> tf.Tensor:
     zero = np.int64(0)
     formats = _matches(_bytes(contents, zero, _HEAD), _FILES)
     kind = tf.argmax(tf.cast(formats, tf.int32))
-    place_of, after, padding = (tf.gather(np.array(row, np.int64), kind) for row in (_CONTENTS, _AFTER, _PADDING))
+    rows = (_CONTENTS, _ITSELF, _AFTER, _PADDING)
+    contents_at, itself, after, padding = (tf.gather(np.array(row, np.int64), kind) for row in rows)
     weights = tf.gather(_table(_LENGTHS, 0), kind)
 
     def searches(place: tf.Tensor, begin: tf.Tensor, length: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
@@ -148,18 +165,18 @@ def _block(contents: tf.Tensor) -> tf.Tensor:
 
     def look(place: tf.Tensor, begin: tf.Tensor, length: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:
         head = _bytes(contents, place, _HEAD)
-        length = tf.reduce_sum(head * weights)
-        onward = place + place_of + length + after + length % 2 * padding
+        length = tf.reduce_sum(head * weights) - itself
+        onward = place + contents_at + length + after + length % 2 * padding
         # JPEG's markers: any number of 0xFF may come before one, and the compressed image after 0xDA has no segments.
         marker = head[1]
         ended = (head[0] != 0xFF) | (marker == 0xD9) | (marker == 0xDA)
         in_jpeg = tf.where(ended, end, tf.where(marker == 0xFF, place + 1, tf.maximum(onward, place + 2)))
-        begin = tf.where(tf.gather(_matches(head, _EXIF), kind), place + place_of, zero)
+        begin = tf.where(tf.gather(_matches(head, _EXIF), kind), place + contents_at, zero)
         return tf.where(kind == _JPEG, in_jpeg, onward), begin, length, steps + 1
 
     first = tf.where(tf.reduce_any(formats), tf.gather(np.array(_FIRST, np.int64), kind), end)
     _, begin, length, _ = tf.while_loop(searches, look, (first, tf.zeros_like(end), tf.zeros_like(end), tf.constant(0)))
-    block = tf.strings.substr(contents, tf.minimum(begin, end), tf.where(begin > 0, length, zero))
+    block = tf.strings.substr(contents, tf.minimum(begin, end), tf.where(begin > 0, tf.nn.relu(length), zero))
     # JPEG has this prefix, and some writers of WebP keep it.
     prefixed = tf.strings.substr(block, 0, 6) == b"Exif\0\0"
     return tf.strings.substr(block, tf.where(prefixed, 6, 0), tf.strings.length(block))

@@ -6,6 +6,7 @@ graph share them, so that a served model sees what it was evaluated on.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,27 +76,43 @@ def decode(
     if channels not in (1, 3):
         raise InputError(f"channels={channels}: images have 1 (grey) or 3 (RGB) channels.")
     contents = tf.convert_to_tensor(contents)
-    plain = (tf.strings.substr(contents, 0, 2) == b"\xff\xd8") & ~orientation.may_have(contents)
-    image = tf.cond(
-        plain, lambda: _decode_jpeg(contents, window), _not_inlined(lambda: _decode_rest(contents, window, foreign))
-    )
+    is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
+
+    def rest() -> tf.Tensor:
+        if window is None:
+            return _decoder(foreign)(contents)
+        return tf.cond(
+            is_jpeg,
+            lambda: _decode_jpeg(contents, window, orientation.of(contents)),
+            lambda: cut(_decoder(foreign)(contents), window),
+        )
+
+    # Not inlined: operations of a branch take time even where it is not taken.
+    if window is not None and not tf.executing_eagerly():
+        rest = tf.function(rest, autograph=False, experimental_attributes={"_noinline": True})
+    plain = is_jpeg & ~orientation.may_have(contents)
+    image = tf.cond(plain, lambda: _decode_jpeg(contents, window), rest)
     return convert_channels(tf.ensure_shape(image, [None, None, 3]), channels)
 
 
-def _not_inlined(function: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
-    """The function as one operation of a graph: those of a branch take time even where it is not taken."""
+@functools.cache
+def _decoder(foreign: Callable[[Any], tf.Tensor] | None) -> Callable[[Any], tf.Tensor]:
+    """From the bytes of a file to RGB, upright; a graph that is made once, and called without being inlined."""
     import tensorflow as tf
 
-    if tf.executing_eagerly():
-        return function
-    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+    return tf.function(
+        lambda contents: tf.ensure_shape(_decode_all(contents, foreign), [None, None, 3]),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
-_UNKNOWN, _COMMON, _BMP, _CHANNELS, _TURNED = range(5)
+_UNKNOWN, _COMMON, _BMP, _CHANNELS, _JPEG = range(5)
 # What decodes a file, by its first two bytes. The first entry stands for all others.
 _STARTS = {
     -1: _UNKNOWN,
-    0xFFD8: _TURNED,  # a JPEG with EXIF
+    0xFFD8: _JPEG,
     0x8950: _COMMON,  # PNG
     0x4749: _COMMON,  # GIF
     0x424D: _BMP,
@@ -105,8 +122,8 @@ _STARTS = {
 }
 
 
-def _decode_rest(contents: tf.Tensor, window: Window | None, foreign: Callable[[Any], tf.Tensor] | None) -> tf.Tensor:
-    """RGB, or the window of it, of all that is not a JPEG without EXIF."""
+def _decode_all(contents: tf.Tensor, foreign: Callable[[Any], tf.Tensor] | None) -> tf.Tensor:
+    """RGB of a file of any kind, upright."""
     import tensorflow as tf
 
     first = tf.io.decode_raw(tf.strings.substr(contents, 0, 2), tf.uint16, fixed_length=2, little_endian=False)
@@ -115,22 +132,22 @@ def _decode_rest(contents: tf.Tensor, window: Window | None, foreign: Callable[[
     unknown = foreign or _decode_common
 
     def turned() -> tf.Tensor:
-        turn = orientation.of(contents)
+        image = _decode_channels(contents, unknown)
         return tf.cond(
-            kind == _TURNED,
-            lambda: _decode_jpeg(contents, window, turn),
-            lambda: _finished(_decode_channels(contents, unknown), window, turn),
+            orientation.may_have(contents),
+            lambda: orientation.upright(image, orientation.of(contents)),
+            lambda: image,
         )
 
     branches = (
-        lambda: _finished(unknown(contents), window),
-        lambda: _finished(_decode_common(contents), window),
-        lambda: _finished(_decode_bmp(contents), window),
-        lambda: _finished(_decode_channels(contents, unknown), window),
-        _not_inlined(turned),
+        lambda: unknown(contents),
+        lambda: _decode_common(contents),
+        lambda: _decode_bmp(contents),
+        turned,
+        lambda: _decode_jpeg(contents, None, orientation.of(contents)),
     )
-    may_turn = (kind == _COMMON) | (kind == _CHANNELS)
-    return tf.switch_case(tf.where(may_turn & orientation.may_have(contents), _TURNED, kind), branches)
+    may_turn = (kind == _COMMON) & orientation.may_have(contents)
+    return tf.switch_case(tf.where(may_turn, _CHANNELS, kind), branches)
 
 
 def _decode_jpeg(contents: tf.Tensor, window: Window | None, turn: tf.Tensor | None = None) -> tf.Tensor:
@@ -173,16 +190,6 @@ def _decode_channels(contents: tf.Tensor, unknown: Callable[[Any], tf.Tensor]) -
         lambda: unknown(contents),
         lambda: convert_channels(tf.io.decode_image(contents, channels=0, expand_animations=False), 3),
     )
-
-
-def _finished(image: tf.Tensor, window: Window | None, turn: tf.Tensor | None = None) -> tf.Tensor:
-    """The image turned upright where there is a turn, then the window of it."""
-    import tensorflow as tf
-
-    image = tf.ensure_shape(image, [None, None, 3])
-    if turn is not None:
-        image = orientation.upright(image, turn)
-    return image if window is None else cut(image, window)
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:

@@ -226,3 +226,8 @@ def test_shards_hold_every_kind_byte_for_byte(tmp_path):
 def test_shards_beside_what_a_mac_leaves(two_classes, tmp_path):
     (two_classes / "._train-00000-of-00001.tfrecord").write_bytes(b"junk")
     assert data.load(two_classes, "all").size == 30
+
+
+def test_natural_order():
+    names = ["img12", "img2", "b", "10", "9", "a10b", "a2b", "a2", "09"]
+    assert sorted(names, key=files.natural) == ["09", "9", "10", "a2", "a2b", "a10b", "b", "img2", "img12"]

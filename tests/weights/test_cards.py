@@ -157,7 +157,9 @@ def test_a_card_that_contradicts_the_network_is_not_downloaded(monkeypatch):
         ValueError, match="weights in torchvision/imagenet1k_v2 need downsample='3x3', and it was built with"
     ):
         kd.load_weights(kd.ResNet50(), "torchvision/imagenet1k_v2")
-    with pytest.raises(ValueError, match=r"need blocks=\(3, 4, 6, 3\), .*, and it was built with blocks=\(1, 1, 1, 1\), "):
+    with pytest.raises(
+        ValueError, match=r"need blocks=\(3, 4, 6, 3\), .*, and it was built with blocks=\(1, 1, 1, 1\), "
+    ):
         kd.load_weights(kd.ResNet(blocks=(1, 1, 1, 1)), "timm/resnet50d.ra2_in1k")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras_deepnets.data.collecting import AT_ONCE, Collector, Converter
 from keras_deepnets.data.files import natural
 from keras_deepnets.data.image_data import ImageData, cut_out
-from keras_deepnets.data.stores import ArrayPixels, aligned, empty, in_order
+from keras_deepnets.data.stores import ArrayPixels, empty, in_order
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
@@ -216,9 +216,7 @@ def _of_images(images: Any) -> ArrayPixels | Collector:
             collector.add(_with_channels(np.asarray(image), 2, "arrays")[None])
         return collector
     images = _with_channels(np.asarray(images), 3, "arrays")
-    if images.dtype == np.uint8:
-        return ArrayPixels(aligned(images))
-    values = empty(images.shape)
+    values = empty(images.shape)  # a copy: the caller may change its array
     for start in range(0, len(images), AT_ONCE):
         values[start : start + AT_ONCE] = convert(images[start : start + AT_ONCE])
     convert.finish()

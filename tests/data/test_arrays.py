@@ -111,17 +111,26 @@ def test_images_of_several_sizes():
         np.testing.assert_array_equal(image, expected)
 
 
-def test_a_uint8_array_is_copied_at_most_once():
-    """Once into memory that TensorFlow shares, and such memory not at all."""
+def test_an_array_is_copied_once():
+    """Into memory that TensorFlow shares, so that the caller may change its own array."""
     own = images()
-    first = data.load((own, targets()))
-    again = data.load((first.store.pixels.images, targets()))
-    assert np.shares_memory(first.store.pixels.images, again.store.pixels.images)
-    pixels = first.store.pixels
-    before = pixels.tensor[0, 0, 0, 0].numpy()
-    pixels.images[0, 0, 0, 0] = before ^ 255  # seen through the tensor: the same memory
-    assert pixels.tensor[0, 0, 0, 0].numpy() == before ^ 255
-    assert own[0, 0, 0, 0] == before
+    pixels = data.load((own, targets())).store.pixels
+    own[:] = 0
+    np.testing.assert_array_equal(pixels.images, images())
+    before = int(pixels.tensor[0, 0, 0, 0])
+    pixels.images[0, 0, 0, 0] = before ^ 255
+    assert int(pixels.tensor[0, 0, 0, 0]) == before ^ 255
+
+
+@pytest.mark.parametrize("offset", [0, 1, 16])
+def test_tensors_of_memory_that_begins_anywhere(offset):
+    memory = np.arange(200, dtype=np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    array = memory[start : start + 60].reshape(5, 12)
+    np.testing.assert_array_equal(stores.tensor_of(array), array)
+    np.testing.assert_array_equal(stores.tensor_of(array[:, ::2]), array[:, ::2])
+    assert np.shares_memory(stores.aligned(array), array) is (offset == 0)
+    np.testing.assert_array_equal(stores.aligned(array[::2]), array[::2])
 
 
 def test_splits_of_arrays():

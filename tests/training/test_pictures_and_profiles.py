@@ -107,7 +107,9 @@ def test_inputs_that_the_network_does_not_scale_itself(tmp_path):
     scaled = (coloured[..., ::-1].astype("float32") - np.float32(scaling.mean)) / np.float32(scaling.std)
     np.testing.assert_array_equal(feed.pixels(model, scaled), coloured)
     callback = InputGrid(
-        feed.training(model, data, kd.training.get_recipe("fast"), None, 0, 0), data.labels, tmp_path / "a.png"
+        feed.training(model, data, kd.training.get_recipe("fast", batch_size=32), None, 0, 0),
+        data.labels,
+        tmp_path / "a.png",
     )
     callback.set_model(model)
     callback.on_train_begin()

@@ -139,7 +139,6 @@ def _run_files(run: _Runner, batch: list[Any], names: list[str], skip: bool) -> 
             encoded[index] = _single_file.known(_bytes_of(image))
         except (InputError, ValueError) as error:
             errors[index] = str(error if isinstance(error, InputError) else _unreadable(names[index]))
-            _raise_first(errors, skip)
     values, labels = np.zeros((0, 0), "float32"), []
     while encoded:
         try:

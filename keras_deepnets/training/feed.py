@@ -19,6 +19,7 @@ from keras_deepnets.data.stores import IndexedStore
 from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training import class_weights
 from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.sizing import sized
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -183,8 +184,8 @@ def suitable_augmentation(data: ImageData, side: int) -> str:
 
 
 def batch_size(data: ImageData, recipe: Recipe) -> int:
-    """Images a step: the recipe's, or all there are."""
-    return min(recipe.batch_size, data.size)
+    """Images a step: the recipe's, or all there are; what `sizing` says where the recipe leaves it to the data."""
+    return sized(recipe, data.size).batch_size
 
 
 def training(

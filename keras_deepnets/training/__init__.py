@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from keras_deepnets.training.feed import Sets
     from keras_deepnets.training.loop import Curves, train
     from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy
-    from keras_deepnets.training.optimizers import CoupledSGD, Lamb, optimizer
+    from keras_deepnets.training.muon import Muon
+    from keras_deepnets.training.optimizers import AdamW, CoupledSGD, Lamb, optimizer
     from keras_deepnets.training.precision import prepare_gpus
     from keras_deepnets.training.progress import progress_callback
     from keras_deepnets.training.schedules import (
@@ -55,13 +56,15 @@ _MODULES = {
     "feed": ("Sets",),
     "loop": ("Curves", "train"),
     "losses": ("BinaryCrossentropy", "SmoothedCrossentropy", "TopAccuracy"),
-    "optimizers": ("CoupledSGD", "Lamb", "optimizer"),
+    "muon": ("Muon",),
+    "optimizers": ("AdamW", "CoupledSGD", "Lamb", "optimizer"),
     "precision": ("prepare_gpus",),
     "progress": ("progress_callback",),
     "schedules": ("ExponentialFall", "HalfCosine", "OneCycle", "PiecewiseDrops", "WarmUp", "learning_rate"),
 }
 
 __all__ = [
+    "AdamW",
     "AveragedWeights",
     "BinaryCrossentropy",
     "Checkpoint",
@@ -74,6 +77,7 @@ __all__ = [
     "InputGrid",
     "Lamb",
     "MetricsFile",
+    "Muon",
     "OneCycle",
     "PiecewiseDrops",
     "PlateauRate",

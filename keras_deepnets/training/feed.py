@@ -180,7 +180,7 @@ def suitable_augmentation(data: ImageData, side: int) -> str:
     """
     if all(len(label) == 1 for label in data.labels):
         return "shift"
-    return "pad_crop_flip" if side <= SMALL else "random_resized_crop_flip"
+    return "pad_crop_flip" if side <= SMALL else "random_resized_crop_flip(area=0.35)"
 
 
 def batch_size(data: ImageData, recipe: Recipe) -> int:

@@ -1,6 +1,6 @@
 // The page: what is chosen, what is shown. The network and its view of an image are in model.js and view.js.
 
-import { asStored, decodeImage, openModel, Problem, said } from "./model.js";
+import { decodeImage, openModel, Problem, said } from "./model.js";
 
 const MODELS = "models/"; // of which index.json lists the .tflite files
 const MEASURED_RUNS = 20;
@@ -119,7 +119,7 @@ function useImage(name, read, sample = null) {
     at("result").hidden = true;
     if (image) URL.revokeObjectURL(image.url);
     image = null;
-    const file = await asStored(await read());
+    const file = await read();
     image = { name, pixels: await decodeImage(file, name), url: URL.createObjectURL(file) };
     return classifier ? classify() : "The image is read: open a model.";
   });

@@ -145,27 +145,7 @@ async function sha256(content) {
 }
 
 /**
- * A JPEG without its EXIF data, by which browsers turn an image and TensorFlow does not; anything else as it is.
- *
- * @param {Blob} file
- * @return {Promise<Blob>}
- */
-export async function asStored(file) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return file;
-  const kept = [bytes.subarray(0, 2)];
-  let at = 2;
-  // Segments up to the first scan, each of a marker and a length: EXIF data are an APP1.
-  while (at + 4 <= bytes.length && bytes[at] === 0xff && bytes[at + 1] !== 0xda) {
-    const end = at + 2 + 256 * bytes[at + 2] + bytes[at + 3];
-    if (bytes[at + 1] !== 0xe1) kept.push(bytes.subarray(at, end));
-    at = end;
-  }
-  return new Blob([...kept, bytes.subarray(at)], { type: "image/jpeg" });
-}
-
-/**
- * An image's pixels as they are in the file, without its colour profile, as TensorFlow decodes it.
+ * An image's pixels, turned upright as its EXIF data say, without its colour profile: as Python decodes it.
  *
  * @param {Blob} file anything that the browser can show.
  * @param {string} name of the file, for messages.

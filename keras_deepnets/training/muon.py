@@ -7,14 +7,19 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.training.averaging import RisingAverage
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration (Jordan et al. 2024): singular values end between 0.7 and 1.2."""
 _RMS = 0.2
 """Root mean square of an update at a rate of 1, about that of Adam (Liu et al. 2025, section 2.2)."""
 
+_SMALLEST = 1e-3
+"""Root mean square that a kernel counts as having at least, or one of zeros would not move."""
+
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class Muon(keras.optimizers.Optimizer):
+class Muon(RisingAverage, keras.optimizers.Optimizer):
     """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024, Muon), for the kernels of convolutions too.
 
     A kernel ``[height, width, inputs, outputs]`` counts as the matrix ``[height * width * inputs, outputs]``. The update has the
@@ -32,6 +37,8 @@ class Muon(keras.optimizers.Optimizer):
         beta_2: of Adam.
         epsilon: of Adam.
         newton_schulz: iterations that make a momentum orthogonal.
+        relative: an update's root mean square is the learning rate times that of the kernel, as Adafactor has it (Shazeer &
+            Stern 2018, section 8), instead of 0.2 times the learning rate. So one rate suits pretrained weights of any scale.
         classifier: part of the paths of variables that Adam updates, whatever their shape.
         **kwargs: as `keras.optimizers.Optimizer`.
     """
@@ -46,6 +53,7 @@ class Muon(keras.optimizers.Optimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         newton_schulz: int = 5,
+        relative: bool = False,
         classifier: str = "predictions",
         name: str = "muon",
         **kwargs: Any,
@@ -53,7 +61,7 @@ class Muon(keras.optimizers.Optimizer):
         super().__init__(learning_rate, name=name, **kwargs)
         self.decay, self.momentum, self.adam_ratio = float(weight_decay), float(momentum), float(adam_ratio)
         self.beta_1, self.beta_2, self.epsilon = float(beta_1), float(beta_2), float(epsilon)
-        self.newton_schulz, self.classifier = int(newton_schulz), classifier
+        self.newton_schulz, self.relative, self.classifier = int(newton_schulz), bool(relative), classifier
 
     def build(self, variables):
         """Makes a momentum for each variable, and a second moment for those of Adam."""
@@ -80,7 +88,10 @@ class Muon(keras.optimizers.Optimizer):
             return
         first.assign(self.momentum * first + gradient)
         matrix = ops.reshape(gradient + self.momentum * first, (-1, variable.shape[-1]))
-        update = _RMS * max(matrix.shape) ** 0.5 * orthogonal(matrix, self.newton_schulz)
+        size = _RMS
+        if self.relative:
+            size = ops.maximum(ops.sqrt(ops.mean(ops.square(variable))), _SMALLEST)
+        update = size * max(matrix.shape) ** 0.5 * orthogonal(matrix, self.newton_schulz)
         variable.assign(variable - rate * (ops.reshape(update, variable.shape) + self.decay * variable))
 
     def _adam(self, gradient, variable, rate, first, second):
@@ -93,22 +104,31 @@ class Muon(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        names = ("momentum", "adam_ratio", "beta_1", "beta_2", "epsilon", "newton_schulz", "classifier")
+        names = ("momentum", "adam_ratio", "beta_1", "beta_2", "epsilon", "newton_schulz", "relative", "classifier")
         return super().get_config() | {"weight_decay": self.decay} | {name: getattr(self, name) for name in names}
 
 
 def orthogonal(matrix: Any, iterations: int = 5) -> Any:
     """The nearest matrix whose singular values are about 1 (Jordan et al. 2024), float32 ``[rows, columns]``.
 
+    All iterations are on the small product of the matrix with itself, ``G``. The matrix is multiplied twice: for ``G``, and by the
+    polynomial in ``G`` that the iterations make. That is the same result in a third of the time for a convolution's kernel.
+
     Args:
         matrix: a tensor ``[rows, columns]``; all zeros stay zeros.
         iterations: of Newton-Schulz.
     """
     a, b, c = _COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = ops.transpose(matrix) if tall else matrix
+    wide = matrix.shape[0] < matrix.shape[1]
+    x = ops.transpose(matrix) if wide else matrix
     x = x / (ops.norm(x) + 1e-7)
-    for _ in range(iterations):
-        square = ops.matmul(x, ops.transpose(x))
-        x = a * x + ops.matmul(b * square + c * ops.matmul(square, square), x)
-    return ops.transpose(x) if tall else x
+    gram = ops.matmul(ops.transpose(x), x)
+    one = ops.eye(gram.shape[0], dtype=gram.dtype)
+    polynomial = one
+    for done in range(iterations):
+        factor = a * one + b * gram + c * ops.matmul(gram, gram)
+        polynomial = ops.matmul(polynomial, factor) if done else factor
+        if done < iterations - 1:
+            gram = ops.matmul(ops.matmul(factor, gram), factor)
+    x = ops.matmul(x, polynomial)
+    return ops.transpose(x) if wide else x

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.training.averaging import RisingAverage
 from keras_deepnets.training.muon import Muon
 from keras_deepnets.training.recipes import Recipe
 from keras_deepnets.training.schedules import HalfCosine, learning_rate
@@ -15,7 +16,7 @@ _HEAD_DECAY = 0.01
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class CoupledSGD(keras.optimizers.SGD):
+class CoupledSGD(RisingAverage, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with the penalty `l2 / 2 * ||w||²` in its gradient.
 
     With gradient `g`, `g' = g + l2 * w` takes the gradient's place in Keras' update
@@ -64,26 +65,13 @@ class CoupledSGD(keras.optimizers.SGD):
                 return
         super().update_step(gradient, variable, learning_rate)
 
-    def _update_model_variables_moving_average(self, trainable_variables):
-        """Averages over at most as many steps as there were: the initial weights count for little in a short run.
-
-        The decay rises as `(1 + n) / (10 + n)` to `ema_momentum`, as TensorFlow's `ExponentialMovingAverage` has it.
-        """
-        if not self.use_ema:
-            return
-        steps = ops.cast(self.iterations, "float32")
-        decay = ops.minimum(self.ema_momentum, (1.0 + steps) / (10.0 + steps))
-        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
-            kept = ops.where(steps > 0, decay, 0.0)
-            average.assign(average + ops.cast(1.0 - kept, average.dtype) * (variable - average))
-
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class AdamW(keras.optimizers.AdamW):
+class AdamW(RisingAverage, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` that decays kernels alone, or all variables.
 
     Args:
@@ -121,7 +109,7 @@ def steps_done(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class Lamb(keras.optimizers.Lamb):
+class Lamb(RisingAverage, keras.optimizers.Lamb):
     """`keras.optimizers.Lamb` with the weight decay inside the trust ratio, as the paper (You et al. 2019, Algorithm 2) and timm have it.
 
     Keras' own `weight_decay` shrinks the weights beside the update. Layers that do not decay (biases, scales, offsets) are not scaled
@@ -194,20 +182,21 @@ def optimizer(
         rate: in place of the recipe's learning rate.
     """
     rate = rate or learning_rate(recipe, steps, steps_per_epoch, batch_size)
+    decay: dict[str, Any] = {"weight_decay": recipe.weight_decay}
+    average: dict[str, Any] = {} if recipe.ema is None else {"use_ema": True, "ema_momentum": recipe.ema}
     if recipe.optimizer == "lamb":
-        return Lamb(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
+        return Lamb(rate, decay_on=recipe.weight_decay_on, **decay, **average)
     if recipe.optimizer == "muon":
-        return Muon(rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
+        return Muon(rate, momentum=recipe.momentum, relative=recipe.relative_rate, **decay, **average)
     if recipe.optimizer == "adamw":
-        return AdamW(rate, weight_decay=recipe.weight_decay, decay_on=recipe.weight_decay_on)
+        return AdamW(rate, decay_on=recipe.weight_decay_on, **decay, **average)
     return CoupledSGD(
         rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         l2=recipe.weight_decay,
         l2_on=recipe.weight_decay_on,
-        use_ema=recipe.ema is not None,
-        ema_momentum=recipe.ema if recipe.ema is not None else 0.99,
+        **average,
     )
 
 

@@ -17,8 +17,8 @@ from keras_deepnets.training.recipes import Recipe
 HEAD, ALL = "head", "all"
 _WIDEST = 4096
 """Features that a classifier has at most: whether they are kept is decided before the network is built."""
-_SMALL_BATCH = 16
-"""Images: batch normalisation learns from noise in smaller batches."""
+_SMALL_BATCH = 8
+"""Images: batch normalisation learns from noise in smaller batches. At 8 its statistics still help (docs/training.md)."""
 
 
 @dataclass(frozen=True)

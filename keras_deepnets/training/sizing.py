@@ -5,7 +5,7 @@ A run of few steps learns nothing, however good its recipe. The rules hold for 1
 * From scratch, a batch has a sixteenth of the images, as a power of two from 8 to 128. A run has at least 20 epochs. It has
   more where that makes fewer than 1,500 steps, up to 200.
 * From given weights, a batch has a sixteenth of the images, as a power of two from 8 to 32. The epochs of all layers make 1,000
-  steps, at least 5 and at most 20 epochs. Those of the classifier alone make 1,500, at least 10 and at most 60 epochs.
+  steps, at least 5 and at most 20 epochs. Those of the classifier alone make 2,000, at least 3 and at most 30 epochs.
 
 `docs/training.md` has the accuracies that these numbers were chosen by. What the caller sets always wins.
 """

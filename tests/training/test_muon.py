@@ -28,6 +28,17 @@ def test_orthogonal(shape):
     assert singular.min() > 0.6 and singular.max() < 1.3
 
 
+def test_orthogonal_of_nearly_dependent_columns():
+    """Small singular values are lost in the product of a matrix with itself, and must not be made large by it."""
+    left, _ = np.linalg.qr(rng.normal(size=(40, 8)))
+    right, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    matrix = (left * 10.0 ** -np.arange(8) @ right.T).astype("float32")
+    found = np.asarray(orthogonal(keras.ops.convert_to_tensor(matrix)))
+    assert np.linalg.svd(found, compute_uv=False).max() < 1.3
+    large = left[:, :3].T @ found @ right[:, :3]
+    np.testing.assert_allclose(large, left[:, :3].T @ reference(matrix) @ right[:, :3], atol=2e-3)
+
+
 def test_zeros_stay_zeros():
     assert not np.asarray(orthogonal(keras.ops.zeros((4, 3)))).any()
 
@@ -71,3 +82,15 @@ def test_saved_and_loaded():
     optimizer = Muon(0.01, momentum=0.9, newton_schulz=4)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("scale", [0.01, 3.0, 0.0])
+def test_relative_updates_are_a_share_of_the_kernel(scale):
+    kernel = keras.Variable(scale * rng.normal(size=(3, 3, 8, 4)).astype("float32"), name="kernel")
+    before = kernel.numpy().astype("float64")
+    gradient = rng.normal(size=before.shape).astype("float32")
+    Muon(0.02, weight_decay=0.1, relative=True).apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+    size = max(np.sqrt(np.mean(before**2)), 1e-3)
+    update = size * np.sqrt(72) * reference(gradient.reshape(72, 4)).reshape(before.shape)
+    np.testing.assert_allclose(kernel.numpy(), before - 0.02 * (update + 0.1 * before), rtol=1e-4, atol=2e-6 * max(scale, 0.01))
+    assert Muon.from_config(Muon(relative=True).get_config()).relative

@@ -14,7 +14,8 @@ def test_names():
     assert recipes() == [
         "fast",
         "fine_tune",
-        "imagenette",
+        "imagenette_5",
+        "imagenette_20",
         "he2015_cifar",
         "he2015_imagenet",
         "he2016_cifar",
@@ -40,6 +41,7 @@ SGD = {
     "learning_rate": 0.1,
     "momentum": 0.9,
     "nesterov": False,
+    "relative_rate": False,
     "drop": 0.1,
 }
 SGD |= {"weight_decay": 1e-4, "weight_decay_on": "all", "label_smoothing": 0.0, "ema": None, "repeated_augmentation": 1}
@@ -53,6 +55,8 @@ LAMB = {
     "warmup": "5 epochs",
 }
 LAMB |= {"weight_decay": 0.02, "weight_decay_on": "kernels", "label_smoothing": 0.0, "repeated_augmentation": 3}
+IMAGENETTE = {"batch_size": 64, "image_size": 128, "optimizer": "muon", "learning_rate": 6e-3, "schedule": "one_cycle"}
+IMAGENETTE |= {"peak_at": 0.25, "momentum": 0.95, "weight_decay": 0.05, "label_smoothing": 0.1}
 LAMB |= {"crop_fraction": 0.95, "image_size": None, "ema": None, "model_options": {"stochastic_depth": 0.05}}
 JITTER = "random_resized_crop_flip+color_jitter(strength=0.4)+lighting(deviation=0.1)"
 STRONG = "random_resized_crop_flip+rand_augment(magnitude={}, probability=0.5, deviation=0.5)+mixup(alpha={})+cutmix(alpha=1)"
@@ -70,8 +74,9 @@ NUMBERS = {
     }
     | {"nesterov": True, "weight_decay": 5e-4, "weight_decay_on": "kernels", "label_smoothing": 0.1}
     | {"augmentation": "auto", "precision": "auto"},
-    "fine_tune": {"epochs": "auto", "batch_size": "auto", "head_epochs": "auto", "learning_rate_batch": 32}
-    | {"learning_rate": 0.01, "schedule": "cosine", "warmup": "10 %", "nesterov": True, "weight_decay": 1e-4}
+    "fine_tune": {"epochs": "auto", "batch_size": "auto", "head_epochs": "auto", "optimizer": "muon"}
+    | {"learning_rate": 4e-3, "relative_rate": True, "momentum": 0.95, "weight_decay": 0.05}
+    | {"schedule": "cosine", "warmup": "10 %"}
     | {
         "weight_decay_on": "kernels",
         "batch_norm": "auto",
@@ -79,9 +84,10 @@ NUMBERS = {
         "label_smoothing": 0.1,
         "augmentation": "auto",
     },
-    "imagenette": {"epochs": 5, "batch_size": 64, "image_size": 128, "optimizer": "muon", "learning_rate": 4e-3}
-    | {"schedule": "one_cycle", "peak_at": 0.25, "momentum": 0.95, "weight_decay": 0.05, "label_smoothing": 0.1}
-    | {"augmentation": "random_resized_crop_flip(area=0.35)"},
+    "imagenette_5": IMAGENETTE | {"epochs": 5, "augmentation": "random_resized_crop_flip(area=0.35)"},
+    "imagenette_20": IMAGENETTE
+    | {"epochs": 20, "ema": 0.99}
+    | {"augmentation": "random_resized_crop_flip(area=0.35)+color_jitter(strength=0.3)+mixup(alpha=0.2)"},
     "he2015_cifar": SGD
     | {"steps": 64_000, "batch_size": 128, "drops": [32_000, 48_000], "augmentation": "pad_crop_flip"},
     "he2015_imagenet": SGD
@@ -323,6 +329,7 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
         ({"batch_size": 1.5}, "batch_size=1.5 must be a whole number"),
         ({"batch_size": True}, "batch_size=True must be a whole number"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must not be negative or infinite"),
+        ({"relative_rate": True}, "relative_rate=True is for optimizer='muon', not 'sgd'"),
         ({"nesterov": 1}, "nesterov=1 must be True or False"),
         ({"crop_fraction": 1.5}, r"crop_fraction=1.5 must be at most 1; 0.875 keeps"),
         ({"crop_fraction": 0}, "crop_fraction=0.0 must be positive"),
@@ -333,7 +340,6 @@ def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
         ({"milestones": (32_000,)}, "rising fractions"),
         ({"milestones": 3}, "milestones=3 must be a list of numbers"),
         ({"model_options": 3}, "model_options=3 must map names to values"),
-        ({"optimizer": "lamb", "ema": 0.9}, "ema=0.9 is for optimizer='sgd'"),
         ({"augmentation": "mirror"}, "augment='mirror' is unknown"),
         ({"schedule": "plateau", "warmup": 5}, "a plateau schedule has no warm-up"),
     ],

@@ -1,0 +1,29 @@
+"""A running average of a network's weights, kept by its optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+
+class RisingAverage:
+    """An optimizer whose average (`use_ema=True`) covers at most as many steps as there were.
+
+    The decay of step n is (1 + n) / (10 + n), at most `ema_momentum`, as TensorFlow's `ExponentialMovingAverage` has it. So the
+    initial weights count for little in a short run. Stands before the Keras class among the bases.
+    """
+
+    use_ema: bool
+    ema_momentum: float
+    iterations: Any
+    _model_variables_moving_average: list[Any]
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        if not self.use_ema:
+            return
+        steps = ops.cast(self.iterations, "float32")
+        decay = ops.minimum(self.ema_momentum, (1.0 + steps) / (10.0 + steps))
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            kept = ops.where(steps > 0, decay, 0.0)
+            average.assign(average + ops.cast(1.0 - kept, average.dtype) * (variable - average))

@@ -74,7 +74,7 @@ def ours(name: str, batch: int, size: int, training: bool) -> Side:
 
 
 def theirs(name: str, batch: int, size: int, training: bool, compiled: bool) -> Side:
-    """torchvision's network of that name."""
+    """The network of that name in torchvision."""
     import torch
     import torchvision
 
@@ -138,7 +138,10 @@ def main() -> None:
             row = {"device": card(), "network": name, "mode": mode, "batch": asked.batch}
             row |= {f"{side} img/s": round(rate, 1) for side, rate in speed.items()}
             row |= {f"ours / {side}": round(speed["ours"] / speed[side], 3) for side in sides if side != "ours"}
-            print(json.dumps(row | {"first 3 steps s": {side: round(took, 1) for side, took in first.items()}}), flush=True)
+            print(
+                json.dumps(row | {"first 3 steps s": {side: round(took, 1) for side, took in first.items()}}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

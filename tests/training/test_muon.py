@@ -92,5 +92,7 @@ def test_relative_updates_are_a_share_of_the_kernel(scale):
     Muon(0.02, weight_decay=0.1, relative=True).apply([keras.ops.convert_to_tensor(gradient)], [kernel])
     size = max(np.sqrt(np.mean(before**2)), 1e-3)
     update = size * np.sqrt(72) * reference(gradient.reshape(72, 4)).reshape(before.shape)
-    np.testing.assert_allclose(kernel.numpy(), before - 0.02 * (update + 0.1 * before), rtol=1e-4, atol=2e-6 * max(scale, 0.01))
+    np.testing.assert_allclose(
+        kernel.numpy(), before - 0.02 * (update + 0.1 * before), rtol=1e-4, atol=2e-6 * max(scale, 0.01)
+    )
     assert Muon.from_config(Muon(relative=True).get_config()).relative

@@ -168,7 +168,9 @@ def test_lamb(problem, on):
 def test_the_average_of_a_short_run_forgets_the_first_weights(name):
     """The decay of step n is (1 + n) / (10 + n), at most `ema_momentum`."""
     variable = keras.Variable(np.zeros(2, "float32"))
-    recipe = get_recipe("huang2017_cifar", optimizer=name, ema=0.6, learning_rate=1.0, schedule="constant", momentum=0.0)
+    recipe = get_recipe(
+        "huang2017_cifar", optimizer=name, ema=0.6, learning_rate=1.0, schedule="constant", momentum=0.0
+    )
     made = optimizer(recipe, 12)
     average = np.zeros(2)
     for step in range(12):

@@ -1,59 +1,30 @@
 """A network that knows ImageNet learns your classes: FOLDER/<class>/*.jpg in, a SavedModel for TF Serving out.
 
-    python fine_tune_folder.py photos                                          # downloads weights once
-    python fine_tune_folder.py photos --weights none --model resnet18 --image-size 64 --epochs 1 1    # to try it out
+    python fine_tune_folder.py photos                                    # downloads weights once
+    python fine_tune_folder.py photos --model resnet18 --weights my_run  # from a run folder, a card or a weight file
 
-First the new classifier alone, on features that stand still; then all layers, at a rate that changes them little.
-Cost (estimate from docs/benchmarks.md): 1,000 images on two CPU cores take 3 minutes for the classifier (5 epochs at 30
-images a second) and 18 minutes for all layers (10 epochs at 9.2). It aims at no row of a table: Kornblith et al. 2019
-have the accuracies of twelve data sets to hold it against, after 20,000 steps of 256 images each.
+The recipe `fine_tune` chooses batch size and epochs from the number of images. It trains the classifier alone, then all layers.
+`keras-deepnets train resnet50 photos --weights imagenet` does the same on the command line, without the export.
 """
 
 import argparse
-
-import keras
 
 import keras_deepnets as kd
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", help="with a sub-folder of images for each class (or a TFDS name)")
 parser.add_argument("--model", default="resnet50")
-parser.add_argument("--weights", default="torchvision/imagenet1k_v2", help="card, file, or none")
-parser.add_argument("--image-size", type=int, default=224)
-parser.add_argument("--epochs", type=int, nargs=2, default=(5, 10), metavar=("HEAD", "ALL"))
-parser.add_argument("--rates", type=float, nargs=2, default=(0.05, 0.005), metavar=("HEAD", "ALL"))
-parser.add_argument("--batch", type=int, default=32)
+parser.add_argument("--weights", default="imagenet", help="card, weight file or folder of a finished run")
+parser.add_argument("--image-size", type=int, help="pixels; by default what the weights were trained on")
+parser.add_argument("--epochs", type=int, nargs=2, metavar=("HEAD", "ALL"), help="by default by the number of images")
+parser.add_argument("--run", default="fine_tuning", help="folder of the run; the same command resumes it")
 parser.add_argument("--out", default="fine_tuned", help="folder of the exported versions")
 args = parser.parse_args()
 
-keras.utils.set_random_seed(0)
-train, held, test = (kd.data.load(args.folder, split) for split in ("train", "validation", "test"))
-batch = min(args.batch, train.size)
-model = kd.create_model(
-    args.model,
-    input_shape=(args.image_size, args.image_size, 3),
-    weights=None if args.weights == "none" else args.weights,
-    include_preprocessing=True,  # scales its input as these weights want it
-)
-model = kd.replace_classifier(model, train.classes)
-model.labels = train.labels
-
-view = {"image_size": args.image_size, "channels": 3, "interpolation": model.scaling.interpolation}
-seen = train.batches(batch, training=True, augment="random_resized_crop_flip", drop_remainder=True, **view)
-fixed = held.batches(batch, crop_fraction=model.scaling.crop_fraction, **view)
-
-
-def fit(part: str, epochs: int, rate: float) -> None:
-    """Trains what is not frozen, with half a cosine from `rate` to zero."""
-    schedule = kd.training.HalfCosine(rate, max(1, epochs * train.steps(batch, drop_remainder=True)))
-    loss = kd.training.SmoothedCrossentropy(0.1)
-    model.compile(kd.training.CoupledSGD(schedule, nesterov=True, l2=1e-4), loss, metrics=["accuracy"])
-    model.fit(seen, validation_data=fixed, epochs=epochs, shuffle=False, verbose=2)
-    print(f"{part}: test accuracy {100 * kd.training.evaluate(model, test).top1:.2f} % on {test.size} images")
-
-
-kd.freeze(model)
-fit("classifier alone", args.epochs[0], args.rates[0])
-model.trainable = True
-fit("all layers", args.epochs[1], args.rates[1])
-print(kd.export.saved_model(model, args.out))
+chosen = {"head_epochs": args.epochs[0], "epochs": args.epochs[1]} if args.epochs else {}
+if args.image_size:
+    chosen["image_size"] = args.image_size
+run = kd.training.train(args.model, args.folder, run_dir=args.run, weights=args.weights, **chosen)
+test = kd.data.load(args.folder, "test")
+print(f"test accuracy {100 * kd.training.evaluate(run.model, test).top1:.2f} % on {test.size} images")
+print(kd.export.saved_model(run.model, args.out))

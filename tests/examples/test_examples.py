@@ -102,9 +102,9 @@ def test_fine_tune_folder(tmp_path):
     kd.save_weights(kd.ResNet20(), tmp_path / "learnt.safetensors")
     words = ("--model", "resnet20", "--weights", "learnt.safetensors", "--image-size", 16, "--epochs", 1, 1)
     lines = run("fine_tune_folder.py", tmp_path, folder, *words)
-    told = [line for line in lines if "test accuracy" in line]
-    number(r"classifier alone: test accuracy ([\d.]+) % on 6 images", told[0])
-    accuracy = number(r"all layers: test accuracy ([\d.]+) % on 6 images", told[1])
+    rows = kd.training.read_metrics(tmp_path / "fine_tuning" / "metrics.csv")
+    assert [row["phase"] for row in rows] == [1, 2]
+    accuracy = number(r"test accuracy ([\d.]+) % on 6 images", lines[-2])
     assert lines[-1] == str(Path("fine_tuned", "1"))
     test = kd.data.load(folder, "test")
     images, truth = (np.stack(values) for values in zip(*test.examples().as_numpy_iterator(), strict=True))

@@ -316,7 +316,6 @@ _IMAGENETTE = {
     "batch_size": 64,
     "image_size": 128,
     "optimizer": "muon",
-    "learning_rate": 6e-3,
     "schedule": "one_cycle",
     "peak_at": 0.25,
     "momentum": 0.95,
@@ -324,8 +323,8 @@ _IMAGENETTE = {
     "weight_decay_on": "kernels",
     "label_smoothing": 0.1,
     "precision": "auto",
-    "model_options": {"shortcut": "D", "deep_stem": [32, 32, 64], "antialias": "blur", "zero_init_residual": True},
 }
+_RESNET_D = {"shortcut": "D", "deep_stem": [32, 32, 64], "zero_init_residual": True}
 _1202_LAYERS = {
     "epochs": 300,
     "batch_size": 64,
@@ -392,7 +391,9 @@ _ROWS = (
         name="imagenette_5",
         use="Photographs from scratch in five epochs, at 128 pixels; Muon learns more from each image.",
         epochs=5,
+        learning_rate=4e-3,
         augmentation="random_resized_crop_flip(0.35)",
+        model_options=_RESNET_D,
         **_IMAGENETTE,
     ),
     Recipe(
@@ -400,7 +401,9 @@ _ROWS = (
         use="Photographs from scratch in twenty epochs, at 128 pixels.",
         epochs=20,
         augmentation="random_resized_crop_flip(0.35)+color_jitter(0.3)+mixup(0.2)",
+        learning_rate=6e-3,
         ema=0.99,
+        model_options=_RESNET_D | {"antialias": "blur"},
         **_IMAGENETTE,
     ),
     Recipe(

@@ -55,7 +55,7 @@ LAMB = {
     "warmup": "5 epochs",
 }
 LAMB |= {"weight_decay": 0.02, "weight_decay_on": "kernels", "label_smoothing": 0.0, "repeated_augmentation": 3}
-IMAGENETTE = {"batch_size": 64, "image_size": 128, "optimizer": "muon", "learning_rate": 6e-3, "schedule": "one_cycle"}
+IMAGENETTE = {"batch_size": 64, "image_size": 128, "optimizer": "muon", "schedule": "one_cycle"}
 IMAGENETTE |= {"peak_at": 0.25, "momentum": 0.95, "weight_decay": 0.05, "label_smoothing": 0.1}
 LAMB |= {"crop_fraction": 0.95, "image_size": None, "ema": None, "model_options": {"stochastic_depth": 0.05}}
 JITTER = "random_resized_crop_flip+color_jitter(strength=0.4)+lighting(deviation=0.1)"
@@ -84,9 +84,10 @@ NUMBERS = {
         "label_smoothing": 0.1,
         "augmentation": "auto",
     },
-    "imagenette_5": IMAGENETTE | {"epochs": 5, "augmentation": "random_resized_crop_flip(area=0.35)"},
+    "imagenette_5": IMAGENETTE
+    | {"epochs": 5, "learning_rate": 4e-3, "augmentation": "random_resized_crop_flip(area=0.35)"},
     "imagenette_20": IMAGENETTE
-    | {"epochs": 20, "ema": 0.99}
+    | {"epochs": 20, "learning_rate": 6e-3, "ema": 0.99}
     | {"augmentation": "random_resized_crop_flip(area=0.35)+color_jitter(strength=0.3)+mixup(alpha=0.2)"},
     "he2015_cifar": SGD
     | {"steps": 64_000, "batch_size": 128, "drops": [32_000, 48_000], "augmentation": "pad_crop_flip"},

@@ -37,8 +37,9 @@ class Muon(RisingAverage, keras.optimizers.Optimizer):
         beta_2: of Adam.
         epsilon: of Adam.
         newton_schulz: iterations that make a momentum orthogonal.
-        relative: an update's root mean square is the learning rate times that of the kernel, as Adafactor has it (Shazeer &
-            Stern 2018, section 8), instead of 0.2 times the learning rate. So one rate suits pretrained weights of any scale.
+        relative: whether the learning rate counts in kernel sizes: the root mean square of an update is the rate times that of
+            the kernel, not 0.2 times the rate. One rate then suits pretrained weights of any scale. Adafactor has it so
+            (Shazeer & Stern 2018, section 8).
         classifier: part of the paths of variables that Adam updates, whatever their shape.
         **kwargs: as `keras.optimizers.Optimizer`.
     """

@@ -306,6 +306,9 @@ PlainNet = builder(
     "PlainNet", PLAIN, without=("shortcut", "project_first", "zero_init_residual", "stochastic_depth", "drop_unit")
 )
 
+IMAGENET_OPTIONS = (*FAMILY.options, "deep_stem", "antialias")
+"""What the named constructors of ImageNet networks let the caller set."""
+
 _18, _34 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3)}
 _IMAGENET = "Table 1"
 _TEN_CROP = "{} % top-1, ImageNet validation, 10-crop"
@@ -315,11 +318,16 @@ def _bottlenecks(*blocks: int) -> dict[str, Any]:
     return {"blocks": blocks, "block": "bottleneck"}
 
 
-ResNet18 = variant("ResNet18", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(27.88), **_18)
-ResNet34 = variant("ResNet34", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(25.03), **_34)
-ResNet50 = variant("ResNet50", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(22.85), **_bottlenecks(3, 4, 6, 3))
-ResNet101 = variant("ResNet101", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(21.75), **_bottlenecks(3, 4, 23, 3))
-ResNet152 = variant("ResNet152", FAMILY, source=_IMAGENET, error=_TEN_CROP.format(21.43), **_bottlenecks(3, 8, 36, 3))
+def _imagenet_resnet(depth: int, error: float, **row: Any) -> Any:
+    text = _TEN_CROP.format(error)
+    return variant(f"ResNet{depth}", FAMILY, source=_IMAGENET, error=text, options=IMAGENET_OPTIONS, **row)
+
+
+ResNet18 = _imagenet_resnet(18, 27.88, **_18)
+ResNet34 = _imagenet_resnet(34, 25.03, **_34)
+ResNet50 = _imagenet_resnet(50, 22.85, **_bottlenecks(3, 4, 6, 3))
+ResNet101 = _imagenet_resnet(101, 21.75, **_bottlenecks(3, 4, 23, 3))
+ResNet152 = _imagenet_resnet(152, 21.43, **_bottlenecks(3, 8, 36, 3))
 
 PlainNet18 = variant("PlainNet18", PLAIN, source=_IMAGENET, error=_TEN_CROP.format(27.94), **_18)
 PlainNet34 = variant("PlainNet34", PLAIN, source=_IMAGENET, error=_TEN_CROP.format(28.54), **_34)

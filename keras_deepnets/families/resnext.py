@@ -43,7 +43,8 @@ _50, _101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
 def _imagenet(name: str, blocks: tuple[int, ...], groups: int, width: int, error: str, source: str = "Table 4") -> Any:
     error = f"{error} % top-1, ImageNet validation, single crop" if error else ""
-    return variant(name, FAMILY, source=source, error=error, blocks=blocks, groups=groups, base_width=width)
+    row = {"blocks": blocks, "groups": groups, "base_width": width}
+    return variant(name, FAMILY, source=source, error=error, options=resnet.IMAGENET_OPTIONS, **row)
 
 
 def _cifar(groups: int, width: int, error: float) -> Any:

@@ -69,7 +69,7 @@ def features(x: Any, spec: WideSpec) -> Any:
 
 
 FAMILY = Family("WideResNet", WideSpec, features, PAPER, ("dropout",))
-IMAGENET_FAMILY = Family("WideResNet", ResidualSpec, resnet.features, PAPER, (*resnet.FAMILY.options, "dropout"))
+IMAGENET_FAMILY = Family("WideResNet", ResidualSpec, resnet.features, PAPER, (*resnet.IMAGENET_OPTIONS, "dropout"))
 
 WideResNet = builder("WideResNet", FAMILY)
 

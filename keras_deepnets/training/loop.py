@@ -129,6 +129,12 @@ def train(
     if class_weight is not None:  # counting may mean reading all records
         balance = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
     network = _network(model, weights, model_options or {}, train_data, asked)
+    if verbose != 0 and not given and (missing := _missing_options(model, asked)):
+        print(
+            f"{model} has no option {', '.join(missing)}, which recipe {asked.name} sets; it is trained without.",
+            file=sys.stderr,
+            flush=True,
+        )
     folder = RunFolder(run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}")
     identity = {
         "model": network.identity() | ({"file": file_digest} if file_digest else {}),
@@ -205,8 +211,14 @@ def _opened(model: str | os.PathLike | keras.Model, seed: int) -> tuple[str | ke
 
 def _options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """The caller's options of a named network, and the recipe's that it has."""
+    missing = _missing_options(name, recipe)
+    return {option: value for option, value in recipe.model_options.items() if option not in missing} | dict(given)
+
+
+def _missing_options(name: str, recipe: Recipe) -> list[str]:
+    """The options that a recipe sets and a named network does not have."""
     known = registry.constructor_of(name).facts.options if recipe.model_options else ()
-    return {option: value for option, value in recipe.model_options.items() if option in known} | dict(given)
+    return [option for option in recipe.model_options if option not in known]
 
 
 def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe: Recipe) -> dict[str, Any]:

@@ -5,9 +5,10 @@
 """
 
 from keras_deepnets import data, export, families, insight, layers, training, weights
-from keras_deepnets._registration import register_with_keras as _register_with_keras
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
+from keras_deepnets.facts import ModelInfo, model_info
+from keras_deepnets.families.base import resolve_weights_with as _resolve_weights_with
 from keras_deepnets.families.densenet import (
     DenseNet,
     DenseNet40_12,
@@ -105,12 +106,12 @@ from keras_deepnets.families.wide_resnet import (
     WideResNet101_2,
 )
 from keras_deepnets.predictions import decode_predictions, preprocess_input
-from keras_deepnets.registry import ModelInfo, create_model, list_models, model_info
+from keras_deepnets.registration import register_with_keras as _register_with_keras
+from keras_deepnets.registry import create_model, list_models
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.surgery import feature_pyramid, freeze, replace_classifier
+from keras_deepnets.versions import __version__ as __version__
 from keras_deepnets.weights import load_weights, save_weights
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DenseNet",
@@ -216,4 +217,13 @@ __all__ = [
     "weights",
 ]
 
+
+def _resolve_weights(*given):
+    """Finds the weights that a constructor is given. Imported when first needed."""
+    from keras_deepnets.weights import source
+
+    return source.resolve(*given)
+
+
+_resolve_weights_with(_resolve_weights)
 _register_with_keras()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.records import FORMAT_VERSION, check_format
 from keras_deepnets.scaling import Scaling
-from keras_deepnets.weights.reading import FORMAT_VERSION, check_format
 
 _DEEP_ENOUGH = 20_000
 

@@ -1,4 +1,4 @@
-"""Every named network: list, create, describe."""
+"""The table of networks: every constructor by its name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import difflib
 import fnmatch
 import functools
 import re
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.families import densenet, fitnet, highway, preact, resnet, resnext, stochastic_depth, wide_resnet
 from keras_deepnets.families.base import Constructor, VariantFacts
-from keras_deepnets.families.facts import recorded
-from keras_deepnets.weights.cards import Card, cards_of
 
 if TYPE_CHECKING:
     import keras
@@ -29,41 +26,6 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     highway,
     fitnet,
 )
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a network without building it.
-
-    Attributes:
-        name: lower-case registry name.
-        constructor: public name of the constructor.
-        family: name of the family.
-        paper: authors, year and title.
-        source: section or table of the paper.
-        dataset: TFDS name of the data it was designed for.
-        input_shape: default ``(height, width, channels)``.
-        classes: default number of classes.
-        depth: layers with weights along the longest path, as the paper counts.
-        parameters: trainable parameters.
-        flops: multiply-adds of one image of the default size.
-        error: published error, as text, or "".
-        weights: names of the published weights that it can load.
-    """
-
-    name: str
-    constructor: str
-    family: str
-    paper: str
-    source: str
-    dataset: str
-    input_shape: tuple[int, int, int]
-    classes: int
-    depth: int
-    parameters: int
-    flops: int
-    error: str
-    weights: tuple[str, ...]
 
 
 def _natural(name: str) -> list[Any]:
@@ -140,50 +102,3 @@ def create_model(name: str, **kwargs: Any) -> keras.Model:
         **kwargs: arguments of the constructor.
     """
     return constructor_of(name)(**kwargs)
-
-
-def model_info(name: str, **options: Any) -> ModelInfo:
-    """What is known of the network called `name`.
-
-    Args:
-        name: of a network, or of a builder with the options that it needs.
-        **options: architecture options. With them, and for a builder, the network is built to count parameters and
-            multiply-adds, and `weights` names the published weights of exactly this architecture.
-
-    Raises:
-        ValueError: unknown name, or a bad value.
-        TypeError: unknown option.
-    """
-    facts = constructor_of(name).facts
-    spec = facts.spec_with(options)
-    named = bool(facts.row) and not options
-    counts = recorded()[facts.name.lower()] if named else _counted(facts.name, options)
-    return ModelInfo(
-        name=facts.name.lower(),
-        constructor=facts.name,
-        family=facts.family.name,
-        paper=str(facts.family.paper),
-        source=facts.source if named else "",
-        dataset=spec.domain.dataset,
-        input_shape=spec.domain.input_shape,
-        classes=spec.domain.classes,
-        depth=spec.depth,
-        parameters=counts["parameters"],
-        flops=counts["flops"],
-        error=facts.error if named else "",
-        weights=tuple(card.name for card in cards_of(facts.name) if named or _is_of(card, facts, options)),
-    )
-
-
-def _counted(name: str, options: dict[str, Any]) -> dict[str, int]:
-    """Parameters and multiply-adds of a network that is in no table, from the model itself."""
-    from keras_deepnets import models
-
-    model = create_model(name, **options)
-    return {"parameters": models.trainable_parameters(model), "flops": models.multiply_adds(model)}
-
-
-def _is_of(card: Card, facts: VariantFacts, options: dict[str, Any]) -> bool:
-    """Whether published weights are of the network that some options make."""
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in card.options.items()}
-    return facts.spec_with(given) == facts.spec_with(options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 
-import keras_deepnets
+__version__ = "0.1.0"
 
 DISTRIBUTION = "keras-deepnets"
 
@@ -13,7 +13,7 @@ DISTRIBUTION = "keras-deepnets"
 def version(package: str) -> str | None:
     """The version of a distribution: ours as the package itself says, another's as installed, or as its loaded module says; else None."""
     if package == DISTRIBUTION:
-        return keras_deepnets.__version__
+        return __version__
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

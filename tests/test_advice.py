@@ -80,7 +80,7 @@ def test_a_network_without_the_option_is_told_of_the_builder():
 @pytest.mark.parametrize("name", kd.list_models())
 def test_no_network_is_told_of_an_option_that_it_lacks(name):
     """Of every option that weights may need, for every network: what the message says can be called."""
-    from keras_deepnets.families.records import spec_of, way_to
+    from keras_deepnets.weights.architectures import spec_of, way_to
 
     constructor = getattr(kd, kd.model_info(name).constructor)
     architecture = {"constructor": constructor.__name__, "family": constructor.facts.family.name, "options": {}}
@@ -396,7 +396,7 @@ def test_what_surgery_advises():
 
 
 def test_what_export_advises():
-    from keras_deepnets.export._classifier import classifier_of
+    from keras_deepnets.export.classifier import classifier_of
 
     any_size = tiny(input_shape=(None, None, 3))
     (shape,) = taken(lambda: classifier_of(any_size), r"build it with input_shape=(\(height, width, 3\))\.$")

@@ -170,7 +170,7 @@ def test_export_refuses_what_it_cannot_scale(build, write, tmp_path):
         str(caught.value).split(" or = ")[1].split(" for ")[0],
     ):
         model.scaling = eval(advised, {"keras_deepnets": kd})
-        export._classifier.classifier_of(model)
+        export.classifier.classifier_of(model)
 
 
 def test_export_says_where_a_strangers_scaling_is_not_known(tmp_path):
@@ -182,10 +182,10 @@ def test_export_says_where_a_strangers_scaling_is_not_known(tmp_path):
     with pytest.warns(
         UserWarning, match="own: it is not known how its input is scaled, so the artifact gives it pixels 0–255"
     ):
-        export._classifier.classifier_of(ending(inputs))
+        export.classifier.classifier_of(ending(inputs))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        export._classifier.classifier_of(ending(keras.layers.Rescaling(1 / 255)(inputs)))  # the message's ways out
+        export.classifier.classifier_of(ending(keras.layers.Rescaling(1 / 255)(inputs)))  # the message's ways out
         model = ending(inputs)
         model.scaling = kd.Scaling((0, 0, 0), (255, 255, 255))
-        export._classifier.classifier_of(model)
+        export.classifier.classifier_of(model)

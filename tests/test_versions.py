@@ -10,7 +10,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.benchmark import keras_side
-from keras_deepnets.export import _card
+from keras_deepnets.export import model_card
 from keras_deepnets.training import run
 from keras_deepnets.versions import version
 
@@ -35,7 +35,7 @@ def test_all_who_ask_get_versions(not_installed):
     assert version("keras-deepnets") == kd.__version__
     assert version("tensorflow") == tf.__version__  # as the module says
     assert version("no-such-package") is None
-    assert _card.software()["keras_deepnets"] == kd.__version__
+    assert model_card.software()["keras_deepnets"] == kd.__version__
     assert keras_side._versions() == {
         "keras-deepnets": kd.__version__,
         "keras": keras.__version__,
@@ -72,4 +72,4 @@ print(json.loads((path / "model_card.json").read_text())["software"]["keras_deep
 
 def test_setup_takes_the_packages_version():
     """One place says it: what pip installs has the version that the package says."""
-    assert "version = attr: keras_deepnets.__version__" in (ROOT / "setup.cfg").read_text()
+    assert "version = attr: keras_deepnets.versions.__version__" in (ROOT / "setup.cfg").read_text()

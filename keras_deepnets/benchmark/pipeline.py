@@ -216,7 +216,7 @@ def _small_images(count: int = 50_000) -> ImageData:
 
 def _photographs(folder: Path) -> tuple[ImageData, ImageData]:
     """As many JPEG files as an epoch of a large set would read, and shards of them; few lie on the disk, each is read many times."""
-    from keras_deepnets.data import ImageData, shards
+    from keras_deepnets.data import ImageData, shard_writing, shards
     from keras_deepnets.data.stores import FilePixels, IndexedStore
 
     paths = []
@@ -228,7 +228,7 @@ def _photographs(folder: Path) -> tuple[ImageData, ImageData]:
     rows = np.arange(_FILES)
     store = IndexedStore(FilePixels(np.asarray(paths, object)), rows, rows % 2)
     files = ImageData(str(folder), "train", ("even", "odd"), store)
-    shards.write(folder / "photographs", folder / "shards", 4, split="all")
+    shard_writing.write(folder / "photographs", folder / "shards", 4, split="all")
     return _repeated(files, _REPEATED), _repeated(shards.load(folder / "shards", "all"), _REPEATED)
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-PROGRAM = "keras-deepnets"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.

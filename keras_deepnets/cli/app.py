@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from keras_deepnets.cli import PROGRAM
 from keras_deepnets.cli.app_export import export, serving_config
 from keras_deepnets.cli.app_lookup import download, info, list_command, recipes_command
 from keras_deepnets.cli.options import ARTIFACT, BEGIN, DATA, WORK, Artifact, Data, Json, SkipBroken, WeightsOptions
+from keras_deepnets.cli.problems import PROGRAM
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.measured import RULE
 
@@ -66,7 +66,7 @@ def demo(
 
     begin = time.perf_counter()
     load_tensorflow()
-    from keras_deepnets import demo as main_job
+    from keras_deepnets.cli import demo as main_job
 
     main_job.run(out, begin)
 

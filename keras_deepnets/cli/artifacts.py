@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets import registry
-from keras_deepnets.cli import PROGRAM
+from keras_deepnets.cli.problems import PROGRAM
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.measured import RunRecord
 from keras_deepnets.weights import cards, reading

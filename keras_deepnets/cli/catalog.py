@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras_deepnets
 from keras_deepnets import registry
-from keras_deepnets.cli import PROGRAM, show
+from keras_deepnets.cli import show
+from keras_deepnets.cli.problems import PROGRAM
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
+from keras_deepnets.facts import ModelInfo, model_info
 from keras_deepnets.versions import version
 from keras_deepnets.weights import cards
 from keras_deepnets.weights.cards import networks
@@ -30,7 +31,7 @@ def print_version() -> None:
 
 def list_networks(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
     """Prints a row for each network that fits."""
-    infos = [registry.model_info(name) for name in registry.list_models(pattern, family, dataset)]
+    infos = [model_info(name) for name in registry.list_models(pattern, family, dataset)]
     if not infos:
         raise InputError(f"No network's name fits {pattern!r}; `{PROGRAM} list` prints them all.")
     if as_json:
@@ -79,7 +80,7 @@ def list_weights(pattern: str, family: str | None, dataset: str | None, as_json:
 
 def _is_of(card: cards.Card, family: str | None, dataset: str | None) -> bool:
     """Whether the card's network is of that family, and designed for that data."""
-    facts = getattr(keras_deepnets, card.constructor).facts
+    facts = registry.constructor_of(card.constructor).facts
     domain = facts.family.spec(**(facts.row | card.options)).domain
     return (family is None or facts.family.name.lower() == family.lower()) and (
         dataset is None or domain.dataset == dataset
@@ -132,7 +133,7 @@ def _facts_of(name: str, given: dict[str, Any]) -> dict[str, Any]:
     if facts.row or given:
         if given:
             load_tensorflow()
-        return _facts(registry.model_info(name, **given))
+        return _facts(model_info(name, **given))
     known = {
         "name": facts.name.lower(),
         "constructor": facts.name,
@@ -140,7 +141,7 @@ def _facts_of(name: str, given: dict[str, Any]) -> dict[str, Any]:
         "paper": str(facts.family.paper),
         "weights": [card.name for card in cards.cards_of(facts.name)],
     }
-    return dict.fromkeys(field.name for field in dataclasses.fields(registry.ModelInfo)) | known
+    return dict.fromkeys(field.name for field in dataclasses.fields(ModelInfo)) | known
 
 
 def _few(names: Sequence[str], constructor: str) -> str:
@@ -194,6 +195,6 @@ def giga(count: float) -> str:
     return f"{value:.3g} G" if value < 100 else f"{value:.0f} G"
 
 
-def _facts(info: registry.ModelInfo) -> dict[str, Any]:
+def _facts(info: ModelInfo) -> dict[str, Any]:
     values = dataclasses.asdict(info)
     return values | {"input_shape": list(info.input_shape), "weights": list(info.weights)}

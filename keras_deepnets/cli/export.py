@@ -60,8 +60,8 @@ class Export:
 
 def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     """Writes what a server or a device runs; prints where it lies, its size, latency and how far it is from the Keras model."""
-    from keras_deepnets.export._calibration import too_few
-    from keras_deepnets.export._classifier import unscaled
+    from keras_deepnets.export.calibrating import too_few
+    from keras_deepnets.export.classifier import unscaled
 
     _check(request)
     labels = None if request.labels is None else _names(request.labels)
@@ -123,9 +123,9 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
 
 def _how_to_load(path: Path) -> str:
     """The Python that loads a .keras file, as the JSON beside it says."""
-    from keras_deepnets.export import _single_file
+    from keras_deepnets.export import single_file
 
-    return json.loads(_single_file.card_path(path).read_text(encoding="utf-8"))["load"]
+    return json.loads(single_file.card_path(path).read_text(encoding="utf-8"))["load"]
 
 
 def _of_the_card(artifact: artifacts.Artifact, test: ImageData | None, top1: float | None) -> dict[str, Any]:
@@ -161,9 +161,9 @@ def _write(
 
 def _most(request: Export) -> int:
     """How many images calibrate at most."""
-    from keras_deepnets.export import _calibration
+    from keras_deepnets.export import calibrating
 
-    return request.calibration_images or _calibration.IMAGES
+    return request.calibration_images or calibrating.IMAGES
 
 
 def _compared(

@@ -8,9 +8,9 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from keras_deepnets.cli import PROGRAM
 from keras_deepnets.errors import InputError
 
+PROGRAM = "keras-deepnets"
 DEBUG = "KERAS_DEEPNETS_DEBUG"
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_deepnets import training
-from keras_deepnets.cli import PROGRAM, show
+from keras_deepnets.cli import show
+from keras_deepnets.cli.problems import PROGRAM
 from keras_deepnets.training.recipe_fields import recipe_fields
 from keras_deepnets.training.recipes import AUTO, Recipe
 

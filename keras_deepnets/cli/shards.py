@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_deepnets.cli import PROGRAM, show
+from keras_deepnets.cli import show
 from keras_deepnets.cli.images import loading
+from keras_deepnets.cli.problems import PROGRAM
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def shard(
     source: str, out: Path, shards: int | None, split: str | None, *, seed: int, skip_broken: bool, as_json: bool
 ) -> None:
     """Writes a set as shards; prints what lies where."""
-    from keras_deepnets.data import shards as work
+    from keras_deepnets.data import shard_writing as work
 
     work.check_arguments(source, out, shards, split)  # an answer in a blink, before TensorFlow is loaded
     with _bar("looking at the images", "writing", hidden=as_json) as report, loading(source):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from keras_deepnets.training.evaluation import Evaluation
+    from keras_deepnets.evaluation import Evaluation
 
 _WIDE = 10_000  # of a pipe: whoever reads it must get whole lines
 

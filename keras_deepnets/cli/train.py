@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.cli import PROGRAM, artifacts, catalog, show
+from keras_deepnets.cli import artifacts, catalog, show
 from keras_deepnets.cli.images import loading
-from keras_deepnets.cli.problems import Interrupted
+from keras_deepnets.cli.problems import PROGRAM, Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights.download import DownloadError
 from keras_deepnets.weights.source import file_of
 
 if TYPE_CHECKING:
-    from keras_deepnets.training.evaluation import Evaluation
+    from keras_deepnets.evaluation import Evaluation
     from keras_deepnets.training.feed import Sets
 
 KERAS_FILE = ".keras"

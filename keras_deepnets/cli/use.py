@@ -14,13 +14,13 @@ from keras_deepnets.cli.images import image_files, loading
 from keras_deepnets.cli.problems import CheckFailed
 from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
-from keras_deepnets.predictions import first_difference
+from keras_deepnets.labels import first_difference
 
 if TYPE_CHECKING:
     import numpy as np
 
     from keras_deepnets.data import ImageData
-    from keras_deepnets.training.evaluation import Evaluation
+    from keras_deepnets.evaluation import Evaluation
 
 # Encoded test images that are held at once: a few hundred megabytes of photographs.
 _CHUNK = 2048
@@ -258,7 +258,7 @@ def _check_table(path: Path) -> None:
 
 def _write_table(path: Path, results: Sequence[Mapping[str, Any]], top: int) -> None:
     """Writes predictions as CSV: image, label 1, probability 1, …, error; whole or not at all."""
-    from keras_deepnets.training.files import written_aside
+    from keras_deepnets.files import written_aside
 
     columns = [f"{name}_{place}" for place in range(1, top + 1) for name in ("label", "probability")]
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:

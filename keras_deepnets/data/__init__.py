@@ -7,7 +7,7 @@ input, `augmentation` how training images are varied. Importing this package doe
 
 from keras_deepnets.data import augmentation, transforms
 from keras_deepnets.data.image_data import ImageData
-from keras_deepnets.data.shards import write as write_shards
+from keras_deepnets.data.shard_writing import write as write_shards
 from keras_deepnets.data.sources import is_cut, load, training_split
 
 __all__ = ["ImageData", "augmentation", "is_cut", "load", "training_split", "transforms", "write_shards"]

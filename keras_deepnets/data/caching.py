@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_deepnets.data import transforms
 from keras_deepnets.data.stores import ArrayPixels, FilePixels, IndexedStore, PackedPixels, Shape
-from keras_deepnets.training.files import keras_home
+from keras_deepnets.files import keras_home
 
 if TYPE_CHECKING:
     import tensorflow as tf

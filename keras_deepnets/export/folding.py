@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_deepnets.export import _graph
+from keras_deepnets import graphs
 
 if TYPE_CHECKING:
     import keras
@@ -65,7 +65,7 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     Raises:
         InputError: the model is not built or has no graph of layers.
     """
-    graph = _separated(_graph.as_functional(model))
+    graph = _separated(graphs.as_functional(model))
     return _folded(graph, inside_block=False)
 
 
@@ -84,7 +84,7 @@ def _folded(graph: keras.Model, *, inside_block: bool) -> keras.Model:
         if type(layer) is StochasticDepth and not inside_block:
             return keras.layers.Rescaling(layer.survival, name=layer.name, dtype=layer.dtype_policy)
         if type(layer) in _differing_in_training():
-            return _graph.same(layer, kind=_differing_in_training()[type(layer)])
+            return graphs.same(layer, kind=_differing_in_training()[type(layer)])
         if id(layer) in scalings:
             return keras.layers.DepthwiseConv2D(
                 1,
@@ -102,7 +102,7 @@ def _folded(graph: keras.Model, *, inside_block: bool) -> keras.Model:
             return _scaling_weights(_valued(layer))
         return _folded_weights(*map(_valued, pairs[id(layer)])) if id(layer) in pairs else layer.get_weights()
 
-    return _graph.rebuild(
+    return graphs.rebuild(
         graph,
         new_layer=new_layer,
         weights_of=weights_of,
@@ -144,7 +144,7 @@ class _Separate:
 
         name = layer.norm.name
         activation = keras.layers.Activation("relu", name=f"{name.removesuffix('_bn')}_relu", dtype=layer.dtype_policy)
-        self.layers = [_graph.same(layer.norm), activation, _graph.same(layer.convolution)]
+        self.layers = [graphs.same(layer.norm), activation, graphs.same(layer.convolution)]
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         return functools.reduce(lambda x, layer: layer(x), self.layers, inputs[0])
@@ -160,7 +160,7 @@ def _separated(model: keras.Model) -> keras.Model:
     """The network with recomputing layers taken apart; itself where there are none."""
     from keras_deepnets.layers import RecomputedConv2D
 
-    if not any(isinstance(node.operation, RecomputedConv2D) for node in _graph.nodes(model)):
+    if not any(isinstance(node.operation, RecomputedConv2D) for node in graphs.nodes(model)):
         return model
 
     def weights_of(layer: Any) -> list[np.ndarray]:
@@ -168,7 +168,7 @@ def _separated(model: keras.Model) -> keras.Model:
             return [*layer.norm.get_weights(), *layer.convolution.get_weights()]
         return layer.get_weights()
 
-    return _graph.rebuild(
+    return graphs.rebuild(
         model,
         new_layer=lambda layer: _Separate(layer) if isinstance(layer, RecomputedConv2D) else None,
         weights_of=weights_of,
@@ -216,7 +216,7 @@ def _scalings(model: keras.Model) -> set[int]:
     if keras.backend.backend() != "tensorflow":  # Other backends compile a normalisation together with what follows.
         return set()
     found, others = set(), set()
-    for node in _graph.nodes(model):
+    for node in graphs.nodes(model):
         norm = node.operation
         plain = _is_plain_norm(norm) and isinstance(norm.axis, int) and not node.arguments.kwargs.get("training")
         images = plain and len(node.input_tensors[0].shape) == 4 and norm.axis % 4 == 3
@@ -226,7 +226,7 @@ def _scalings(model: keras.Model) -> set[int]:
 
 def _pairs(model: keras.Model) -> dict[int, _Pair]:
     """What can be folded in one graph, nested models apart, by the `id` of the linear layer."""
-    nodes = _graph.nodes(model)
+    nodes = graphs.nodes(model)
     calls = Counter(id(node.operation) for node in nodes)
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     readers.update(id(tensor) for tensor in model.outputs)

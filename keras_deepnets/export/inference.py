@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _card, _files, _precision, _single_file
+from keras_deepnets.export import model_card, single_file, weight_precision, writing
 from keras_deepnets.export.folding import fold_batchnorm
 from keras_deepnets.scaling import Scaling
 
@@ -33,12 +33,12 @@ def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: the model is not built or has no graph of layers, or the file cannot be written. Nothing is left behind.
     """
-    path = _single_file.check(path, ".keras")
+    path = single_file.check(path, ".keras")
     folded = fold_batchnorm(model)
-    with _files.folder_aside(path.parent) as aside, _files.write_errors(path):
+    with writing.folder_aside(path.parent) as aside, writing.write_errors(path):
         folded.save(aside / path.name)
         content = (aside / path.name).read_bytes()
-    _single_file.write(path, content, _described(model, folded, path))
+    single_file.write(path, content, _described(model, folded, path))
     return path
 
 
@@ -71,8 +71,8 @@ def _described(model: keras.Model, folded: keras.Model, path: Path) -> dict[str,
         },
         "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else None,
         "batch_normalization": "folded",
-        "software": _card.software(),
-        "created": _card.now(),
+        "software": model_card.software(),
+        "created": model_card.now(),
     }
 
 
@@ -103,7 +103,7 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     folded = fold_batchnorm(model)
-    weights = _precision.Weights(folded, "float32")
+    weights = weight_precision.Weights(folded, "float32")
     signature = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), folded.input)
 
     def forward(inputs: Any) -> Any:

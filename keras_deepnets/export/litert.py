@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _calibration, _card, _precision, _single_file, _tflite_metadata
-from keras_deepnets.export._classifier import Classifier, classifier_of
+from keras_deepnets.export import calibrating, model_card, single_file, tflite_metadata, weight_precision
+from keras_deepnets.export.classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +38,7 @@ def tflite(
     labels: Sequence[str] | None = None,
     integer_io: bool = True,
     batch: int | None = 1,
-    calibration_images: int = _calibration.IMAGES,
+    calibration_images: int = calibrating.IMAGES,
 ) -> Path:
     """Writes a ``.tflite`` file and ``<path>.json`` with its input, output, scaling, labels and quantisation.
 
@@ -71,7 +71,7 @@ def tflite(
         InputError: the model or the labels do not fit, a layer has no built-in operator, unknown `quantize`, a `batch` or
             `calibration_images` below 1, calibration is missing or no images, or the file cannot be written. Nothing is left behind.
     """
-    path = _single_file.check(path, ".tflite")
+    path = single_file.check(path, ".tflite")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
     if quantize in CALIBRATED and calibration is None:
@@ -84,13 +84,13 @@ def tflite(
     if not _is_count(calibration_images):
         raise InputError(f"calibration_images={calibration_images!r} is not a whole number from 1; 200 serve well.")
     classifier = classifier_of(model, labels, for_device=True)
-    views = _calibration.views(calibration, classifier, calibration_images) if quantize in CALIBRATED else []
+    views = calibrating.views(calibration, classifier, calibration_images) if quantize in CALIBRATED else []
     content = _convert(classifier, quantize, views, integer_io, batch)
-    card = _card.describe(model, classifier)
+    card = model_card.describe(model, classifier)
     facts = _tensor_facts(content)
     card["input"] |= facts["input"]
     card |= {"output": facts["output"], "quantize": quantize, "calibration_images": len(views)}
-    _single_file.write(path, _tflite_metadata.attach(content, card), card)
+    single_file.write(path, tflite_metadata.attach(content, card), card)
     return path
 
 
@@ -124,7 +124,7 @@ def _convert(
     from keras_deepnets.layers import inlined_blocks
 
     shape = [batch, classifier.height, classifier.width, classifier.channels]
-    weights = _precision.Weights(classifier.model, "float32", MOST_CONSTANTS)
+    weights = weight_precision.Weights(classifier.model, "float32", MOST_CONSTANTS)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")], autograph=False)
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -91,7 +91,7 @@ def _keras(path: Path) -> Callable[[], Any]:
     import tensorflow as tf
 
     import keras_deepnets.models  # noqa: F401 - registers our layers
-    from keras_deepnets.export._classifier import classifier_of
+    from keras_deepnets.export.classifier import classifier_of
 
     classifier = classifier_of(keras.saving.load_model(path, compile=False), fold=False)
     images = tf.fill([1, classifier.height, classifier.width, classifier.channels], tf.constant(100, tf.uint8))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _card, _single_file
-from keras_deepnets.export._classifier import Classifier, classifier_of
+from keras_deepnets.export import model_card, single_file
+from keras_deepnets.export.classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
     import keras
@@ -49,17 +49,17 @@ def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[s
             the file cannot be written. Nothing is left behind.
         RuntimeError: the file does not compute what the model does.
     """
-    path = _single_file.check(path, ".onnx")
+    path = single_file.check(path, ".onnx")
     check_installed()
     classifier = classifier_of(model, labels)
-    card = _card.describe(model, classifier)
+    card = model_card.describe(model, classifier)
     shape = [None, classifier.height, classifier.width, classifier.channels]
     card["input"] |= {"name": "images", "shape": shape, "dtype": "float32"}
     card["output"] = {"name": "probabilities", "shape": [None, classifier.classes], "dtype": "float32"}
     content = _finished(_convert(classifier), classifier.model.name, card)
     if find_spec("onnxruntime") is not None:
         _check(content, classifier)
-    _single_file.write(path, content, card)
+    single_file.write(path, content, card)
     return path
 
 
@@ -179,11 +179,11 @@ def runner(path: Path) -> Callable[[Any], tuple[np.ndarray, list[str]]]:
         InputError: onnxruntime is missing, or the file or its JSON is not what `onnx` writes.
     """
     check_installed(["onnxruntime"])
-    content, card = _single_file.read(path, "onnx")
+    content, card = single_file.read(path, "onnx")
     session = open_session(content)
 
     def classify(batch: Any) -> tuple[np.ndarray, list[str]]:
-        values = run(session, _single_file.views(batch, card))
+        values = run(session, single_file.views(batch, card))
         return values, [card["labels"][index] for index in values.argmax(axis=-1)]
 
     return classify

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _files, _single_file, litert, onnx_export
-from keras_deepnets.export._classifier import classifier_of
+from keras_deepnets.export import litert, onnx_export, single_file, writing
+from keras_deepnets.export.classifier import classifier_of
 
 if TYPE_CHECKING:
     import keras
@@ -136,7 +136,7 @@ def _run_files(run: _Runner, batch: list[Any], names: list[str], skip: bool) -> 
     encoded: dict[int, bytes] = {}
     for index, image in enumerate(batch):
         try:
-            encoded[index] = _single_file.known(_bytes_of(image))
+            encoded[index] = single_file.known(_bytes_of(image))
         except (InputError, ValueError) as error:
             errors[index] = str(error if isinstance(error, InputError) else _unreadable(names[index]))
     values, labels = np.zeros((0, 0), "float32"), []
@@ -174,7 +174,7 @@ def _broken(run: _Runner, encoded: dict[int, bytes], first_only: bool) -> list[i
     """The images that cannot be decoded; if there are none, those that the artifact by itself refuses."""
     import tensorflow as tf
 
-    for attempt in (_single_file.decode, lambda image: run([image])):  # the second takes longer
+    for attempt in (single_file.decode, lambda image: run([image])):  # the second takes longer
         found = []
         for index, image in encoded.items():
             try:
@@ -217,7 +217,7 @@ def _version_in(path: Path) -> Path:
     """The SavedModel itself, or the newest version in a folder of versions."""
     if _is_saved_model(path):
         return path
-    version = _files.newest_version(path, _is_saved_model)
+    version = writing.newest_version(path, _is_saved_model)
     if not _is_saved_model(path / str(version)):
         raise InputError(
             f"{path} holds no saved_model.pb and no numbered version with one; give a folder that export.saved_model wrote."
@@ -273,12 +273,12 @@ def _at_end(count: int) -> list[tuple[int, int]]:
 def _tflite_runner(path: Path) -> _Runner:
     import numpy as np
 
-    content, card = _single_file.read(path, "tflite")
+    content, card = single_file.read(path, "tflite")
     try:
         interpreter = litert.open_interpreter(model_content=content, num_threads=os.cpu_count())
         source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     except (ValueError, RuntimeError) as error:
-        raise _single_file.not_ours(path, "tflite", str(error)) from error
+        raise single_file.not_ours(path, "tflite", str(error)) from error
     size = int(source["shape"][0])  # 1 where the file takes any number
 
     def together(views: np.ndarray) -> np.ndarray:
@@ -289,7 +289,7 @@ def _tflite_runner(path: Path) -> _Runner:
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         parts = (batch[start : start + size] for start in range(0, len(batch), size))
-        values = np.concatenate([together(_single_file.views(part, card)) for part in parts])
+        values = np.concatenate([together(single_file.views(part, card)) for part in parts])
         return values, [card["labels"][index] for index in values.argmax(axis=-1)]
 
     return run
@@ -319,7 +319,7 @@ def _keras_runner(model: keras.Model) -> _Runner:
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         if isinstance(batch, list):
-            views = tf.concat([classifier.view(_single_file.decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
+            views = tf.concat([classifier.view(single_file.decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
         else:
             views = classifier.view(tf.constant(batch))
         values = compiled(views).numpy()

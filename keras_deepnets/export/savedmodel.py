@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _card, _files
-from keras_deepnets.export._classifier import Classifier, classifier_of
-from keras_deepnets.export._decoding import MAX_PIXELS
-from keras_deepnets.export._serving import Options, Serving, serving
+from keras_deepnets.export import model_card, writing
+from keras_deepnets.export.classifier import Classifier, classifier_of
+from keras_deepnets.export.decoding import MAX_PIXELS
+from keras_deepnets.export.signatures import Options, Serving, serving
 from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes, write_warmup
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def saved_model(
             behind.
     """
     directory = Path(directory)
-    accuracy = _card.measured(accuracy)
+    accuracy = model_card.measured(accuracy)
     if data is not None and not isinstance(data, (str, os.PathLike)):
         raise InputError(f"data={data!r} is no name of what the network was trained on; give a text.")
     options, batch_sizes = check_options(
@@ -106,8 +106,8 @@ def saved_model(
         if isinstance(version, bool) or not isinstance(version, int) or version < 0:
             raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
         if (directory / str(version)).exists():
-            raise _files.version_exists(directory / str(version))
-    _files.check_writable(directory)
+            raise writing.version_exists(directory / str(version))
+    writing.check_writable(directory)
     classifier = classifier_of(model, labels, fold)
     height, width = options.image_size or (classifier.height, classifier.width)
     if height * width > max_pixels:
@@ -115,8 +115,9 @@ def saved_model(
             f"max_pixels={max_pixels} is less than the {height} × {width} of a warm-up request; give more."
         )
     served = serving(classifier, options)
-    facts = _card.describe(model, classifier) | {
-        "weights": _card.weights(model) | {"stored": precision, "place": "graph" if served.constant else "variables"},
+    facts = model_card.describe(model, classifier) | {
+        "weights": model_card.weights(model)
+        | {"stored": precision, "place": "graph" if served.constant else "variables"},
         "data": None if data is None else os.fspath(data),
         "accuracy": accuracy,
         "compute": "bfloat16" if precision == "bfloat16" else "float32",
@@ -125,12 +126,12 @@ def saved_model(
         "options": {name: value for name, value in dataclasses.asdict(options).items() if name != "precision"},
         "batch_sizes": list(batch_sizes),
     }
-    with _files.folder_aside(directory) as aside:
+    with writing.folder_aside(directory) as aside:
         folder = aside / "model"  # its own folder: what is renamed has nothing else in it
         _write(folder, served, classifier)
         write_warmup(folder, height, width, batch_sizes)
-        _files.write_json(folder / CARD_FILE, facts | {"sha256": _card.checksums(folder)})
-        return _files.move_to_free_version(folder, directory, version)
+        writing.write_json(folder / CARD_FILE, facts | {"sha256": model_card.checksums(folder)})
+        return writing.move_to_free_version(folder, directory, version)
 
 
 def _write(folder: Path, served: Serving, classifier: Classifier) -> None:

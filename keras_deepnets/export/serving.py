@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _files
+from keras_deepnets.export import writing
 from keras_deepnets.export.savedmodel import CARD_FILE
 from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes
-from keras_deepnets.training.files import written_aside
+from keras_deepnets.files import written_aside
 
 MODELS_FILE = "models.config"
 BATCHING_FILE = "batching_parameters.txt"
@@ -87,7 +87,7 @@ def serving_config(
         MONITORING_FILE: f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n',
         MODELS_FILE: _models(name, base_path, labels),  # last: the one that servers poll
     }
-    with _files.write_errors(directory):
+    with writing.write_errors(directory):
         for file, text in texts.items():
             with written_aside(directory / file) as aside:
                 aside.write_text(text, encoding="ascii")

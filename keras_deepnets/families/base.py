@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from keras_deepnets import scaling as scalings
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.facts import recorded
+from keras_deepnets.families.counts import recorded
 from keras_deepnets.scaling import Scaling
 
 if TYPE_CHECKING:
     import keras
-
-    from keras_deepnets.weights.source import Source
 
 
 @dataclass(frozen=True)
@@ -245,11 +243,40 @@ def _constructor(facts: VariantFacts, domain: Domain | None) -> Constructor:
     return construct  # type: ignore[return-value]
 
 
-def _source(facts: VariantFacts, weights: Any, architecture: dict[str, Any]) -> Source:
-    from keras_deepnets.weights import source
+class Source(Protocol):
+    """Weights that a network is to be built for, found by what the caller gave as ``weights``."""
 
+    options: dict[str, Any]
+    scaling: Scaling | None
+
+    @property
+    def name(self) -> str:
+        """What a record says of them."""
+
+    def input_shape(self, spec: Any) -> tuple[int | None, ...]:
+        """The shape to build where the caller gives none."""
+
+    def check_classes(self, classes: int | None) -> int | None:
+        """The number of classes to build. Raises InputError where the caller wants another than the weights have."""
+
+    def load_into(self, model: keras.Model) -> None:
+        """Gives the weights to the network that was built for them."""
+
+
+Resolver = Callable[[VariantFacts, Any, Any, dict[str, Any]], Source]
+"""From a constructor's facts, its spec (None for a builder), ``weights`` and the given options to the weights."""
+
+_resolvers: list[Resolver] = []
+
+
+def resolve_weights_with(resolver: Resolver) -> None:
+    """Sets what finds the weights that a constructor is given. The package does so: families know nothing of weight files."""
+    _resolvers[:] = [resolver]
+
+
+def _source(facts: VariantFacts, weights: Any, architecture: dict[str, Any]) -> Source:
     spec = facts.spec_with(architecture) if facts.row else None
-    return source.resolve(facts, spec, weights, architecture)
+    return _resolvers[0](facts, spec, weights, architecture)
 
 
 def _defaults(facts: VariantFacts) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.files import written_aside
 from keras_deepnets.insight import diagram
-from keras_deepnets.training.files import written_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

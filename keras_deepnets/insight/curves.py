@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.training.run import read_metrics
+from keras_deepnets.insight.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.files import written_aside
 from keras_deepnets.insight.confusion import check_path as _check_path
 from keras_deepnets.insight.grid import fitting, font_of
-from keras_deepnets.training.files import written_aside
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from keras_deepnets.data import ImageData
-    from keras_deepnets.training.evaluation import Evaluation, Mistake
+    from keras_deepnets.evaluation import Evaluation, Mistake
 
 SUFFIX = ".png"
 _CELL, _GAP, _MARGIN = 176, 12, 14  # pixels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_deepnets._lazy import lazy_names
+from keras_deepnets.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_deepnets.layers._building import named, prefixed, quickly

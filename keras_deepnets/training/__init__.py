@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_deepnets._lazy import lazy_names
+from keras_deepnets.lazy import lazy_names
 from keras_deepnets.training.errors import TrainingError
 from keras_deepnets.training.evaluation import Evaluation, evaluate
 from keras_deepnets.training.recipes import Recipe, get_recipe, recipes

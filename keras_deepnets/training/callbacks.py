@@ -20,10 +20,10 @@ import keras
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.files import written_aside
 from keras_deepnets.insight.grid import MOST, image_grid
 from keras_deepnets.training import feed
 from keras_deepnets.training.errors import TrainingError
-from keras_deepnets.training.files import written_aside
 from keras_deepnets.training.optimizers import steps_done
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import safetensors.numpy
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.files import digest, written_aside
 from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.files import digest, written_aside
 from keras_deepnets.training.optimizers import steps_done
 
 _ARRAYS = "state.safetensors"

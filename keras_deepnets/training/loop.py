@@ -14,6 +14,7 @@ import keras
 
 from keras_deepnets import registry
 from keras_deepnets.errors import InputError
+from keras_deepnets.files import digest, written_aside
 from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.scaling import Scaling
@@ -24,7 +25,6 @@ from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.evaluation import Evaluation, report
-from keras_deepnets.training.files import digest, written_aside
 from keras_deepnets.training.identity import identities
 from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy, gives_logits
 from keras_deepnets.training.networks import GivenNetwork, NamedNetwork, constructor_name

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_deepnets import models, predictions, registry
+from keras_deepnets import models, registry
 from keras_deepnets.errors import InputError
+from keras_deepnets.labels import first_difference
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import feed
 from keras_deepnets.training import precision as precisions
@@ -141,7 +142,7 @@ def check_fit(model: keras.Model, data: ImageData) -> None:
             "classes; build it with as many (or use replace_classifier)."
         )
     labels = models.labels_of(model)
-    at = None if labels is None else predictions.first_difference(labels, data.labels)
+    at = None if labels is None else first_difference(labels, data.labels)
     if at is not None:
         raise InputError(
             f"Output {at} of model {model.name!r} is {labels[at]!r}, but class {at} of data {data.name!r} is {data.labels[at]!r}."
@@ -161,10 +162,10 @@ def of_any_size(model: keras.Model, scales: Sequence[int]) -> keras.Model:
     height, width, channels = model.input_shape[1:]
     copy = model
     if (height, width) != (None, None):
-        from keras_deepnets.export import _graph
+        from keras_deepnets import graphs
 
         try:
-            copy = _graph.rebuild(_graph.as_functional(model), any_size=True)
+            copy = graphs.rebuild(graphs.as_functional(model), any_size=True)
         except Exception as error:  # Keras raises whatever it meets
             raise InputError(
                 f"Model {model.name!r} takes {height}×{width} pixels and cannot be rebuilt for other sizes "

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_deepnets import models, predictions, registry, surgery
+from keras_deepnets import labels as class_names
+from keras_deepnets import models, registry, surgery
+from keras_deepnets.files import digest
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import precision as precisions
-from keras_deepnets.training.files import digest
 from keras_deepnets.training.networks import NamedNetwork
 from keras_deepnets.training.recipes import Recipe
 from keras_deepnets.weights import source as sources
@@ -75,12 +76,12 @@ class PretrainedNetwork(NamedNetwork):
         with precisions.policy(precision):
             model = registry.create_model(self.name, weights=self._weights, **arguments)
             labels = models.labels_of(model) or self._labels()
-            if labels is None or predictions.first_difference(labels, self._data.labels) is not None:
+            if labels is None or class_names.first_difference(labels, self._data.labels) is not None:
                 model = surgery.replace_classifier(model, len(self._data.labels))
         model.labels = self._data.labels
         return model
 
     def _labels(self) -> tuple[str, ...] | None:
         """The class names of published ImageNet weights, which their files do not hold."""
-        classes = predictions.imagenet_classes()
+        classes = class_names.imagenet_classes()
         return tuple(name for _, name in classes) if self._source.classes == len(classes) else None

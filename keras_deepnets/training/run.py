@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
 import json
 import os
@@ -16,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.training.files import write_json, written_aside
+from keras_deepnets.files import write_json, written_aside
+from keras_deepnets.insight.metrics import read_metrics
 from keras_deepnets.training.recipes import Recipe
 from keras_deepnets.versions import version
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_deepnets.training.evaluation import Evaluation
+    from keras_deepnets.evaluation import Evaluation
 
 # What makes two calls the same run. The rest of config.json only tells how it was done.
 _IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed")
@@ -221,21 +221,6 @@ class RunFolder:
         return (best_epoch(rows) or len(rows)) - 1 if recipe.get("keep") == "best" else len(rows) - 1
 
 
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.csv`; whole numbers as `int`.
-
-    Raises:
-        InputError: there is no such file, or it is not a table of numbers.
-    """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            return [{name: _number(text) for name, text in row.items() if text != ""} for row in csv.DictReader(file)]
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}.") from None
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a table of numbers ({error}).") from None
-
-
 def columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
     """Rows of numbers as one list a name."""
     names = dict.fromkeys(name for row in rows for name in row)
@@ -372,7 +357,3 @@ def _visible(folder: Path) -> list[Path]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _number(text: str) -> float:
-    return int(text) if text.lstrip("-").isdigit() else float(text)

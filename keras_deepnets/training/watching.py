@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import safetensors.numpy
 
+from keras_deepnets.files import written_aside
 from keras_deepnets.training.callbacks import averaged
 from keras_deepnets.training.choosing import Rows, best_epoch, stalled
-from keras_deepnets.training.files import written_aside
 
 if TYPE_CHECKING:
     from keras_deepnets.data import ImageData

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets._lazy import lazy_names
+from keras_deepnets.lazy import lazy_names
 
 if TYPE_CHECKING:
     import keras

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets import registry
 from keras_deepnets.errors import InputError
+from keras_deepnets.families.counts import recorded
 from keras_deepnets.weights import cards, reading, saving
 from keras_deepnets.weights import naming as namings
 from keras_deepnets.weights.cards import networks
@@ -88,15 +89,13 @@ def _network(
     tensors: Tensors, naming: namings.Naming, given: str | None, published: dict[str, Any], card: cards.Card | None
 ) -> tuple[Any, dict[str, Any]]:
     """The constructor and options of the network that tensors are of; `given` and `published` are what the caller's name says."""
-    import keras_deepnets
-
     architecture = (tensors.record or {}).get("architecture")
     if architecture and not published and given in (None, architecture["constructor"]):
-        return getattr(keras_deepnets, architecture["constructor"]), architecture["options"]
+        return registry.constructor_of(architecture["constructor"]), architecture["options"]
     if given:
-        constructor = getattr(keras_deepnets, given)
+        constructor = registry.constructor_of(given)
     else:
-        constructor = getattr(keras_deepnets, card.constructor) if card else _guessed(tensors, naming)
+        constructor = registry.constructor_of(card.constructor) if card else _guessed(tensors, naming)
     needed = {key: value for key, value in needs(tensors, naming).items() if key in constructor.facts.options}
     return constructor, needed | published
 
@@ -129,10 +128,10 @@ def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
     )
     matches = []
     for candidate in registry.list_models():
-        info = registry.model_info(candidate)
-        if naming.families and info.family not in naming.families:
+        facts = registry.constructor_of(candidate).facts
+        if naming.families and facts.family.name not in naming.families:
             continue
-        if info.parameters - (features + 1) * info.classes == found:
+        if recorded()[candidate]["parameters"] - (features + 1) * facts.spec.domain.classes == found:
             matches.append(candidate)
     if len(matches) != 1:
         which = (

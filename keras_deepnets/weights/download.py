@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.training.files import digest, keras_home
+from keras_deepnets.files import digest, keras_home
 
 _BLOCK = 1 << 20
 _TRIES = 4

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.records import spec_of, way_to
 from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights.architectures import spec_of, way_to
 from keras_deepnets.weights.names import NamedWeights, named_weights, names_of
 from keras_deepnets.weights.naming import Naming
 from keras_deepnets.weights.reading import APPLICATIONS_EPSILON, Tensors
@@ -369,7 +369,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def as_record(model: keras.Model) -> dict[str, Any]:
     """What is kept beside the numbers of `model`: of its network, and which weights stand around that, in order."""
-    from keras_deepnets.weights.reading import FORMAT_VERSION
+    from keras_deepnets.records import FORMAT_VERSION
 
     named = named_weights(model)
     record = dict(getattr(named.network, "_record", None) or {"architecture": None, "labels": None, "scaling": None})

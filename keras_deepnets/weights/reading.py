@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.records import check_format
 from keras_deepnets.weights import formats
 from keras_deepnets.weights.names import before_of
 from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
-
-FORMAT_VERSION = 1
-"""Of the record that `save_weights` and models' configs carry; a reader refuses later ones."""
 
 RECORD = "keras_deepnets"
 """Where files keep the record: safetensors' metadata, an attribute of HDF5."""
@@ -160,15 +158,6 @@ def _record(text: Any, path: Path) -> dict[str, Any] | None:
     record = json.loads(text)
     check_format(record, str(path))
     return record
-
-
-def check_format(record: Mapping[str, Any], origin: str) -> None:
-    """Raises InputError where a later version wrote the record; without a format it is of the first."""
-    version = record.get("format", 1)
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{origin} has format {version} and this version of keras_deepnets reads up to {FORMAT_VERSION}; upgrade it."
-        )
 
 
 def _torch(path: Path) -> Tensors:

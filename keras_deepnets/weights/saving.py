@@ -42,8 +42,7 @@ def check_target(path: Any) -> Path:
 
 def save(model: keras.Model, path: Any) -> Path:
     """Writes the weights of `model`; see `keras_deepnets.save_weights`."""
-    from keras_deepnets.export._files import write_errors
-    from keras_deepnets.training.files import written_aside
+    from keras_deepnets.files import write_errors, written_aside
 
     path = check_target(path)
     with write_errors(path), written_aside(path) as aside:

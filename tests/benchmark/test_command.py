@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from keras_deepnets.benchmark import memory, pairs
+from benchmarks import memory, pairs
 from keras_deepnets.benchmark.process import WorkerError
 from keras_deepnets.benchmark.results import read_csv
 from keras_deepnets.cli import problems
@@ -55,7 +55,7 @@ def test_bad_input(cli, nothing_starts, tmp_path, monkeypatch, words, message): 
 def test_looking_at_the_help_loads_no_framework():
     code = (
         "import sys; from keras_deepnets.cli import main; main(['benchmark', '--help']);"
-        "from keras_deepnets.cli import benchmark; from keras_deepnets.benchmark import memory;"
+        "from keras_deepnets.cli import benchmark; from benchmarks import memory;"
         "sys.exit(', '.join({'tensorflow', 'keras', 'torch', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from keras_deepnets import registry
+from keras_deepnets import facts, registry
 from keras_deepnets.benchmark import keras_side, peers, torch_side
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.cli import catalog
@@ -68,13 +68,13 @@ CHEAP = [("torchvision", "resnet18"), ("timm", "resnet18"), ("pytorchcv", "resne
 def test_the_peer_is_the_same_network(library, ours):
     """As many parameters: with another width, depth, shortcut or classifier there would be more or fewer."""
     build, options = peers._NETWORKS[library][ours]
-    channels = registry.model_info(ours).input_shape
+    channels = facts.model_info(ours).input_shape
     if library == "keras.applications":
         theirs, _ = keras_side._network(Job(library=library, peer=build, model=ours))
         # Its ResNets have biases in front of BN, as many as BN has of each of its parameters.
         biases = sum(layer.bias.shape[0] for layer in theirs.layers[:-1] if getattr(layer, "bias", None) is not None)
         parameters = keras_side._counts(theirs)["parameters"] - biases
-        assert keras_side._counts(theirs)["multiply_adds"] == registry.model_info(ours).flops
+        assert keras_side._counts(theirs)["multiply_adds"] == facts.model_info(ours).flops
     else:
         torch = pytest.importorskip("torch")
         pytest.importorskip(library) if library != "torchvision" else importlib.util.find_spec(library) or pytest.skip()
@@ -85,4 +85,4 @@ def test_the_peer_is_the_same_network(library, ours):
         network = registry.create_model(ours, input_shape=channels, **options)
         assert parameters == keras_side._counts(network)["parameters"]
     else:
-        assert parameters == registry.model_info(ours).parameters
+        assert parameters == facts.model_info(ours).parameters

@@ -4,7 +4,8 @@ import dataclasses
 
 from PIL import Image
 
-from keras_deepnets.benchmark import chart, load, memory
+from benchmarks import memory
+from keras_deepnets.benchmark import chart, load
 from keras_deepnets.benchmark.load import Bystander
 from keras_deepnets.benchmark.results import Result, read_csv, threads, write_csv
 

@@ -5,7 +5,7 @@ import importlib.util
 import keras
 import pytest
 
-from keras_deepnets import registry
+from keras_deepnets import facts, registry
 from keras_deepnets.benchmark import keras_side, torch_side
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, ProcessMeter, lifetime_peak
@@ -39,7 +39,7 @@ def test_training(monkeypatch, library):
     assert network.dtype_policy.name == "mixed_bfloat16"
     assert (network.optimizer.momentum, network.jit_compile) == (0.9, False)
     expected = registry.create_model("resnet20", input_shape=(8, 8, 3))
-    assert side.facts["multiply_adds"] == (registry.model_info("resnet20").flops - 640) // 16 + 640
+    assert side.facts["multiply_adds"] == (facts.model_info("resnet20").flops - 640) // 16 + 640
     assert side.facts["parameters"] == keras_side._counts(expected)["parameters"]
     assert side.facts["image_size"] == 8
     assert side.facts["build_seconds"] == (1.5 if library == "ours" else None)

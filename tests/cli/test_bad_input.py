@@ -160,12 +160,12 @@ def test_a_run_folder_that_holds_something_else(cli, patches, tmp_path):
 
 
 def test_no_space_left_for_an_export(cli, trained, tmp_path, monkeypatch):
-    from keras_deepnets.export import _files
+    from keras_deepnets.export import writing
 
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_files, "write_json", full)
+    monkeypatch.setattr(writing, "write_json", full)
     error = cli("export", trained, tmp_path / "out" / "model.tflite", "--format", "tflite").error
     assert "No space left on" in error
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from keras_deepnets import demo, training
+from keras_deepnets import training
+from keras_deepnets.cli import demo
 from keras_deepnets.cli.problems import CheckFailed
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.cli import artifacts, use
-from keras_deepnets.predictions import imagenet_classes
+from keras_deepnets.labels import imagenet_classes
 from keras_deepnets.weights import cards, naming, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 

@@ -5,7 +5,7 @@ import resource
 import signal
 import sys
 
-from keras_deepnets.data import shards
+from keras_deepnets.data import shard_writing
 
 
 def kill(*arguments):
@@ -14,15 +14,17 @@ def kill(*arguments):
 
 def main(source, out, moment):
     if moment == "in the second shard":
-        shards.write(source, out, 2, split="all", report=lambda done, total: kill() if done == total - 2 else None)
+        shard_writing.write(
+            source, out, 2, split="all", report=lambda done, total: kill() if done == total - 2 else None
+        )
     elif moment == "before the index":
-        shards.write_json = kill
-        shards.write(source, out, 2, split="all")
+        shard_writing.write_json = kill
+        shard_writing.write(source, out, 2, split="all")
     elif moment == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        shards.write(source, out, 2, split="all")
+        shard_writing.write(source, out, 2, split="all")
     else:
-        shards.write(source, out, 2, split="all")
+        shard_writing.write(source, out, 2, split="all")
 
 
 if __name__ == "__main__":

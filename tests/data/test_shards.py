@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_deepnets import data
-from keras_deepnets.data import records, shards
+from keras_deepnets.data import records, shard_writing, shards
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture, write_class_folders
 
@@ -73,7 +73,7 @@ def test_files_are_stored_byte_for_byte_under_the_names_of_imagenet(tmp_path):
     write_class_folders(tmp_path / "in", {"cat": 3, "dog": 3}, size=lambda index: (20 + index, 30), extension="jpg")
     for extension in ("png", "bmp", "gif"):
         Image.fromarray(picture(1, 17, 19)).save(tmp_path / "in" / "dog" / f"more.{extension}")
-    index = shards.write(tmp_path / "in", tmp_path / "out", 1, split="all")
+    index = shard_writing.write(tmp_path / "in", tmp_path / "out", 1, split="all")
     assert index.splits["all"].image_size is None and index.splits["all"].class_counts == (3, 6)
     found = {item["image/filename"].decode(): item for item in features(tmp_path / "out/all-00000-of-00001.tfrecord")}
     assert len(found) == 9
@@ -90,7 +90,7 @@ def test_files_are_stored_byte_for_byte_under_the_names_of_imagenet(tmp_path):
 
 def test_shards_are_alike_and_mixed(tmp_path):
     write_class_folders(tmp_path / "in", {"a": 14, "b": 8, "c": 3}, size=(2, 2))
-    index = shards.write(tmp_path / "in", tmp_path / "out", 3, split="all")
+    index = shard_writing.write(tmp_path / "in", tmp_path / "out", 3, split="all")
     assert [shard.examples for shard in index.splits["all"].shards] == [9, 8, 8]
     for shard in index.splits["all"].shards:
         labels = [item["image/class/label"] for item in features(tmp_path / "out" / shard.file)]
@@ -110,17 +110,17 @@ def test_a_seed_decides_all_of_it(two_classes, tmp_path):
 def test_split_folders(tmp_path):
     write_class_folders(tmp_path / "in" / "train", {"a": 6, "b": 6})
     write_class_folders(tmp_path / "in" / "val", {"a": 2, "b": 1})
-    assert list(shards.write(tmp_path / "in", tmp_path / "out").splits) == ["train", "validation"]
+    assert list(shard_writing.write(tmp_path / "in", tmp_path / "out").splits) == ["train", "validation"]
     for split in ("train", "validation", "all"):
         assert pairs(data.load(tmp_path / "out", split)) == pairs(data.load(tmp_path / "in", split))
     raises("split 'test': .* has train, validation, all", tmp_path / "out", "test")
     assert data.load(tmp_path / "out", "validation", validation=5).size == 5
-    assert list(shards.write(tmp_path / "in", tmp_path / "one", split="validation").splits) == ["validation"]
+    assert list(shard_writing.write(tmp_path / "in", tmp_path / "one", split="validation").splits) == ["validation"]
     raises("split 'train': .* has validation, all", tmp_path / "one")
 
 
 def test_sources_without_files_become_png(tmp_path):
-    index = shards.write("digits", tmp_path / "out", 2)
+    index = shard_writing.write("digits", tmp_path / "out", 2)
     assert (list(index.splits), index.channels, index.source) == (["train", "test"], 1, "digits")
     for split in ("train", "test"):
         ours, theirs = data.load(tmp_path / "out", split), data.load("digits", split)
@@ -128,7 +128,7 @@ def test_sources_without_files_become_png(tmp_path):
         assert pairs(ours) == pairs(theirs)
     assert {item["image/format"] for item in features(tmp_path / "out/test-00000-of-00002.tfrecord")} == {b"PNG"}
     with pytest.raises(InputError, match="kept in record files already; load it by its name"):
-        shards.write(tmp_path / "out", tmp_path / "again")
+        shard_writing.write(tmp_path / "out", tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
@@ -157,12 +157,12 @@ def test_training_batches_are_those_of_any_stream(written, monkeypatch):
 
 
 def test_how_many_shards(two_classes, tmp_path, monkeypatch):
-    assert len(shards.write(two_classes, tmp_path / "one", split="all").splits["all"].shards) == 1
+    assert len(shard_writing.write(two_classes, tmp_path / "one", split="all").splits["all"].shards) == 1
     total = sum(path.stat().st_size for path in two_classes.rglob("*.png"))
-    monkeypatch.setattr(shards, "SHARD_BYTES", total // 7)
-    assert len(shards.write(two_classes, tmp_path / "seven", split="all").splits["all"].shards) == 7
-    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
-    assert len(shards.write(two_classes, tmp_path / "thirty", split="all").splits["all"].shards) == 30
+    monkeypatch.setattr(shard_writing, "SHARD_BYTES", total // 7)
+    assert len(shard_writing.write(two_classes, tmp_path / "seven", split="all").splits["all"].shards) == 7
+    monkeypatch.setattr(shard_writing, "SHARD_BYTES", 1)
+    assert len(shard_writing.write(two_classes, tmp_path / "thirty", split="all").splits["all"].shards) == 30
 
 
 def test_what_is_refused_before_anything_is_written(two_classes, tmp_path):
@@ -179,12 +179,12 @@ def test_what_is_refused_before_anything_is_written(two_classes, tmp_path):
         ((tmp_path / "nowhere", tmp_path / "new" / "out"), "no such folder"),
     ):
         with pytest.raises(InputError, match=message):
-            shards.write(*arguments)
+            shard_writing.write(*arguments)
     with pytest.raises(InputError, match="split 'dev' is not one of train, validation, test, all"):
-        shards.write(two_classes, tmp_path / "new", split="dev")
+        shard_writing.write(two_classes, tmp_path / "new", split="dev")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full", "photos"]
     (tmp_path / "empty").mkdir()
-    shards.write(two_classes, tmp_path / "empty")
+    shard_writing.write(two_classes, tmp_path / "empty")
     assert data.load(tmp_path / "empty").size == 24
 
 
@@ -198,9 +198,9 @@ def test_broken_images(two_classes, tmp_path, monkeypatch, limit):
         (two_classes / "cat" / "5.png").write_bytes(b"no image")
     name = "cat/5.jpg" if limit is not None else "cat/5.png"
     with pytest.raises(InputError, match=f"{name}.*--skip-broken"):
-        shards.write(two_classes, tmp_path / "new" / "out", split="all")
+        shard_writing.write(two_classes, tmp_path / "new" / "out", split="all")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-    index = shards.write(two_classes, tmp_path / "out", split="all", skip_broken=True)
+    index = shard_writing.write(two_classes, tmp_path / "out", split="all", skip_broken=True)
     assert index.skipped == (name,) and index.splits["all"].class_counts == (19, 10)
     assert data.load(tmp_path / "out", "all").class_counts == (19, 10)
     assert len(pairs(data.load(tmp_path / "out", "all"))) == 29

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import export
-from keras_deepnets.export._classifier import classifier_of
+from keras_deepnets.export.classifier import classifier_of
 from keras_deepnets.export.litert import open_interpreter
 from tests.export.conftest import operators, photographs, tensor_types, unsettle
 

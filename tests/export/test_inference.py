@@ -14,7 +14,7 @@ from keras import layers as kl
 import keras_deepnets as kd
 from keras_deepnets import export
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _precision
+from keras_deepnets.export import weight_precision
 from tests.export.conftest import keras_probabilities, norms, unsettle
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_read_from_variables_but_what_is_too_large(resnet20, pictures
 
     assert "Conv2D" in operations(export.inference_function(resnet20))
     assert "ReadVariableOp" not in operations(export.inference_function(resnet20))
-    monkeypatch.setattr(_precision, "MOST_CONSTANTS", 1000)
+    monkeypatch.setattr(weight_precision, "MOST_CONSTANTS", 1000)
     infer = export.inference_function(resnet20)
     assert "ReadVariableOp" in operations(infer)
     np.testing.assert_allclose(infer(pictures), resnet20(pictures, training=False), atol=1e-5)

@@ -19,9 +19,9 @@ from keras_deepnets import export, layers
 from keras_deepnets.data import ImageData
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _calibration
-from keras_deepnets.export._substitutes import EdgePaddedMaxPooling2D
+from keras_deepnets.export import calibrating
 from keras_deepnets.export.litert import open_interpreter
+from keras_deepnets.export.substitutes import EdgePaddedMaxPooling2D
 from keras_deepnets.models import flat_layers
 from tests.export.conftest import (
     keras_probabilities,
@@ -301,7 +301,7 @@ def seen_of(source, most=200):
     """The numbers of the `plain_images` that calibrate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        views = _calibration.views(source, OneValue(), most)
+        views = calibrating.views(source, OneValue(), most)
     return [int(view[0, 1, 1, 0]) - 2 for view in views]
 
 

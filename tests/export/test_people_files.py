@@ -102,14 +102,14 @@ def test_the_served_graph_decodes_still_webp_only(serve, serve_pixels):
 
 @pytest.mark.parametrize("kind", ["VP8 ", "VP8L", "VP8X"])
 def test_a_webp_that_is_too_large_is_known_from_its_header(serve, kind):
-    from keras_deepnets.export import _decoding
+    from keras_deepnets.export import decoding
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="of at most 50000000 pixels"):
-        _decoding.checked(tf.constant(large_webp(kind)))
+        decoding.checked(tf.constant(large_webp(kind)))
     good = saved(photographs(1, 18, 30)[0], "WEBP", lossless=kind == "VP8L")
-    assert _decoding.checked(tf.constant(good), 18 * 30).numpy() == good
+    assert decoding.checked(tf.constant(good), 18 * 30).numpy() == good
     with pytest.raises(tf.errors.InvalidArgumentError):
-        _decoding.checked(tf.constant(good), 18 * 30 - 1)
+        decoding.checked(tf.constant(good), 18 * 30 - 1)
 
 
 @pytest.mark.parametrize("kind", ["savedmodel", "skipping", "tflite", "keras"])

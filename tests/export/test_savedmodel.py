@@ -20,7 +20,7 @@ import keras_deepnets as kd
 from keras_deepnets import export, layers
 from keras_deepnets.data import transforms
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _files
+from keras_deepnets.export import writing
 from tests.export.conftest import keras_probabilities, photographs, unsettle
 
 
@@ -207,10 +207,10 @@ def move_many(directory):
     """Moves twenty folders to free versions; in another process."""
     moved = []
     for _ in range(20):
-        with _files.folder_aside(directory) as aside:
+        with writing.folder_aside(directory) as aside:
             (aside / "model").mkdir()
             (aside / "model" / "content").write_text("whole")
-            moved.append(_files.move_to_free_version(aside / "model", directory, None).name)
+            moved.append(writing.move_to_free_version(aside / "model", directory, None).name)
     return moved
 
 
@@ -305,12 +305,12 @@ def ended_process():
 
 
 def test_what_killed_exports_left_is_removed(tmp_path):
-    code = "import os, pathlib, sys; from keras_deepnets.export import _files\n"
-    code += "with _files.folder_aside(pathlib.Path(sys.argv[1])) as aside:\n"
+    code = "import os, pathlib, sys; from keras_deepnets.export import writing\n"
+    code += "with writing.folder_aside(pathlib.Path(sys.argv[1])) as aside:\n"
     code += "    (aside / 'content').touch(); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
     (killed,) = tmp_path.iterdir()
-    here, number = _files._place(), "0123456789abcdef" * 2
+    here, number = writing._place(), "0123456789abcdef" * 2
     kept = {
         f".writing-{os.getpid()}-{here}-{number}",
         f".writing-{ended_process()}-00000000-{number}",  # of another machine
@@ -323,7 +323,7 @@ def test_what_killed_exports_left_is_removed(tmp_path):
         (tmp_path / name / "model").mkdir(parents=True)
     for name in removed - {killed.name}:
         os.utime(tmp_path / name, (time.time() - 25 * 3600,) * 2)
-    with _files.folder_aside(tmp_path) as aside:
+    with writing.folder_aside(tmp_path) as aside:
         assert {path.name for path in tmp_path.iterdir()} == kept | {aside.name}
     assert {path.name for path in tmp_path.iterdir()} == kept
 
@@ -355,7 +355,7 @@ def test_a_version_is_on_the_disk_before_it_has_its_name(small, tmp_path, monkey
 def test_errors_of_writing_are_told_in_one_line(error, message, tmp_path):
     with (
         pytest.raises(InputError, match=f"^cannot write to {tmp_path}: .*give a writable place with enough space"),
-        _files.write_errors(tmp_path),
+        writing.write_errors(tmp_path),
     ):
         raise error(None, None, message.replace("PLACE", str(tmp_path)))
 
@@ -369,7 +369,7 @@ def test_errors_of_writing_are_told_in_one_line(error, message, tmp_path):
     ],
 )
 def test_errors_of_computing_stay_what_they_are(error, message, tmp_path):
-    with pytest.raises(error, match=re.escape(message)), _files.folder_aside(tmp_path / "new"):
+    with pytest.raises(error, match=re.escape(message)), writing.folder_aside(tmp_path / "new"):
         raise error(None, None, message)
     assert not (tmp_path / "new").exists()
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import keras_deepnets as kd
 from keras_deepnets import export, layers
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _operations, _precision
+from keras_deepnets.export import operations, weight_precision
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 
 UNWANTED = ("PyFunc", "Random", "Dropout", "Gradient", "Grad", "Apply", "Summary", "Print", "Custom")
@@ -53,16 +53,16 @@ def all_nodes(path):
 def written(request, tmp_path_factory):
     keras.utils.set_random_seed(3)
     keras.config.set_dtype_policy("mixed_bfloat16" if request.param == "mixed" else "float32")
-    most = _precision.MOST_CONSTANTS
+    most = weight_precision.MOST_CONSTANTS
     try:
         model = unsettle(NETWORKS.get(request.param, NETWORKS["residual"])())
         model.compile("adam", "sparse_categorical_crossentropy")
         model.train_on_batch(np.zeros((2, 32, 32, 3)), np.zeros(2))
         if request.param == "variables":
-            _precision.MOST_CONSTANTS = 0
+            weight_precision.MOST_CONSTANTS = 0
         return export.saved_model(model, tmp_path_factory.mktemp("graph"), fold=request.param != "kept")
     finally:
-        _precision.MOST_CONSTANTS = most
+        weight_precision.MOST_CONSTANTS = most
         keras.config.set_dtype_policy("float32")
 
 
@@ -178,10 +178,10 @@ def test_a_layer_that_runs_python_is_refused(way, options, tmp_path):
 
 def test_operations_that_tensorflow_does_not_come_with_are_refused():
     graph = tf.function(lambda x: x + 1).get_concrete_function(tf.TensorSpec([2])).graph.as_graph_def()
-    _operations.check(graph, "own")
+    operations.check(graph, "own")
     graph.library.function.add().node_def.add(name="layer/Zero", op="ZeroOut")
     with pytest.raises(InputError, match=r"^own has the operation ZeroOut at 'layer/Zero', which TensorFlow does not"):
-        _operations.check(graph, "own")
+        operations.check(graph, "own")
 
 
 @keras.saving.register_keras_serializable("tests")

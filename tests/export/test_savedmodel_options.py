@@ -12,7 +12,7 @@ import tensorflow as tf
 import keras_deepnets as kd
 from keras_deepnets import export
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _precision
+from keras_deepnets.export import weight_precision
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 from tests.export.test_savedmodel_graph import all_nodes
 
@@ -141,7 +141,7 @@ def test_weights_take_half_the_space(precision, tolerance, graphs, resnet32, tmp
 def test_large_networks_keep_their_weights_in_variables(precision, small, tmp_path, monkeypatch):
     options = {"precision": precision, "top_k": 2, "features": True}
     constant = export.saved_model(small, tmp_path, **options)
-    monkeypatch.setattr(_precision, "MOST_CONSTANTS", 100)
+    monkeypatch.setattr(weight_precision, "MOST_CONSTANTS", 100)
     variable = export.saved_model(small, tmp_path, **options)
     images = tf.constant(photographs(5, 16, 16))
     results = [load(path).signatures["serving_images"](images=images) for path in (constant, variable)]

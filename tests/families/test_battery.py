@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import models
-from keras_deepnets.families import facts
+from keras_deepnets.families import counts
 from keras_deepnets.families.preact import UNITS
 from tests.families.expected import FLOPS, PARAMETERS
 
@@ -53,7 +53,7 @@ def images(model, rng, count=2):
 
 def test_the_tables_cover_every_network():
     assert sorted(PARAMETERS) == sorted(NAMES)
-    assert sorted(facts.recorded()) == sorted(NAMES)
+    assert sorted(counts.recorded()) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +66,7 @@ def test_recorded_parameters_and_flops_are_the_papers(name):
 
 @every_network
 def test_recorded_facts_are_the_models(name):
-    assert facts.compute(name) == facts.recorded()[name]
+    assert counts.compute(name) == counts.recorded()[name]
 
 
 @every_network
@@ -171,7 +171,7 @@ def test_signature_and_docstring(name):
     assert f"{PARAMETERS[name]:,} parameters" in constructor.__doc__
     for parameter in parameters:
         assert f"{parameter.name}:" in constructor.__doc__
-    json.dumps(facts.recorded()[name])
+    json.dumps(counts.recorded()[name])
 
 
 @every_network

@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from keras_deepnets.files import written_aside
 from keras_deepnets.training import MetricsFile, StopOnNonFinite, TrainingError, progress_callback, read_metrics
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.callbacks import not_finite, plateaus
 from keras_deepnets.training.errors import is_disk_full
-from keras_deepnets.training.files import written_aside
 from tests.training.common import images, network
 
 

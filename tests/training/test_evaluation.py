@@ -6,7 +6,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
-from keras_deepnets.predictions import imagenet_classes
+from keras_deepnets.labels import imagenet_classes
 from keras_deepnets.training import evaluate, evaluation
 from keras_deepnets.training.evaluation import Tally
 from tests.training.common import images, network

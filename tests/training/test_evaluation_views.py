@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
+from keras_deepnets import graphs
 from keras_deepnets.data import stores, transforms
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import _graph
 from keras_deepnets.training import evaluate, feed
 from tests.training.common import images, network
 
@@ -187,7 +187,7 @@ def test_our_networks_at_other_sizes(rng, name, options):
     """The rebuilt network is the one that the constructor makes for that size."""
     arguments = {"classes": 3, "classifier_activation": None, "include_preprocessing": True} | options
     model = getattr(kd, name)(**arguments)
-    copy = _graph.rebuild(model, any_size=True)
+    copy = graphs.rebuild(model, any_size=True)
     assert copy.input_shape == (None, None, None, 3)
     assert copy.labels == model.labels and copy.architecture == model.architecture
     other = getattr(kd, name)(**arguments | {"input_shape": (40, 51, 3)})
@@ -207,7 +207,7 @@ def test_a_network_in_half_precision_stays_so():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = kd.ResNet(depth=20, stem="cifar", block_layers=True)
     keras.config.set_dtype_policy("float32")
-    copy = _graph.rebuild(model, any_size=True)
+    copy = graphs.rebuild(model, any_size=True)
     assert [layer.compute_dtype for layer in copy.layers[1:]] == [layer.compute_dtype for layer in model.layers[1:]]
     pixels = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     np.testing.assert_allclose(copy.predict_on_batch(pixels), model.predict_on_batch(pixels), atol=2e-3)

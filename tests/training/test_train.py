@@ -16,9 +16,10 @@ import pytest
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 import keras_deepnets as kd
+from keras_deepnets import files
 from keras_deepnets.data import folders
 from keras_deepnets.errors import InputError, NoSuchSplit
-from keras_deepnets.training import TrainingError, checkpoints, feed, files, identity, train
+from keras_deepnets.training import TrainingError, checkpoints, feed, identity, train
 from tests.training.common import images, network
 
 SHORT = {"epochs": 3, "batch_size": 32, "learning_rate": 0.1, "augmentation": None, "verbose": 0}

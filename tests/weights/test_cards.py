@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.training.files import digest
+from keras_deepnets.files import digest
 from keras_deepnets.weights import cards, naming, open_model
 from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.cards.networks import NETWORKS, why_not

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
+from keras_deepnets.records import FORMAT_VERSION
 from keras_deepnets.weights import open_model
-from keras_deepnets.weights.reading import FORMAT_VERSION
 from tests.weights.common import fill
 
 FOLDER = Path(__file__).with_name("fixtures")

@@ -1,6 +1,6 @@
 """Published weights: which network they are of, where they lie, what they expect and how good they are. Data in ``cards.json``.
 
-``python -m keras_deepnets.weights.cards.collect`` makes the data from what torchvision, timm and Keras say of their own weights.
+``python -m tools.collect_cards`` makes the data from what torchvision, timm and Keras say of their own weights.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.files import digest
 from keras_deepnets.scaling import Scaling
-from keras_deepnets.training.files import digest
 from keras_deepnets.weights import download, formats, reading
 from keras_deepnets.weights.cards import networks
 
@@ -242,7 +242,7 @@ def described(found: reading.Tensors, card: Card) -> reading.Tensors:
 def labels(name: str | None) -> list[str] | None:
     """The class names of a data set, ``"imagenet"`` or ``"cifar10"``."""
     if name == DEFAULT:
-        from keras_deepnets.predictions import imagenet_classes
+        from keras_deepnets.labels import imagenet_classes
 
         return [label for _, label in imagenet_classes()]
     return None if name is None else list(_LABELS[name])

@@ -1,0 +1,250 @@
+"""Writing a labelled set as TFRecord shards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_deepnets.data import headers, sources, splits
+from keras_deepnets.data.image_data import ImageData
+from keras_deepnets.data.shards import ENDING, FORMAT, INDEX, VERSION, Index, Report, Shard, Split
+from keras_deepnets.data.stores import IndexedStore
+from keras_deepnets.errors import InputError
+from keras_deepnets.files import digest, write_json, written_aside
+
+SHARD_BYTES = 1 << 27
+"""About how large a shard is where nobody says how many there are."""
+
+
+def write(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    shards: int | None = None,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
+    report: Report | None = None,
+) -> Index:
+    """Writes a set as TFRecord shards, which `keras_deepnets.data.load` reads.
+
+    The files of a folder of class folders are stored as they are; the images of any other source, which `load` holds in memory, as PNG.
+    The same source, ``shards`` and ``seed`` give the same files to the last byte. A folder without split folders is split by ``seed`` as
+    `load` splits it.
+
+    Args:
+        source: what `load` takes.
+        out: a new or empty folder. Nothing is there before all is written.
+        shards: how many for each split; None: as many as make them about 128 MiB each.
+        split: the one to write; None: every split that the source has.
+        seed: of the order of the examples.
+        skip_broken: leave out files that cannot be decoded, and list them in the index, instead of raising.
+        report: is told of progress.
+
+    Returns:
+        The index.
+
+    Raises:
+        InputError: ``out`` holds something, is a file, or lies inside ``source``; fewer examples than shards; a source that `load`
+            refuses, broken images without ``skip_broken``, or a set that is kept in record files already.
+    """
+    target = check_arguments(source, out, shards, split)
+    sets = _load_sets(source, split, seed, skip_broken)
+    for name, data in sets.items():
+        if not isinstance(data.store, IndexedStore):
+            raise InputError(f"{data.name} is kept in record files already; load it by its name.")
+        if shards is not None and data.size < shards:
+            raise InputError(f"shards={shards}: the {name} split of {data.name} has only {data.size} examples.")
+    with _parents_of(target), written_aside(target) as aside:
+        aside.mkdir()
+        index = _Writer(aside, sets, shards, seed, skip_broken, report).write()
+        write_json(aside / INDEX, {"format": FORMAT, "version": VERSION} | dataclasses.asdict(index))
+    return index
+
+
+def check_arguments(source: str | os.PathLike, out: str | os.PathLike, shards: int | None, split: str | None) -> Path:
+    """What `write` can refuse before anything is read; the folder that it will make."""
+    target = Path(out).expanduser().resolve()
+    if shards is not None and (isinstance(shards, bool) or shards != int(shards) or not 0 < shards <= 99_999):
+        raise InputError(f"shards={shards!r} is not a whole number from 1 to 99,999.")
+    if split is not None and split not in splits.SPLITS:
+        raise InputError(f"split {split!r} is not one of {', '.join(splits.SPLITS)}.")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; name a new or empty folder for the shards.")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty; name a new or empty folder for the shards.")
+    folder = Path(source).expanduser().resolve()
+    if folder.is_dir() and target.is_relative_to(folder):
+        raise InputError(f"{target} lies inside the folder of the images, where it would be taken for a class.")
+    return target
+
+
+def _load_sets(source: str | os.PathLike, split: str | None, seed: int, skip_broken: bool) -> dict[str, ImageData]:
+    """What is written, by split."""
+    if split is not None:
+        return {split: sources.load(source, split, seed=seed, skip_broken=skip_broken)}
+    return sources.load_splits(source, seed=seed, skip_broken=skip_broken)
+
+
+@contextlib.contextmanager
+def _parents_of(target: Path) -> Iterator[None]:
+    """Makes the folders above, and removes those again if the block fails."""
+    missing = [folder for folder in target.parents if not folder.exists()]  # innermost first
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+class _Writer:
+    """Writes the shards of some splits into a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sets: dict[str, ImageData],
+        shards: int | None,
+        seed: int,
+        skip_broken: bool,
+        report: Report | None,
+    ):
+        self._folder, self._sets, self._shards, self._seed = folder, sets, shards, seed
+        self._skip_broken, self._report = skip_broken, report
+        self._skipped = [*dict.fromkeys(name for data in sets.values() for name in data.skipped)]
+        self._done, self._total = 0, sum(data.size for data in sets.values())
+
+    def write(self) -> Index:
+        """Writes them all."""
+        first = next(iter(self._sets.values()))
+        found = {name: self._split(name, data) for name, data in self._sets.items()}
+        channels = first.image_shape[-1]
+        return Index(first.name, self._seed, channels, first.labels, tuple(self._skipped), found)
+
+    def _split(self, split: str, data: ImageData) -> Split:
+        names = data.store.names or tuple(map(str, data.store.rows))
+        contents = _contents(data)
+        count = self._shards or _suitable_count(data)
+        class_counts, sizes, shards = np.zeros(data.classes, np.int64), set(), []
+        for number, hand in enumerate(deal(data.store.labels, names, count, self._seed)):
+            path = self._folder / f"{split}-{number:05d}-of-{count:05d}{ENDING}"
+            written = self._shard(path, hand, names, contents, data, sizes)
+            class_counts += np.bincount(data.store.labels[written], minlength=data.classes)
+            shards.append(Shard(path.name, len(written), path.stat().st_size, digest(path)))
+        return Split(
+            int(class_counts.sum()),
+            tuple(class_counts.tolist()),
+            sizes.pop() if len(sizes) == 1 else None,
+            tuple(shards),
+        )
+
+    def _shard(self, path: Path, hand: Sequence[int], names, contents, data: ImageData, sizes: set) -> list[int]:
+        """Writes one file; the numbers of the examples that are in it."""
+        import tensorflow as tf
+
+        written = []
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for index in hand:
+                label = int(data.store.labels[index])
+                encoded = contents(index)
+                try:
+                    form, height, width = headers.describe(encoded)
+                except tf.errors.InvalidArgumentError as error:  # of large sets not every file was decoded before
+                    if not self._skip_broken:
+                        raise InputError(
+                            f"{data.name}: {names[index]} cannot be decoded; repair or remove it, or leave broken images "
+                            "out with skip_broken=True (--skip-broken)."
+                        ) from error
+                    self._skipped.append(names[index])
+                else:
+                    size = (height, width)
+                    example = _example(
+                        encoded, form, size, data.image_shape[-1], label, data.labels[label], names[index]
+                    )
+                    writer.write(example)
+                    sizes.add(size)
+                    written.append(index)
+                self._done += 1
+                if self._report is not None:
+                    self._report(self._done, self._total)
+        return written
+
+
+def deal(labels: np.ndarray, names: Sequence[str], count: int, seed: int) -> list[list[int]]:
+    """Divides examples among shards: each class in equal parts, to one example, and mixed within a shard.
+
+    Args:
+        labels: int ``[n]``.
+        names: one an example, stable identities such as relative paths.
+        count: how many shards.
+        seed: another seed, another order.
+
+    Returns:
+        The numbers of the examples in each shard, in their order.
+    """
+    order = splits.shuffled(names, seed)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    by_class = sorted(order, key=np.asarray(labels).__getitem__)
+    return [sorted(by_class[number::count], key=rank.__getitem__) for number in range(count)]
+
+
+def _suitable_count(data: ImageData) -> int:
+    """How many shards of about `SHARD_BYTES` the set makes."""
+    paths = _paths(data)
+    total = sum(path.stat().st_size for path in paths) if paths else data.size * int(np.prod(data.image_shape))
+    return min(max(1, round(total / SHARD_BYTES)), data.size)
+
+
+def _paths(data: ImageData) -> list[Path]:
+    """The files of a set of class folders; none of any other."""
+    return [Path(data.name, name) for name in data.store.names]
+
+
+def _contents(data: ImageData) -> Callable[[int], bytes]:
+    """From an example's number to the bytes of an image file."""
+    import tensorflow as tf
+
+    if paths := _paths(data):
+        return lambda index: paths[index].read_bytes()
+    store = data.store
+    return lambda index: tf.io.encode_png(store.open(store.pixels.payload(store.rows[index]))).numpy()
+
+
+def _example(
+    encoded: bytes, form: str, size: tuple[int, int], channels: int, label: int, text: str, name: str
+) -> bytes:
+    """A serialised ``tf.train.Example``."""
+    import tensorflow as tf
+
+    def numbers(*values: int) -> Any:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    def raw(value: bytes) -> Any:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def words(value: str) -> Any:
+        return raw(value.encode("utf-8", "surrogateescape"))
+
+    features = {
+        "image/encoded": raw(encoded),
+        "image/format": words(form),
+        "image/height": numbers(size[0]),
+        "image/width": numbers(size[1]),
+        "image/channels": numbers(channels),
+        "image/colorspace": words("RGB" if channels == 3 else "Grayscale"),
+        "image/class/label": numbers(label),
+        "image/class/text": words(text),
+        "image/filename": words(name),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)  # a map has no order of its own

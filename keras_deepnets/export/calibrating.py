@@ -1,0 +1,155 @@
+"""Images from which the ranges of activations are read: evenly spaced, as the network sees them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_deepnets.data import ImageData
+    from keras_deepnets.export.classifier import Classifier
+
+IMAGES = 200
+"""So many calibrate by default: ranges hardly move after that, and each costs a float32 forward pass."""
+
+
+def views(calibration: Any, classifier: Classifier, most: int = IMAGES) -> list[np.ndarray]:
+    """Calibration images as the network sees them: float32 ``[1, height, width, channels]``, values 0–255.
+
+    Args:
+        calibration: as `export.tflite` takes it.
+        classifier: whose evaluation view they get.
+        most: how many are read at most, from all over the source where its size is known.
+
+    Raises:
+        InputError: no images, or something else than images with values 0–255.
+    """
+    import numpy as np
+
+    brightest, found = 0.0, []
+    for image in _images(calibration, most):
+        pixels = _pixels(image)
+        brightest = max(brightest, float(image.max()))
+        found.append(np.array(classifier.view(pixels[np.newaxis]), "float32"))
+    if not found:
+        raise InputError(f"calibration has no images; give about {IMAGES} typical ones.")
+    if brightest <= 1:
+        raise InputError(
+            f"calibration images have no value above {brightest:g}; give pixels with values 0–255, not scaled."
+        )
+    # One black and one white pixel: the input's range is then 0–255 whatever the images, its scale 1, its zero point 0.
+    found[0][0, 0, 0], found[0][0, 0, 1] = 0, 255
+    if said := too_few(len(found), most):
+        warnings.warn(said, stacklevel=3)
+    return found
+
+
+def too_few(count: int, most: int = IMAGES) -> str | None:
+    """One line where a source has so few images that ranges may be too narrow; None where it has enough, or they were asked for."""
+    enough = min(most, IMAGES)
+    if count >= enough:
+        return None
+    return f"calibration has {count} images only; about {IMAGES} typical ones give ranges that hold for others too."
+
+
+def _images(calibration: Any, most: int) -> Iterable[np.ndarray]:
+    """At most so many single images of whatever was given."""
+    import numpy as np
+
+    if isinstance(calibration, (str, os.PathLike)):
+        from keras_deepnets import data as datasets
+
+        calibration = datasets.load(calibration, "train")
+    if hasattr(calibration, "examples"):
+        return _of_data(calibration, most)
+    if hasattr(calibration, "as_numpy_iterator"):
+        return _of_dataset(calibration, most)
+    if not isinstance(calibration, (list, tuple)):  # whose images may differ in size
+        calibration = np.asarray(calibration)
+        if calibration.ndim != 4:
+            raise InputError(f"calibration has the shape {calibration.shape}; give images [n, h, w, c].")
+    return [np.asarray(image) for image in _evenly(calibration, most)]
+
+
+def _positions(size: int, most: int) -> np.ndarray:
+    """At most so many indices below a size, evenly spaced from the first to the last: examples may lie class by class."""
+    import numpy as np
+
+    return np.linspace(0, size - 1, min(size, most)).astype(int)
+
+
+def _evenly(images: Sequence[Any], most: int) -> list[Any]:
+    return [images[position] for position in _positions(len(images), most)]
+
+
+def _of_data(data: ImageData, most: int) -> Iterator[np.ndarray]:
+    """Opens no others than the chosen ones, nor reads them where they can be reached by number."""
+    import numpy as np
+    import tensorflow as tf
+
+    chosen = np.isin(np.arange(data.size), _positions(data.size, most))
+    store = data.store
+    if hasattr(store, "take"):
+        payloads = store.take(chosen).read()
+    else:
+        mask = tf.constant(chosen)
+        payloads = store.read().enumerate().filter(lambda index, _: mask[index]).map(lambda _, example: example)
+    return payloads.map(lambda payload, _: store.open(payload)).as_numpy_iterator()
+
+
+def _of_dataset(dataset: tf.data.Dataset, most: int) -> list[np.ndarray]:
+    """Evenly spaced where the number of elements is known, else the first ones."""
+    elements, kept, place, chosen = int(dataset.cardinality()), [], 0, None
+    for element in dataset.as_numpy_iterator():
+        images = _of_element(element)
+        if chosen is None:
+            chosen = _candidates(elements, len(images), most)
+        kept += [image for index, image in enumerate(images, place) if index in chosen]
+        place += len(images)
+        if place > chosen[-1]:
+            break
+    return _evenly(kept, most)
+
+
+def _candidates(elements: int, batch: int, most: int) -> Sequence[int]:
+    """Indices of the images to keep of so many elements (negative: not known) with so many images each."""
+    if elements < 0:
+        return range(most)
+    sure = (elements - 1) * batch + 1  # the last batch may hold fewer
+    return _positions(sure, most).tolist() if sure > most else range(elements * batch)
+
+
+def _of_element(element: Any) -> np.ndarray:
+    """The images ``[n, h, w, c]`` of an element of a dataset."""
+    import numpy as np
+
+    images = element[0] if isinstance(element, tuple) else element
+    if not isinstance(images, np.ndarray) or images.ndim not in (3, 4):
+        raise InputError("calibration must give images [h, w, c] or batches [n, h, w, c], alone or with labels.")
+    if 0 in images.shape:
+        raise InputError(f"calibration gives images of the shape {images.shape}, without pixels; leave them out.")
+    return images if images.ndim == 4 else images[np.newaxis]
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """The image as uint8."""
+    import numpy as np
+
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise InputError(f"a calibration image has the shape {image.shape}; give images [h, w, 1 or 3].")
+    if 0 in image.shape:
+        raise InputError(f"a calibration image has the shape {image.shape}: no pixels; leave it out.")
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "fiu" or not (image.min() >= 0 and image.max() <= 255):
+        raise InputError(
+            f"a calibration image is {image.dtype} from {image.min()} to {image.max()}; give pixels with values 0–255, not scaled."
+        )
+    return np.rint(image).astype("uint8")

@@ -1,0 +1,118 @@
+"""What lies beside an artifact for people and programs: what it is and how to feed it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+import numbers
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.files import digest
+from keras_deepnets.scaling import Scaling
+from keras_deepnets.versions import version
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_deepnets.export.classifier import Classifier
+
+
+def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
+    """The facts of an artifact as JSON values.
+
+    Args:
+        original: the model as it was given.
+        classifier: the model as it is exported.
+    """
+    from keras_deepnets.export.classifier import unscaled
+    from keras_deepnets.models import scaling_of
+
+    scaling = scaling_of(original)
+    return {
+        "name": original.name,
+        "architecture": getattr(original, "architecture", None),
+        "parameters": original.count_params(),
+        "labels": list(classifier.labels),
+        "input": {
+            "height": classifier.height,
+            "width": classifier.width,
+            "channels": classifier.channels,
+            "channel_order": "RGB" if classifier.channels == 3 else "grey",
+            "values": "0-255; not scaled: it is not known how"
+            if unscaled(original)
+            else "0-255; scaled inside the artifact",
+            "crop_fraction": classifier.crop_fraction,
+            "interpolation": classifier.interpolation,
+        },
+        "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else None,
+        "batch_normalization": "folded" if classifier.folded else "kept",
+        "compute": "float32",
+        "software": software(),
+        "created": now(),
+    }
+
+
+def weights(model: keras.Model) -> dict[str, Any]:
+    """How many weights a model has, a hash that tells them from others, and which card or file it was built with, before any training.
+
+    The hash is of their bytes, in the model's order.
+    """
+    import numpy as np
+
+    found = hashlib.sha256()
+    for variable in model.weights:
+        found.update(np.asarray(variable).tobytes())
+    built_with = (getattr(model, "architecture", None) or {}).get("weights")
+    return {"count": model.count_params(), "sha256": found.hexdigest(), "built_with": built_with}
+
+
+def measured(accuracy: float | Mapping[str, Any] | None) -> float | dict[str, Any] | None:
+    """An accuracy as JSON has it: NumPy's numbers and scalar tensors as Python's.
+
+    Raises:
+        InputError: it is neither a number nor numbers and texts by name.
+    """
+    if isinstance(accuracy, Mapping):
+        return {str(name): value if isinstance(value, str) else _number(value) for name, value in accuracy.items()}
+    return None if accuracy is None else _number(accuracy)
+
+
+def _number(value: Any) -> float | int:
+    try:
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"accuracy: {value!r} is not a number that a model card can hold; give one, or several by name."
+        )
+    return number
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder and those below it, by its path in there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
+
+
+def now() -> str:
+    """The time, to the second, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def software() -> dict[str, str | None]:
+    """Versions of what made the artifact."""
+    import keras
+    import tensorflow as tf
+
+    return {
+        "keras_deepnets": version("keras-deepnets"),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,162 @@
+"""Artifacts of one file, and the JSON beside it that says how to feed them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.export import decoding, writing
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+Card = dict[str, Any]
+
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")  # of what exported graphs decode, WebP apart
+
+
+def check(path: str | os.PathLike[str], ending: str) -> Path:
+    """The path as one that a file can be written to; InputError where it ends otherwise or is a folder."""
+    path = Path(path)
+    if path.suffix != ending:
+        raise InputError(f"path {str(path)!r} does not end in {ending}; name the file so.")
+    if path.is_dir():
+        raise InputError(f"path {str(path)!r} is a folder; name a file.")
+    return path
+
+
+def write(path: Path, content: bytes, card: Card) -> None:
+    """Writes an artifact and its JSON, to which the file's hash is added: both or neither.
+
+    Two files cannot be renamed at once. So the JSON comes to know both, the new file and the one that it replaces, before that is
+    replaced: `read` finds a pair at any moment, whoever is killed in between.
+    """
+    beside, card = card_path(path), card | {"sha256": sha256(content)}
+    with writing.folder_aside(path.parent) as aside, writing.write_errors(path):
+        replaced = _replaced_by(path)
+        (aside / path.name).write_bytes(content)
+        writing.write_json(aside / "both.json", card | replaced)
+        writing.write_json(aside / beside.name, card)
+        (aside / "both.json").replace(beside)
+        (aside / path.name).replace(path)
+        if replaced:
+            (aside / beside.name).replace(beside)
+
+
+def read(path: Path, writer: str) -> tuple[bytes, Card]:
+    """An artifact's content and its JSON, once their hashes agree.
+
+    Raises:
+        InputError: one of them cannot be read, or is not what ``export.<writer>`` writes.
+    """
+    try:
+        # Between the two a writer may have replaced both; what it wrote then agrees.
+        found = _pair(path) or _pair(path)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}); export.{writer} writes it beside the model: keep them together."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise not_ours(path, writer, f"{type(error).__name__}: {error}") from error
+    if found is None or not {"input", "labels"} <= found[1].keys():
+        raise not_ours(path, writer, "the file is damaged, or belongs to another JSON")
+    return found
+
+
+def not_ours(path: Path, writer: str, why: str) -> InputError:
+    """The error for a file or a JSON of another maker, or a damaged one."""
+    return InputError(
+        f"{path} or its JSON is not what export.{writer} writes: {(why.splitlines() or ['it is empty'])[0]}; export it again."
+    )
+
+
+def card_path(path: Path) -> Path:
+    """Where the JSON of an artifact of one file lies."""
+    return path.with_name(path.name + ".json")
+
+
+def sha256(content: bytes) -> str:
+    """The hash by which a file and its JSON know each other: TensorFlow's interpreter crashes on a torn file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@functools.cache
+def _decoder() -> Callable[[Any], tf.Tensor]:
+    """`decode` as a graph, made once."""
+    import tensorflow as tf
+
+    from keras_deepnets.data import transforms
+
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(
+        lambda encoded: transforms.decode(decoding.checked(encoded)), input_signature=signature, autograph=False
+    )
+
+
+def decode(encoded: bytes) -> tf.Tensor:
+    """An image file as uint8 ``[h, w, 3]``, as an exported graph reads it; tf.errors.InvalidArgumentError where it refuses."""
+    return _decoder()(encoded)
+
+
+def known(encoded: bytes) -> bytes:
+    """The file itself, or as a PNG where it is of a kind that exported graphs do not decode and the data pipeline does.
+
+    Raises:
+        ValueError: it is of such a kind, or of none, and cannot be decoded.
+    """
+    import tensorflow as tf
+
+    from keras_deepnets.data import foreign
+
+    moving = encoded[12:16] == b"VP8X" and len(encoded) > 20 and encoded[20] & 2
+    if encoded.startswith(_STARTS) or (encoded.startswith(b"RIFF") and not moving):
+        return encoded
+    try:
+        return tf.io.encode_png(foreign.decode(encoded)).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def views(images: list[bytes] | np.ndarray, card: Card) -> np.ndarray:
+    """Image files or pixels ``[n, h, w, c]`` as the network sees them, uint8 ``[n, height, width, channels]``.
+
+    One by one: a file may hold as many pixels as thousands of views.
+    """
+    import numpy as np
+
+    from keras_deepnets.data import transforms
+
+    view = card["input"]
+    size = (view["height"], view["width"], view["channels"], view["crop_fraction"], view["interpolation"])
+
+    def seen(image: Any) -> np.ndarray:
+        return np.asarray(transforms.evaluation_view(decode(image) if isinstance(image, bytes) else image, *size))
+
+    return np.stack([seen(image) for image in images])
+
+
+def _pair(path: Path) -> tuple[bytes, Card] | None:
+    """The file and the part of its JSON that belongs to it; None where none does."""
+    card = json.loads(card_path(path).read_text(encoding="utf-8"))
+    content = path.read_bytes()
+    found = sha256(content)
+    for each in (card, card.get("replaces", card)):
+        if each["sha256"] == found:
+            return content, {key: each[key] for key in each if key != "replaces"}
+    return None
+
+
+def _replaced_by(path: Path) -> Card:
+    """What a new JSON must say of the file that lies there; nothing where that is no artifact."""
+    try:
+        pair = _pair(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {} if pair is None else {"replaces": pair[1]}

@@ -122,12 +122,13 @@ class DeepNet(keras.Model):
         Where tracing finds none, TensorFlow traces the whole step twice, and makes them one by one under conditions.
         """
         if self.optimizer is not None and self.built and keras.backend.backend() == "tensorflow":
-            from keras_deepnets.layers import _tensorflow, quickly
+            from keras_deepnets.layers import quickly
+            from keras_deepnets.layers.fast.momentum import momentum_in_one_pass
 
             if not self.optimizer.built:
                 with self.distribute_strategy.scope(), quickly():
                     self.optimizer.build(self.trainable_variables)
-            _tensorflow.momentum_in_one_pass(self.optimizer)
+            momentum_in_one_pass(self.optimizer)
         return super().make_train_function(force)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

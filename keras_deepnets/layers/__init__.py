@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from keras_deepnets.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from keras_deepnets.layers._building import named, prefixed, quickly
     from keras_deepnets.layers.antialiasing import BlurPooling2D, antialiased, antialiased_max_pool
     from keras_deepnets.layers.attention import efficient_channel_attention, squeeze_excitation
     from keras_deepnets.layers.block import Block, inlined_blocks, shared_blocks
+    from keras_deepnets.layers.building import named, prefixed, quickly
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import Concatenate, RecomputedConv2D, concatenate, recomputed_conv2d
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
 
 _MODULES = {
-    "_building": ("named", "prefixed", "quickly"),
+    "building": ("named", "prefixed", "quickly"),
     "antialiasing": ("BlurPooling2D", "antialiased", "antialiased_max_pool"),
     "attention": ("efficient_channel_attention", "squeeze_excitation"),
     "block": ("Block", "inlined_blocks", "shared_blocks"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import conv2d
 
 RATIO = 1 / 16

@@ -18,7 +18,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named, prefixed, quickly
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.building import named, prefixed, quickly
+from keras_deepnets.layers.fast import internals
 from keras_deepnets.layers.stochastic import StochasticDepth
 
 _inline: contextvars.ContextVar[bool] = contextvars.ContextVar("inline_blocks", default=False)
@@ -219,18 +221,6 @@ def _made(graph: str, frozen: tuple[str, ...]) -> _Network:
         return _Network(graph, frozen)
 
 
-def _in_stateless_scope() -> bool:
-    from keras.src.backend.common.stateless_scope import in_stateless_scope
-
-    return in_stateless_scope()
-
-
-def _variables_as_they_are() -> contextlib.AbstractContextManager:
-    from keras.src.backend.common.variables import AutocastScope
-
-    return AutocastScope(None)
-
-
 @functools.lru_cache(maxsize=1024)
 def _output_shape(graph: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     return _network(graph, ()).model.compute_output_shape(input_shape)
@@ -369,7 +359,7 @@ class Block(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The sub-network."""
         # Keras casts the variables of a layer of mixed precision in a model of another, whatever the layer's `autocast` says.
-        with _variables_as_they_are():
+        with internals.without_autocast():
             return self._call(inputs, bool(training))
 
     def _call(self, inputs: Any, training: bool) -> Any:
@@ -377,10 +367,10 @@ class Block(keras.layers.Layer):
         network = _network(self.graph, frozen)
         factor, skip = self._drop(network, inputs, training)
         variables = self.variables
-        if keras.backend.backend() == "tensorflow" and not _inline.get() and not _in_stateless_scope():
-            from keras_deepnets.layers import _tensorflow
+        if fast.on("shared_functions") and not _inline.get() and not internals.in_stateless_scope():
+            from keras_deepnets.layers.fast.blocks import shared
 
-            compute = _tensorflow.shared(network.functions, network.compute, network.state)
+            compute = shared(network.functions, network.compute, network.state)
             return compute(inputs, variables, training, factor, skip)
         values = [variable.value for variable in variables]
         outputs, news = network.compute(inputs, values, training, factor, skip)

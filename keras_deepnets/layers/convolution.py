@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named, quickly
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.building import named, quickly
 
 KERNEL_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
 """He et al. 2015, "Delving Deep into Rectifiers", eq. 14, as the papers' own code applies it (variance 2 / (k·k·filters))."""
@@ -90,19 +91,20 @@ class Conv2D(keras.layers.Conv2D):
         """``[n, h, w, c]`` to ``[n, h', w', filters]``."""
         if not self._is_pointwise():
             return super().call(inputs)
-        from keras_deepnets.layers import _tensorflow
+        from keras_deepnets.layers.fast.convolution import commutes
 
         outputs = self._pointwise(inputs, training)
         if self.strides == (1, 1) and self.activation in (None, keras.activations.linear):
-            _tensorflow.commutes(outputs, inputs, functools.partial(self._pointwise, training=training))
+            commutes(outputs, inputs, functools.partial(self._pointwise, training=training))
         return outputs
 
     def _pointwise(self, inputs: Any, training: bool | None) -> Any:
-        from keras_deepnets.layers import _tensorflow
+        from keras_deepnets.layers.fast.channels import widened_pair
+        from keras_deepnets.layers.fast.convolution import pointwise_conv2d, pointwise_gradient_pays
 
-        if not training or not _tensorflow.pointwise_gradient_pays(inputs):
+        if not training or not pointwise_gradient_pays(inputs):
             return super().call(inputs)
-        outputs = _tensorflow.pointwise_conv2d(*_tensorflow.widened_pair(inputs, self.kernel), self.strides)
+        outputs = pointwise_conv2d(*widened_pair(inputs, self.kernel), self.strides)
         if self.use_bias:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
@@ -119,17 +121,15 @@ class Conv2D(keras.layers.Conv2D):
         """The convolution without bias and activation."""
         padding = self.padding
         if keras.backend.backend() == "tensorflow" and self.groups == 1 and self.data_format == "channels_last":
-            from keras_deepnets.layers import _tensorflow
+            from keras_deepnets.layers.fast.channels import widened_pair
 
-            inputs, kernel = _tensorflow.widened_pair(inputs, kernel)
+            inputs, kernel = widened_pair(inputs, kernel)
         if padding == "symmetric":
             inputs, padding = self._pad(inputs)
-        if self.groups > 1 and self.data_format == "channels_last" and keras.backend.backend() == "tensorflow":
-            from keras_deepnets.layers import _tensorflow
+        if self.groups > 1 and self.data_format == "channels_last" and fast.on("grouped_convolution"):
+            from keras_deepnets.layers.fast.convolution import grouped_conv2d
 
-            return _tensorflow.grouped_conv2d(
-                inputs, kernel, self.strides, padding.upper(), self.dilation_rate, self.groups
-            )
+            return grouped_conv2d(inputs, kernel, self.strides, padding.upper(), self.dilation_rate, self.groups)
         return ops.conv(
             inputs,
             kernel,

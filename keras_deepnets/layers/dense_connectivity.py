@@ -13,7 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import KERNEL_INITIALIZER, Conv2D
 from keras_deepnets.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
 
@@ -30,10 +31,11 @@ class Concatenate(keras.layers.Concatenate):
         last = self.axis in (-1, len(inputs[0].shape) - 1)
         if not training or not last or keras.backend.backend() != "tensorflow":
             return super().call(inputs)
-        from keras_deepnets.layers import _tensorflow, _tensorflow_norm
+        from keras_deepnets.layers.fast.normalization import made_of
+        from keras_deepnets.layers.fast.sums import concatenate
 
-        total = _tensorflow.concatenate(inputs)
-        _tensorflow_norm.made_of(total, inputs)
+        total = concatenate(inputs) if fast.on("concatenation_gradient") else super().call(inputs)
+        made_of(total, inputs)
         return total
 
 
@@ -112,7 +114,7 @@ class RecomputedConv2D(keras.layers.Layer):
         """``[joined, *maps]`` to the convolution's output."""
         joined, *maps = inputs
         on_tensorflow = keras.backend.backend() == "tensorflow"
-        if not training or (on_tensorflow and not self.norm._fuses(joined, None)):
+        if not training or (on_tensorflow and not (fast.on("recomputation") and self.norm._fuses(joined, None))):
             return self.convolution(ops.relu(self.norm(joined, training=training)))
         use_batch = bool(self.norm.trainable)
         run = self._on_tensorflow if on_tensorflow else self._rematerialised
@@ -124,14 +126,14 @@ class RecomputedConv2D(keras.layers.Layer):
         return outputs
 
     def _on_tensorflow(self, joined: Any, maps: list[Any], use_batch: bool) -> tuple[Any, Any, Any]:
-        from keras_deepnets.layers import _tensorflow_dense
+        from keras_deepnets.layers.fast.dense_connectivity import norm_relu_conv
 
         norm = self.norm
         gamma, beta, mean, variance = (
             ops.convert_to_tensor(value, "float32")
             for value in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
-        return _tensorflow_dense.norm_relu_conv(
+        return norm_relu_conv(
             joined,
             maps,
             gamma,

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
 
 

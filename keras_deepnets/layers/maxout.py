@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
 
 GAIN = 1.0

@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.layers._building import named, quickly
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.building import named, quickly
 from keras_deepnets.layers.convolution import conv2d
 
 MOMENTUM = 0.9
@@ -35,7 +36,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Normalises ``[n, h, w, c]``; in training with the batch's statistics, which update the moving ones."""
         if not self._fuses(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
-        from keras_deepnets.layers._tensorflow_norm import fused_batch_norm
+        from keras_deepnets.layers.fast.normalization import fused_batch_norm
 
         training = bool(training) and self.trainable
         gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
@@ -55,14 +56,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _fuses(self, inputs: Any, mask: Any) -> bool:
-        if (
-            keras.backend.backend() != "tensorflow"
-            or mask is not None
-            or self.synchronized
-            or getattr(self, "renorm", False)
-        ):
+        if not fast.on("fused_batch_norm") or mask is not None or self.synchronized or getattr(self, "renorm", False):
             return False
-        from keras_deepnets.layers._tensorflow_norm import FUSED_DTYPES
+        from keras_deepnets.layers.fast.normalization import FUSED_DTYPES
 
         return len(inputs.shape) == 4 and self.axis in (-1, 3) and inputs.dtype in FUSED_DTYPES
 
@@ -112,11 +108,11 @@ class Activation(keras.layers.Activation):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Elementwise."""
-        if not training or self.activation is not keras.activations.relu or keras.backend.backend() != "tensorflow":
+        if not training or self.activation is not keras.activations.relu or not fast.on("relu_of_sum"):
             return super().call(inputs)
-        from keras_deepnets.layers import _tensorflow
+        from keras_deepnets.layers.fast.sums import relu
 
-        return _tensorflow.relu(inputs)
+        return relu(inputs)
 
 
 def activation(x: Any, kind: str = "relu", *, name: str | None = None) -> Any:

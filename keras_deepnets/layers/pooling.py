@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetric_padding
 
 
@@ -62,11 +63,11 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
     def call(self, inputs: Any) -> Any:
         """``[n, h, w, c]`` to ``[n, h', w', c]``."""
         shrinks = self.padding == "valid" and self.data_format == "channels_last" and min(self.strides) > 1
-        if not shrinks or keras.backend.backend() != "tensorflow":
+        if not shrinks or not fast.on("pooling_first"):
             return super().call(inputs)
-        from keras_deepnets.layers import _tensorflow
+        from keras_deepnets.layers.fast.convolution import average_pool
 
-        return _tensorflow.average_pool(inputs, super().call)
+        return average_pool(inputs, super().call)
 
 
 def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers.building import named
 from keras_deepnets.scaling import Scaling
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import conv2d
 from keras_deepnets.layers.normalization import norm_activation
 from keras_deepnets.layers.pooling import max_pool

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_deepnets.layers._building import named
+from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import conv2d
 
 RELU_GAIN = 2.0

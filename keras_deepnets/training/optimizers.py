@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers import fast
 from keras_deepnets.training.averaging import RisingAverage
 from keras_deepnets.training.muon import Muon
 from keras_deepnets.training.recipes import Recipe
@@ -58,10 +59,10 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         """
         if self.l2 and (self.l2_on == "all" or len(variable.shape) >= 2):
             gradient = ops.add(ops.cast(gradient, variable.dtype), ops.multiply(variable, self.l2))
-        if keras.backend.backend() == "tensorflow":
-            from keras_deepnets.layers import _tensorflow
+        if fast.on("momentum"):
+            from keras_deepnets.layers.fast.momentum import momentum_step
 
-            if _tensorflow.momentum_step(self, gradient, variable, learning_rate):
+            if momentum_step(self, gradient, variable, learning_rate):
                 return
         super().update_step(gradient, variable, learning_rate)
 

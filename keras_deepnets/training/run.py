@@ -295,9 +295,9 @@ def software() -> dict[str, Any]:
 
 def deterministic() -> bool:
     """Whether TensorFlow computes the same to the bit each time (`tf.config.experimental.enable_op_determinism`)."""
-    from tensorflow.python.framework import config  # there is no public way to ask
+    from keras_deepnets.layers.fast import internals
 
-    return bool(config.is_op_determinism_enabled())
+    return internals.is_deterministic()
 
 
 def changes(config: Mapping[str, Any]) -> str | None:

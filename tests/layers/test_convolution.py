@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from keras_deepnets import layers
-from keras_deepnets.layers import Conv2D, MaxPooling2D, _tensorflow
+from keras_deepnets.layers import Conv2D, MaxPooling2D
+from keras_deepnets.layers.fast import convolution
 
 
 def windows(x, size, strides, padding, fill):
@@ -88,7 +89,7 @@ def test_grouped_native_and_split_agree_with_numpy(rng, case, monkeypatch):
     layer = grouped(*case)
     native = outputs_and_gradients(layer, x)
     np.testing.assert_allclose(native[0], convolve(x.numpy(), layer.kernel.numpy(), strides, groups), atol=1e-5)
-    monkeypatch.setattr(_tensorflow, "grouped_convolution_trains", lambda dtype: False)
+    monkeypatch.setattr(convolution, "grouped_convolution_trains", lambda dtype: False)
     for one, other in zip(native, outputs_and_gradients(layer, x), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
@@ -139,7 +140,7 @@ def test_reloads_with_its_padding_and_groups(rng, tmp_path):
 @pytest.mark.slow
 def test_everything_above_without_onednn():
     """TensorFlow's own CPU kernels have no grouped gradient: the split form takes over."""
-    code = "from keras_deepnets.layers import _tensorflow as t; assert not t.grouped_convolution_trains()"
+    code = "from keras_deepnets.layers.fast import convolution as t; assert not t.grouped_convolution_trains()"
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     arguments = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", str(Path(__file__).parent)]

@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-import keras
+from keras_deepnets.layers import fast
 
 _prefix: contextvars.ContextVar[str] = contextvars.ContextVar("layer_prefix", default="")
 
@@ -29,8 +29,8 @@ def named(name: str | None) -> str | None:
 
 def quickly() -> contextlib.AbstractContextManager[Any]:
     """A scope in which layers create their weights in a fraction of the time, under the same Keras paths."""
-    if keras.backend.backend() != "tensorflow":
+    if not fast.on("variable_names"):
         return contextlib.nullcontext()
-    from keras_deepnets.layers import _tensorflow
+    from keras_deepnets.layers.fast.blocks import one_name_for_all
 
-    return _tensorflow.one_name_for_all()
+    return one_name_for_all()

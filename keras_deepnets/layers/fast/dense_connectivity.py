@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-from tensorflow.python.eager import record
 
-from keras_deepnets.layers import _tensorflow
-from keras_deepnets.layers._tensorflow_norm import Norm, missing_channels, statistics_of_parts
+from keras_deepnets.layers.fast.channels import missing_channels
+from keras_deepnets.layers.fast.convolution import pointwise_gradient_pays, pointwise_kernel_gradient
+from keras_deepnets.layers.fast.internals import inside_xla, optimization_barrier, stop_recording
+from keras_deepnets.layers.fast.normalization import Norm, statistics_of_parts
 
 
 def norm_relu_conv(
@@ -50,7 +50,7 @@ def norm_relu_conv(
     @tf.custom_gradient
     def run(joined, gamma, beta, mean, variance, kernel, *maps):
         # An eager tape would keep every intermediate that it sees.
-        with record.stop_recording():
+        with stop_recording():
             if known:
                 norm = Norm.with_statistics(gamma, beta, mean, variance, epsilon)
                 normal = norm.again(joined)
@@ -59,7 +59,7 @@ def norm_relu_conv(
             outputs = tf.nn.conv2d(tf.nn.relu(normal), kernel, 1, "SAME")
 
         def gradient(d_outputs, *_):
-            with record.stop_recording():
+            with stop_recording():
                 images = _joined_after(d_outputs, maps, missing)
                 active = tf.nn.relu(norm.again(images))
                 d_active, d_kernel = _convolution_gradients(images, active, kernel, d_outputs)
@@ -76,8 +76,8 @@ def norm_relu_conv(
 def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]:
     """The gradients of the activation, which has the shape of `images`, and of the kernel."""
     geometry = {"strides": [1, 1, 1, 1], "padding": "SAME"}
-    if kernel.shape[0] == 1 and _tensorflow.pointwise_gradient_pays(active):
-        d_kernel = _tensorflow.pointwise_kernel_gradient(active, d_outputs)
+    if kernel.shape[0] == 1 and pointwise_gradient_pays(active):
+        d_kernel = pointwise_kernel_gradient(active, d_outputs)
     else:
         d_kernel = tf.raw_ops.Conv2DBackpropFilter(
             input=active, filter_sizes=kernel.shape, out_backprop=d_outputs, **geometry
@@ -95,10 +95,10 @@ def _joined_after(gradient, maps, missing: int):
 
     They have been there since the forward pass: without this order they would be joined at once and kept.
     """
-    if _tensorflow.inside_xla():
+    if inside_xla():
         # XLA drops control dependencies and finds that the forward pass has computed the same; on the CPU it drops barriers as well
         # before it looks. A zero that only the gradient tells (one, where that is lost to NaN anyway) keeps the two apart.
-        *maps, gradient = gen_xla_ops.xla_optimization_barrier([*maps, gradient])
+        *maps, gradient = optimization_barrier([*maps, gradient])
         zero = tf.cast(tf.math.is_nan(tf.reshape(gradient, [-1])[0]), gradient.dtype)
         return tf.concat([*maps[:-1], maps[-1] + zero], -1)
     with tf.control_dependencies([gradient]):

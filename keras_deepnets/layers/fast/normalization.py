@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.python.framework import ops as tf_ops
 
-from keras_deepnets.layers._tensorflow import has_gpu, inside_xla, narrow
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.fast import notes
+from keras_deepnets.layers.fast.channels import missing_channels, narrow
+from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
 
 FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})
-
-CHANNEL_MULTIPLE = 16
-"""oneDNN's BN and convolutions take two to four times as long, in bfloat16 above all, where the channels are no multiple of this."""
 
 
 def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, training: bool) -> tuple[Any, Any, Any]:
@@ -26,7 +25,7 @@ def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, traini
     if not known:
         norm, outputs = Norm.of(images, gamma, beta, mean, variance, epsilon, training)
         if training:
-            _remember(images, (norm.mean, norm.variance))
+            notes.attach(images, notes.Statistics(norm.mean, norm.variance))
         return outputs, norm.mean, norm.variance
 
     channels = images.shape[-1]
@@ -110,8 +109,7 @@ class Norm(NamedTuple):
 
 def made_of(total: Any, maps: Sequence[Any]) -> None:
     """Notes that `total` is `maps` side by side: batch statistics are a channel's own, so that those of the maps are its."""
-    if not tf.executing_eagerly():
-        total._kd_maps = tuple(maps)
+    notes.attach(total, notes.Parts(tuple(maps)))
 
 
 def statistics_of_parts(images) -> tuple[Any, Any] | None:
@@ -120,23 +118,20 @@ def statistics_of_parts(images) -> tuple[Any, Any] | None:
     In a dense block every layer normalises all maps before it with the statistics of the same batch: these are computed once a map,
     and the normalisation reads its input once instead of three times.
     """
-    maps = getattr(images, "_kd_maps", None)
-    if not maps or tf.executing_eagerly() or has_gpu() or inside_xla():
+    if not fast.on("shared_statistics") or not notes.read(images, notes.Parts) or has_gpu() or inside_xla():
         return None
     return _statistics(images)
 
 
-def _statistics(images) -> tuple[Any, Any]:
-    graph, known = getattr(images, "_kd_statistics", (None, None))
-    if graph is tf_ops.get_default_graph():
+def _statistics(images) -> notes.Statistics:
+    if known := notes.read(images, notes.Statistics):
         return known
-    maps = getattr(images, "_kd_maps", None)
-    if maps:
-        means, variances = zip(*(_statistics(part) for part in maps), strict=True)
-        known = tf.concat(means, 0), tf.concat(variances, 0)
+    if parts := notes.read(images, notes.Parts):
+        means, variances = zip(*(_statistics(part) for part in parts.maps), strict=True)
+        known = notes.Statistics(tf.concat(means, 0), tf.concat(variances, 0))
     else:
-        known = _own_statistics(images)
-    _remember(images, known)
+        known = notes.Statistics(*_own_statistics(images))
+    notes.attach(images, known)
     return known
 
 
@@ -146,17 +141,3 @@ def _own_statistics(images) -> tuple[Any, Any]:
     vector = tf.zeros(images.shape[-1:], tf.float32)
     norm, _ = Norm.of(images, vector, vector, None, None, 1.0, use_batch=True)
     return norm.mean[:channels], norm.variance[:channels]
-
-
-def _remember(images, statistics: tuple[Any, Any]) -> None:
-    """For those who ask in the same graph: a branch's or a loop's tensors are no good outside it."""
-    graph = tf_ops.get_default_graph()
-    if not tf.executing_eagerly() and images.graph is graph:
-        images._kd_statistics = graph, statistics
-
-
-def missing_channels(channels: int) -> int:
-    """How many channels of zeros bring the kernels up to speed; none where another compiler or device runs them."""
-    if has_gpu() or inside_xla():
-        return 0
-    return -channels % CHANNEL_MULTIPLE

@@ -1,0 +1,102 @@
+"""Grouped and 1×1 convolutions, and average pooling that trades places with the latter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_deepnets.layers import fast
+from keras_deepnets.layers.fast import notes
+from keras_deepnets.layers.fast.channels import narrow, widened
+from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
+
+
+@functools.cache
+def grouped_convolution_trains(dtype: tf.DType = tf.float32) -> bool:
+    """Whether the native grouped convolution has a gradient here: tried, once a process and type, on a tiny tensor.
+
+    TensorFlow's own CPU kernels have none; oneDNN's and cuDNN's have. oneDNN has float16 on some processors only.
+    """
+    # The gradient op itself: tapes do not record inside `init_scope`.
+    with tf.init_scope():
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=[1, 3, 3, 4],
+                filter=tf.ones([3, 3, 2, 4], dtype),
+                out_backprop=tf.ones([1, 3, 3, 4], dtype),
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+            )
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
+
+def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int):
+    """A grouped convolution that trains everywhere, channels last.
+
+    One native op where it has a gradient; a convolution a group where not, and inside an XLA program on the CPU,
+    where the native form compiles to a loop five hundred times slower.
+    """
+    if grouped_convolution_trains(images.dtype) and (has_gpu() or not inside_xla()):
+        return tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations)
+    parts = zip(tf.split(images, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
+    return tf.concat(
+        [tf.nn.conv2d(part, weights, strides, padding, dilations=dilations) for part, weights in parts], axis=-1
+    )
+
+
+def pointwise_gradient_pays(images: tf.Tensor) -> bool:
+    """Whether `pointwise_conv2d` beats the convolution's own gradient: with bfloat16 on CPUs."""
+    return fast.on("pointwise_gradient") and images.dtype == tf.bfloat16 and not has_gpu() and not inside_xla()
+
+
+def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
+    """A 1×1 convolution, channels last, whose weight gradient is a matrix product.
+
+    The same sums; oneDNN's bfloat16 convolution takes two to three times as long for them.
+    """
+    geometry = {"strides": [1, *strides, 1], "padding": "VALID"}
+
+    @tf.custom_gradient
+    def run(images: tf.Tensor, kernel: tf.Tensor) -> Any:
+        def gradient(d_outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            d_images = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(images), filter=kernel, out_backprop=d_outputs, **geometry
+            )
+            return d_images, pointwise_kernel_gradient(images, d_outputs, strides)
+
+        return tf.nn.conv2d(images, kernel, geometry["strides"], geometry["padding"]), gradient
+
+    # In a branch of `tf.cond` TensorFlow's gradient takes only what is of the branch's own graph, not images or weights from outside.
+    return run(tf.identity(images), tf.identity(kernel))
+
+
+def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:
+    """The gradient ``[1, 1, c, filters]`` of a 1×1 convolution's kernel."""
+    if max(strides) > 1:
+        # The pixels that it reads; a strided slice takes several times as long as this pooling of single pixels.
+        images = tf.nn.max_pool2d(images, 1, list(strides), "VALID")
+    channels, filters = images.shape[-1], d_outputs.shape[-1]
+    gradient = tf.matmul(tf.reshape(images, [-1, channels]), tf.reshape(d_outputs, [-1, filters]), transpose_a=True)
+    return tf.reshape(gradient, [1, 1, channels, filters])
+
+
+def commutes(outputs: tf.Tensor, inputs: tf.Tensor, pointwise: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Notes that `outputs` is `pointwise` of `inputs`, linear and a pixel at a time, for an average pooling that may follow."""
+    if fast.on("pooling_first"):
+        notes.attach(outputs, notes.Pointwise(pointwise, inputs))
+
+
+def average_pool(images: tf.Tensor, pool: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """`pool` of `images`, before a 1×1 convolution that made them instead of after it: for a quarter of its work if the sides are two.
+
+    Where others read the convolution's output as well it is computed for them.
+    """
+    note = notes.read(images, notes.Pointwise)
+    if note is None or note.inputs.graph is not images.graph:
+        return pool(images)
+    return note.compute(narrow(pool(widened(note.inputs)), note.inputs.shape[-1]))

@@ -1,0 +1,66 @@
+"""What the library asks of TensorFlow and Keras that they have no public way to tell."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def inside_xla() -> bool:
+    """Whether the function being traced will be compiled by XLA (``jit_compile=True``)."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    graph = tf.compat.v1.get_default_graph
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(graph())
+
+
+def variable_accessed(variable: Any) -> None:
+    """Tells the gradient tapes that a variable is read."""
+    from tensorflow.python.ops import resource_variable_ops
+
+    resource_variable_ops.variable_accessed(variable)
+
+
+def stop_recording() -> contextlib.AbstractContextManager[None]:
+    """A scope in which no gradient tape records."""
+    from tensorflow.python.eager import record
+
+    return record.stop_recording()
+
+
+def optimization_barrier(tensors: list[Any]) -> list[Any]:
+    """The tensors, which XLA computes all before it uses one of them."""
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_optimization_barrier(tensors)
+
+
+def is_deterministic() -> bool:
+    """Whether `tf.config.experimental.enable_op_determinism` was called."""
+    from tensorflow.python.framework import config
+
+    return bool(config.is_op_determinism_enabled())
+
+
+def in_stateless_scope() -> bool:
+    """Whether Keras traces without side effects (`keras.StatelessScope`)."""
+    from keras.src.backend.common.stateless_scope import in_stateless_scope as in_scope
+
+    return in_scope()
+
+
+def without_autocast() -> contextlib.AbstractContextManager[Any]:
+    """A scope in which Keras gives layers their variables as they are, whatever the precision of the model."""
+    from keras.src.backend.common.variables import AutocastScope
+
+    return AutocastScope(None)

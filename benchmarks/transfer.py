@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
     from keras_deepnets.data import ImageData
-    from keras_deepnets.training.recipes import Recipe
+    from keras_deepnets.training.recipe import Recipe
 
 
 def some_of_each(data: ImageData, count: int, seed: int) -> ImageData:

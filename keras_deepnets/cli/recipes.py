@@ -9,8 +9,8 @@ from typing import Any
 from keras_deepnets import training
 from keras_deepnets.cli import show
 from keras_deepnets.cli.problems import PROGRAM
+from keras_deepnets.training.recipe import AUTO, Recipe
 from keras_deepnets.training.recipe_fields import recipe_fields
-from keras_deepnets.training.recipes import AUTO, Recipe
 
 
 def list_recipes(as_json: bool) -> None:

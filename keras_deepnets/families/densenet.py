@@ -10,21 +10,15 @@ from typing import Any
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import (
-    CIFAR10,
-    IMAGENET,
-    Domain,
-    Family,
-    Paper,
-    builder,
+from keras_deepnets.families.base import CIFAR10, IMAGENET, Domain, Family, Paper, option
+from keras_deepnets.families.checks import (
     check_choice,
     check_counts,
     check_deep_stem,
     check_probability,
-    option,
     repeats_of_depth,
-    variant,
 )
+from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper(
     "G16", "Densely Connected Convolutional Networks", "Huang et al.", 2016, "https://arxiv.org/abs/1608.06993"

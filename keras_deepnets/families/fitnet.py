@@ -20,7 +20,9 @@ from typing import Any
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, builder, check_counts, option, variant
+from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
+from keras_deepnets.families.checks import check_counts
+from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper("R14", "FitNets: Hints for Thin Deep Nets", "Romero et al.", 2014, "https://arxiv.org/abs/1412.6550")
 

@@ -31,18 +31,9 @@ from typing import Any, ClassVar
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import (
-    CIFAR10,
-    MNIST,
-    Domain,
-    Family,
-    Paper,
-    builder,
-    check_choice,
-    check_counts,
-    option,
-    variant,
-)
+from keras_deepnets.families.base import CIFAR10, MNIST, Domain, Family, Paper, option
+from keras_deepnets.families.checks import check_choice, check_counts
+from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper("S15", "Highway Networks", "Srivastava et al.", 2015, "https://arxiv.org/abs/1505.00387")
 

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import Family, Paper, builder, check_choice, option, variant
+from keras_deepnets.families.base import Family, Paper, option
+from keras_deepnets.families.checks import check_choice
+from keras_deepnets.families.constructors import builder, variant
 from keras_deepnets.families.resnet import ResidualSpec, branch, drop, first_convolutions, first_pooling, stages
 
 PAPER = Paper(

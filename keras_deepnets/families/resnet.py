@@ -11,21 +11,15 @@ from typing import Any, ClassVar
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
-from keras_deepnets.families.base import (
-    CIFAR10,
-    IMAGENET,
-    Domain,
-    Family,
-    Paper,
-    builder,
+from keras_deepnets.families.base import CIFAR10, IMAGENET, Domain, Family, Paper, option
+from keras_deepnets.families.checks import (
     check_choice,
     check_counts,
     check_deep_stem,
     check_probability,
-    option,
     repeats_of_depth,
-    variant,
 )
+from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper(
     "H15", "Deep Residual Learning for Image Recognition", "He et al.", 2015, "https://arxiv.org/abs/1512.03385"

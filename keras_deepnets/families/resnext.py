@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from keras_deepnets.families import resnet
-from keras_deepnets.families.base import Family, Paper, builder, option, variant
+from keras_deepnets.families.base import Family, Paper, option
+from keras_deepnets.families.constructors import builder, variant
 from keras_deepnets.families.resnet import ResidualSpec
 
 PAPER = Paper(

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.families import resnet
-from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option, variant
+from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
+from keras_deepnets.families.constructors import variant
 from keras_deepnets.families.resnet import ResidualSpec
 
 PAPER = Paper("SD16", "Deep Networks with Stochastic Depth", "Huang et al.", 2016, "https://arxiv.org/abs/1603.09382")

@@ -9,18 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from keras_deepnets.families import preact, resnet
-from keras_deepnets.families.base import (
-    CIFAR10,
-    Domain,
-    Family,
-    Paper,
-    builder,
-    check_counts,
-    check_probability,
-    option,
-    repeats_of_depth,
-    variant,
-)
+from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
+from keras_deepnets.families.checks import check_counts, check_probability, repeats_of_depth
+from keras_deepnets.families.constructors import builder, variant
 from keras_deepnets.families.preact import PreActSpec
 from keras_deepnets.families.resnet import ResidualSpec
 

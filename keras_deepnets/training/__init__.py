@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from keras_deepnets.lazy import lazy_names
 from keras_deepnets.training.errors import TrainingError
 from keras_deepnets.training.evaluation import Evaluation, evaluate
-from keras_deepnets.training.recipes import Recipe, get_recipe, recipes
+from keras_deepnets.training.recipe import Recipe
+from keras_deepnets.training.recipes import get_recipe, recipes
 from keras_deepnets.training.run import Run, RunFolder, read_metrics
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     )
     from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
     from keras_deepnets.training.feed import Sets
-    from keras_deepnets.training.loop import Curves, train
+    from keras_deepnets.training.fit import Curves
+    from keras_deepnets.training.loop import train
     from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy
     from keras_deepnets.training.muon import Muon
     from keras_deepnets.training.optimizers import AdamW, CoupledSGD, Lamb, optimizer
@@ -54,7 +56,8 @@ _MODULES = {
     ),
     "checkpoints": ("Checkpoint", "CheckpointStore"),
     "feed": ("Sets",),
-    "loop": ("Curves", "train"),
+    "fit": ("Curves",),
+    "loop": ("train",),
     "losses": ("BinaryCrossentropy", "SmoothedCrossentropy", "TopAccuracy"),
     "muon": ("Muon",),
     "optimizers": ("AdamW", "CoupledSGD", "Lamb", "optimizer"),

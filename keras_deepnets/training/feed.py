@@ -18,7 +18,7 @@ from keras_deepnets.data import ImageData, arrays, transforms
 from keras_deepnets.data.stores import IndexedStore
 from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training import class_weights
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.training.sizing import sized
 
 if TYPE_CHECKING:

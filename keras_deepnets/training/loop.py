@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,19 @@ import keras
 
 from keras_deepnets import registry
 from keras_deepnets.errors import InputError
-from keras_deepnets.files import digest, written_aside
-from keras_deepnets.insight.curves import draw_curves
-from keras_deepnets.models import deep_graphs
-from keras_deepnets.scaling import Scaling
+from keras_deepnets.files import digest
 from keras_deepnets.training import callbacks as monitors
-from keras_deepnets.training import class_weights, feed, heads, phases
+from keras_deepnets.training import class_weights, feed, phases
 from keras_deepnets.training import precision as precisions
-from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
-from keras_deepnets.training.choosing import stalled
-from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.evaluation import Evaluation, report
+from keras_deepnets.training.fit import Fit
 from keras_deepnets.training.identity import identities
-from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy, gives_logits
 from keras_deepnets.training.networks import GivenNetwork, NamedNetwork, constructor_name
-from keras_deepnets.training.optimizers import head_optimizer
-from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.pieces import OwnPieces
 from keras_deepnets.training.pretrained import PretrainedNetwork
-from keras_deepnets.training.progress import progress_callback
-from keras_deepnets.training.recipes import Recipe, get_recipe
+from keras_deepnets.training.recipe import Recipe
+from keras_deepnets.training.recipes import get_recipe
 from keras_deepnets.training.run import Run, RunFolder, changes
 from keras_deepnets.training.sizing import SIZED, sized
-from keras_deepnets.training.watching import BestWeights, Diverging, StopEarly, troubles
-
-HEAD_SECONDS = 20.0
-"""Between checkpoints of the classifier alone, whose epochs take less than writing one."""
 
 
 def train(
@@ -250,262 +236,6 @@ def _sized(recipe: Recipe, resolved: Mapping[str, Any]) -> Recipe:
     """The recipe with the numbers that the run began with."""
     numbers = resolved.get("sized", {"batch_size": resolved["batch_size"]})
     return recipe.with_overrides(**{name: value for name, value in numbers.items() if value is not None})
-
-
-class Fit:
-    """A run ready to go: the network built and compiled, nothing written yet."""
-
-    def __init__(
-        self,
-        network,
-        train_data,
-        held_data,
-        recipe: Recipe,
-        resolved: Mapping[str, Any],
-        seed: int,
-        folder: RunFolder,
-        pieces: OwnPieces,
-        class_weight: Sequence[float] | None = None,
-    ):
-        """Builds and compiles the network, and the pipelines once, so that whatever is wrong shows now."""
-        self.train_data, self.held_data, self.recipe, self.seed = train_data, held_data, recipe, seed
-        self.resolved, self.folder, self.pieces, self.class_weight = resolved, folder, pieces, class_weight
-        self.phases = phases.of(resolved)
-        self.epochs = self.phases[-1].last_epoch
-        keras.utils.set_random_seed(seed)
-        scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
-        self.model = network.build(resolved["precision"], scaling)
-        self.logits = gives_logits(self.model)
-        self.freezing = phases.Freezing(self.model, recipe)
-        if recipe.head_epochs:
-            heads.classifier_of(self.model)
-        for phase in reversed(self.phases):  # the first last: it is the one to begin with
-            self._enter(phase)
-        self._batches(0)
-        self.history: list[dict[str, float]] = []
-        self.store = CheckpointStore(folder.checkpoints)
-        self.best = BestWeights(self.model, self.history, folder.checkpoints) if self._keeps_best() else None
-
-    def __call__(
-        self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback], profile: tuple[int, int] | None = None
-    ) -> Run:
-        """Trains from the last checkpoint to the end."""
-        if verbose != 0:
-            reason = self.resolved.get("precision_reason", "as begun")
-            line = precisions.circumstances(self.model, self.resolved["precision"], reason)
-            print(f"{line} {self._plan()}", flush=True)
-        state = self.store.restore(self.model, lambda state: self._enter(self._phase_of(state.epoch)))
-        if state:
-            self.history += state.history
-            if verbose != 0:
-                print(f"Resuming {self.folder.path} after epoch {state.epoch} of {self.epochs}.", flush=True)
-        total = self.phases[-1].first_step + self.phases[-1].steps
-        progress = progress_callback(verbose, total, self.resolved["batch_size"], self.history)
-        per_epoch = self.resolved["steps_per_epoch"]
-        recorder = profile and monitors.Profile(self.folder.tensorboard, *profile, per_epoch)
-        shown = [*([progress] if progress else []), *([recorder] if recorder else []), *callbacks]
-        try:
-            self._show_inputs()
-            for phase in self.phases:
-                if len(self.history) < phase.last_epoch and not self._ended_early():
-                    self._fit(phase, shown)
-            evaluation = self._finish()
-            warnings = troubles(self.history, self.train_data, self.held_data)
-            for line in warnings if verbose != 0 else ():
-                print(f"Warning: {line}", file=sys.stderr, flush=True)
-        except KeyboardInterrupt:
-            if verbose != 0:
-                print(
-                    f"Interrupted after epoch {len(self.history)}; the same call resumes {self.folder.path}.",
-                    file=sys.stderr,
-                )
-            raise
-        except Exception as error:
-            if is_disk_full(error) and not isinstance(error, TrainingError):
-                raise TrainingError(f"No space left for {self.folder.path}. {self.store.last_good()}") from error
-            raise
-        finally:
-            self.freezing.restore()
-            for callback in (progress, recorder):
-                if callback and hasattr(callback, "close"):
-                    callback.close()
-        return self.folder.results(self.model, warnings, evaluation)
-
-    def _plan(self) -> str:
-        """How long the run is, in one line."""
-        size, per_epoch = self.resolved["batch_size"], self.resolved["steps_per_epoch"]
-        words = {phases.HEAD: "the classifier alone", phases.ALL: "all layers" if len(self.phases) > 1 else "training"}
-        parts = [f"{words[phase.name]} {phase.last_epoch - phase.first_epoch} epochs" for phase in self.phases]
-        return f"{', then '.join(parts).capitalize()}, of {per_epoch} steps with {size} images each."
-
-    def _phase_of(self, epoch: int) -> phases.Phase:
-        """The phase of which `epoch` was the last epoch done."""
-        return next((phase for phase in self.phases if epoch <= phase.last_epoch), self.phases[-1])
-
-    def _enter(self, phase: phases.Phase) -> None:
-        """Freezes and compiles for a phase."""
-        recipe = self.recipe
-        self.freezing.enter(phase)
-        if phase.name == phases.HEAD:
-            made = head_optimizer(recipe, phase.steps)
-        elif self.pieces.optimizer is not None:
-            made = self.pieces.new_optimizer()
-        else:
-            rate = self.pieces.learning_rate
-            made = optimizer_of(recipe, phase.steps, phase.steps_per_epoch, recipe.batch_size, rate)
-        metrics = [TopAccuracy(1, "accuracy")]
-        if len(self.train_data.labels) >= 100:
-            metrics.append(TopAccuracy(5, "top5"))
-        kind = BinaryCrossentropy if recipe.loss == "binary_crossentropy" else SmoothedCrossentropy
-        loss = self.pieces.loss or kind(recipe.label_smoothing, self.logits)
-        self.model.compile(made, loss, metrics=metrics)
-
-    def _fit(self, phase: phases.Phase, shown: list[keras.callbacks.Callback]) -> None:
-        """Trains one phase from where the history ends."""
-        first = len(self.history)
-        if first == phase.first_epoch:
-            self._enter(phase)
-        model, train, held = self.model, None, None
-        if phase.cached:
-            model, train, held = self._head(phase, first)
-        else:
-            train, held = self._batches(first), self._held_batches()
-        callbacks = [*self._callbacks(phase), *shown]
-        with deep_graphs():
-            model.fit(
-                train,
-                initial_epoch=first,
-                epochs=phase.last_epoch,
-                steps_per_epoch=phase.steps_per_epoch,
-                validation_data=held,
-                shuffle=False,  # the pipeline does it
-                callbacks=callbacks,
-                verbose=0,
-            )
-
-    def _head(self, phase: phases.Phase, first: int) -> tuple[keras.Model, Any, Any]:
-        """The classifier as a model of its own, with its features as training and validation data."""
-        size = self.recipe.image_size
-        known = []
-        for data in (self.train_data, self.held_data):
-            if data is not None:
-                batch = feed.evaluation_batch(self.model, data, self.resolved["batch_size"], size)
-                known.append(heads.features(self.model, feed.evaluation(self.model, data, batch, size)))
-        strategy = getattr(self.model, "distribute_strategy", None)  # of TensorFlow's models
-        with strategy.scope() if strategy else contextlib.nullcontext():
-            head = heads.HeadOnly(heads.classifier_of(self.model))
-        head.compile(self.model.optimizer, self.model.loss, metrics=[TopAccuracy(1, "accuracy")])
-        train = heads.training(known[0], self.resolved["batch_size"], self.seed, first)
-        if self.class_weight is not None:
-            train = class_weights.weighted(train, self.class_weight)
-        return head, train, heads.evaluation(known[1]) if len(known) > 1 else None
-
-    def _held_batches(self) -> Any:
-        if self.held_data is None:
-            return None
-        size = self.recipe.image_size
-        batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
-        return feed.evaluation(self.model, self.held_data, batch, size)
-
-    def _batches(self, first_epoch: int) -> Any:
-        return feed.training(
-            self.model,
-            self.train_data,
-            self.recipe,
-            self.resolved["augmentation"],
-            self.seed,
-            first_epoch,
-            self.class_weight,
-        )
-
-    def _show_inputs(self) -> None:
-        """Draws some training images as the network sees them, once a run."""
-        if not self.folder.inputs.exists():
-            labels = self.train_data.labels
-            grid = monitors.InputGrid(self._batches(0), labels, self.folder.inputs, self.folder.tensorboard)
-            grid.set_model(self.model)
-            grid.on_train_begin()
-
-    def _callbacks(self, phase: phases.Phase) -> list[keras.callbacks.Callback]:
-        """Those of the library, in the order that they need: numbers, then what reads them, then the checkpoint."""
-        recipe, history, averages = self.recipe, self.history, self._averages(phase)
-        found: list[keras.callbacks.Callback] = [
-            monitors.StopAtStep(phase.steps, phase.steps_per_epoch, phase.first_epoch),
-            monitors.StopOnNonFinite(self.store.last_good),
-        ]
-        if averages:
-            found.append(monitors.AveragedWeights())
-        numbered = {"phase": self.phases.index(phase) + 1} if len(self.phases) > 1 else {}
-        batch = self.resolved["batch_size"]
-        found.append(monitors.MetricsFile(self.folder.metrics, history, batch, phase.first_step, numbered))
-        if recipe.schedule == "plateau" and phase.name == phases.ALL:
-            found.append(monitors.PlateauRate(recipe.learning_rate, recipe.drop, recipe.patience, history))
-        found.append(monitors.TensorBoardScalars(self.folder.tensorboard, history))
-        if self.best is not None and phase.name == phases.ALL:
-            found.append(self.best)
-        if recipe.early_stopping is not None and phase.name == phases.ALL:
-            found.append(StopEarly(recipe.early_stopping, history, phase.first_epoch))
-        found.append(Checkpoint(self.store, history, self.model, HEAD_SECONDS if phase.cached else 0.0))
-        return [*found, Diverging(history, self.train_data.classes), Curves(self.folder)]
-
-    def _averages(self, phase: phases.Phase) -> bool:
-        return phase.name == phases.ALL and self.recipe.ema is not None and self.pieces.optimizer is None
-
-    def _keeps_best(self) -> bool:
-        return self.recipe.keep == "best" and self.held_data is not None and self.phases[-1].name == phases.ALL
-
-    def _ended_early(self) -> bool:
-        """Whether the history says that the run has ended before its last epoch."""
-        patience, last = self.recipe.early_stopping, self.phases[-1]
-        return patience is not None and stalled(self.history[last.first_epoch :], patience)
-
-    def _finish(self) -> Evaluation | None:
-        """Gives the model its final weights, measures what it mistakes, and writes it."""
-        if self.best is not None and self.best.epoch < len(self.history):
-            self.best.restore()
-        elif self._averages(self.phases[-1]) and len(self.history):
-            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-        self.freezing.restore()
-        _draw(self.folder)
-        self._compile_plainly()
-        found = None
-        if self.held_data is not None:
-            size = self.recipe.image_size
-            batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
-            found = report(self.model, self.held_data, self.folder.path, batch, image_size=size)
-        self.folder.save_model(self.model)
-        return found
-
-    def _compile_plainly(self) -> None:
-        """Compiles with what comes with Keras, so that `model.keras` holds no training state and `evaluate` works on it."""
-        plain = keras.optimizers.SGD(self.recipe.learning_rate)
-        plain.build(self.model.trainable_variables)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
-        self.model.compile(plain, loss, metrics=["accuracy"])
-
-
-class Curves(keras.callbacks.Callback):
-    """Keeps the picture of a run's curves up to date, at most every half minute.
-
-    Args:
-        folder: of the run; `metrics.csv` must be there when an epoch ends.
-        seconds: between pictures.
-    """
-
-    def __init__(self, folder: RunFolder, seconds: float = 30.0):
-        super().__init__()
-        self._folder, self._seconds, self._drawn = folder, seconds, time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Draws, if the picture is old."""
-        if time.monotonic() - self._drawn > self._seconds:
-            _draw(self._folder)
-            self._drawn = time.monotonic()
-
-
-def _draw(folder: RunFolder) -> None:
-    with written_aside(folder.curves) as aside:
-        draw_curves(folder.path, aside, folder.path.name)
 
 
 def _own_precision(model: keras.Model, precision: str | None) -> str:

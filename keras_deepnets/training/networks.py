@@ -17,7 +17,7 @@ from keras_deepnets.labels import first_difference
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import feed
 from keras_deepnets.training import precision as precisions
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from keras_deepnets.data import ImageData

@@ -10,7 +10,7 @@ from keras import ops
 from keras_deepnets.layers import fast
 from keras_deepnets.training.averaging import RisingAverage
 from keras_deepnets.training.muon import Muon
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.training.schedules import HalfCosine, learning_rate
 
 _HEAD_DECAY = 0.01

@@ -12,7 +12,7 @@ import keras
 from keras_deepnets import layers, surgery
 from keras_deepnets.data import memory
 from keras_deepnets.errors import InputError
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 
 HEAD, ALL = "head", "all"
 _WIDEST = 4096

@@ -16,7 +16,7 @@ from keras_deepnets.files import digest
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.networks import NamedNetwork
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.weights import source as sources
 
 if TYPE_CHECKING:

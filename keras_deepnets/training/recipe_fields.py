@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from keras_deepnets.data import augmentation
-from keras_deepnets.training.recipes import _BELOW_ONE, _CHOICES, _OWN, _POSITIVE, _SIZED, AUTO, Recipe
+from keras_deepnets.training.recipe import AUTO, BELOW_ONE, CHOICES, OWN, POSITIVE, SIZED_FIELDS, Recipe
 
 _KINDS = {float: "number", int: "whole number", str: "text", tuple: "list of fractions of the run or durations"}
 
@@ -49,7 +49,7 @@ def recipe_fields(recipe: Recipe) -> list[RecipeField]:
             meanings()[field.name],
         )
         for field in fields(Recipe)
-        if field.name not in _OWN
+        if field.name not in OWN
     ]
 
 
@@ -66,7 +66,7 @@ def choices(name: str) -> tuple[str, ...]:
     """The values that a field may have, where these are few; else nothing."""
     if name == "augmentation":
         return (AUTO, *augmentation.policies())
-    return _CHOICES.get(name, ())
+    return CHOICES.get(name, ())
 
 
 def _default(field: Any) -> Any:
@@ -89,7 +89,7 @@ def _allowed(name: str) -> str:
         text = f"{_KINDS[kinds[0]]} {_range(name)}"
     else:
         text = _KINDS.get(kinds[0], "mapping of names to values")
-    if name in _SIZED:
+    if name in SIZED_FIELDS:
         text += f", or {AUTO}"
     elif str in kinds[1:]:
         text += ", or a duration"
@@ -97,5 +97,5 @@ def _allowed(name: str) -> str:
 
 
 def _range(name: str) -> str:
-    lowest = "above 0" if name in _POSITIVE else "from 0"
-    return f"{lowest} to below 1" if name in _BELOW_ONE else lowest
+    lowest = "above 0" if name in POSITIVE else "from 0"
+    return f"{lowest} to below 1" if name in BELOW_ONE else lowest

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import write_json, written_aside
 from keras_deepnets.insight.metrics import read_metrics
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.versions import version
 
 if TYPE_CHECKING:

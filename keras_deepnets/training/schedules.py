@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.training import durations
-from keras_deepnets.training.recipes import Recipe
+from keras_deepnets.training.recipe import Recipe
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):

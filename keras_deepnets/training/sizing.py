@@ -12,7 +12,7 @@ A run of few steps learns nothing, however good its recipe. The rules hold for 1
 
 from __future__ import annotations
 
-from keras_deepnets.training.recipes import AUTO, Recipe
+from keras_deepnets.training.recipe import AUTO, Recipe
 
 SIZED = ("epochs", "head_epochs", "batch_size", "learning_rate")
 """What `sized` may change."""

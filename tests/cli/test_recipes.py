@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from keras_deepnets import training
+from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.training.recipe_fields import choices, meanings, recipe_fields
-from keras_deepnets.training.recipes import Recipe, get_recipe
+from keras_deepnets.training.recipes import get_recipe
 
 
 def test_a_line_for_each_recipe_says_when_to_use_it(cli):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_deepnets.training.recipes import Recipe, get_recipe
+from keras_deepnets.training.recipe import Recipe
+from keras_deepnets.training.recipes import get_recipe
 from tests.golden.cases import CASES, CLASSES, Case
 from tests.golden.deterministic import uniform
 

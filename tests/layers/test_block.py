@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import layers, models
-from keras_deepnets.layers.block import _network
+from keras_deepnets.layers.block_graph import block_graph
 
 SHAPE = (16, 16, 3)
 
@@ -317,7 +317,7 @@ def test_initial_weights_do_not_depend_on_what_was_built_before():
         keras.utils.set_random_seed(3)
         return kd.ResNet(depth=8, stem="cifar", block_layers=True).get_weights()
 
-    _network.cache_clear()
+    block_graph.cache_clear()
     first, second = weights(), weights()
     for ours, theirs in zip(first, second, strict=True):
         np.testing.assert_array_equal(ours, theirs)

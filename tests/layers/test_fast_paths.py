@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
-from keras_deepnets.layers import block, fast
+from keras_deepnets.layers import block_graph, fast
 from keras_deepnets.layers.fast import notes, sums
 from keras_deepnets.training import CoupledSGD
 
@@ -41,7 +41,7 @@ NETWORKS = {
 
 def trained(name, dtype, *off):
     """Two steps of SGD with momentum without the paths `off`: losses, outputs afterwards, and how often each operation is in the step."""
-    block._network.cache_clear()  # its functions keep what they were traced with
+    block_graph.block_graph.cache_clear()  # its functions keep what they were traced with
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(dtype)
     images = tf.constant(np.random.default_rng(0).random((4, 16, 16, 3), np.float32))
@@ -66,7 +66,7 @@ def trained(name, dtype, *off):
             return losses, outputs, collections.Counter(node.op for node in nodes)
     finally:
         keras.config.set_dtype_policy("float32")
-        block._network.cache_clear()
+        block_graph.block_graph.cache_clear()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 import keras_deepnets as kd
-from keras_deepnets.training import checkpoints, loop, train
+from keras_deepnets.training import checkpoints, fit, train
 from tests.training.common import images, network
 
 PLAIN = {"recipe": "fast", "epochs": 5, "batch_size": 32, "augmentation": "pad_crop_flip", "ema": 0.9}
@@ -116,7 +116,7 @@ MOMENTS = {
 
 def run(path, seed, callbacks=(), case="plain", **overrides):
     build, arguments = CASES[case]
-    loop.HEAD_SECONDS = 0  # a checkpoint after each epoch of the classifier too
+    fit.HEAD_SECONDS = 0  # a checkpoint after each epoch of the classifier too
     arguments = arguments | overrides
     shards = Path(path).parent / "shards"
     data = {"data": images(), "validation": images(40, seed=1, split="test")}

@@ -1,1 +1,1 @@
-"""What writes the data files of the package: run from the top of the repository."""
+"""Tools that write the data files of the package and check its prose. Run them from the top of the repository."""

@@ -1,6 +1,6 @@
-"""Makes ``cards.json``: what torchvision, timm, keras.applications and pytorchcv say of the weights that they publish.
+"""Generate ``cards.json`` from the weight metadata of torchvision, timm, keras.applications and pytorchcv.
 
-Run in an environment with torch, torchvision, timm, pytorchcv and Keras: ``python -m tools.collect_cards``.
+Run it in an environment with torch, torchvision, timm, pytorchcv and Keras: ``python -m tools.collect_cards``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _scaling(mean: Any, std: Any, crop: float, interpolation: str, order: str = 
 
 
 def torchvision_cards() -> Iterator[Card]:
-    """Torchvision's, the best of each network first: their DEFAULT."""
+    """Cards of torchvision's weights. The first card of each network is torchvision's DEFAULT."""
     with without_compiled_operators():
         models = importlib.import_module("torchvision").models
     for name, (constructor, options) in NETWORKS.items():
@@ -63,7 +63,7 @@ def torchvision_cards() -> Iterator[Card]:
 
 
 def timm_cards() -> Iterator[Card]:
-    """Timm's on the hub, those of the named constructors and of the builders' networks with one input scaling."""
+    """Cards of timm's weights on the hub, for named constructors and for builders' networks with one input scaling."""
     with without_compiled_operators():
         timm = importlib.import_module("timm")
     configs = importlib.import_module("timm.models").get_pretrained_cfg
@@ -90,7 +90,7 @@ def timm_cards() -> Iterator[Card]:
 
 
 def _test_view(config: Any) -> tuple[int, float]:
-    """Side and crop fraction with which timm evaluates: those of test time where it has such, which belong together."""
+    """Image side and crop fraction of timm's evaluation. Both come from the test-time settings if timm has them."""
     if config.test_input_size is None:
         return config.input_size[-1], config.crop_pct
     return config.test_input_size[-1], config.test_crop_pct or config.crop_pct
@@ -129,7 +129,7 @@ def _keras_card(constructor: str, url: str, checksum: str, scaling: Scaling, opt
 
 
 def cifar_cards() -> Iterator[Card]:
-    """Y. Idelbayev's CIFAR-10 ResNets with the paper's shortcut A."""
+    """Cards of Y. Idelbayev's CIFAR-10 ResNets with the paper's shortcut A."""
     for depth, digits, error in _CIFAR:
         yield Card(
             name="akamaster/cifar10",
@@ -148,7 +148,7 @@ def cifar_cards() -> Iterator[Card]:
 
 
 def pytorchcv_cards() -> Iterator[Card]:
-    """O. Sémery's CIFAR-10 networks."""
+    """Cards of O. Sémery's CIFAR-10 networks (pytorchcv)."""
     path = Path(importlib.util.find_spec("pytorchcv").origin).parent / "models" / "common" / "model_metainfos.csv"
     with path.open(encoding="utf-8", newline="") as file:
         published = {row["model_name"]: row for row in csv.DictReader(file)}
@@ -173,7 +173,7 @@ def pytorchcv_cards() -> Iterator[Card]:
 
 
 def main() -> None:
-    """Writes the file."""
+    """Write the file."""
     cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards(), *pytorchcv_cards()]
     named = {registry.constructor_of(name).__name__ for name in registry.list_models()}
     path = Path(cards.__file__).with_name("cards.json")

@@ -1,4 +1,4 @@
-"""Writes ``keras_deepnets/families/counts.json``: parameters and multiply-adds of every network.
+"""Write ``keras_deepnets/families/counts.json``: parameters and multiply-adds of every network.
 
 python -m tools.count_networks
 """
@@ -12,7 +12,7 @@ from keras_deepnets.families.counts import PATH
 
 
 def main() -> None:
-    """Counts every network."""
+    """Count every network."""
     counts = {}
     for name in registry.list_models():
         counts[name] = facts.count(name)

@@ -1,9 +1,9 @@
-"""Checks the prose of the repository: Markdown, docstrings and comments.
+"""Check the prose of the repository: Markdown, docstrings and comments.
 
     python -m tools.prose [FILE ...]
 
-A sentence has at most 25 words. A line of Markdown has at most 100 characters (tables, code and bare links excepted). Phrases in
-``tools/house_style.txt`` are not used. Without files, everything is checked. The exit status is 1 where something is found.
+A sentence may have at most 25 words. A line of Markdown may have at most 100 characters, except in tables, code and bare links. Phrases
+in ``tools/house_style.txt`` are not allowed. Without arguments, all files are checked. The exit status is 1 if there are findings.
 """
 
 import ast
@@ -27,7 +27,7 @@ _ENTRY = re.compile(r"^[`\w*][\w .,*`'\"()\[\]|/-]{0,60}: ")
 
 @functools.cache
 def house_style() -> list[tuple[re.Pattern[str], str]]:
-    """Phrases to avoid, each with what to write instead."""
+    """Phrases to avoid, each with its replacement."""
     rows = []
     for line in (ROOT / "tools/house_style.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -37,7 +37,7 @@ def house_style() -> list[tuple[re.Pattern[str], str]]:
 
 
 def _plain(text: str) -> str:
-    """Text without markup: code and links count as one word."""
+    """Remove markup from text. Code and links become one word each."""
     text = re.sub(r"``[^`]+``|`[^`]+`", "code", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return re.sub(r"https?://\S+", "link", text)
@@ -50,12 +50,12 @@ def sentences(text: str) -> list[str]:
 
 
 def words(sentence: str) -> int:
-    """Number of words; numbers and symbols by themselves do not count."""
+    """Number of words. Standalone numbers and symbols do not count."""
     return sum(bool(re.search(r"[^\W\d_]", word)) for word in sentence.split())
 
 
 def markdown(text: str) -> Iterator[tuple[int, str]]:
-    """Line number and text of each paragraph, list entry and heading."""
+    """Yield line number and text of each paragraph and list entry."""
     fenced, start, lines = False, 0, []
     for number, line in enumerate([*text.splitlines(), ""], start=1):
         bare = line.strip()
@@ -72,7 +72,7 @@ def markdown(text: str) -> Iterator[tuple[int, str]]:
 
 
 def docstring(text: str, first: int) -> Iterator[tuple[int, str]]:
-    """Line number and text of each paragraph and entry of a docstring."""
+    """Yield line number and text of each paragraph and entry of a docstring."""
     start, lines = first, []
     for number, line in enumerate([*text.splitlines(), ""], start=first):
         bare = line.strip()
@@ -87,7 +87,7 @@ def docstring(text: str, first: int) -> Iterator[tuple[int, str]]:
 
 
 def python(text: str) -> Iterator[tuple[int, str]]:
-    """Line number and text of each paragraph of docstrings and of each comment."""
+    """Yield line number and text of each docstring paragraph and each comment."""
     for node in ast.walk(ast.parse(text)):
         if not isinstance(getattr(node, "body", None), list):
             continue
@@ -117,7 +117,7 @@ def python(text: str) -> Iterator[tuple[int, str]]:
 
 
 def findings(path: Path) -> Iterator[str]:
-    """What is wrong in a file, a line each."""
+    """Yield the findings in a file, one line each."""
     text = path.read_text(encoding="utf-8")
     name = path.resolve().relative_to(ROOT) if path.resolve().is_relative_to(ROOT) else path
     paragraphs = markdown(text) if path.suffix == ".md" else python(text)
@@ -137,7 +137,7 @@ def findings(path: Path) -> Iterator[str]:
 
 
 def files() -> list[Path]:
-    """What is checked where no file is named."""
+    """The files to check by default."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -149,7 +149,7 @@ def files() -> list[Path]:
 
 
 def main(names: list[str]) -> int:
-    """Prints what is found; the exit status."""
+    """Print the findings and return the exit status."""
     found = [line for path in ([Path(name) for name in names] or files()) if path.exists() for line in findings(path)]
     print("\n".join([*found, f"{len(found)} findings"]))
     return bool(found)

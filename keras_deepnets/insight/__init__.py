@@ -1,4 +1,7 @@
-"""Pictures of how networks learn, from what, and of what they mistake. Importing this package imports neither Matplotlib nor Keras."""
+"""Pictures of training: learning curves, input images, confusion matrices and errors.
+
+Importing this package does not import Matplotlib or Keras.
+"""
 
 from __future__ import annotations
 

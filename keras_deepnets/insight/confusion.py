@@ -1,4 +1,4 @@
-"""A picture of which class is taken for which."""
+"""A picture of a confusion matrix."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GREY = "#555555"
-_EMPTY = "#e6e6e6"  # of a class without an image
+_EMPTY = "#e6e6e6"  # classes without images
 _DPI = 150
-# One hue that only darkens: the same to every eye, and on paper.
+# One hue that only gets darker: readable with any colour vision, and in print.
 _COLOURS = "Blues"
 
-# Up to how many classes a cell has its number, and an axis the names of the classes.
+# Largest number of classes with numbers in the cells, and with class names on the axes.
 _NUMBERED, _NAMED = 25, 120
-_LONGEST = 24  # letters of a name
+_LONGEST = 24  # letters in a name
 
 
 def check_path(path: str | os.PathLike) -> Path:
-    """The path of a picture. Raises InputError where its suffix is no picture's, or it cannot be written."""
+    """Return the path of a picture; raise `InputError` for a wrong suffix or a path that cannot be written."""
     path = diagram.check_path(Path(path))
     if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; name a file for the picture.")
+        raise InputError(f"{str(path)!r} is a folder; give a file name for the picture.")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{str(path)!r}: nothing can be written to the folder {str(path.parent)!r}.")
     return path
@@ -41,24 +41,24 @@ def check_path(path: str | os.PathLike) -> Path:
 def draw_confusion(
     confusion: np.ndarray, labels: Sequence[str], path: str | os.PathLike, title: str | None = None
 ) -> Path:
-    """Draws a confusion matrix, each row coloured by its shares.
+    """Draw a confusion matrix. Each row is coloured by its shares.
 
-    The colour grows with a root of the share, so that rare mistakes show beside the diagonal. The cells of few classes hold numbers of
-    images; the axes of many classes hold indices in place of names.
+    The colour grows with a root of the share, so that rare errors stay visible next to the diagonal. With few classes,
+    the cells contain the numbers of images. With many classes, the axes show indices instead of names.
 
     Args:
-        confusion: int ``[classes, classes]``: how many images of the class of the row were taken for that of the column, as
-            `Evaluation.confusion`.
-        labels: class names.
-        path: of the picture; its ending chooses the format (`.png`, `.svg`, `.pdf`).
-        title: above the picture, before top-1.
+        confusion: int ``[classes, classes]``. Element (i, j) is the number of images of class i that were predicted as
+            class j, as in `Evaluation.confusion`.
+        labels: Class names.
+        path: Path of the picture. The suffix selects the format (`.png`, `.svg`, `.pdf`).
+        title: Title of the picture, in front of the top-1 accuracy.
 
     Returns:
         `path`.
 
     Raises:
-        InputError: a matrix of another shape, without an image or with negative numbers; another suffix, or the picture cannot be
-            written.
+        InputError: The matrix has the wrong shape, negative numbers or no images. The suffix is wrong, or the picture
+            cannot be written.
     """
     path = check_path(path)
     figure = _figure(_checked(confusion, labels), labels, title)
@@ -78,7 +78,7 @@ def _checked(confusion: Any, labels: Sequence[str]) -> np.ndarray:
             f"{len(labels)} labels."
         )
     if confusion.size == 0 or confusion.min() < 0 or not confusion.any():
-        raise InputError("confusion must be numbers of images: none below 0, and not all 0.")
+        raise InputError("confusion must hold numbers of images: none below 0, and not all 0.")
     return confusion
 
 
@@ -96,7 +96,7 @@ def _figure(confusion: np.ndarray, labels: Sequence[str], title: str | None) -> 
     axes = figure.add_subplot()
     axes.set_anchor("W")
     colours = colormaps[_COLOURS].with_extremes(bad=_EMPTY)
-    # Cells smaller than a dot are averaged; others must not be, or single mistakes fade.
+    # Cells smaller than a dot are averaged. Larger ones are not, or single errors would fade.
     smoothing = "nearest" if classes <= side * _DPI * 0.75 else "antialiased"
     norm = PowerNorm(0.5 if classes <= _NAMED else 0.3, 0, 1)
     picture = axes.imshow(shares, cmap=colours, norm=norm, interpolation=smoothing)
@@ -118,12 +118,12 @@ def _figure(confusion: np.ndarray, labels: Sequence[str], title: str | None) -> 
 
 
 def _cell_size(side: float, classes: int) -> float:
-    """Of a cell, in points."""
+    """Return the size of a cell in points."""
     return 72 * 0.8 * side / classes
 
 
 def _write_numbers(axes: Axes, confusion: np.ndarray, shares: Any, norm: Any, size: float) -> None:
-    """The numbers of images in the cells; none where there are none."""
+    """Write the numbers of images into the cells; cells with 0 stay empty."""
     letters = len(f"{confusion.max():,}")
     size = min(10.0, size / (0.65 * max(letters, 3)))
     for row, column in np.argwhere(confusion):

@@ -1,4 +1,4 @@
-"""Training curves as the papers draw them: thin and dashed on the training images, bold on the others."""
+"""Training curves as in the papers: thin dashed lines for training images, bold lines for the other images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class _Curves:
-    """A run's numbers, and what the images are called that it did not train on."""
+    """The metrics of a run, and the name of the split that it was not trained on."""
 
     rows: Rows
     held: str
@@ -36,20 +36,20 @@ def draw_curves(
     path: str | os.PathLike,
     title: str | None = None,
 ) -> Path:
-    """Draws error, loss and learning rate over the epochs, of one run or of several together.
+    """Draw error, loss and learning rate over the epochs of one or more runs.
 
-    As in He et al. 2015, figure 6: the legend ends in the last epoch's values.
+    The style is that of He et al. 2015, figure 6. The legend shows the values of the last epoch.
 
     Args:
-        runs: a run's folder or `metrics.csv`; several of them; or several by the name that the legend gives them.
-        path: of the picture; its ending chooses the format (`.png`, `.svg`, `.pdf`).
-        title: above the picture.
+        runs: Run folder or `metrics.csv`, several of them, or a mapping from legend names to them.
+        path: Path of the picture. The suffix selects the format (`.png`, `.svg`, `.pdf`).
+        title: Title of the picture.
 
     Returns:
         `path`.
 
     Raises:
-        InputError: a run has no metrics yet.
+        InputError: A run has no metrics yet.
     """
     figure = _figure(_named(runs), title)
     figure.savefig(path, dpi=150, facecolor="white")
@@ -57,13 +57,13 @@ def draw_curves(
 
 
 def _named(runs: Any) -> dict[str, _Curves]:
-    """Each run's curves by the name that the legend gives it."""
+    """Return the curves of each run by its name in the legend."""
     if isinstance(runs, (str, os.PathLike)):
         runs = [runs]
     if not isinstance(runs, Mapping):
         runs = {_name(Path(run)): run for run in runs}
     if not runs:
-        raise InputError("There are no runs to draw; give the folder of one.")
+        raise InputError("There are no runs to draw; give the folder of a run.")
     found = {}
     for name, run in runs.items():
         file = Path(run) / "metrics.csv" if Path(run).is_dir() else Path(run)
@@ -120,7 +120,7 @@ _ACCURACIES = ("accuracy", "val_accuracy")
 
 
 def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str, form: str) -> None:
-    """One quantity on training images and, where there are any, on the others."""
+    """Plot one metric for the training images and, if it exists, for the other images."""
     for key, part, style in (
         (name, "train", {"linestyle": (0, (4, 2)), "linewidth": 1.0}),
         (f"val_{name}", held, {"linewidth": 2.4}),
@@ -128,14 +128,14 @@ def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         if points:
             label = f"{prefix}{part} {form.format(points[-1][1])}"
-            # One epoch alone would be an invisible line.
+            # A single point needs a marker, because its line is invisible.
             axes.plot(
                 *zip(*points, strict=True), color=colour, label=label, marker="o" if len(points) == 1 else "", **style
             )
 
 
 def _focus(axes: Axes) -> None:
-    """Cuts off the first few epochs' high values, which would press the rest of the curves flat."""
+    """Cut off the high values of the first epochs, which would flatten the rest of the curves."""
     later = [value for line in axes.lines for value in line.get_ydata()[len(line.get_ydata()) // 4 :]]
     finite = [value for value in later if value == value and value != float("inf")]
     low, high = min(finite, default=0), max(finite, default=1)

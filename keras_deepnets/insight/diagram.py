@@ -1,4 +1,4 @@
-"""A picture of a network: one box for each run of equal blocks, with the shortcuts that bend around them."""
+"""A picture of a network: one box per group of equal blocks, with the shortcuts that bypass them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _COLOURS = {"input": "#e8e8e8", "stem": "#cfe3f5", "block": "#dcecd2", "transiti
 
 @dataclass
 class Box:
-    """A run of equal blocks, or a part before or behind them.
+    """A group of equal blocks, or a part before or after them.
 
     Attributes:
-        title: name of the block, or of the first and last of the run.
+        title: Name of the block, or of the first and last block of the group.
         kind: ``"input"``, ``"stem"``, ``"block"``, ``"transition"`` or ``"head"``.
-        lines: its weighted layers, as text.
-        shape: of its output, without the batch.
-        parameters: of the whole run.
-        repeats: blocks in the run.
+        lines: Convolution, pooling and dense layers, as text.
+        shape: Output shape without the batch dimension.
+        parameters: Trainable parameters of the whole group.
+        repeats: Number of blocks in the group.
         shortcut: None, ``"identity"``, ``"projection"`` (anything that changes the shape) or ``"concatenation"``.
     """
 
@@ -42,13 +42,19 @@ class Box:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What makes two neighbours one run: the same layers, and for sums the same size. Concatenations grow."""
+        """Return a key that is equal for two neighbours that form one group.
+
+        They have the same layers and the same shape. With concatenation, the channels may differ, because they grow.
+        """
         grows = self.shortcut == "concatenation"
         return self.kind, self.lines, self.shape[:2] if grows else self.shape, self.shortcut
 
 
 def boxes(model: keras.Model) -> list[Box]:
-    """The boxes of a network, from the input on. Layers are told apart by the names that our constructors give."""
+    """Return the boxes of a network, starting at the input.
+
+    Layers are grouped by the names that the keras_deepnets constructors give them.
+    """
     from keras_deepnets.models import layer_prefix
 
     groups: list[tuple[str, list[Any]]] = []
@@ -98,7 +104,7 @@ def _box(name: str, layers: list[Any]) -> Box | None:
     if kinds == ["InputLayer"]:
         return Box("input", "input", (), shape, 0)
     if not lines and parameters:
-        lines = ["BN, ReLU"]  # before the head of a pre-activation network
+        lines = ["BN, ReLU"]  # in front of the head of a pre-activation network
     if not lines:
         return None
     shortcut = None
@@ -134,7 +140,7 @@ def _line(layer: Any, kind: str) -> str:
 
 
 def check_path(path: str | Path) -> Path:
-    """The path of a picture. Raises ValueError where its suffix is no picture's or its folder does not exist."""
+    """Return the path of a picture; raise `InputError` if its suffix is wrong or its folder does not exist."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}.")
@@ -144,17 +150,17 @@ def check_path(path: str | Path) -> Path:
 
 
 def draw_network(model: keras.Model, path: str | Path) -> Path:
-    """Draws a network into a PNG, SVG or PDF.
+    """Draw a network as a PNG, SVG or PDF.
 
     Args:
-        model: one of ours (others are drawn a box a layer).
-        path: of the picture; the suffix says which kind.
+        model: A keras_deepnets network. Other models are drawn with one box per layer.
+        path: Path of the picture. The suffix selects the format.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another suffix, or the picture cannot be written.
+        ValueError: The suffix is wrong, or the picture cannot be written.
     """
     path = check_path(path)
     from matplotlib.figure import Figure
@@ -178,7 +184,7 @@ def draw_network(model: keras.Model, path: str | Path) -> Path:
         bottom = top - height
         style = "round,pad=0,rounding_size=0.06"
         colour = _COLOURS[row.kind]
-        for back in range(min(row.repeats, 3) - 1, -1, -1):  # a run is a small stack
+        for back in range(min(row.repeats, 3) - 1, -1, -1):  # a group is drawn as a small stack
             corner = (-width / 2 + 0.05 * back, bottom - 0.05 * back)
             axes.add_patch(FancyBboxPatch(corner, width, height, style, fc=colour, ec="#555555", lw=0.8))
         times = f"   × {row.repeats}" if row.repeats > 1 else ""

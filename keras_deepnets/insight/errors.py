@@ -1,4 +1,4 @@
-"""A picture of the images that a classifier gets most wrong."""
+"""A picture of the images with the worst classification errors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 SUFFIX = ".png"
 _CELL, _GAP, _MARGIN = 176, 12, 14  # pixels
 _FONT, _LINE = 13, 18
-_COLUMNS = (3, 10)  # fewest: the heading needs the width; most: wider pictures fit no screen
+_COLUMNS = (3, 10)  # minimum: the heading needs the width; maximum: wider pictures exceed the screen
 _TRUE, _PREDICTED, _GREY, _FRAME = (34, 34, 34), (178, 34, 34), (102, 102, 102), (242, 242, 242)
 
 
 def check_path(path: str | os.PathLike) -> Path:
-    """The path of a picture of errors. Raises InputError where it does not end in .png, or cannot be written."""
+    """Return the path of a picture of errors; raise `InputError` if it does not end in .png or cannot be written."""
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise InputError(f"{str(path)!r} must end in {SUFFIX}: the picture is made of images.")
@@ -37,26 +37,27 @@ def check_path(path: str | os.PathLike) -> Path:
 
 
 def draw_errors(evaluation: Evaluation, data: ImageData, path: str | os.PathLike) -> Path | None:
-    """Draws the worst errors of an evaluation: each image with its true class, the predicted class and its probability.
+    """Draw the worst errors of an evaluation: each image with its true class, predicted class and probability.
 
-    The images are whole, not the central view that the network saw, and keep their proportions. The highest loss comes first.
-    Names that do not fit below an image are cut.
+    Each image is drawn whole and keeps its aspect ratio, unlike the central view that the network sees. The highest
+    loss comes first. Class names that do not fit below an image are cut.
 
     Args:
-        evaluation: what `keras_deepnets.training.evaluate` gave; `Evaluation.worst` says which images are drawn.
-        data: the images that it was measured on.
-        path: of the picture, ``….png``.
+        evaluation: Result of `keras_deepnets.training.evaluate`. `Evaluation.worst` selects the images.
+        data: Evaluated images.
+        path: Path of the picture, ``….png``.
 
     Returns:
-        `path`; None where there is no error: then nothing is written.
+        `path`, or None without errors. Nothing is written in that case.
 
     Raises:
-        InputError: another suffix, a picture that cannot be written, or data of another size than the evaluation's.
+        InputError: The suffix is wrong, the picture cannot be written, or the sizes of the data and the evaluation
+            differ.
     """
     path = check_path(path)
     if data.size != evaluation.size:
         raise InputError(
-            f"The evaluation is of {evaluation.size:,} images and {data.name!r} has {data.size:,}; give the data that was measured."
+            f"The evaluation is of {evaluation.size:,} images and {data.name!r} has {data.size:,}; give the data that was evaluated."
         )
     if not evaluation.worst:
         return None
@@ -102,7 +103,7 @@ def _picture(images: Sequence[np.ndarray], mistakes: Sequence[Mistake], heading:
 
 
 def _fitted(image: np.ndarray) -> Image.Image:
-    """An image within a cell: smaller ones enlarged by a whole factor, larger ones reduced."""
+    """Fit an image in a cell. Smaller images are enlarged by a whole factor, and larger ones are reduced."""
     from PIL import Image
 
     shown = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
@@ -114,12 +115,12 @@ def _fitted(image: np.ndarray) -> Image.Image:
 
 
 def _percent(share: float) -> str:
-    """A probability without a decimal; what is below 1 is no 100 %."""
+    """Format a probability without decimals; only values of at least 0.9995 are shown as 100 %."""
     return f"{min(round(100 * share), 99 if share < 0.9995 else 100)} %"
 
 
 def _wrapped(text: str, width: float, font) -> list[str]:
-    """A text in lines of at most so many pixels."""
+    """Wrap a text into lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""Many images in one picture, each with a line of text."""
+"""A grid of images in one picture, each with a line of text."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ if TYPE_CHECKING:
     from PIL import ImageFont
 
 MOST = 25
-_FULL = 16  # from here on every row of the grid is full
+_FULL = 16  # number of images from which every row of the grid is full
 _GAP, _LINE = 4, 18
-_SMALL, _LARGE = 96, 256  # sides of a cell in pixels: smaller images are enlarged, larger ones made smaller
+_SMALL, _LARGE = 96, 256  # side of a cell in pixels: smaller images are enlarged, larger ones reduced
 _TEXT = (51, 51, 51)
 
 
 def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
-    """The first images side by side, row by row, on white; up to 25, and from 16 on a full square.
+    """Draw the first images side by side, row by row, on white. At most 25 are shown, and from 16 on a full square.
 
-    Images of less than 96 pixels are enlarged by a whole factor and larger ones than 256 reduced by one; others are shown
-    pixel by pixel. Image ``i`` of ``c`` columns begins at row ``4 + (i // c) * (h + 4)``, column ``4 + (i % c) * (w + 4)``, where
-    ``h`` and ``w`` are its shown size, ``h`` with 18 pixels of text where there are names.
+    Images below 96 pixels are enlarged by a whole factor. Images above 256 pixels are reduced by a whole factor. Other
+    images are shown unscaled.
+
+    Image ``i`` of ``c`` columns starts at row ``4 + (i // c) * (h + 4)`` and column ``4 + (i % c) * (w + 4)``. ``h``
+    and ``w`` are its shown size. With names, ``h`` includes 18 pixels of text.
 
     Args:
         images: uint8 ``[n, h, w, c]`` with 1 or 3 channels.
-        names: a line of text below each; what does not fit is cut.
+        names: One line of text per image. Text that does not fit is cut.
 
     Returns:
         uint8 ``[height, width, 3]``.
 
     Raises:
-        InputError: no image, or another dtype or shape.
+        InputError: `images` is empty, or its dtype or shape is wrong.
     """
     from PIL import Image, ImageDraw
 
@@ -58,7 +60,7 @@ def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.nda
 
 
 def _layout(count: int) -> tuple[int, int]:
-    """How many of the images are shown, in how many columns."""
+    """Return the number of shown images and the number of columns."""
     if count < _FULL:
         return count, math.isqrt(count - 1) + 1
     columns = math.isqrt(min(count, MOST))
@@ -76,7 +78,10 @@ def _cell(image: np.ndarray) -> np.ndarray:
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's font, of a size in pixels: it comes with the package and has Greek, Cyrillic and accents, which Pillow's own lacks."""
+    """Load Matplotlib's font in a size in pixels.
+
+    It comes with the package and has Greek, Cyrillic and accented letters, which Pillow's font lacks.
+    """
     import matplotlib
     from PIL import ImageFont
 
@@ -84,7 +89,7 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
 
 
 def fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """The text on one line, its end cut where it is wider than so many pixels."""
+    """Return the text on one line, cut at the end if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

@@ -9,10 +9,10 @@ from keras_deepnets.errors import InputError
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.csv`; whole numbers as `int`.
+    """Read the rows of a `metrics.csv`. Whole numbers are `int`.
 
     Raises:
-        InputError: there is no such file, or it is not a table of numbers.
+        InputError: The file does not exist or is not a table of numbers.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""Training: recipes, optimizer pieces, callbacks, the run, evaluation.
+"""Training: recipes, optimizers, callbacks, runs and evaluation.
 
-Importing this package imports neither TensorFlow nor Keras; the first use of what needs them does.
+Importing this package does not import TensorFlow or Keras. They are imported on first use.
 """
 
 from __future__ import annotations

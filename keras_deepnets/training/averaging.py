@@ -8,10 +8,11 @@ from keras import ops
 
 
 class RisingAverage:
-    """An optimizer whose average (`use_ema=True`) covers at most as many steps as there were.
+    """Optimizer mixin whose average of the weights (`use_ema=True`) covers at most the steps done so far.
 
-    The decay of step n is (1 + n) / (10 + n), at most `ema_momentum`, as TensorFlow's `ExponentialMovingAverage` has it. So the
-    initial weights count for little in a short run. Stands before the Keras class among the bases.
+    The decay of step n is (1 + n) / (10 + n), at most `ema_momentum`, as in TensorFlow's `ExponentialMovingAverage`.
+    The initial weights therefore have little influence in a short run. Put this class before the Keras class in the
+    list of bases.
     """
 
     use_ema: bool

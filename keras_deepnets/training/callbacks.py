@@ -1,7 +1,7 @@
-"""What happens while a model is fitted. Every callback works alone, in a plain `model.fit`.
+"""Callbacks for training. Each one also works on its own in a plain `model.fit`.
 
-Those that look at single batches set `async_safe`: Keras then calls them from a thread of its own with the numbers as
-Python floats, and the training loop does not wait for the device after each step.
+Callbacks that read single batches set `async_safe`. Keras then calls them from a separate thread with the metrics as
+Python floats. The training loop does not wait for the device after each step.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from keras_deepnets.training.optimizers import steps_done
 
 
 class StopAtStep(keras.callbacks.Callback):
-    """Ends a run after a number of optimiser steps, within an epoch if need be.
+    """End a run after a number of optimizer steps, even in the middle of an epoch.
 
     Args:
-        step: how many steps the run has, those before a resume included.
-        steps_per_epoch: steps of a full epoch.
-        first_epoch: the epoch in which the first of these steps is.
+        step: Number of steps of the run, including those before a resume.
+        steps_per_epoch: Steps of a full epoch.
+        first_epoch: Epoch that contains the first of these steps.
     """
 
     def __init__(self, step: int, steps_per_epoch: int, first_epoch: int = 0):
@@ -43,23 +43,27 @@ class StopAtStep(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch."""
+        """Store the epoch."""
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Asks for the end before the last step, since Keras looks after each step, and this call is never deferred."""
+        """Request the end before the last step.
+
+        Keras checks the request after each step, and it never defers this call.
+        """
         if (self._epoch, batch) >= (self._last_epoch, self._last_batch):
             self.model.stop_training = True
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Raises `TrainingError` as soon as the mean loss of an epoch is not a number or infinite.
+    """Raise `TrainingError` as soon as the mean loss of an epoch is NaN or infinite.
 
-    When an epoch ends, also where the validation loss, a weight, a moving statistic or a variable of the optimizer is: the
-    epoch's last step may have spoilt them without a trace in the loss. Place it before what writes checkpoints.
+    At the end of an epoch, the validation loss, the weights, the moving statistics and the optimizer's variables are
+    checked too. The last step may have broken them without a trace in the loss. Place this callback before those that
+    write checkpoints.
 
     Args:
-        advice: what the message ends with, e.g. which checkpoint is good.
+        advice: End of the error message, e.g. which checkpoint is good.
     """
 
     async_safe = True
@@ -69,15 +73,15 @@ class StopOnNonFinite(keras.callbacks.Callback):
         self._advice, self._epoch = advice, 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch."""
+        """Store the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the running mean."""
+        """Check the running mean of the loss."""
         self._check("loss", logs, f"epoch {self._epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the epoch's means, and at every variable."""
+        """Check the mean losses of the epoch and every variable."""
         self._check("loss", logs, f"epoch {epoch + 1}")
         self._check("val_loss", logs, f"epoch {epoch + 1}")
         if spoilt := not_finite([*self.model.weights, *self.model.optimizer.variables]):
@@ -95,11 +99,11 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 
 def not_finite(variables: Sequence[Any]) -> str | None:
-    """The path of the first of some variables that holds NaN or an infinity; None if none does."""
+    """Return the path of the first variable that contains NaN or an infinity; None if there is none."""
     numbers = [variable for variable in variables if "float" in keras.backend.standardize_dtype(variable.dtype)]
     if not numbers:
         return None
-    # One answer for all of them, so that the device is waited for once.
+    # One result for all variables, so the host waits for the device once.
     finite = keras.ops.convert_to_numpy(
         keras.ops.stack([keras.ops.all(keras.ops.isfinite(variable)) for variable in numbers])
     )
@@ -107,17 +111,17 @@ def not_finite(variables: Sequence[Any]) -> str | None:
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Keeps the numbers of each epoch: in a list, and in a CSV file that is whole at any moment.
+    """Record the metrics of each epoch in a list and in a CSV file that is complete at any moment.
 
-    Columns: `epoch`, `step` (optimiser steps so far), `learning_rate` (of the epoch's last step), `seconds` and
-    `images_per_second` (of training, without validation), then what Keras logs.
+    The columns are `epoch`, `step` (optimizer steps so far), `learning_rate` (of the epoch's last step), `seconds` and
+    `images_per_second` (of training, without validation). The metrics that Keras logs follow.
 
     Args:
-        path: of the CSV file; `None` for the list alone.
-        history: rows of earlier epochs; extended in place.
-        batch_size: images a step.
-        first_step: steps before those that the optimizer counts, of an earlier phase of the run.
-        more: further columns with the same values in each row.
+        path: Path of the CSV file. `None`: only the list.
+        history: Rows of earlier epochs. The list is extended in place.
+        batch_size: Images per step.
+        first_step: Steps of earlier phases of the run, which the optimizer does not count.
+        more: Additional columns with the same values in each row.
     """
 
     def __init__(
@@ -135,25 +139,28 @@ class MetricsFile(keras.callbacks.Callback):
         self._batches = 0
 
     def on_train_begin(self, logs=None):
-        """Brings the file in line with the history: a run may have been killed between the file and the checkpoint."""
+        """Make the file agree with the history.
+
+        A killed process may have written the file but not the checkpoint.
+        """
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         self._write()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
+        """Start the timer."""
         self._begin, self._seconds, self._batches = time.perf_counter(), 0.0, 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Counts the steps, those too that loss scaling leaves out."""
+        """Count the steps, including those that loss scaling skips."""
         self._batches = batch + 1
 
     def on_test_begin(self, logs=None):
-        """Stops the clock: what follows is validation."""
+        """Stop the timer, because validation follows."""
         self._seconds = self._seconds or time.perf_counter() - self._begin
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds the epoch's row."""
+        """Add the row of the epoch."""
         seconds = self._seconds or time.perf_counter() - self._begin
         row = {
             "epoch": epoch + 1,
@@ -180,13 +187,13 @@ class MetricsFile(keras.callbacks.Callback):
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
-    """Writes each epoch's numbers for TensorBoard, to `train` and `validation` under `folder`.
+    """Write the metrics of each epoch for TensorBoard, to `train` and `validation` under `folder`.
 
-    Keras' own `TensorBoard` also looks at every batch, which makes the training loop wait for the device.
+    Keras' own `TensorBoard` also reads every batch, so the training loop waits for the device.
 
     Args:
         folder: TensorBoard's `--logdir`.
-        history: the rows that `MetricsFile` extends, which must come before.
+        history: Rows that `MetricsFile` extends. That callback must come first.
     """
 
     def __init__(self, folder: str | Path, history: list[dict[str, float]]):
@@ -195,7 +202,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         self._writers: dict[str, Any] = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        """Writes the newest row."""
+        """Write the newest row."""
         import tensorflow as tf
 
         row = self._history[-1]
@@ -211,22 +218,25 @@ class TensorBoardScalars(keras.callbacks.Callback):
             writer.flush()
 
     def on_train_end(self, logs=None):
-        """Closes the files."""
+        """Close the files."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
 
 class InputGrid(keras.callbacks.Callback):
-    """Shows, as training begins, what the network is given: a batch's first images with their classes in one picture.
+    """Draw the first images of a batch with their classes in one picture when training begins.
 
-    They are cut and varied as for training, and without the network's scaling; see `keras_deepnets.insight.image_grid`.
+    The images are cropped and augmented as for training, without the network's input scaling; see
+    `keras_deepnets.insight.image_grid`.
 
     Args:
-        batches: (images, labels) or (images, labels, weights) as for `fit`; a pipeline of its own, since a batch is taken from it.
-        labels: class names.
-        path: of the PNG to write.
-        folder: TensorBoard's `--logdir`; the picture goes to `train` under it as `inputs`, step 0. `None`: only the PNG.
+        batches: Pipeline of (images, labels) or (images, labels, weights), as for `fit`. Pass a separate pipeline,
+            because a batch is taken from it.
+        labels: Class names.
+        path: Path of the PNG file.
+        folder: TensorBoard's `--logdir`. The picture is written to `train` under it as `inputs`, step 0. `None`: only
+            the PNG.
     """
 
     def __init__(self, batches: Any, labels: Sequence[str], path: str | Path, folder: str | Path | None = None):
@@ -235,7 +245,7 @@ class InputGrid(keras.callbacks.Callback):
         self._path, self._folder = Path(path), folder and Path(folder)
 
     def on_train_begin(self, logs=None):
-        """Takes a batch and writes the picture."""
+        """Take a batch and draw the picture."""
         import tensorflow as tf
 
         images, targets, *_ = next(self._batches.take(1).as_numpy_iterator())
@@ -250,7 +260,10 @@ class InputGrid(keras.callbacks.Callback):
             aside.write_bytes(tf.io.encode_png(grid).numpy())
 
     def _name(self, target: np.ndarray) -> str:
-        """A class; of a distribution those that have a tenth or more, the largest first."""
+        """Return the class name of a target.
+
+        For a distribution, these are the classes with a share of at least a tenth, the largest first.
+        """
         if target.ndim == 0:
             return self._labels[target]
         ranked = np.argsort(-target, kind="stable")
@@ -258,19 +271,19 @@ class InputGrid(keras.callbacks.Callback):
 
 
 class Profile(keras.callbacks.Callback):
-    """Records some steps for TensorBoard's profile plugin, in `plugins/profile/steps-FIRST-LAST/` under `folder`.
+    """Record some steps for TensorBoard's profile plugin, in `plugins/profile/steps-FIRST-LAST/` under `folder`.
 
-    The first step of a fit compiles; those that come after it show how fast a network trains. A resumed run records those
-    of the steps that it still takes; a run that an error ends leaves no record.
+    The first step of a fit compiles; later steps show the training speed. A resumed run records the requested steps
+    that are still to come. A run that an error ends leaves no record.
 
     Args:
         folder: TensorBoard's `--logdir`.
-        first: the first step that is recorded, counted from 1 over the whole run.
-        last: the last one.
-        steps_per_epoch: steps of a full epoch.
+        first: First step to record, counted from 1 over the whole run.
+        last: Last step to record.
+        steps_per_epoch: Steps of a full epoch.
 
     Raises:
-        InputError: steps that are no range, or a Keras backend other than TensorFlow.
+        InputError: The steps are not a range, or the Keras backend is not TensorFlow.
     """
 
     def __init__(self, folder: str | Path, first: int, last: int, steps_per_epoch: int):
@@ -278,26 +291,29 @@ class Profile(keras.callbacks.Callback):
         check_profile((first, last))
         self._folder, self._first, self._last, self._steps_per_epoch = Path(folder), first, last, steps_per_epoch
         self._epoch = self._step = 0
-        self._begun: int | None = None  # the first step of the record that is being made
+        self._begun: int | None = None  # the first step of the current recording
         self._session: tempfile.TemporaryDirectory | None = None
         self._mark: Any = None
 
     def on_train_begin(self, logs=None):
-        """Has the profiler load what it needs, which takes a while, before anything is recorded."""
+        """Load the profiler, which takes a while, before the recording starts."""
         import tensorflow as tf
 
         try:
             tf.profiler.experimental.start("")
         except tf.errors.AlreadyExistsError:
-            raise InputError("profile: another profiler is running; stop it, or leave the profile out.") from None
+            raise InputError("profile: another profiler is running. Stop it, or omit profile.") from None
         tf.profiler.experimental.stop(save=False)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch."""
+        """Store the epoch."""
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Begins and ends the record, and marks the step in it. Keras never defers this call to another thread."""
+        """Start and stop the recording, and mark the step in it.
+
+        Keras never defers this call to another thread.
+        """
         import tensorflow as tf
 
         self._end_if_due()
@@ -313,21 +329,21 @@ class Profile(keras.callbacks.Callback):
             self._mark.__enter__()
 
     def on_test_begin(self, logs=None):
-        """Ends the epoch's last step, and the record if that was its last: what follows is validation."""
+        """End the last step of the epoch, and the recording if that was its last step, because validation follows."""
         self._unmark()
         self._end_if_due()
 
     def on_epoch_end(self, epoch, logs=None):
-        """The same where nothing is validated."""
+        """End the last step of the epoch if there was no validation."""
         self._unmark()
         self._end_if_due()
 
     def on_train_end(self, logs=None):
-        """Ends the record, of a run that was stopped before its last step too."""
+        """End the recording, even if the run stopped before its last step."""
         self._end_if_due(early=True)
 
     def close(self) -> None:
-        """Drops a record that an error has cut off."""
+        """Discard a recording that an error interrupted."""
         import tensorflow as tf
 
         if self._begun is not None:
@@ -357,31 +373,33 @@ class Profile(keras.callbacks.Callback):
             self._mark = None
 
     def _wait(self) -> None:
-        """Until the device has done the steps so far: they are only queued when Keras goes on."""
+        """Wait until the device has done the steps so far. Keras continues when they are only queued."""
         keras.ops.convert_to_numpy(self.model.trainable_variables[-1])
 
 
 def check_profile(profile: Any, steps: int | None = None) -> None:
-    """Raises `InputError` unless `profile` is the first and the last of some steps that a run of `steps` steps has."""
+    """Raise `InputError` unless `profile` is the first and last of some steps of a run with `steps` steps."""
     whole = isinstance(profile, (tuple, list)) and [type(step) for step in profile] == [int, int]
     if not whole or not 1 <= profile[0] <= profile[1]:
         raise InputError(f"profile={profile!r} must be the first and the last step, counted from 1, e.g. (10, 15).")
     if steps is not None and profile[1] > steps:
-        raise InputError(f"profile={tuple(profile)}: the run has {steps:,} steps; give some of these.")
+        raise InputError(f"profile={tuple(profile)}: the run has {steps:,} steps. Choose steps among them.")
     if keras.config.backend() != "tensorflow":
-        raise InputError(f"profile={tuple(profile)} needs Keras on TensorFlow; it runs on {keras.config.backend()}.")
+        raise InputError(
+            f"profile={tuple(profile)} needs Keras on TensorFlow, and it runs on {keras.config.backend()}."
+        )
 
 
 class PlateauRate(keras.callbacks.Callback):
-    """Multiplies the learning rate by `drop` when the error has not fallen for `patience` epochs (He et al. 2015, section 3.4).
+    """Multiply the learning rate by `drop` when the error has not fallen for `patience` epochs.
 
-    It is a function of the epochs so far, so a resumed run has the same rates.
+    See He et al. 2015, section 3.4. The rate depends only on the history, so a resumed run has the same rates.
 
     Args:
-        learning_rate: the first rate.
-        drop: the factor.
-        patience: epochs without a lower error before a drop.
-        history: the rows that `MetricsFile` extends, which must come before.
+        learning_rate: Initial learning rate.
+        drop: Factor by which the rate drops.
+        patience: Epochs without a lower error before a drop.
+        history: Rows that `MetricsFile` extends. That callback must come first.
     """
 
     def __init__(self, learning_rate: float, drop: float, patience: int, history: list[dict[str, float]]):
@@ -389,13 +407,16 @@ class PlateauRate(keras.callbacks.Callback):
         self._first, self._drop, self._patience, self._history = learning_rate, drop, patience, history
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Sets the epoch's rate."""
+        """Set the learning rate of the epoch."""
         errors = [1.0 - row.get("val_accuracy", row["accuracy"]) for row in self._history]
         self.model.optimizer.learning_rate = self._first * self._drop ** plateaus(errors, self._patience)
 
 
 def plateaus(errors: list[float], patience: int) -> int:
-    """How often `errors`, one an epoch, have gone `patience` epochs without a new lowest (counting afresh after each time)."""
+    """Count how often `errors`, one per epoch, went `patience` epochs without a new minimum.
+
+    The count of epochs starts again after each time.
+    """
     count, waited, best = 0, 0, math.inf
     for error in errors:
         waited = 0 if error < best else waited + 1
@@ -406,9 +427,9 @@ def plateaus(errors: list[float], patience: int) -> int:
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Validates with the optimizer's running average of the weights (`use_ema=True`) in place of the weights.
+    """Validate with the optimizer's running average of the weights (`use_ema=True`) instead of the weights.
 
-    Keras' `SwapEMAWeights` swaps by additions, which leaves rounding errors behind; this one puts back the very numbers.
+    Keras' `SwapEMAWeights` swaps by additions, which leaves rounding errors. This callback restores the exact weights.
     """
 
     def __init__(self):
@@ -416,18 +437,18 @@ class AveragedWeights(keras.callbacks.Callback):
         self._kept: list[np.ndarray] = []
 
     def on_test_begin(self, logs=None):
-        """Puts the average in."""
+        """Set the averaged weights."""
         self._kept = _put_average(self.model)
 
     def on_test_end(self, logs=None):
-        """Puts the weights back."""
+        """Restore the weights."""
         _put_back(self.model, self._kept)
         self._kept = []
 
 
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """A model has the running average of its weights during the block, where its optimizer keeps one."""
+    """Give a model the running average of its weights during the block, if its optimizer keeps one."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     kept = _put_average(model) if getattr(optimizer, "use_ema", False) else []
     try:
@@ -437,13 +458,13 @@ def averaged(model: keras.Model) -> Iterator[None]:
 
 
 def _put_average(model: keras.Model) -> list[np.ndarray]:
-    """Gives a model its averaged weights; returns the others."""
+    """Set the averaged weights of a model and return the previous weights."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     weights = model.trainable_variables
     kept = [_copied(weight) for weight in weights]
     optimizer.finalize_variable_values(weights)
     for weight in weights:
-        weight.assign(_copied(weight))  # under JAX the two would share memory, which the next step gives away
+        weight.assign(_copied(weight))  # under JAX the two would share memory, which the next step donates
     return kept
 
 
@@ -457,7 +478,7 @@ def _copied(variable: Any) -> np.ndarray:
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate of the last step made (of the next, before the first)."""
+    """Return the learning rate of the last step, or of the first step if there was none yet."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     schedule = getattr(optimizer, "_learning_rate", None)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):

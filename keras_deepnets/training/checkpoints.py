@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a run after an epoch, each whole or not there at all."""
+"""Checkpoints: the whole state of a run after an epoch. A checkpoint is either complete or absent."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _RECORD = "state.json"
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint says beside the numbers of model and optimizer.
+    """Metadata of a checkpoint, besides the state of the model and the optimizer.
 
     Attributes:
-        epoch: epochs done.
-        step: optimiser steps done.
-        history: the measured values of those epochs, one row an epoch.
+        epoch: Completed epochs.
+        step: Completed optimizer steps.
+        history: Metrics of the completed epochs, one row per epoch.
     """
 
     epoch: int
@@ -44,13 +44,14 @@ class State:
 class CheckpointStore:
     """The checkpoints of a run, in `folder/epoch-NNNNN/`.
 
-    One holds `state.safetensors` (weights, moving statistics, optimizer, the layers' random generators) and `state.json`
-    (epoch, step, history, SHA-256 of the former and of itself). Not Keras' HDF5: that library takes the process down when a disk is full.
+    Each holds `state.safetensors` and `state.json`. The first has the weights, moving statistics, optimizer state and
+    the layers' random generators. The second has the epoch, the step, the history and the SHA-256 of both files. Keras'
+    HDF5 format is not used, because the HDF5 library crashes the process when a disk is full.
 
     Args:
-        folder: where they lie.
-        keep: how many of the newest stay.
-        say: is given a line of text where a user should know of something.
+        folder: Folder of the checkpoints.
+        keep: Number of newest checkpoints to keep.
+        say: Called with each line of text that the user should see. `None`: print it to stderr.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, say: Callable[[str], None] | None = None):
@@ -58,19 +59,19 @@ class CheckpointStore:
         self._say = say or (lambda line: print(line, file=sys.stderr))
 
     def paths(self) -> list[Path]:
-        """The checkpoints, newest first."""
+        """Return the checkpoints, newest first."""
         return sorted(self.folder.glob("epoch-[0-9]*"), reverse=True) if self.folder.is_dir() else []
 
     def last_good(self) -> str:
-        """Which checkpoint a user can go on from, as a sentence."""
+        """Return a sentence that names the checkpoint from which a run can resume."""
         newest = next(iter(self.paths()), None)
         return f"Last good checkpoint: {newest}." if newest else "There is no checkpoint yet."
 
     def save(self, model: keras.Model, state: State) -> Path:
-        """Writes a checkpoint, then removes the ones that are too old.
+        """Write a checkpoint, then remove the oldest ones.
 
         Raises:
-            TrainingError: no space is left; the checkpoints before stay as they are.
+            TrainingError: The disk is full. Earlier checkpoints are unchanged.
         """
         path = self.folder / f"epoch-{state.epoch:05d}"
         try:
@@ -90,7 +91,7 @@ class CheckpointStore:
             if is_disk_full(error):
                 raise TrainingError(f"No space left for checkpoint {path}. {self.last_good()}") from error
             raise
-        # Later ones are of a run that was resumed from before them, because they are corrupt.
+        # Later checkpoints are corrupt: the run was resumed from an earlier one.
         later = [other for other in self.paths() if other.name > path.name]
         earlier = [other for other in self.paths() if other.name <= path.name]
         for old in (*later, *earlier[self.keep :]):
@@ -98,14 +99,14 @@ class CheckpointStore:
         return path
 
     def restore(self, model: keras.Model, prepare: Callable[[State], None] | None = None) -> State | None:
-        """Brings a compiled, built model to the newest checkpoint that is sound; says which are not.
+        """Restore a compiled, built model from the newest valid checkpoint, and report corrupt ones.
 
         Args:
-            model: to be brought there.
-            prepare: is given the state that is about to be restored, to compile the model as it was there.
+            model: Model to restore.
+            prepare: Called with the state before it is restored, to compile the model as it was at that time.
 
         Returns:
-            The checkpoint's state; None if there is no sound one, and then the model is as it was.
+            The checkpoint's state; None if no checkpoint is valid. The model is then unchanged.
         """
         paths = self.paths()
         for path in paths:
@@ -115,7 +116,7 @@ class CheckpointStore:
                 what_then = (
                     "no sound checkpoint is left; starting again"
                     if path is paths[-1]
-                    else "falling back to the one before"
+                    else "falling back to the previous one"
                 )
                 self._say(f"Checkpoint {path} is corrupt ({error}); {what_then}.")
                 continue
@@ -127,9 +128,9 @@ class CheckpointStore:
 
 
 def _read(path: Path) -> tuple[State, dict[str, np.ndarray]]:
-    """A checkpoint's content; raises one of Python's errors where it is not what was written."""
+    """Read a checkpoint; raise a Python error if its content is not what was written."""
     record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
-    if "own_sha256" in record and record["own_sha256"] != _own_digest(record):  # there is none in older ones
+    if "own_sha256" in record and record["own_sha256"] != _own_digest(record):  # older checkpoints have none
         raise ValueError(f"{_RECORD} is not what was written")
     if digest(path / _ARRAYS) != record["sha256"]:
         raise ValueError(f"{_ARRAYS} is not what was written")
@@ -143,16 +144,16 @@ def _own_digest(record: dict[str, Any]) -> str:
 
 
 def _state(model: keras.Model) -> dict[str, Any]:
-    """Every variable that a training step reads, by a name that does not depend on Keras' numbering of layers."""
+    """Return every variable that a training step reads, by a name that is independent of Keras' layer numbering."""
     if not model.optimizer.built:
-        strategy = getattr(model, "distribute_strategy", None)  # of TensorFlow's models
+        strategy = getattr(model, "distribute_strategy", None)  # TensorFlow only
         with strategy.scope() if strategy else contextlib.nullcontext():
             model.optimizer.build(model.trainable_variables)
     weights = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
     groups = {
         "model": model.weights,
         "optimizer": model.optimizer.variables,
-        # States of random generators (dropout …), which are no weights.
+        # States of random generators (dropout …) are not weights.
         "random": [variable for variable in model.variables if id(variable) not in weights],
     }
     return {f"{name}/{at:05d}": variable for name, group in groups.items() for at, variable in enumerate(group)}
@@ -160,7 +161,7 @@ def _state(model: keras.Model) -> dict[str, Any]:
 
 def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in _state(model).items()}
-    # NumPy has no bfloat16 of its own; float32 holds its values exactly.
+    # NumPy has no bfloat16; float32 holds its values exactly.
     return {name: value.astype("float32") if value.dtype.kind == "V" else value for name, value in arrays.items()}
 
 
@@ -168,19 +169,20 @@ def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: Path) -> No
     state = _state(model)
     fits = state.keys() == arrays.keys() and all(tuple(state[name].shape) == arrays[name].shape for name in state)
     if not fits:
-        raise InputError(f"Checkpoint {path} is of another model or optimizer; give another run folder.")
+        raise InputError(f"Checkpoint {path} belongs to another model or optimizer. Choose another run folder.")
     for name, variable in state.items():
         variable.assign(arrays[name])
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes a checkpoint at the start of a run and after every epoch.
+    """Write a checkpoint at the start of a run and after every epoch.
 
     Args:
-        store: where to.
-        history: the rows of the epochs so far; the same list that `MetricsFile` extends, which must come before.
-        model: whose state is kept, where a part of it is fitted; None: the model that is fitted.
-        seconds: between checkpoints, where epochs are shorter than it takes to write one. There is one at the end in any case.
+        store: Store that writes the checkpoints.
+        history: Rows of the epochs so far, in the list that `MetricsFile` extends. That callback must come first.
+        model: Model whose state is saved, if only a part of it is fitted. `None`: the fitted model.
+        seconds: Minimum seconds between checkpoints, for epochs that are shorter than writing one. The last state is
+            always saved.
     """
 
     def __init__(
@@ -195,17 +197,17 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved, self._at = time.monotonic(), -1
 
     def on_train_begin(self, logs=None):
-        """Keeps the initial state, so that an interruption in the first epoch resumes from the same weights."""
+        """Save the initial state, so that an interruption in the first epoch resumes from the same weights."""
         if not self._history:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keeps the state after an epoch."""
+        """Save the state after an epoch."""
         if time.monotonic() - self._saved >= self._seconds:
             self._save()
 
     def on_train_end(self, logs=None):
-        """Keeps the last state."""
+        """Save the last state."""
         if self._at != len(self._history):
             self._save()
 

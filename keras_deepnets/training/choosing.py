@@ -1,4 +1,4 @@
-"""Which epoch of a run is the best, and whether more of them help: functions of the measured values alone."""
+"""Functions of a run's metrics: which epoch is the best, and whether more epochs help."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ Rows = Sequence[dict[str, float]]
 
 
 def best_epoch(history: Rows) -> int:
-    """The epoch, counted from 1, with the best validation accuracy; of equal ones the last. 0 where nothing was measured.
+    """Return the epoch with the best validation accuracy, counted from 1.
 
-    Of the epochs of the classifier alone only the last counts.
+    If several are equal, the last one is returned. The result is 0 if no epoch has a validation accuracy. Of the epochs
+    that train only the classifier, only the last counts.
     """
     last_of_head = max((at for at, row in enumerate(history) if row.get("phase") == 1), default=-1)
     measured = [
@@ -23,7 +24,7 @@ def best_epoch(history: Rows) -> int:
 
 
 def stalled(history: Rows, patience: int) -> bool:
-    """Whether the last `patience` epochs brought no better validation accuracy than those before."""
+    """Return whether the last `patience` epochs did not improve on the best validation accuracy before them."""
     values = [row["val_accuracy"] for row in history if "val_accuracy" in row]
     if len(values) <= patience:
         return False

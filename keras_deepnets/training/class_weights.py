@@ -1,14 +1,17 @@
-"""Class weights: how much the images of a class count in the loss.
+"""Class weights: how much the images of each class count in the training loss.
 
-The loss of an image is its loss without weights times the weight of what it shows, ``sum(t * w)``: ``t`` is its distribution over the
-classes before label smoothing (one-hot, or of a mixed image its shares), ``w`` the weights. A batch's loss is the mean over its images. So:
+The loss of an image is its unweighted loss times ``sum(t * w)``. ``t`` is the target distribution over the classes
+before label smoothing. It is one-hot, or has the shares of a mixed image. ``w`` are the class weights. The loss of a
+batch is the mean over its images. It follows that:
 
-* of an image of one class it is Keras' ``fit(class_weight=…)``;
-* weights say how much an image counts and not what it shows: its target, smoothed or mixed, is that of a run without weights;
-* ``"balanced"`` weights average to 1 over the training images, mixed or not, so the learning rate and the weight decay keep their meaning.
+* For an image of one class, this equals Keras' ``fit(class_weight=…)``.
+* The weights change how much an image counts, not its target. Smoothed and mixed targets are those of a run without
+  weights.
+* ``"balanced"`` weights average to 1 over the training images, mixed or not. The learning rate and the weight decay
+  therefore keep their meaning.
 
-Training batches carry the weights of their images as Keras' sample weights. They therefore hold for any loss and in any precision, and
-what a run is validated on has none: ``val_loss`` and all accuracies are unweighted.
+Training batches carry the weights of their images as Keras sample weights. The weights therefore work with any loss and
+any precision. Validation batches carry no weights: ``val_loss`` and all accuracies are unweighted.
 """
 
 from __future__ import annotations
@@ -32,20 +35,22 @@ _SHOWN = 6
 def resolve(
     asked: str | Mapping[str | int, float] | None, labels: Sequence[str], counts: Sequence[int]
 ) -> tuple[float, ...] | None:
-    """The weight of each class.
+    """Return the weight of each class.
 
     Args:
-        asked: ``"balanced"``, ``images / (classes * images of the class)`` as in scikit-learn, counting classes that have images; or the
-            weights of some classes by label or index, others having 1; or None for none. A text that is no label but a number is an index.
-        labels: class names.
-        counts: training images of each class.
+        asked: ``"balanced"``, the weights of some classes by label or index, or None for no weights. ``"balanced"``
+            weights are ``images / (classes * images of the class)``, as in scikit-learn. Only classes with images count
+            in ``classes``. Classes that a mapping omits have weight 1. A string key that is not a label but a number is
+            an index.
+        labels: Class names.
+        counts: Training images per class.
 
     Returns:
-        A weight a class, in the order of `labels`; None of None.
+        One weight per class in the order of `labels`, or None if `asked` is None.
 
     Raises:
-        InputError: an unknown class, one that is named twice or ambiguously, a weight that is no finite number of at least 0, or no image
-            with a weight above 0.
+        InputError: A class is unknown, ambiguous or named twice, a weight is negative or not finite, or no image has a
+            weight above 0.
     """
     if asked is None:
         return None
@@ -58,18 +63,18 @@ def resolve(
     for key, weight in asked.items():
         index = _index(key, labels)
         if index in found:
-            raise InputError(f"class_weight names class {labels[index]!r} twice; give one weight a class.")
+            raise InputError(f"class_weight names class {labels[index]!r} twice; give one weight per class.")
         found[index] = _checked(key, weight)
     weights = tuple(found.get(index, 1.0) for index in range(len(labels)))
     if not any(weight * count for weight, count in zip(weights, counts, strict=True)):
         raise InputError(
-            "class_weight leaves no training image with a weight above 0; give one to some class that has images."
+            "class_weight leaves no training image with a weight above 0; give a class with images a positive weight."
         )
     return weights
 
 
 def _index(key: Any, labels: Sequence[str]) -> int:
-    """The class that a key means."""
+    """Return the index of the class that a key names."""
     if isinstance(key, str):
         places = [index for index, label in enumerate(labels) if label == key]
         if len(places) == 1:
@@ -79,18 +84,18 @@ def _index(key: Any, labels: Sequence[str]) -> int:
                 f"class_weight: {len(places)} classes are called {key!r}; name one by its index, e.g. {places[0]}."
             )
         if not key.isdecimal():
-            raise InputError(f"class_weight names {key!r}, which is none of the classes ({_few(labels)}).")
+            raise InputError(f"class_weight names {key!r}, which is not one of the classes ({_few(labels)}).")
     elif isinstance(key, bool) or not isinstance(key, (int, np.integer)):
-        raise InputError(f"class_weight names {key!r}; name classes by label or index ({_few(labels)}).")
+        raise InputError(f"class_weight names {key!r}; use a label or an index as key ({_few(labels)}).")
     elif str(key) in labels and labels.index(str(key)) != key:
         raise InputError(
             f"class_weight: {key} is the label of class {labels.index(str(key))} and the index of {_label(labels, int(key))}; "
-            f"write the label as a text, {str(key)!r}."
+            f"write the label as a string, {str(key)!r}."
         )
     index = int(key)
     if not 0 <= index < len(labels):
         raise InputError(
-            f"class_weight names class {index}, and there are {len(labels)}, counted from 0 ({_few(labels)})."
+            f"class_weight names class {index}, and there are {len(labels)} classes, counted from 0 ({_few(labels)})."
         )
     return index
 
@@ -110,11 +115,11 @@ def _few(labels: Sequence[str]) -> str:
 
 
 def weighted(batches: tf.data.Dataset, weights: Sequence[float]) -> tf.data.Dataset:
-    """Batches with the weights of their images, float32 ``[b]``, as a third part.
+    """Add the weights of the images to batches as a third component, float32 ``[b]``.
 
     Args:
-        batches: (images, labels): int ``[b]``, or distributions float32 ``[b, classes]``.
-        weights: one a class.
+        batches: (images, labels). The labels are int ``[b]`` or distributions float32 ``[b, classes]``.
+        weights: One weight per class.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Lengths of time in a run: in steps, epochs, examples, or as a share of the whole."""
+"""Durations within a run: in steps, epochs or examples, or as a share of the run."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ _WRITTEN = re.compile(r"\s*(?P<number>[0-9][0-9_]*\.?[0-9]*(e[0-9]+)?)\s*(?P<uni
 
 
 def parse(text: str) -> tuple[float, str]:
-    """``"5 epochs"``, ``"400 steps"``, ``"1e6 examples"``, ``"2 %"`` as a number and one of steps, epochs, examples, %.
+    """Parse a duration such as ``"5 epochs"``, ``"400 steps"``, ``"1e6 examples"`` or ``"2 %"``.
+
+    Returns:
+        The number and its unit: ``"steps"``, ``"epochs"``, ``"examples"`` or ``"%"``.
 
     Raises:
-        InputError: it is not written so.
+        InputError: The text is not a duration.
     """
     match = _WRITTEN.fullmatch(text.lower())
     unit = match and _UNITS.get(match["unit"])
     if not unit:
-        raise InputError(f"{text!r} is not a duration; write it as '400 steps', '5 epochs', '50000 examples' or '2 %'.")
+        raise InputError(f"{text!r} is not a duration. Write it as '400 steps', '5 epochs', '50000 examples' or '2 %'.")
     return float(match["number"]), unit
 
 
 def in_steps(length: str | float, *, steps: int, steps_per_epoch: int, batch_size: int) -> int:
-    """How many optimiser steps a duration has.
+    """Convert a duration to optimizer steps.
 
     Args:
-        length: text as `parse` takes; a whole number of steps; or a fraction between 0 and 1 of the run.
-        steps: of the whole run, what percentages and fractions are of.
-        steps_per_epoch: of an epoch.
-        batch_size: examples a step.
+        length: Text for `parse`, a whole number of steps, or a fraction of the run between 0 and 1.
+        steps: Steps of the whole run.
+        steps_per_epoch: Steps per epoch.
+        batch_size: Examples per step.
     """
     if not isinstance(length, str):
         return round(length * steps) if 0 < length < 1 else int(length)

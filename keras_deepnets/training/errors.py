@@ -1,4 +1,4 @@
-"""Why a run ends before its time."""
+"""Errors that end a run early."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from keras_deepnets.errors import InputError
 
 
 class TrainingError(InputError):
-    """A run cannot go on; the one-line message says why and what is kept. The command line exits with status 2."""
+    """A run cannot continue.
+
+    The one-line message says why and which checkpoint is left. The command line exits with status 2.
+    """
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether `error`, or what it came from, is the lack of space (or quota) on a device.
+    """Return whether `error`, or an error that caused it, means a full disk or an exceeded quota.
 
-    HDF5 and TensorFlow hand the system's error on only as text.
+    HDF5 and TensorFlow pass the system's error on only as text.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -1,4 +1,4 @@
-"""How well a classifier does on a set of images."""
+"""Evaluation of a classifier on a set of images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 WORST = 25
-"""How many of the worst errors an evaluation keeps."""
+"""Default number of errors that an evaluation keeps."""
 
 PICTURES = ("confusion.png", "errors.png")
-"""What `report` writes."""
+"""Files that `report` writes."""
 
 
 def evaluate(
@@ -38,26 +38,29 @@ def evaluate(
     scales: Sequence[int] | None = None,
     worst: int = WORST,
 ) -> Evaluation:
-    """Measures a classifier.
+    """Evaluate a classifier.
 
-    On the central view of each image; or, as He et al. 2015 test (section 3.4), on ten crops of it, or on the whole of it at several
-    scales: then the mean of the probabilities counts.
+    By default, the model sees the central view of each image. He et al. 2015 (section 3.4) also test on ten crops, or
+    on the whole image at several scales. The probabilities of these views are averaged.
 
     Args:
-        model: it takes images `[n, h, w, c]` and gives probabilities or logits `[n, classes]`. Images are brought to its size
-            and, where it is known to need scaling that it does not do itself, scaled. Or the path of a `.keras` file or of a run.
-        data: labelled images; or a source of `keras_deepnets.data.load`: of a model in memory its test split is measured, of a path the
-            images that `measured.RULE` says; of arrays and of a dataset all, with the model's class names where they have none.
-        batch_size: images a step, at most; crops count as images, and fewer of larger ones are taken.
-        image_size: side in pixels, for a model that takes any size.
-        crops: 1: the centre, or 10: the corners and the centre of the image, resized as ever, and their mirror images.
-        scales: shorter sides in pixels, e.g. ``(224, 256, 384, 480, 640)``, to which the whole image is resized for a network
-            that does without crops: a copy of the model that takes any size.
-        worst: number of the worst errors to keep in `Evaluation.worst`, at most.
+        model: Model that takes images `[n, h, w, c]` and returns probabilities or logits `[n, classes]`. Or the path of
+            a `.keras` file or of a run folder. Images are resized to the model's input size. They are scaled if the
+            model is known to need scaling and does not do it itself.
+        data: Labelled images, or a source of `keras_deepnets.data.load`. For a model in memory, the source's test split
+            is used. For a path, `measured.RULE` selects the images. All images of arrays and of a `tf.data.Dataset` are
+            used, with the model's class names if they have none.
+        batch_size: Maximum images per step. Each crop counts as an image. With `scales`, large images make smaller
+            steps.
+        image_size: Side in pixels, for a model that accepts any size.
+        crops: 1: the centre. 10: the corners and the centre of the resized image, and their mirror images.
+        scales: Shorter sides in pixels, e.g. ``(224, 256, 384, 480, 640)``. The whole image is resized to each and not
+            cropped. A copy of the model that accepts any size is used.
+        worst: Maximum number of errors to keep in `Evaluation.worst`.
 
     Raises:
-        InputError: the model's classes are not the data's, or bad data; ten crops that are all the same; a model that cannot be
-            rebuilt for other sizes; outputs that are not numbers.
+        InputError: The model's classes are not those of the data, or the data is invalid. All ten crops are the same.
+            The model cannot be rebuilt for other sizes. The outputs are NaN.
     """
     from keras_deepnets import data as datasets
     from keras_deepnets.data import arrays
@@ -87,7 +90,7 @@ def evaluate(
     for outputs, labels, positions in results:
         if np.isnan(outputs).any():
             raise InputError(
-                f"Model {model.name!r} gives outputs that are not numbers (NaN); its training has diverged."
+                f"Model {model.name!r} gives outputs that are not numbers (NaN). Its training has diverged."
             )
         tally.add(outputs, labels, logits, positions)
         seen += len(labels)
@@ -106,20 +109,21 @@ def report(
     image_size: int | None = None,
     worst: int = WORST,
 ) -> Evaluation:
-    """Measures a classifier and draws its mistakes into a folder.
+    """Evaluate a classifier and draw its errors into a folder.
 
-    Writes ``confusion.png`` and, where there is an error, ``errors.png``; an ``errors.png`` of before is removed otherwise.
+    This writes ``confusion.png`` and, if there are errors, ``errors.png``. Otherwise an older ``errors.png`` is
+    removed.
 
     Args:
-        model: as for `evaluate`.
-        data: labelled images.
-        folder: of the pictures; it must exist.
-        batch_size: images a step, at most.
-        image_size: side in pixels, for a model that takes any size.
-        worst: number of errors in ``errors.png``, at most.
+        model: As for `evaluate`.
+        data: Labelled images.
+        folder: Existing folder for the pictures.
+        batch_size: Maximum images per step.
+        image_size: Side in pixels, for a model that accepts any size.
+        worst: Maximum number of errors in ``errors.png``.
 
     Raises:
-        InputError: as `evaluate`; or a picture cannot be written.
+        InputError: As for `evaluate`, or a picture cannot be written.
     """
     from keras_deepnets.insight import draw_confusion, draw_errors
 
@@ -132,18 +136,16 @@ def report(
 
 
 def check_views(crops: int, scales: Sequence[int] | None, image_size: int | None = None) -> None:
-    """Raises InputError unless these can be arguments of `evaluate` together."""
+    """Raise `InputError` unless `evaluate` accepts these arguments together."""
     if isinstance(crops, bool) or crops not in (1, 10):
         raise InputError(f"crops={crops!r} is not 1 (the centre) or 10 (corners, centre and their mirror images).")
     if scales is None:
         return
     if crops != 1:
-        raise InputError(
-            "crops=10 and scales cannot be had together: with scales the network sees whole images; leave one out."
-        )
+        raise InputError("crops=10 and scales cannot be combined: with scales the network sees whole images. Omit one.")
     if image_size is not None:
         raise InputError(
-            f"image_size={image_size} and scales cannot be had together: scales say the sizes; leave one out."
+            f"image_size={image_size} and scales cannot be combined: scales set the image sizes. Omit one."
         )
     whole = isinstance(scales, Sequence) and all(
         isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in scales
@@ -155,7 +157,7 @@ def check_views(crops: int, scales: Sequence[int] | None, image_size: int | None
 
 
 Results = Iterator[tuple[np.ndarray, np.ndarray, "np.ndarray | None"]]
-"""Batches of outputs ``[n, classes]``, labels ``[n]`` and positions in the data ``[n]`` (None: they follow one another)."""
+"""Batches of outputs ``[n, classes]``, labels ``[n]`` and positions in the data ``[n]`` (None: consecutive positions)."""
 
 
 def _central(model: keras.Model, data: ImageData, batch_size: int, image_size: int | None) -> Results:
@@ -181,7 +183,7 @@ def _at_scales(model: keras.Model, data: ImageData, batch_size: int, scales: Seq
     height, width = (side or min(scales) for side in model.input_shape[1:3])
     network = networks.of_any_size(model, scales)
     for views, labels, positions in feed.at_scales(model, data, batch_size, scales):
-        # As many pixels at once as `batch_size` images of the network's own size have: that is what memory is needed for.
+        # Memory use follows the number of pixels, so a step has at most the pixels of `batch_size` images of input size.
         steps = [
             max(1, min(batch_size, batch_size * height * width // (view.shape[1] * view.shape[2]))) for view in views
         ]
@@ -190,13 +192,16 @@ def _at_scales(model: keras.Model, data: ImageData, batch_size: int, scales: Seq
 
 
 def _in_steps(model: keras.Model, images: np.ndarray, step: int) -> np.ndarray:
-    """The outputs for all images, at most `step` of them computed at once."""
+    """Return the outputs for all images, computing at most `step` of them per call."""
     parts = [np.asarray(model.predict_on_batch(images[at : at + step])) for at in range(0, len(images), step)]
     return np.concatenate(parts)
 
 
 def _mean(outputs: np.ndarray, logits: bool) -> np.ndarray:
-    """Of outputs ``[k, n, classes]`` for k views the mean probabilities, ``[n, classes]``; with `logits` their logarithms."""
+    """Return the mean probabilities ``[n, classes]`` of the outputs ``[k, n, classes]`` for k views.
+
+    If the outputs are logits, return the logarithms of the mean probabilities.
+    """
     outputs = outputs.astype(np.float64)
     if not logits:
         return outputs.mean(0)
@@ -206,11 +211,11 @@ def _mean(outputs: np.ndarray, logits: bool) -> np.ndarray:
 
 
 class Tally:
-    """Sums over batches, in double precision, so that the result does not depend on the batch size.
+    """Running totals over batches, in double precision, so that the result does not depend on the batch size.
 
     Args:
-        labels: class names.
-        worst: number of the worst errors to keep.
+        labels: Class names.
+        worst: Maximum number of errors to keep.
     """
 
     def __init__(self, labels: Sequence[str], worst: int = WORST):
@@ -224,17 +229,17 @@ class Tally:
     def add(
         self, outputs: np.ndarray, labels: np.ndarray, logits: bool = False, positions: np.ndarray | None = None
     ) -> None:
-        """Counts a batch.
+        """Add a batch.
 
         Args:
-            outputs: probabilities or logits ``[n, classes]``.
-            labels: indices of the true classes ``[n]``.
-            logits: whether the outputs are logits.
-            positions: of the images in the data ``[n]``; None: they follow those of the batch before.
+            outputs: Probabilities or logits ``[n, classes]``.
+            labels: Indices of the true classes ``[n]``.
+            logits: Whether the outputs are logits.
+            positions: Positions of the images in the data ``[n]``. `None`: they follow those of the previous batch.
         """
         outputs = outputs.astype(np.float64)
         own = np.take_along_axis(outputs, labels[:, None], 1)
-        # Of equal outputs the one with the lower index ranks first, as in argmax.
+        # If outputs are equal, the lower index ranks first, as in argmax.
         before = (outputs > own) | ((outputs == own) & (np.arange(outputs.shape[1]) < labels[:, None]))
         guesses = outputs.argmax(1)
         self._top5 += int((before.sum(1) < 5).sum())
@@ -245,8 +250,8 @@ class Tally:
             losses = partition - own[:, 0]
             top, rank = np.exp(top - partition), losses
         else:
-            losses = -np.log(np.maximum(own[:, 0], 1e-7))  # as Keras: a float32 softmax can give 0
-            rank = -own[:, 0]  # which tells apart what that makes equal
+            losses = -np.log(np.maximum(own[:, 0], 1e-7))  # as in Keras: a float32 softmax can return 0
+            rank = -own[:, 0]  # still ranks outputs that the lower bound makes equal
         self._loss += float(losses.sum())
         if positions is None:
             positions = np.arange(self._seen, self._seen + len(labels))
@@ -254,13 +259,13 @@ class Tally:
         self._keep(np.flatnonzero(guesses != labels), rank, positions, labels, guesses, top, losses)
 
     def _keep(self, wrong: np.ndarray, rank: np.ndarray, *columns: np.ndarray) -> None:
-        """Keeps the highest ranks of the errors, of equal ones the first in the data."""
+        """Keep the errors with the highest rank. Of equal ranks, the first in the data comes first."""
         wrong = wrong[np.lexsort((columns[0][wrong], -rank[wrong]))[: self._most]]
         rows = zip(*(column[wrong].tolist() for column in (rank, *columns)), strict=True)
         self._worst = sorted([*self._worst, *rows], key=lambda row: (-row[0], row[1]))[: self._most]
 
     def evaluation(self, images_per_second: float) -> Evaluation:
-        """The result; at least one batch must have been counted."""
+        """Return the result. At least one batch must have been added."""
         right, counts = self._confusion.diagonal(), self._confusion.sum(1)
         size = int(counts.sum())
         per_class = {
@@ -284,17 +289,17 @@ class Tally:
 
 
 def _file_of(path: str | os.PathLike) -> Path:
-    """The `.keras` file that a path names, or that lies in the run folder that it names."""
+    """Return the `.keras` file at a path, or the one inside the run folder at that path."""
     path = Path(path)
     path = path / "model.keras" if path.is_dir() else path
     if not path.is_file() or path.suffix != ".keras":
-        raise InputError(f"{path} is not a .keras file; give a model, its file, or the folder of a finished run.")
+        raise InputError(f"{path} is not a .keras file. Give a model, its file, or the folder of a finished run.")
     return path
 
 
 def _loaded(path: Path) -> keras.Model:
     import keras
 
-    import keras_deepnets.models  # noqa: F401  (registers our layers)
+    import keras_deepnets.models  # noqa: F401  (registers the layers)
 
     return keras.saving.load_model(path)

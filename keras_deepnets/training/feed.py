@@ -1,4 +1,4 @@
-"""What a network is fed with: the data's batches at the size and scale that the network takes."""
+"""Input pipelines: batches of the data at the size and scale that a network expects."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | os.PathLike | ImageData | tuple[Any, Any] | tf.data.Dataset"
 """A source of `keras_deepnets.data.load` (a name, a folder, arrays, a dataset), or an `ImageData`."""
 SMALL = 64
-"""Pixels: up to it a random crop of 8 % of the area shows nothing, and images are seen whole at test time."""
-_MOST = 256  # images measured at once
-_PIXELS = _MOST * 32 * 32  # of images that are measured at once whatever the training batch
-_HELD = 1 << 28  # bytes of images at all scales that are held at once to find those of one shape
+"""Side in pixels. Up to this side, a random crop of 8 % of the area shows nothing, and the test-time view is the whole image."""
+_MOST = 256  # largest evaluation batch for small images
+_PIXELS = _MOST * 32 * 32  # per evaluation batch, whatever the training batch size
+_HELD = 1 << 28  # bytes of images at all scales, held at once to group them by shape
 
 
 class Sets(NamedTuple):
-    """What a run learns from and is measured on.
+    """Training and validation images of a run.
 
     Attributes:
-        train: training images.
-        held: those to measure on after each epoch, or None.
-        cut: how many, or which fraction, of the source's training images were cut out to be `held`; None: it is a set of its own.
+        train: Training images.
+        held: Images to validate on after each epoch, or None.
+        cut: Number or fraction of the source's training images that were split off as `held`. None: `held` is a
+            separate set.
     """
 
     train: ImageData
@@ -55,29 +56,32 @@ def load(
     skip_broken: bool = False,
     limit: int | None = None,
 ) -> Sets:
-    """The training images, and those to measure on after each epoch.
+    """Load the training images, and the images to validate on after each epoch.
 
     Args:
-        data: a source of `keras_deepnets.data.load`, or its result; or the result of this function, which passes through.
-        validation: another (all of a folder, of arrays or of a dataset, the test split of a named set); or how many examples or
-            which fraction to cut out of `data`; or `False` for none. `None`: the source's validation split, else its test split;
-            of a source without either, and of images that are loaded already, a tenth (`cut_by_default`).
-        seed: of what is cut out, and of `limit`.
-        skip_broken: leave out image files that cannot be decoded.
-        limit: train on at most so many images, each class in proportion. What is measured on stays the same.
+        data: Source of `keras_deepnets.data.load` or its result. The result of this function passes through.
+        validation: Another source, the number or fraction of images to split off from `data`, or `False` for no
+            validation. All images of a folder, of arrays or of a `tf.data.Dataset` are used, and the test split of a
+            named data set. `None`: the source's validation split, otherwise its test split. A tenth is split off
+            (`cut_by_default`) if the source has neither or is loaded already.
+        seed: Seed of the split and of `limit`.
+        skip_broken: Whether to skip image files that cannot be decoded.
+        limit: Maximum number of training images. Each class keeps its share. The validation images do not change.
 
     Raises:
-        InputError: bad source, size or limit, a validation split that is there and cannot be used; or labels that differ from the
-            training images'.
+        InputError: The source, size or limit is invalid, an existing validation split is unusable, or the labels differ
+            from those of the training images.
     """
     if isinstance(data, Sets):
         if validation is not None:
-            raise InputError(f"validation={validation!r}: the data was loaded with a validation set; leave it out.")
+            raise InputError(f"validation={validation!r}: the data was loaded with a validation set; omit validation.")
         if limit is not None:
-            raise InputError(f"limit={limit!r}: the data is loaded already; give the limit when loading it.")
+            raise InputError(f"limit={limit!r}: the data is loaded already; set the limit when loading it.")
         return data
     if validation is True:
-        raise InputError("validation=True: give a source, a fraction, or None for the source's own split.")
+        raise InputError(
+            "validation=True is not allowed; give a source, a fraction, or None for the source's own split."
+        )
     _check_limit(limit)
     options = {"seed": seed, "skip_broken": skip_broken}
     is_size = isinstance(validation, (int, float, np.integer, np.floating)) and not isinstance(validation, bool)
@@ -86,7 +90,7 @@ def load(
         data = arrays.read(data, split="train")
     if isinstance(data, ImageData):
         train, held = data.divide(cut, seed) if is_size else (data, None)
-        cut = None  # who loaded them knows what they were cut from
+        cut = None  # the caller split an already loaded set
     elif is_size:
         train, held = (
             datasets.load(data, split, validation=cut, **options)
@@ -109,8 +113,11 @@ def load(
 
 
 def cut_by_default(data: ImageData) -> int:
-    """How many images to measure on where there are no others: a tenth, and one at least of each class that has three or more."""
-    if not isinstance(data.store, IndexedStore):  # a run of records
+    """Return the number of images to split off for validation if the source has no separate ones.
+
+    This is a tenth of the images, but at least one for each class with three or more images.
+    """
+    if not isinstance(data.store, IndexedStore):  # records are read in order
         return round(data.size / 10)
     return max(round(data.size / 10), sum(count > 2 for count in data.class_counts))
 
@@ -121,7 +128,7 @@ def _check_limit(limit: int | None) -> None:
 
 
 def _limited(train: ImageData, limit: int, seed: int) -> ImageData:
-    """At most `limit` of the training images, and still some of each class."""
+    """Return at most `limit` training images, with some of each class."""
     part = train.take(limit, seed)
     if isinstance(part.store, IndexedStore):
         before, after = (sum(count > 0 for count in data.class_counts) for data in (train, part))
@@ -148,12 +155,12 @@ def _other(source: Source, labels: tuple[str, ...], options: dict[str, Any]) -> 
 
 
 def labelled(source: Any, labels: tuple[str, ...] | None, split: str = "all") -> ImageData:
-    """Arrays or a dataset whose class names, where it has none of its own, are `labels`."""
+    """Read arrays or a `tf.data.Dataset`. Its class names are `labels` if it has none."""
     return arrays.read(source, arrays.class_names(source) or labels, split)
 
 
 def of_model(model: keras.Model, source: Any) -> ImageData:
-    """Arrays or a dataset to measure a model on, whose class names, where it has none of its own, are the model's."""
+    """Read arrays or a `tf.data.Dataset` to evaluate a model on. Its class names are the model's if it has none."""
     labels = models.labels_of(model)
     if labels is None and isinstance(model.output_shape, tuple):
         labels = tuple(map(str, range(model.output_shape[-1] or 0)))
@@ -161,22 +168,22 @@ def of_model(model: keras.Model, source: Any) -> ImageData:
 
 
 def evaluation_batch(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> int:
-    """How many images to measure on at once beside a training step of `batch`, which is what memory is known to suffice for.
+    """Return the batch size for evaluation next to a training batch size of `batch`, which is known to fit in memory.
 
-    Of small images more: they cost next to nothing, and a step has a price of its own.
+    Small images get larger batches: they need little memory, and each step has a fixed overhead.
     """
     height, width = _view(model, data, image_size)["image_size"]
     return min(_MOST, max(batch, _PIXELS // (height * width)))
 
 
 def suitable_augmentation(data: ImageData, side: int) -> str:
-    """The policy that varies images without changing what they show.
+    """Return the augmentation policy that does not change what the images show.
 
-    Written characters are told by labels of one character each, and are not mirrored.
+    Data sets whose labels all have one character are taken as written characters, which are not mirrored.
 
     Args:
-        data: the images.
-        side: in pixels, of what the network takes.
+        data: Images.
+        side: Side of the network's input in pixels.
     """
     if all(len(label) == 1 for label in data.labels):
         return "shift"
@@ -184,7 +191,10 @@ def suitable_augmentation(data: ImageData, side: int) -> str:
 
 
 def batch_size(data: ImageData, recipe: Recipe) -> int:
-    """Images a step: the recipe's, or all there are; what `sizing` says where the recipe leaves it to the data."""
+    """Return the images per step: the recipe's batch size, or all images if there are fewer.
+
+    `sizing` chooses it if the recipe leaves it to the data.
+    """
     return sized(recipe, data.size).batch_size
 
 
@@ -197,18 +207,19 @@ def training(
     first_epoch: int,
     class_weight: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
-    """Endless shuffled and augmented batches, epoch after epoch; each epoch is a function of `seed` and its number.
+    """Return endless shuffled and augmented batches, epoch after epoch.
 
-    A last, smaller batch of an epoch is left out (other images every time), so that all steps have one shape.
+    Each epoch is a function of `seed` and the epoch's number. A smaller last batch of an epoch is dropped, so all steps
+    have the same shape. The dropped images differ from epoch to epoch.
 
     Args:
-        model: which takes them.
-        data: training images.
-        recipe: of the run.
-        augmentation: policy; the recipe's, resolved.
-        seed: of order and augmentation.
-        first_epoch: the epoch to begin with.
-        class_weight: a weight a class: batches are (images, labels, weights) then; see `class_weights`.
+        model: Model that is trained.
+        data: Training images.
+        recipe: Recipe of the run.
+        augmentation: Resolved augmentation policy of the recipe.
+        seed: Seed of the order and the augmentation.
+        first_epoch: First epoch.
+        class_weight: One weight per class. Batches are then (images, labels, weights); see `class_weights`.
     """
     batches = data.batches(
         batch_size(data, recipe),
@@ -226,16 +237,21 @@ def training(
 
 
 def evaluation(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> tf.data.Dataset:
-    """All images once, in a fixed order, in batches of at most `batch`, as the network sees them at test time."""
+    """Return all images once, in a fixed order, as the network sees them at test time.
+
+    A batch has at most `batch` images.
+    """
     return _scaled(model, data.batches(_even(data, batch), **_view(model, data, image_size)))
 
 
 def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int | None = None) -> tf.data.Dataset:
-    """All images once, in a fixed order, each as its `transforms.ten_crops`: ``[b, 10, h, w, c]``, at most `batch` crops a step.
+    """Return all images once, in a fixed order, each as its `transforms.ten_crops` ``[b, 10, h, w, c]``.
+
+    A step has at most `batch` crops.
 
     Raises:
-        InputError: the crops are all the same, since the network sees the whole of the images; or may be, since their sizes
-            are not known beforehand.
+        InputError: All crops are the same, because the network sees the whole image. Or they may be, because the image
+            sizes are unknown.
     """
     import tensorflow as tf
 
@@ -245,20 +261,20 @@ def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int |
     transforms.check_view(height, width, channels, fraction, interpolation)
     if _leaves_no_margin(data.image_shape[:2], (height, width), fraction):
         raise InputError(
-            f"Ten crops need a margin around the {height}×{width} pixels that model {model.name!r} takes, and the images of "
+            f"Ten crops need a margin around the {height}×{width} pixels of the input of model {model.name!r}, and the images of "
             f"{data.name!r} leave none (crop fraction {fraction:g}); use crops=1 (--crops 1)."
         )
 
     def crop(image, label):
         return transforms.ten_crops(image, height, width, channels, fraction, interpolation), label
 
-    data.steps(batch)  # says what is wrong with it
+    data.steps(batch)  # raises if the batch size is invalid
     crops = data.examples().map(crop, tf.data.AUTOTUNE, deterministic=True).batch(_even(data, max(1, batch // 10)))
     return _scaled(model, crops).prefetch(tf.data.AUTOTUNE)
 
 
 def _leaves_no_margin(own: tuple[int | None, int | None], size: tuple[int, int], fraction: float) -> bool:
-    """Whether images of size `own` are `size` once they are resized for the test-time view, or may be."""
+    """Return whether images of size `own` have, or may have, exactly `size` after resizing for the test-time view."""
     if None in own:
         return fraction == 1.0
     resized = own if own == size else transforms.resized_size(*own, *size, fraction)
@@ -268,17 +284,17 @@ def _leaves_no_margin(own: tuple[int | None, int | None], size: tuple[int, int],
 def at_scales(
     model: keras.Model, data: ImageData, batch: int, scales: Sequence[int]
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray]]:
-    """All images once, each at every scale: the shorter side has so many pixels, and nothing is cut off.
+    """Yield all images once, each at every scale. The shorter side has the given length, and nothing is cropped.
 
     Args:
-        model: whose scaling they get.
-        data: the images.
-        batch: images in a group, at most.
-        scales: shorter sides in pixels.
+        model: Model whose input scaling is applied.
+        data: Images.
+        batch: Maximum images per group.
+        scales: Shorter sides in pixels.
 
     Yields:
-        Groups of images of one shape, in an order that depends on the arguments only: for each scale the images
-        ``[b, h, w, c]``, the labels ``[b]`` and the images' positions in the data ``[b]``.
+        Groups of images of the same shape, in an order that depends only on the arguments. Each has the images ``[b, h,
+        w, c]`` for each scale, the labels ``[b]`` and the positions in the data ``[b]``.
     """
     import tensorflow as tf
 
@@ -309,23 +325,26 @@ def at_scales(
 
 
 def _even(data: ImageData, batch: int) -> int:
-    """At most `batch`, so that all batches have nearly one size: a small last one would be traced and compiled for itself."""
+    """Return a batch size of at most `batch` that makes all batches nearly equal.
+
+    A small last batch would be traced and compiled separately.
+    """
     return -(-data.size // data.steps(batch))
 
 
 def input_side(model: keras.Model, data: ImageData, image_size: int | None = None) -> int:
-    """The smaller side in pixels of what the network is fed with."""
+    """Return the smaller side of the network's input in pixels."""
     return min(_view(model, data, image_size)["image_size"])
 
 
 def _view(model: keras.Model, data: ImageData, image_size: int | None) -> dict[str, Any]:
-    """Size, channels and test-time view of a network's input, as arguments of `ImageData.batches`."""
+    """Return size, channels and test-time view of a network's input, as arguments of `ImageData.batches`."""
     _, height, width, channels = model.input_shape
     own_height, own_width, own_channels = data.image_shape
     size = (height or image_size or own_height, width or image_size or own_width)
     if None in size:
         raise InputError(
-            f"Model {model.name!r} takes images of any size and those of {data.name!r} differ; set image_size."
+            f"Model {model.name!r} takes images of any size, and those of {data.name!r} differ in size. Set image_size."
         )
     scaling = models.scaling_of(model)
     view = {"crop_fraction": scaling.crop_fraction, "interpolation": scaling.interpolation} if scaling else {}
@@ -333,7 +352,10 @@ def _view(model: keras.Model, data: ImageData, image_size: int | None) -> dict[s
 
 
 def _scaled(model: keras.Model, batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Scales the images where the model does not but is known to need it; others get RGB 0–255."""
+    """Scale the images if the model is known to need it and does not do it itself.
+
+    Otherwise the images keep RGB values 0–255.
+    """
     import tensorflow as tf
 
     scaling = models.scaling_of(model)
@@ -349,11 +371,11 @@ def _scaled(model: keras.Model, batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def pixels(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What `training` and `evaluation` feed a network, as pixels again: uint8 0–255, RGB or grey.
+    """Convert images from `training` or `evaluation` back to pixels: uint8 0–255, RGB or grey.
 
     Args:
-        model: which they were made for.
-        images: some of theirs, `[n, h, w, c]`.
+        model: Model that the images were prepared for.
+        images: Images `[n, h, w, c]`.
     """
     scaling = models.scaling_of(model)
     if scaling is not None and not models.includes_preprocessing(model):

@@ -1,4 +1,4 @@
-"""A run that is ready to go: its phases, callbacks, checkpoints and files."""
+"""A run that is ready to start: its phases, callbacks, checkpoints and files."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from keras_deepnets.training.run import Run, RunFolder
 from keras_deepnets.training.watching import BestWeights, Diverging, StopEarly, troubles
 
 HEAD_SECONDS = 20.0
-"""Between checkpoints of the classifier alone, whose epochs take less than writing one."""
+"""Seconds between checkpoints while only the classifier trains. Its epochs are shorter than writing a checkpoint."""
 
 
 class Fit:
-    """A run ready to go: the network built and compiled, nothing written yet."""
+    """A run that is ready to start. The network is built and compiled, and nothing is written yet."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Fit:
         pieces: OwnPieces,
         class_weight: Sequence[float] | None = None,
     ):
-        """Builds and compiles the network, and the pipelines once, so that whatever is wrong shows now."""
+        """Build and compile the network, and build the pipelines once, so that errors show up early."""
         self.train_data, self.held_data, self.recipe, self.seed = train_data, held_data, recipe, seed
         self.resolved, self.folder, self.pieces, self.class_weight = resolved, folder, pieces, class_weight
         self.phases = phases.of(resolved)
@@ -61,7 +61,7 @@ class Fit:
         self.freezing = phases.Freezing(self.model, recipe)
         if recipe.head_epochs:
             heads.classifier_of(self.model)
-        for phase in reversed(self.phases):  # the first last: it is the one to begin with
+        for phase in reversed(self.phases):  # reversed, so that the first phase is active afterwards
             self._enter(phase)
         self._batches(0)
         self.history: list[dict[str, float]] = []
@@ -71,9 +71,9 @@ class Fit:
     def __call__(
         self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback], profile: tuple[int, int] | None = None
     ) -> Run:
-        """Trains from the last checkpoint to the end."""
+        """Train from the last checkpoint to the end."""
         if verbose != 0:
-            reason = self.resolved.get("precision_reason", "as begun")
+            reason = self.resolved.get("precision_reason", "as started")
             line = precisions.circumstances(self.model, self.resolved["precision"], reason)
             print(f"{line} {self._plan()}", flush=True)
         state = self.store.restore(self.model, lambda state: self._enter(self._phase_of(state.epoch)))
@@ -98,7 +98,7 @@ class Fit:
         except KeyboardInterrupt:
             if verbose != 0:
                 print(
-                    f"Interrupted after epoch {len(self.history)}; the same call resumes {self.folder.path}.",
+                    f"Interrupted after epoch {len(self.history)}. The same call resumes {self.folder.path}.",
                     file=sys.stderr,
                 )
             raise
@@ -114,18 +114,18 @@ class Fit:
         return self.folder.results(self.model, warnings, evaluation)
 
     def _plan(self) -> str:
-        """How long the run is, in one line."""
+        """Describe the length of the run in one line."""
         size, per_epoch = self.resolved["batch_size"], self.resolved["steps_per_epoch"]
-        words = {phases.HEAD: "the classifier alone", phases.ALL: "all layers" if len(self.phases) > 1 else "training"}
-        parts = [f"{words[phase.name]} {phase.last_epoch - phase.first_epoch} epochs" for phase in self.phases]
-        return f"{', then '.join(parts).capitalize()}, of {per_epoch} steps with {size} images each."
+        words = {phases.HEAD: "classifier only", phases.ALL: "all layers" if len(self.phases) > 1 else "training"}
+        parts = [f"{words[phase.name]}: {phase.last_epoch - phase.first_epoch} epochs" for phase in self.phases]
+        return f"{', then '.join(parts).capitalize()}, {per_epoch} steps per epoch, {size} images per step."
 
     def _phase_of(self, epoch: int) -> phases.Phase:
-        """The phase of which `epoch` was the last epoch done."""
+        """Return the phase that contains the completed epoch `epoch`."""
         return next((phase for phase in self.phases if epoch <= phase.last_epoch), self.phases[-1])
 
     def _enter(self, phase: phases.Phase) -> None:
-        """Freezes and compiles for a phase."""
+        """Freeze layers and compile for a phase."""
         recipe = self.recipe
         self.freezing.enter(phase)
         if phase.name == phases.HEAD:
@@ -143,7 +143,7 @@ class Fit:
         self.model.compile(made, loss, metrics=metrics)
 
     def _fit(self, phase: phases.Phase, shown: list[keras.callbacks.Callback]) -> None:
-        """Trains one phase from where the history ends."""
+        """Train one phase from the end of the history."""
         first = len(self.history)
         if first == phase.first_epoch:
             self._enter(phase)
@@ -160,20 +160,20 @@ class Fit:
                 epochs=phase.last_epoch,
                 steps_per_epoch=phase.steps_per_epoch,
                 validation_data=held,
-                shuffle=False,  # the pipeline does it
+                shuffle=False,  # the pipeline shuffles
                 callbacks=callbacks,
                 verbose=0,
             )
 
     def _head(self, phase: phases.Phase, first: int) -> tuple[keras.Model, Any, Any]:
-        """The classifier as a model of its own, with its features as training and validation data."""
+        """Return the classifier as a separate model, with its features as training and validation data."""
         size = self.recipe.image_size
         known = []
         for data in (self.train_data, self.held_data):
             if data is not None:
                 batch = feed.evaluation_batch(self.model, data, self.resolved["batch_size"], size)
                 known.append(heads.features(self.model, feed.evaluation(self.model, data, batch, size)))
-        strategy = getattr(self.model, "distribute_strategy", None)  # of TensorFlow's models
+        strategy = getattr(self.model, "distribute_strategy", None)  # TensorFlow only
         with strategy.scope() if strategy else contextlib.nullcontext():
             head = heads.HeadOnly(heads.classifier_of(self.model))
         head.compile(self.model.optimizer, self.model.loss, metrics=[TopAccuracy(1, "accuracy")])
@@ -201,7 +201,7 @@ class Fit:
         )
 
     def _show_inputs(self) -> None:
-        """Draws some training images as the network sees them, once a run."""
+        """Draw some training images as the network sees them, once per run."""
         if not self.folder.inputs.exists():
             labels = self.train_data.labels
             grid = monitors.InputGrid(self._batches(0), labels, self.folder.inputs, self.folder.tensorboard)
@@ -209,7 +209,7 @@ class Fit:
             grid.on_train_begin()
 
     def _callbacks(self, phase: phases.Phase) -> list[keras.callbacks.Callback]:
-        """Those of the library, in the order that they need: numbers, then what reads them, then the checkpoint."""
+        """Return the library's callbacks in order: metrics first, then those that read them, then the checkpoint."""
         recipe, history, averages = self.recipe, self.history, self._averages(phase)
         found: list[keras.callbacks.Callback] = [
             monitors.StopAtStep(phase.steps, phase.steps_per_epoch, phase.first_epoch),
@@ -237,12 +237,12 @@ class Fit:
         return self.recipe.keep == "best" and self.held_data is not None and self.phases[-1].name == phases.ALL
 
     def _ended_early(self) -> bool:
-        """Whether the history says that the run has ended before its last epoch."""
+        """Return whether the run stopped early, according to the history."""
         patience, last = self.recipe.early_stopping, self.phases[-1]
         return patience is not None and stalled(self.history[last.first_epoch :], patience)
 
     def _finish(self) -> Evaluation | None:
-        """Gives the model its final weights, measures what it mistakes, and writes it."""
+        """Set the final weights, evaluate the model and save it."""
         if self.best is not None and self.best.epoch < len(self.history):
             self.best.restore()
         elif self._averages(self.phases[-1]) and len(self.history):
@@ -259,7 +259,10 @@ class Fit:
         return found
 
     def _compile_plainly(self) -> None:
-        """Compiles with what comes with Keras, so that `model.keras` holds no training state and `evaluate` works on it."""
+        """Compile with standard Keras objects.
+
+        `model.keras` then holds no training state, and `evaluate` works on it.
+        """
         plain = keras.optimizers.SGD(self.recipe.learning_rate)
         plain.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
@@ -267,11 +270,11 @@ class Fit:
 
 
 class Curves(keras.callbacks.Callback):
-    """Keeps the picture of a run's curves up to date, at most every half minute.
+    """Callback that redraws a run's training curves, at most every `seconds` seconds.
 
     Args:
-        folder: of the run; `metrics.csv` must be there when an epoch ends.
-        seconds: between pictures.
+        folder: Run folder. `metrics.csv` must exist when an epoch ends.
+        seconds: Minimum seconds between two pictures.
     """
 
     def __init__(self, folder: RunFolder, seconds: float = 30.0):
@@ -279,7 +282,7 @@ class Curves(keras.callbacks.Callback):
         self._folder, self._seconds, self._drawn = folder, seconds, time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Draws, if the picture is old."""
+        """Draw the curves if the picture is old."""
         if time.monotonic() - self._drawn > self._seconds:
             _draw(self._folder)
             self._drawn = time.monotonic()

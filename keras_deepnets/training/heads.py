@@ -1,4 +1,4 @@
-"""Training the classifier alone: its inputs are computed once, since the layers below it stand still."""
+"""Training of the classifier only. Its inputs are computed once, because the layers below it are frozen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Features(NamedTuple):
-    """What a classifier sees of some images: float32 ``[n, features]``, with labels int64 ``[n]``."""
+    """Inputs of a classifier, float32 ``[n, features]``, with labels int64 ``[n]``."""
 
     values: np.ndarray
     labels: np.ndarray
@@ -23,12 +23,13 @@ class Features(NamedTuple):
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class HeadOnly(keras.Model):
-    """The last layer of a network as a model of its own, on the same weights.
+    """The last layer of a network as a separate model that shares the weights.
 
-    A functional model would add a second node to the layer's graph, and Keras could no longer say what the layer's input is.
+    A functional model would add a second node to the layer's graph. Keras could then no longer return the layer's
+    input.
 
     Args:
-        head: a built `keras.layers.Dense`.
+        head: A built `keras.layers.Dense`.
     """
 
     def __init__(self, head: keras.layers.Dense, **kwargs: Any):
@@ -37,32 +38,32 @@ class HeadOnly(keras.Model):
         self.built = True
 
     def call(self, features):
-        """Outputs ``[batch, classes]`` of features ``[batch, features]``."""
+        """Map features ``[batch, features]`` to outputs ``[batch, classes]``."""
         return self.head(features)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return {"head": keras.saving.serialize_keras_object(self.head)}
 
 
 def classifier_of(model: keras.Model) -> keras.layers.Dense:
-    """The classifier of a network. Raises `InputError` where its last layer is not fully connected."""
+    """Return the classifier of a network; raise `InputError` if its last layer is not fully connected."""
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense) or len(head.input.shape) != 2:
         raise InputError(
-            f"Model {model.name!r} ends in {type(head).__name__} {head.name!r}. The recipe trains the classifier first: end the model "
-            "in a Dense layer on pooled features, or set head_epochs=0."
+            f"Model {model.name!r} ends in {type(head).__name__} {head.name!r}. The recipe trains the classifier first, which "
+            "must be a Dense layer on pooled features. Change the model, or set head_epochs=0."
         )
     return head
 
 
 def features(model: keras.Model, batches: tf.data.Dataset, say: Callable[[int], None] | None = None) -> Features:
-    """What the classifier of `model` sees of images at inference.
+    """Compute the inputs of the classifier of `model` for some images, at inference.
 
     Args:
-        model: ends in a `Dense` layer.
-        batches: (images, labels), once each, in a fixed order.
-        say: is given the number of images done, after each batch.
+        model: Model that ends in a `Dense` layer.
+        batches: (images, labels), each image once, in a fixed order.
+        say: Called with the number of images done after each batch.
     """
     trunk = keras.Model(model.inputs, classifier_of(model).input)
     values, labels = [], []
@@ -77,9 +78,10 @@ def features(model: keras.Model, batches: tf.data.Dataset, say: Callable[[int], 
 
 
 def training(known: Features, batch_size: int, seed: int, first_epoch: int) -> tf.data.Dataset:
-    """Endless shuffled batches of features and labels, epoch after epoch; each is a function of `seed` and its number.
+    """Return endless shuffled batches of features and labels, epoch after epoch.
 
-    A last, smaller batch of an epoch is left out, as by `feed.training`.
+    Each epoch is a function of `seed` and the epoch's number. A smaller last batch of an epoch is dropped, as in
+    `feed.training`.
     """
     import tensorflow as tf
 
@@ -103,7 +105,7 @@ def training(known: Features, batch_size: int, seed: int, first_epoch: int) -> t
 
 
 def evaluation(known: Features, batch_size: int = 4096) -> tf.data.Dataset:
-    """All features and labels once, in their order."""
+    """Return all features and labels once, in order."""
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(tuple(known)).batch(batch_size)

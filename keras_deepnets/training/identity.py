@@ -1,4 +1,4 @@
-"""What makes the images of two runs the same: plain JSON values, with digests of the images themselves."""
+"""Identities of image sets: plain JSON values with digests of the images. Equal identities mean the same images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from keras_deepnets.training.feed import Sets
 
 
 def identities(sets: Sets) -> dict[str, Any]:
-    """The training images as `data` and those that are measured on as `validation`, None where there are none."""
+    """Return the identities of the training images (`data`) and of the validation images (`validation`).
+
+    The latter is None without validation images.
+    """
     held = identity(sets.held)
     return {"data": identity(sets.train), "validation": held and held | {"cut": sets.cut}}
 
 
 def identity(data: ImageData | None) -> dict[str, Any] | None:
-    """What makes two sets of images the same for a run; None of None.
+    """Return the values that identify a set of images; None for None.
 
-    `digests` says of what the images are known to be the same: files by their names, sizes and times of change, records by their
-    files, images in memory by their pixels.
+    `digests` identifies the images: files by their names, sizes and modification times, records by their files, and
+    images in memory by their pixels.
     """
     if data is None:
         return None
@@ -45,7 +48,7 @@ def _digests(data: ImageData) -> dict[str, str]:
         return {"records": _digest(_records(store))}
     if not isinstance(store, IndexedStore):
         return {}
-    if store.names:  # files below the folder that the set is called by
+    if store.names:  # paths relative to the folder that names the set
         stats = [Path(data.name, name).stat() for name in store.names]
         files = (f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
         return {"names": _digest(store.names), "files": _digest(files)}
@@ -53,7 +56,7 @@ def _digests(data: ImageData) -> dict[str, str]:
 
 
 def _records(store: RecordStore) -> Iterable[str]:
-    """The record files, by the digests in the index of our own shards, else by size."""
+    """Yield a line per record file, with its digest from the index of this library's shards, otherwise its size."""
     for piece in store.pieces:
         path = Path(piece.path)
         yield f"{path.name} {piece.skip} {piece.take} {_known_digests(path.parent).get(path.name) or path.stat().st_size}"
@@ -77,7 +80,7 @@ def _pixels(store: IndexedStore) -> Iterable[bytes | np.ndarray]:
 
 
 def _digest(parts: Iterable[Any]) -> str:
-    """A digest of texts, bytes or arrays in their order."""
+    """Return a digest of strings, bytes or arrays in order."""
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
         found.update(part.encode("utf-8", "surrogateescape") + b"\0" if isinstance(part, str) else part)

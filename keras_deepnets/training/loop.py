@@ -1,4 +1,4 @@
-"""One function that runs any recipe: `model.compile` and `model.fit`, with callbacks that also work alone."""
+"""The `train` function: it runs any recipe with `model.compile`, `model.fit` and callbacks that also work on their own."""
 
 from __future__ import annotations
 
@@ -48,60 +48,65 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **overrides: Any,
 ) -> Run:
-    """Trains a classifier by a recipe, in a folder that the same call resumes.
+    """Train a classifier by a recipe. The same call resumes an interrupted run.
 
-    The folder holds `config.json` (all that is needed to repeat the run), `metrics.csv`, `model.keras`, `checkpoints/`,
-    `tensorboard/`, `curves.png` and `inputs.png` (some training images as the network sees them). A run that was interrupted
-    goes on after its last whole epoch and ends with the weights that it would have had (to the bit where TensorFlow's
-    `enable_op_determinism` is on). A finished one returns at once, or continues where the same call asks for more epochs.
-    Everything is checked before anything is written.
+    The run folder holds `config.json`, `metrics.csv`, `model.keras`, `checkpoints/`, `tensorboard/`, `curves.png` and
+    `inputs.png`. `config.json` has everything needed to repeat the run. `inputs.png` shows some training images as the
+    network sees them. All arguments are validated before anything is written.
+
+    An interrupted run resumes after its last complete epoch. It ends with the same weights as an uninterrupted run.
+    They are equal bit for bit if TensorFlow's `enable_op_determinism` is on. A finished run returns immediately, or
+    continues if the call asks for more epochs.
 
     Args:
-        model: a name of `list_models()`, built for the data with its input scaling inside; or a built Keras model that takes
-            images `[n, h, w, c]` and ends in a softmax or in logits, or the `.keras` file of one. A model that is not ours gets
-            RGB 0–255.
-        data: a source of `keras_deepnets.data.load`: a name, a folder, arrays ``(images, labels)``, a `tf.data.Dataset`; or an
-            `ImageData` to train on; or what `feed.load` gave.
-        recipe: a name of `recipes()`, a `Recipe`, or a YAML file of its fields. `None`: `"fine_tune"` with weights, else
-            `"fast"`.
-        run_dir: the folder; `None`: `runs/<model>-<data>-<recipe>`.
-        weights: what a named model starts from: a card (`model_info(name).weights`), `"imagenet"`, a weight file, or the folder of
-            a finished run. They set the network's options and its input scaling. Its classifier is new unless the classes are
-            those of the weights. `None`: random weights.
-        validation: images to measure on after each epoch; or how many or which fraction to cut out of `data`; or `False`.
-            `None`: the source's validation split, else its test split; of a source without either, and of images that are loaded
-            already, a tenth.
-        limit: at most so many training images, each class in proportion.
-        class_weight: `"balanced"`, or the weights of some classes by label or index: how much their images count in the training loss
-            (`keras_deepnets.training.class_weights`). Validation is unweighted.
-        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`; `None`: the recipe's. A given model keeps
-            the precision that it was built with.
-        seed: of the order of the images and their augmentation, and, of a named model, of initial weights and dropout.
-            Also set for Python, NumPy and Keras (`keras.utils.set_random_seed`).
-        verbose: 0 silent, 1 a progress bar, 2 a line an epoch, `"auto"` a bar on a terminal and lines elsewhere.
-        model_options: further arguments of a named model's constructor, e.g. `{"shortcut": "B"}`.
-        profile: the first and the last of some steps, counted from 1, to record for TensorBoard's profile plugin. Not a part
-            of the configuration: a resumed run records those of them that it still takes.
-        optimizer: in place of the recipe's: `"sgd"`, `"adamw"` or `"lamb"` with the recipe's numbers, or a Keras optimizer with
-            its own. A copy is trained with. Epochs of the classifier alone keep the recipe's.
-        loss: in place of the recipe's: `"crossentropy"`, `"binary_crossentropy"`, or a Keras loss of (labels, outputs).
-        callbacks: of the caller, run after those of the library.
-        **overrides: fields of the recipe, e.g. `epochs=5`. `learning_rate` may be a Keras schedule.
+        model: Name from `list_models()`, built for the data with its input scaling inside. Or a built Keras model, or
+            the path of its `.keras` file. Such a model takes images `[n, h, w, c]` and ends in a softmax or in logits.
+            A model that this library did not build receives RGB values 0–255.
+        data: Source of `keras_deepnets.data.load`: a name, a folder, arrays ``(images, labels)`` or a
+            `tf.data.Dataset`. Or an `ImageData` to train on, or the result of `feed.load`.
+        recipe: Name from `recipes()`, a `Recipe`, or a YAML file of recipe fields. `None`: `"fine_tune"` with weights,
+            otherwise `"fast"`.
+        run_dir: Run folder. `None`: `runs/<model>-<data>-<recipe>`.
+        weights: Initial weights of a named model: a card (`model_info(name).weights`), `"imagenet"`, a weight file, or
+            the folder of a finished run. They set the network's options and its input scaling. The classifier is new
+            unless the data has the classes of the weights. `None`: random weights.
+        validation: Images to validate on after each epoch. Or the number or fraction of images to split off from
+            `data`, or `False` for no validation. `None`: the source's validation split, otherwise its test split. A
+            tenth is split off if the source has neither or the images are loaded already.
+        limit: Maximum number of training images. Each class keeps its share.
+        class_weight: `"balanced"`, or the weights of some classes by label or index. A weight scales the training loss
+            of the class's images (`keras_deepnets.training.class_weights`). Validation is unweighted.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`. `None`: the recipe's. A given model
+            keeps the precision that it was built with.
+        seed: Seed of the image order and the augmentation, and of a named model's initial weights and dropout. It is
+            also set for Python, NumPy and Keras (`keras.utils.set_random_seed`).
+        verbose: 0: silent, 1: a progress bar, 2: one line per epoch, `"auto"`: a bar on a terminal and lines elsewhere.
+        model_options: Additional constructor arguments of a named model, e.g. `{"shortcut": "B"}`.
+        profile: First and last of the steps to record for TensorBoard's profile plugin, counted from 1. This is not
+            part of the configuration. A resumed run records the requested steps that are still to come.
+        optimizer: Replaces the recipe's optimizer: `"sgd"`, `"adamw"` or `"lamb"` with the recipe's numbers, or a Keras
+            optimizer with its own. A copy of it is used. Epochs that train only the classifier keep the recipe's
+            optimizer.
+        loss: Replaces the recipe's loss: `"crossentropy"`, `"binary_crossentropy"`, or a Keras loss of (labels,
+            outputs).
+        callbacks: Additional callbacks. They run after those of the library.
+        **overrides: Fields of the recipe, e.g. `epochs=5`. `learning_rate` may be a Keras schedule.
 
     Returns:
         The run: its folder, trained model, history and last metrics.
 
     Raises:
-        InputError: something that was given cannot be used, or the folder belongs to another configuration or process.
-        TrainingError: the loss, or a weight, is not finite any more, or no space is left; the message names the last good checkpoint.
+        InputError: An argument cannot be used, or the folder belongs to another configuration or process.
+        TrainingError: The loss or a weight became NaN or infinite, or the disk is full. The message names the last good
+            checkpoint.
     """
     precisions.prepare_gpus()
     model, file_digest = _opened(model, seed)
     given = isinstance(model, keras.Model)
     if given and weights is not None:
         raise InputError(
-            f"weights={os.fspath(weights)!r} are for a network's name; model {model.name!r} is built: keras_deepnets.load_weights gives "
-            "it weights."
+            f"weights={os.fspath(weights)!r} needs the name of a network, and model {model.name!r} is built already. Load its "
+            "weights with keras_deepnets.load_weights."
         )
     pieces, overrides = OwnPieces.split({"optimizer": optimizer, "loss": loss, **overrides})
     recipe = recipe or ("fast" if weights is None else "fine_tune")
@@ -112,12 +117,12 @@ def train(
         asked = asked.with_overrides(precision=precision)
     train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
     balance = None
-    if class_weight is not None:  # counting may mean reading all records
+    if class_weight is not None:  # counting may read all records
         balance = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
     network = _network(model, weights, model_options or {}, train_data, asked)
     if verbose != 0 and not given and (missing := _missing_options(model, asked)):
         print(
-            f"{model} has no option {', '.join(missing)}, which recipe {asked.name} sets; it is trained without.",
+            f"{model} has no option {', '.join(missing)}, which recipe {asked.name} sets. Training continues without it.",
             file=sys.stderr,
             flush=True,
         )
@@ -140,7 +145,7 @@ def train(
             config = folder.lengthened(config, asked, lengths)
     if config and folder.finished():
         if verbose != 0:
-            print(f"{folder.path} holds the finished run; give another folder to train again.")
+            print(f"{folder.path} holds the finished run; choose another folder to train again.")
         if given:
             model.load_weights(folder.model)
         return folder.results(model if given else None)
@@ -149,13 +154,13 @@ def train(
         if config:
             stack.enter_context(folder.locked())
             if changed := changes(config):
-                print(f"Resuming {folder.path} in other surroundings: {changed}.", file=sys.stderr, flush=True)
+                print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
         resolved = config["resolved"] if config else _resolve(network, train_data, asked)
         if profile is not None:
             monitors.check_profile(profile, sum(phase.steps for phase in phases.of(resolved)))
         known = _sized(asked, resolved)
         fit = Fit(network, train_data, held_data, known, resolved, seed, folder, pieces, balance)
-        if config is None:  # not before: until here something may be wrong with what was given
+        if config is None:  # last: an argument may be wrong until here
             stack.enter_context(folder.locked())
             folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
         return fit(verbose, callbacks, profile)
@@ -177,40 +182,46 @@ def _network(
 
 
 def _opened(model: str | os.PathLike | keras.Model, seed: int) -> tuple[str | keras.Model, str | None]:
-    """A `.keras` file as its model, with the file's digest; a model or a network's name as it is.
+    """Load a `.keras` file and return the model with the file's digest; return a model or a network's name unchanged.
 
     Raises:
-        InputError: there is no such file, or Keras cannot load it.
+        InputError: The file does not exist, or Keras cannot load it.
     """
     if isinstance(model, keras.Model) or not (isinstance(model, os.PathLike) or model.endswith(".keras")):
         return model, None
     path = Path(model)
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a .keras file, a Keras model, or a name of list_models().")
-    keras.utils.set_random_seed(seed)  # of dropout, which a file does not keep
+    keras.utils.set_random_seed(seed)  # for dropout, whose seed is not in the file
     try:
         return keras.saving.load_model(path, compile=False), digest(path)
-    except Exception as error:  # a truncated zip, an unknown layer: Keras raises whatever it meets
+    except Exception as error:  # a truncated zip, an unknown layer: Keras raises many types
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{path} cannot be loaded as a Keras model: {reason}") from error
 
 
 def _options(name: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's options of a named network, and the recipe's that it has."""
+    """Return the caller's options of a named network, plus the options of the recipe that the network has."""
     missing = _missing_options(name, recipe)
     return {option: value for option, value in recipe.model_options.items() if option not in missing} | dict(given)
 
 
 def _missing_options(name: str, recipe: Recipe) -> list[str]:
-    """The options that a recipe sets and a named network does not have."""
+    """Return the options that a recipe sets and a named network does not have."""
     known = registry.constructor_of(name).facts.options if recipe.model_options else ()
     return [option for option in recipe.model_options if option not in known]
 
 
 def _resolve(network: NamedNetwork | GivenNetwork, data: feed.ImageData, recipe: Recipe) -> dict[str, Any]:
-    """What a recipe leaves to the data and the machine, decided once and kept with the run: plain JSON values."""
+    """Resolve what a recipe leaves to the data and the machine, as plain JSON values.
+
+    The result is stored with the run, so a resumed run uses the same values.
+    """
     scaling = network.scaling()
-    precision, reason = recipe.precision, "as asked" if isinstance(network, NamedNetwork) else "as the model was built"
+    precision, reason = (
+        recipe.precision,
+        "as requested" if isinstance(network, NamedNetwork) else "as the model was built",
+    )
     if precision == "auto":
         precision, reason = precisions.automatic(lambda: network.build(None, scaling))
     augmentation = recipe.augmentation
@@ -233,7 +244,7 @@ def _numbers(recipe: Recipe) -> dict[str, Any]:
 
 
 def _sized(recipe: Recipe, resolved: Mapping[str, Any]) -> Recipe:
-    """The recipe with the numbers that the run began with."""
+    """Return the recipe with the numbers that the run started with."""
     numbers = resolved.get("sized", {"batch_size": resolved["batch_size"]})
     return recipe.with_overrides(**{name: value for name, value in numbers.items() if value is not None})
 
@@ -242,7 +253,7 @@ def _own_precision(model: keras.Model, precision: str | None) -> str:
     own = precisions.policy_of(model)
     if precision not in (None, "auto", own):
         raise InputError(
-            f"precision={precision!r}, but model {model.name!r} was built in {own}; give a model's name, or build it under "
+            f"precision={precision!r}, but model {model.name!r} was built in {own}. Give the name of a model, or build it under "
             f"keras.config.set_dtype_policy({precision!r})."
         )
     return own

@@ -1,4 +1,4 @@
-"""Cross entropies and accuracies of whole-number labels or of given distributions, such as those of mixed images."""
+"""Cross-entropy losses and accuracies for integer labels or target distributions, such as those of mixed images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from keras_deepnets.errors import InputError
 class SmoothedCrossentropy(keras.losses.Loss):
     """Cross entropy against `(1 - smoothing) * target + smoothing / classes` (Szegedy et al. 2015, section 7).
 
-    `y_true` is `[batch]` whole numbers or `[batch, classes]` distributions; `y_pred` `[batch, classes]`.
-    Where probabilities come straight from a softmax, Keras takes the logits behind it, so nothing is lost to rounding; on
-    backends other than TensorFlow it cannot, and probabilities below 1e-7 count as that: end the model in logits there.
+    `y_true` is `[batch]` integers or `[batch, classes]` distributions. `y_pred` is `[batch, classes]`.
+
+    If the probabilities come directly from a softmax, Keras uses the logits behind it, so nothing is lost to rounding.
+    Backends other than TensorFlow do not support this. There, probabilities below 1e-7 count as 1e-7, so end the model
+    in logits.
 
     Args:
-        label_smoothing: in [0, 1).
-        from_logits: whether `y_pred` are logits rather than probabilities.
+        label_smoothing: Label smoothing in [0, 1).
+        from_logits: Whether `y_pred` are logits rather than probabilities.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing, self.from_logits = label_smoothing, from_logits
 
     def call(self, y_true, y_pred):
-        """The loss of each example, `[batch]`."""
+        """Return the loss of each example, `[batch]`."""
         if len(y_true.shape) < len(y_pred.shape):
             y_true = ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(
@@ -43,22 +45,23 @@ class SmoothedCrossentropy(keras.losses.Loss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return super().get_config() | {"label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class BinaryCrossentropy(keras.losses.Loss):
-    """Each class by itself, yes or no (Wightman et al. 2021, section 3.1): the mean over classes of binary cross entropies.
+    """The mean over the classes of binary cross entropies (Wightman et al. 2021, section 3.1).
 
-    `y_true` is `[batch]` whole numbers or `[batch, classes]` distributions: whatever makes up at least `threshold` of a mixed
-    image counts whole, as the paper has it. `y_pred` `[batch, classes]` are logits, or come straight from a softmax, whose logits
-    Keras keeps on TensorFlow.
+    `y_true` is `[batch]` integers or `[batch, classes]` distributions. Every class with a share of at least `threshold`
+    in a mixed image is a full target, as in the paper. `y_pred` is `[batch, classes]` logits, or comes directly from a
+    softmax whose logits Keras keeps on TensorFlow.
 
     Args:
-        label_smoothing: in [0, 1): targets are `1 - smoothing + smoothing / classes` and `smoothing / classes`.
-        from_logits: whether `y_pred` are logits rather than probabilities.
-        threshold: share of a mixed image from which its class counts.
+        label_smoothing: Label smoothing in [0, 1). Targets are `1 - smoothing + smoothing / classes` and `smoothing /
+            classes`.
+        from_logits: Whether `y_pred` are logits rather than probabilities.
+        threshold: Minimum share of a class in a mixed image to count as a target.
     """
 
     def __init__(
@@ -74,11 +77,11 @@ class BinaryCrossentropy(keras.losses.Loss):
         self.label_smoothing, self.from_logits, self.threshold = label_smoothing, from_logits, threshold
 
     def call(self, y_true, y_pred):
-        """The loss of each example, `[batch]`."""
+        """Return the loss of each example, `[batch]`."""
         logits = y_pred if self.from_logits else getattr(y_pred, "_keras_logits", None)
         if logits is None:
             raise InputError(
-                "binary cross entropy needs logits, and this model gives probabilities: end it in logits (classifier_activation=None)."
+                "binary cross entropy needs logits, and this model gives probabilities. End it in logits (classifier_activation=None)."
             )
         classes = logits.shape[-1]
         if len(y_true.shape) < len(logits.shape):
@@ -88,20 +91,20 @@ class BinaryCrossentropy(keras.losses.Loss):
         return keras.losses.binary_crossentropy(y_true, logits, from_logits=True)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         own = {name: getattr(self, name) for name in ("label_smoothing", "from_logits", "threshold")}
         return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class TopAccuracy(keras.metrics.Mean):
-    """Share of the examples whose class is among the `k` with the highest outputs.
+    """Share of the examples whose class is among the `k` highest outputs.
 
-    `y_true` is `[batch]` whole numbers, or `[batch, classes]` distributions, of which the largest counts; `y_pred`
+    `y_true` is `[batch]` integers, or `[batch, classes]` distributions, of which the largest entry counts. `y_pred` is
     `[batch, classes]`.
 
     Args:
-        k: 1 for accuracy.
+        k: Number of highest outputs. 1 is top-1 accuracy.
     """
 
     def __init__(self, k: int = 1, name: str = "accuracy", dtype: Any = None):
@@ -109,7 +112,7 @@ class TopAccuracy(keras.metrics.Mean):
         self.k = k
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch."""
+        """Add a batch."""
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.cast(y_pred, "float32")
         if y_true.shape[1:] == y_pred.shape[1:]:
             y_true = ops.argmax(y_true, -1)
@@ -117,15 +120,15 @@ class TopAccuracy(keras.metrics.Mean):
         return super().update_state(ops.cast(found, self.dtype), sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return super().get_config() | {"k": self.k}
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a classifier's outputs are logits (its last layer has no activation) rather than probabilities.
+    """Return whether a classifier outputs logits (no activation in its last layer) rather than probabilities.
 
     Raises:
-        InputError: if its last layer ends in something else than a softmax or nothing.
+        InputError: The last layer ends in an activation other than softmax.
     """
     layer = model.layers[-1] if model.layers else model
     while isinstance(layer, keras.Model) and layer.layers:
@@ -138,4 +141,4 @@ def gives_logits(model: keras.Model) -> bool:
         return False
     if activation is None or name == "linear":
         return True
-    raise InputError(f"Model {model.name!r} ends in {name!r}; end it in a softmax, or in logits (no activation).")
+    raise InputError(f"Model {model.name!r} ends in {name!r}. End it in a softmax, or in logits (no activation).")

@@ -1,4 +1,4 @@
-"""Which images of a source a trained model is measured on, where nobody says which split."""
+"""Which images of a source a trained model is evaluated on if the caller names no split."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 RULE = (
-    "the data's own test split, else its own validation split. Of a folder of class folders without splits: the test part that "
-    "`train` left out, if the model's run was trained on this folder; else all images"
+    "the data's test split, otherwise its validation split. For a folder of class folders without splits: the test part that "
+    "`train` held out, if the model was trained on this folder, otherwise all images"
 )
-"""The rule in words, for help texts."""
+"""Text of the rule, for help texts."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of the training of a model: what `config.json` in the folder of its run says, or an export's card.
+    """What is known about the training of a model, from `config.json` in its run folder or the card of an export.
 
     Attributes:
-        seed: which chose the images of each split; None: it is not known.
-        source: the training data's name: a folder, or a named set.
-        cut: how many, or which fraction, of the training images were cut out to measure on; None: none were.
-        names: digest of the names of the training images, or None where they are no files.
+        seed: Seed that selected the images of each split. None: unknown.
+        source: Name of the training data: a folder, or a named set.
+        cut: Number or fraction of the training images that were split off for validation. None: no images.
+        names: Digest of the file names of the training images. None: the images are not files.
     """
 
     seed: int | None
@@ -40,7 +40,7 @@ class RunRecord:
 
     @classmethod
     def beside(cls, model: Path) -> RunRecord | None:
-        """The record of a model's file; None where it lies in no run folder."""
+        """Return the record next to a model's file; None if the file is not in a run folder."""
         try:
             config = json.loads((model.parent / "config.json").read_text(encoding="utf-8"))
             data, held = config["data"], config["validation"] or {}
@@ -51,17 +51,18 @@ class RunRecord:
 
     @property
     def data(self) -> str:
-        """The training data's name; of a folder without the path to it."""
+        """Return the name of the training data. For a folder, this is the name without the path."""
         return Path(self.source).name
 
     def has_name_of(self, source: str | os.PathLike) -> bool:
-        """Whether the training data was called as `source` is."""
+        """Return whether the training data has the name of `source`."""
         return self.data == Path(source).name
 
     def is_of(self, source: str | os.PathLike) -> bool:
-        """Whether the run was trained on a folder, as far as that can be told: the same place, or the same names of files.
+        """Return whether the run was trained on a folder, as far as this can be determined.
 
-        A folder of the same name counts where the one of the run is not to be found.
+        The folder must be the same place or contain the same file names. If the folder of the run no longer exists, a
+        folder of the same name is accepted.
         """
         mine, theirs = Path(self.source).expanduser(), Path(source).expanduser()
         with contextlib.suppress(OSError):
@@ -77,20 +78,20 @@ class RunRecord:
 
         try:
             train = load(source, "train", seed=self.seed, validation=self.cut, skip_broken=True)
-        except InputError:  # too few images for such a cut: of another folder
+        except InputError:  # too few images for this split: another folder
             return None
         return identity(train)["digests"].get("names")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Images to measure a model on.
+    """Images to evaluate a model on.
 
     Attributes:
-        images: the images.
+        images: Images.
         split: ``"test"``, ``"validation"``, ``"all"``, ….
-        of: number of images in the folder that they were cut out of; None: nothing was cut.
-        reason: why these, in a few words.
+        of: Number of images in the folder that was divided into splits. None: the folder was not divided.
+        reason: Why these images, in a few words.
     """
 
     images: ImageData
@@ -113,17 +114,17 @@ def images_to_measure(
     seed: int | None = None,
     skip_broken: bool = False,
 ) -> Measured:
-    """Loads the images of a source that a trained model is measured on.
+    """Load the images of a source to evaluate a trained model on.
 
     Args:
-        source: as for `keras_deepnets.data.load`.
-        split: a split of it; None: by `RULE`.
-        record: of the model's run, or None where it is not known.
-        seed: of what belongs to which split; None: the run's, else 0.
-        skip_broken: leave out image files that cannot be decoded.
+        source: As for `keras_deepnets.data.load`.
+        split: Split of the source. None: selected by `RULE`.
+        record: Record of the model's run, or None if it is unknown.
+        seed: Seed that divides a folder into splits. None: that of the run, otherwise 0.
+        skip_broken: Whether to skip image files that cannot be decoded.
 
     Raises:
-        InputError: as `keras_deepnets.data.load`.
+        InputError: As for `keras_deepnets.data.load`.
     """
     from keras_deepnets import data as datasets
 
@@ -133,7 +134,7 @@ def images_to_measure(
         return _own(
             source, split, options | {"validation": record.cut if record and record.has_name_of(source) else None}
         )
-    whole = datasets.load(source, "all", **options)  # its pixels are shared with what is cut out of it
+    whole = datasets.load(source, "all", **options)  # the splits share its pixels
     if split == "all":
         return Measured(whole, "all", None, "")
     known = record is not None and record.is_of(source)
@@ -145,7 +146,7 @@ def images_to_measure(
 
 
 def _own(source: str | os.PathLike, split: str | None, options: Mapping[str, Any]) -> Measured:
-    """Images of a source that has splits of its own."""
+    """Load the images of a source that has its own splits."""
     from keras_deepnets import data as datasets
 
     if split is not None:
@@ -161,7 +162,7 @@ def _own(source: str | os.PathLike, split: str | None, options: Mapping[str, Any
 
 
 def _why_all(record: RunRecord | None, known: bool) -> str:
-    """Why all images of a folder are measured."""
+    """Return why all images of a folder are used."""
     if record is None:
         return "no run record says what the model was trained on"
     if known:
@@ -170,16 +171,16 @@ def _why_all(record: RunRecord | None, known: bool) -> str:
 
 
 def _reason(split: str, seed: int, record: RunRecord | None) -> str:
-    """What is said of images that were cut out of a folder; `record` of a run that was trained on it."""
+    """Describe images from a divided folder; `record` is that of a run trained on it."""
     if record is None or record.seed is None:
-        return f"cut out by seed {seed}"
+        return f"split off with seed {seed}"
     if seed != record.seed:
-        return f"cut out by seed {seed}; the run was trained with seed {record.seed} and has seen some of these"
+        return f"split off with seed {seed}; the run was trained with seed {record.seed} and has seen some of these"
     return _PARTS[split]
 
 
 _PARTS = {
     "train": "the run was trained on these",
     "validation": "the run was not trained on these",
-    "test": "the rest was for training and validation",
+    "test": "the rest was used for training and validation",
 }

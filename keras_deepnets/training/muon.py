@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, which learns more from each image than gradient descent does."""
+"""Muon: an optimizer that orthogonalises the momentum. It learns more from each image than gradient descent."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from keras import ops
 from keras_deepnets.training.averaging import RisingAverage
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration (Jordan et al. 2024): singular values end between 0.7 and 1.2."""
+"""Coefficients of the quintic iteration (Jordan et al. 2024). The singular values end between 0.7 and 1.2."""
 _RMS = 0.2
 """Root mean square of an update at a rate of 1, about that of Adam (Liu et al. 2025, section 2.2)."""
 
 _SMALLEST = 1e-3
-"""Root mean square that a kernel counts as having at least, or one of zeros would not move."""
+"""Lower bound for the root mean square of a kernel, because a kernel of zeros would never change."""
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Muon(RisingAverage, keras.optimizers.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024, Muon), for the kernels of convolutions too.
+    """Momentum orthogonalised by Newton-Schulz iterations (Jordan et al. 2024, Muon), also for convolution kernels.
 
-    A kernel ``[height, width, inputs, outputs]`` counts as the matrix ``[height * width * inputs, outputs]``. The update has the
-    root mean square of Adam's (Liu et al. 2025, Muon is Scalable), so that Adam's learning rates suit it. Scales, offsets,
-    biases and the classifier are updated by Adam.
+    A kernel ``[height, width, inputs, outputs]`` is treated as the matrix ``[height * width * inputs, outputs]``. The
+    update has the root mean square of an Adam update (Liu et al. 2025, Muon is Scalable), so learning rates for Adam
+    are suitable. Scales, offsets, biases and the classifier are updated by Adam.
 
-    `keras.optimizers.Muon` leaves convolutions to Adam. Works on every Keras backend.
+    `keras.optimizers.Muon` leaves convolutions to Adam. This class works on every Keras backend.
 
     Args:
-        learning_rate: a number or a schedule.
-        weight_decay: each step takes `learning_rate * weight_decay * w` off a kernel, that of the classifier left out.
-        momentum: of Muon, in Nesterov's form.
-        adam_ratio: share of the learning rate that Adam has.
-        beta_1: of Adam.
-        beta_2: of Adam.
-        epsilon: of Adam.
-        newton_schulz: iterations that make a momentum orthogonal.
-        relative: whether the learning rate counts in kernel sizes: the root mean square of an update is the rate times that of
-            the kernel, not 0.2 times the rate. One rate then suits pretrained weights of any scale. Adafactor has it so
-            (Shazeer & Stern 2018, section 8).
-        classifier: part of the paths of variables that Adam updates, whatever their shape.
-        **kwargs: as `keras.optimizers.Optimizer`.
+        learning_rate: A number or a schedule.
+        weight_decay: Each step subtracts `learning_rate * weight_decay * w` from a kernel, except that of the
+            classifier.
+        momentum: Nesterov momentum of Muon.
+        adam_ratio: Share of the learning rate that Adam uses.
+        beta_1: `beta_1` of Adam.
+        beta_2: `beta_2` of Adam.
+        epsilon: `epsilon` of Adam.
+        newton_schulz: Number of iterations that orthogonalise a momentum.
+        relative: Whether the learning rate is relative to the kernel. The root mean square of an update is then the
+            rate times that of the kernel. Otherwise it is 0.2 times the rate. A relative rate suits pretrained weights
+            of any scale, as in Adafactor (Shazeer & Stern 2018, section 8).
+        classifier: Part of the paths of variables that Adam updates, whatever their shape.
+        **kwargs: As for `keras.optimizers.Optimizer`.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Muon(RisingAverage, keras.optimizers.Optimizer):
         self.newton_schulz, self.relative, self.classifier = int(newton_schulz), bool(relative), classifier
 
     def build(self, variables):
-        """Makes a momentum for each variable, and a second moment for those of Adam."""
+        """Create a momentum for each variable, and a second moment for those that Adam updates."""
         if self.built:
             return
         super().build(variables)
@@ -76,11 +77,11 @@ class Muon(RisingAverage, keras.optimizers.Optimizer):
         ]
 
     def orthogonalises(self, variable: Any) -> bool:
-        """Whether a variable is updated by Muon itself, not by Adam."""
+        """Return whether Muon, not Adam, updates a variable."""
         return len(variable.shape) >= 2 and self.classifier not in variable.path
 
     def update_step(self, gradient, variable, learning_rate):
-        """Updates one variable."""
+        """Update one variable."""
         place = self._get_variable_index(variable)
         first, second = self._first[place], self._second[place]
         gradient, rate = ops.cast(gradient, variable.dtype), ops.cast(learning_rate, variable.dtype)
@@ -104,20 +105,21 @@ class Muon(RisingAverage, keras.optimizers.Optimizer):
         variable.assign(variable - rate * mean / (ops.sqrt(square) + self.epsilon))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         names = ("momentum", "adam_ratio", "beta_1", "beta_2", "epsilon", "newton_schulz", "relative", "classifier")
         return super().get_config() | {"weight_decay": self.decay} | {name: getattr(self, name) for name in names}
 
 
 def orthogonal(matrix: Any, iterations: int = 5) -> Any:
-    """The nearest matrix whose singular values are about 1 (Jordan et al. 2024), float32 ``[rows, columns]``.
+    """Return the nearest matrix with singular values of about 1 (Jordan et al. 2024), float32 ``[rows, columns]``.
 
-    All iterations are on the small product of the matrix with itself, ``G``. The matrix is multiplied twice: for ``G``, and by the
-    polynomial in ``G`` that the iterations make. That is the same result in a third of the time for a convolution's kernel.
+    All iterations use the small Gram matrix ``G`` of the matrix. The matrix itself is multiplied only twice: to compute
+    ``G``, and by the polynomial in ``G`` that the iterations build. The result is the same, in a third of the time for
+    a convolution kernel.
 
     Args:
-        matrix: a tensor ``[rows, columns]``; all zeros stay zeros.
-        iterations: of Newton-Schulz.
+        matrix: Tensor ``[rows, columns]``. All zeros stay zeros.
+        iterations: Number of Newton-Schulz iterations.
     """
     a, b, c = _COEFFICIENTS
     wide = matrix.shape[0] < matrix.shape[1]

@@ -1,4 +1,4 @@
-"""The network of a run: built by name for the data, or given."""
+"""The network of a run: built by name for the data, or given by the caller."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 
 class NamedNetwork:
-    """A network of the registry, built for some data: its size from the recipe, its classes and input scaling from the data.
+    """A network of the registry, built for some data.
+
+    Its input size comes from the recipe. Its classes and input scaling come from the data.
 
     Args:
-        name: of the registry.
-        options: further arguments of its constructor.
-        data: the training images.
-        recipe: of the run.
-        spec: its architecture; None: what the options say.
+        name: Registry name.
+        options: Additional arguments of its constructor.
+        data: Training images.
+        recipe: Recipe of the run.
+        spec: Architecture. `None`: derived from the options.
 
     Raises:
-        InputError: there is no such network, or options that a builder needs are missing.
+        InputError: The network does not exist, or an option that a builder needs is missing.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], data: ImageData, recipe: Recipe, spec: Any = None):
@@ -49,32 +51,33 @@ class NamedNetwork:
         try:
             json.dumps(self._options)
         except TypeError as error:
-            raise InputError(f"model_options={self._options!r} must be plain values ({error}).") from None
+            raise InputError(f"model_options={self._options!r} must be plain JSON values ({error}).") from None
         if taken:
-            raise InputError(
-                f"model_options sets {', '.join(sorted(taken))}, which the run itself decides; leave it out."
-            )
+            raise InputError(f"model_options sets {', '.join(sorted(taken))}, which the run itself sets; leave it out.")
 
     def identity(self) -> dict[str, Any]:
-        """What makes two networks the same: plain JSON values."""
+        """Return the values that identify the network, as plain JSON values."""
         return {"name": self.name, "input_shape": list(self._shape), "options": self._options}
 
     def side(self) -> int:
-        """The smaller side of its input, in pixels."""
+        """Return the smaller side of the input in pixels."""
         return min(self._shape[:2])
 
     def scaling(self) -> Scaling:
-        """The network's input scaling, by the data's statistics or to 0–1, and the view that it has at test time."""
+        """Return the network's input scaling and its view at test time.
+
+        The scaling uses the statistics of the data, or maps values to 0–1.
+        """
         channels = self._shape[2]
         mean, std = ((0.0,) * channels, (255.0,) * channels) if self._unit else self._data.statistics()
         if len(mean) != channels:
-            # Grey images become RGB by repetition and RGB ones grey by their mean: so do their statistics.
+            # The statistics are converted like the images: grey to RGB by repetition, RGB to grey by the mean.
             mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
         crop = self._crop or (0.875 if self.side() > feed.SMALL else 1.0)
         return Scaling(mean, [max(value, 1.0) for value in std], crop_fraction=crop)
 
     def build(self, precision: str | None, scaling: Scaling) -> keras.Model:
-        """The network, freshly initialised."""
+        """Build the network with new weights."""
         arguments = {"input_shape": self._shape, "classes": len(self._data.labels), "include_preprocessing": scaling}
         with precisions.policy(precision):
             model = registry.create_model(self.name, **arguments, **self._options)
@@ -86,7 +89,7 @@ class GivenNetwork:
     """A model that the caller built.
 
     Raises:
-        InputError: it does not fit the data: number of outputs, labels, shape.
+        InputError: The model does not fit the data: number of outputs, labels or shape.
     """
 
     def __init__(self, model: keras.Model, data: ImageData, recipe: Recipe):
@@ -101,27 +104,27 @@ class GivenNetwork:
         self.name = constructor_name(model) or re.sub(r"_\d+$", "", model.name)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two networks the same: plain JSON values."""
+        """Return the values that identify the network, as plain JSON values."""
         shape = list(self.model.input_shape[1:])
         return {"name": self.name, "input_shape": shape, "fingerprint": fingerprint(self.model)}
 
     def side(self) -> int:
-        """The smaller side of its input, in pixels."""
+        """Return the smaller side of the input in pixels."""
         return feed.input_side(self.model, self._data, self._image_size)
 
     def scaling(self) -> Scaling | None:
-        """What the model is known to expect of its caller."""
+        """Return the input scaling that the model is known to expect from its caller."""
         return models.scaling_of(self.model)
 
     def build(self, precision: str | None, scaling: Scaling | None) -> keras.Model:
-        """The model itself."""
+        """Return the model itself."""
         if getattr(self.model, "labels", self._data.labels) is None:
             self.model.labels = self._data.labels
         return self.model
 
 
 def constructor_name(model: str | keras.Model) -> str | None:
-    """The registry name of a network, where it is one of ours."""
+    """Return the registry name of a network if it is a keras_deepnets network, otherwise None."""
     if isinstance(model, str):
         return model.lower()
     record = getattr(model, "architecture", None) or {}
@@ -129,9 +132,9 @@ def constructor_name(model: str | keras.Model) -> str | None:
 
 
 def check_fit(model: keras.Model, data: ImageData) -> None:
-    """Raises `InputError` unless `model` takes images and has an output for each of the data's labels, in their order.
+    """Raise `InputError` unless `model` takes images and has one output per label of the data, in the same order.
 
-    Names and WordNet ids of ImageNet's classes are the same labels.
+    Names and WordNet ids of the ImageNet classes are the same labels.
     """
     if not model.built or not isinstance(getattr(model, "input_shape", None), tuple) or len(model.input_shape) != 4:
         raise InputError(f"Model {model.name!r} must be built, with one input of images [n, height, width, channels].")
@@ -139,7 +142,7 @@ def check_fit(model: keras.Model, data: ImageData) -> None:
     if classes != len(data.labels) or len(model.output_shape) != 2:
         raise InputError(
             f"Model {model.name!r} has outputs of shape {model.output_shape}, but data {data.name!r} has {len(data.labels)} "
-            "classes; build it with as many (or use replace_classifier)."
+            "classes. Build it with that number of classes, or use replace_classifier."
         )
     labels = models.labels_of(model)
     at = None if labels is None else first_difference(labels, data.labels)
@@ -150,14 +153,14 @@ def check_fit(model: keras.Model, data: ImageData) -> None:
 
 
 def of_any_size(model: keras.Model, scales: Sequence[int]) -> keras.Model:
-    """A network for images of any height and width: itself, or a copy that has its weights.
+    """Return a network for images of any height and width: the model itself, or a copy with its weights.
 
     Args:
-        model: built, on one image input.
-        scales: sides in pixels that it will be given; tried on an empty image each.
+        model: Built model with one image input.
+        scales: Sides in pixels of future inputs. Each is tested with an empty image.
 
     Raises:
-        InputError: the model is made for one size only, or a scale is too small for it.
+        InputError: The model works for one size only, or a scale is too small for it.
     """
     height, width, channels = model.input_shape[1:]
     copy = model
@@ -166,12 +169,12 @@ def of_any_size(model: keras.Model, scales: Sequence[int]) -> keras.Model:
 
         try:
             copy = graphs.rebuild(graphs.as_functional(model), any_size=True)
-        except Exception as error:  # Keras raises whatever it meets
+        except Exception as error:  # Keras raises many types
             raise InputError(
                 f"Model {model.name!r} takes {height}×{width} pixels and cannot be rebuilt for other sizes "
                 f"({_first_line(error)}); leave out the scales."
             ) from error
-        copy.jit_compile = False  # or every shape would be compiled for itself
+        copy.jit_compile = False  # otherwise every shape would be compiled separately
     for side in scales:
         try:
             outputs = copy.predict_on_batch(np.zeros((1, side, side, channels or 3), "float32"))
@@ -179,9 +182,9 @@ def of_any_size(model: keras.Model, scales: Sequence[int]) -> keras.Model:
             raise InputError(
                 f"Model {model.name!r} cannot be given images of {side}×{side} pixels ({_first_line(error)}); leave out that scale."
             ) from error
-        if np.isnan(outputs).any():  # the mean of an empty map
+        if np.isnan(outputs).any():  # the mean of an empty feature map
             raise InputError(
-                f"Model {model.name!r} gives no numbers for images of {side}×{side} pixels; leave out that scale, or use larger ones."
+                f"Model {model.name!r} gives NaN for images of {side}×{side} pixels; leave out that scale, or use larger ones."
             )
     return copy
 
@@ -191,7 +194,7 @@ def _first_line(error: Exception) -> str:
 
 
 def fingerprint(model: keras.Model) -> str:
-    """A short hash of a model's layers, their settings and shapes, whatever their names and weights."""
+    """Return a short hash of a model's layers, their settings and shapes, independent of names and weights."""
     parts = []
     for layer in models.flat_layers(model):
         config = {name: value for name, value in _config(layer).items() if name not in ("name", "build_config", "seed")}
@@ -203,5 +206,5 @@ def fingerprint(model: keras.Model) -> str:
 def _config(layer: keras.layers.Layer) -> dict[str, Any]:
     try:
         return layer.get_config()
-    except NotImplementedError:  # a layer of the caller's that cannot be serialised
+    except NotImplementedError:  # a custom layer that cannot be serialised
         return {}

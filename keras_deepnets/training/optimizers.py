@@ -1,4 +1,4 @@
-"""Gradient descent as the papers use it: the L2 penalty passes through the momentum; and LAMB."""
+"""Optimizers as the papers use them: SGD with a coupled L2 penalty, AdamW and LAMB."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ _HEAD_DECAY = 0.01
 class CoupledSGD(RisingAverage, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with the penalty `l2 / 2 * ||w||²` in its gradient.
 
-    With gradient `g`, `g' = g + l2 * w` takes the gradient's place in Keras' update
-    (`v = momentum * v - rate * g'`; `w += v`, or with Nesterov `w += momentum * v - rate * g'`).
-    That is the weight decay of He et al. 2015 (section 3.4) and Huang et al. 2016 (section 4.2). Keras' own
-    `weight_decay` shrinks the weights beside the momentum instead, which is 1 / (1 - momentum) times weaker.
-    No step is dampened. Works on every Keras backend.
+    With gradient `g`, `g' = g + l2 * w` replaces the gradient in Keras' update (`v = momentum * v - rate * g'`; `w +=
+    v`, or with Nesterov `w += momentum * v - rate * g'`). That is the weight decay of He et al. 2015 (section 3.4) and
+    Huang et al. 2016 (section 4.2). Keras' own `weight_decay` shrinks the weights outside the momentum, which is 1 / (1
+    - momentum) times weaker. No dampening is applied. This class works on every Keras backend.
 
     Args:
-        learning_rate: a number or a schedule.
-        momentum: 0 for none.
-        nesterov: whether the momentum is Nesterov's.
-        l2: factor of the penalty; the reported loss does not contain it.
-        l2_on: `"all"` trainable variables, or `"kernels"`: those of two dimensions and more, so neither biases nor
-            the scales and offsets of normalisation.
-        **kwargs: as `keras.optimizers.SGD`.
+        learning_rate: A number or a schedule.
+        momentum: Momentum. 0: no momentum.
+        nesterov: Whether to use Nesterov momentum.
+        l2: Factor of the penalty. The reported loss does not include the penalty.
+        l2_on: `"all"` trainable variables, or `"kernels"`: those of two or more dimensions, so no biases and no scales
+            or offsets of normalisation.
+        **kwargs: As for `keras.optimizers.SGD`.
     """
 
     def __init__(
@@ -52,10 +51,10 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         self.l2, self.l2_on = float(l2), l2_on
 
     def update_step(self, gradient, variable, learning_rate):
-        """Updates one variable.
+        """Update one variable.
 
-        The penalty joins here, after gradients were summed over replicas, unscaled, averaged over accumulated steps and
-        clipped: each of these would multiply or change it.
+        The penalty is added here, after gradients are summed over replicas, unscaled, averaged over accumulated steps
+        and clipped. Each of these would multiply or change it.
         """
         if self.l2 and (self.l2_on == "all" or len(variable.shape) >= 2):
             gradient = ops.add(ops.cast(gradient, variable.dtype), ops.multiply(variable, self.l2))
@@ -67,19 +66,19 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class AdamW(RisingAverage, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` that decays kernels alone, or all variables.
+    """`keras.optimizers.AdamW` with weight decay on kernels only, or on all variables.
 
     Args:
-        learning_rate: a number or a schedule.
-        weight_decay: each step takes `learning_rate * weight_decay * w` off a variable that decays.
-        decay_on: `"all"` trainable variables, or `"kernels"`: those of two dimensions and more.
-        **kwargs: as `keras.optimizers.AdamW`.
+        learning_rate: A number or a schedule.
+        weight_decay: Each step subtracts `learning_rate * weight_decay * w` from a variable that decays.
+        decay_on: `"all"` trainable variables, or `"kernels"`: those of two or more dimensions.
+        **kwargs: As for `keras.optimizers.AdamW`.
     """
 
     def __init__(
@@ -96,32 +95,33 @@ class AdamW(RisingAverage, keras.optimizers.AdamW):
         self.decay_on = decay_on
 
     def _use_weight_decay(self, variable):
-        """Whether a variable decays."""
+        """Return whether a variable decays."""
         return (self.decay_on == "all" or len(variable.shape) >= 2) and super()._use_weight_decay(variable)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return super().get_config() | {"decay_on": self.decay_on}
 
 
 def steps_done(optimizer: keras.optimizers.Optimizer) -> int:
-    """How many steps an optimizer has made, also where a `tf.distribute` strategy mirrors its variables."""
+    """Return the number of steps of an optimizer, also if a `tf.distribute` strategy mirrors its variables."""
     return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Lamb(RisingAverage, keras.optimizers.Lamb):
-    """`keras.optimizers.Lamb` with the weight decay inside the trust ratio, as the paper (You et al. 2019, Algorithm 2) and timm have it.
+    """`keras.optimizers.Lamb` with the weight decay inside the trust ratio.
 
-    Keras' own `weight_decay` shrinks the weights beside the update. Layers that do not decay (biases, scales, offsets) are not scaled
-    by their trust ratio either, as in timm.
+    This follows the paper (You et al. 2019, Algorithm 2) and timm. Keras' own `weight_decay` shrinks the weights
+    outside the update. Variables that do not decay (biases, scales, offsets) are not scaled by the trust ratio either,
+    as in timm.
 
     Args:
-        learning_rate: a number or a schedule.
-        weight_decay: λ: the update is that of Adam plus λ·w, scaled to the norm of w.
-        decay_on: `"all"` trainable variables, or `"kernels"`: those of two dimensions and more.
-        clip: the gradients' global norm is brought to at most this; 0 for none.
-        **kwargs: as `keras.optimizers.Lamb`.
+        learning_rate: A number or a schedule.
+        weight_decay: λ. The update is that of Adam plus λ·w, scaled to the norm of w.
+        decay_on: `"all"` trainable variables, or `"kernels"`: those of two or more dimensions.
+        clip: Maximum global norm of the gradients. 0: no clipping.
+        **kwargs: As for `keras.optimizers.Lamb`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Lamb(RisingAverage, keras.optimizers.Lamb):
         self.decay, self.decay_on, self.clip = float(weight_decay), decay_on, float(clip)
 
     def update_step(self, gradient, variable, learning_rate):
-        """Updates one variable."""
+        """Update one variable."""
         place = self._get_variable_index(variable)
         first, second = self._momentums[place], self._velocities[place]
         gradient = ops.cast(gradient, variable.dtype)
@@ -161,7 +161,7 @@ class Lamb(RisingAverage, keras.optimizers.Lamb):
         variable.assign(variable - rate * update)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         config = super().get_config() | {"weight_decay": self.decay, "decay_on": self.decay_on, "clip": self.clip}
         return {name: value for name, value in config.items() if name != "global_clipnorm"}
 
@@ -173,14 +173,14 @@ def optimizer(
     batch_size: int | None = None,
     rate: keras.optimizers.schedules.LearningRateSchedule | None = None,
 ) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer for a run of `steps` steps; arguments as those of `schedules.learning_rate`.
+    """Return the recipe's optimizer for a run of `steps` steps.
 
     Args:
-        recipe: whose optimizer it is.
-        steps: length of the run.
-        steps_per_epoch: for milestones and warm-ups in epochs.
-        batch_size: for those in examples.
-        rate: in place of the recipe's learning rate.
+        recipe: Recipe of the run.
+        steps: Length of the run in steps.
+        steps_per_epoch: Steps per epoch, for milestones and warm-ups in epochs.
+        batch_size: Images per step, for milestones and warm-ups in examples.
+        rate: Schedule that replaces the recipe's learning rate.
     """
     rate = rate or learning_rate(recipe, steps, steps_per_epoch, batch_size)
     decay: dict[str, Any] = {"weight_decay": recipe.weight_decay}
@@ -202,5 +202,8 @@ def optimizer(
 
 
 def head_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe's epochs of the classifier alone: AdamW, half a cosine from `head_learning_rate` to zero."""
+    """Return the optimizer of the epochs that train only the classifier.
+
+    It is AdamW with half a cosine from `head_learning_rate` to zero.
+    """
     return AdamW(HalfCosine(recipe.head_learning_rate, steps), weight_decay=_HEAD_DECAY)

@@ -1,4 +1,4 @@
-"""The phases of a run: the classifier alone, then all layers; or all layers from the start."""
+"""The phases of a run: first the classifier only, then all layers; or all layers from the start."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from keras_deepnets.training.recipe import Recipe
 
 HEAD, ALL = "head", "all"
 _WIDEST = 4096
-"""Features that a classifier has at most: whether they are kept is decided before the network is built."""
+"""Upper bound for a classifier's features. Whether to cache them is decided before the network is built."""
 _SMALL_BATCH = 8
-"""Images: batch normalisation learns from noise in smaller batches. At 8 its statistics still help (docs/training.md)."""
+"""Batch size below which batch normalisation is too noisy to train. At 8 its statistics still help (docs/training.md)."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs with one optimizer and one set of frozen layers. Epochs and steps count over the whole run.
+    """A range of epochs with one optimizer and one set of frozen layers. Epochs and steps count over the whole run.
 
     Attributes:
         name: `HEAD` or `ALL`.
-        first_epoch: epochs of the run before it.
-        last_epoch: epochs of the run at its end.
-        first_step: optimiser steps before it.
-        steps: its own optimiser steps.
-        steps_per_epoch: of a whole epoch.
-        cached: whether it trains on features that are computed once.
+        first_epoch: Number of epochs before the phase.
+        last_epoch: Number of epochs at its end.
+        first_step: Number of optimizer steps before the phase.
+        steps: Optimizer steps of the phase.
+        steps_per_epoch: Steps of a full epoch.
+        cached: Whether the phase trains on features that are computed once.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Phase:
 
 
 def planned(recipe: Recipe, images: int) -> dict[str, Any]:
-    """The lengths of a run's phases as plain JSON values.
+    """Return the lengths of a run's phases as plain JSON values.
 
     Args:
-        recipe: with numbers for what depends on the data (`sizing.sized`).
-        images: training images.
+        recipe: Recipe with numbers for everything that depends on the data (`sizing.sized`).
+        images: Number of training images.
     """
     steps_per_epoch = images // recipe.batch_size
     cached = 4 * images * _WIDEST <= memory.share(8, 256 << 20, 8 << 30)
@@ -60,7 +60,7 @@ def planned(recipe: Recipe, images: int) -> dict[str, Any]:
 
 
 def of(resolved: Mapping[str, Any]) -> list[Phase]:
-    """The phases of a run whose record says so much."""
+    """Return the phases of a run from its record."""
     per_epoch, found = resolved["steps_per_epoch"], []
     head = resolved.get("head")
     epochs = steps = 0
@@ -73,29 +73,29 @@ def of(resolved: Mapping[str, Any]) -> list[Phase]:
 
 
 def check_early_stopping(recipe: Recipe, measured: bool) -> None:
-    """Raises `InputError` where a recipe stops by validation and there is nothing to measure on."""
+    """Raise `InputError` if a recipe stops by validation accuracy without validation images."""
     if recipe.early_stopping is not None and not measured:
         raise InputError(
-            f"early_stopping={recipe.early_stopping} needs validation images; give validation=0.1, or leave it out."
+            f"early_stopping={recipe.early_stopping} needs validation images. Set validation=0.1, or omit early_stopping."
         )
 
 
 class Freezing:
-    """Which layers of a network are trained in which phase of a recipe; remembers how it was before.
+    """Freezes the layers of a network in each phase of a recipe, and remembers their original state.
 
     Args:
-        model: a built network.
-        recipe: with a number for `batch_size`.
+        model: A built network.
+        recipe: Recipe with a number for `batch_size`.
 
     Raises:
-        InputError: the recipe freezes a layer that is not there.
+        InputError: The recipe freezes a layer that does not exist.
     """
 
     def __init__(self, model: keras.Model, recipe: Recipe):
         self._model, self._recipe = model, recipe
         self._keeps_statistics = self._frozen_statistics()
         freezes = bool(recipe.head_epochs) or recipe.freeze is not None or self._keeps_statistics
-        # Layers before their parts: setting a layer sets its parts too.
+        # Layers come before their inner layers, because setting a layer also sets its inner layers.
         self._before = [(layer, layer.trainable) for layer in _all_layers(model)] if freezes else []
         if recipe.freeze is not None:
             surgery.freeze(model, recipe.freeze)
@@ -106,12 +106,12 @@ class Freezing:
         return kind == "frozen" or (kind == "auto" and batch < _SMALL_BATCH)
 
     def restore(self) -> None:
-        """Makes every layer as trainable as it was."""
+        """Restore the original `trainable` state of every layer."""
         for layer, trainable in self._before:
             layer.trainable = trainable
 
     def enter(self, phase: Phase) -> None:
-        """Freezes what stands still in a phase."""
+        """Freeze the layers that a phase does not train."""
         self.restore()
         if phase.name == HEAD:
             surgery.freeze(self._model)
@@ -125,7 +125,7 @@ class Freezing:
 
 
 def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model, each followed by those inside of it."""
+    """Return the layers of a model, each followed by its inner layers."""
     found = []
     for layer in model.layers:
         found += [layer, *_parts(layer)]
@@ -135,7 +135,7 @@ def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers inside of a layer that can be frozen by themselves."""
+    """Return the inner layers of a layer that can be frozen separately."""
     if isinstance(layer, layers.Block):
         return list(layer.sublayers.values())
     return [layer.norm] if isinstance(getattr(layer, "norm", None), keras.layers.Layer) else []

@@ -1,4 +1,4 @@
-"""Optimizers, losses and schedules of the caller's in the place of a recipe's."""
+"""Optimizers, losses and schedules from the caller that replace those of a recipe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keras_deepnets.errors import InputError
 
 @dataclass(frozen=True)
 class OwnPieces:
-    """What the caller gives in the place of a recipe's names and numbers; `None` where the recipe holds.
+    """Objects from the caller that replace names and numbers of a recipe. `None`: the recipe applies.
 
     Attributes:
-        optimizer: a Keras optimizer, of which copies are trained with.
-        loss: a Keras loss.
-        learning_rate: a Keras schedule.
+        optimizer: Keras optimizer. Copies of it are used.
+        loss: Keras loss.
+        learning_rate: Keras schedule.
     """
 
     optimizer: keras.optimizers.Optimizer | None = None
@@ -28,10 +28,10 @@ class OwnPieces:
 
     @classmethod
     def split(cls, given: Mapping[str, Any]) -> tuple[OwnPieces, dict[str, Any]]:
-        """Keras objects apart from the fields of a recipe; a `None` among these kinds is left out.
+        """Separate Keras objects from recipe fields. An `optimizer`, `loss` or `learning_rate` of `None` is dropped.
 
         Raises:
-            InputError: an object of another kind, or a schedule beside an optimizer that has its own.
+            InputError: An object has the wrong type, or a schedule is given with an optimizer that has its own.
         """
         kinds = {
             "optimizer": keras.optimizers.Optimizer,
@@ -47,18 +47,18 @@ class OwnPieces:
                     f"({kind.__name__})."
                 )
         if "optimizer" in own and "learning_rate" in given and given["learning_rate"] is not None:
-            raise InputError("learning_rate= beside an optimizer object has no effect; give the rate to the optimizer.")
+            raise InputError("learning_rate= beside an optimizer object has no effect; set the rate in the optimizer.")
         return cls(**own), fields
 
     def identity(self) -> dict[str, Any] | None:
-        """The objects as plain JSON values, for a run's record; None where there are none."""
+        """Return the objects as plain JSON values for the run's record; None if there are none."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
             return None
         return json.loads(json.dumps({name: _config(value) for name, value in given.items()}, default=repr))
 
     def new_optimizer(self) -> keras.optimizers.Optimizer:
-        """A copy of the optimizer as it was made, without what it has learnt."""
+        """Return a copy of the optimizer in its initial state."""
         return type(self.optimizer).from_config(self.optimizer.get_config())
 
 
@@ -70,5 +70,5 @@ def _config(value: Any) -> dict[str, Any]:
         return {"class": type(value).__name__, "config": value.get_config()}
     except NotImplementedError:
         raise InputError(
-            f"{type(value).__name__} has no get_config, which a run's record needs; add it (keras.io: serialization)."
+            f"{type(value).__name__} has no get_config, which the record of a run needs. Add it (keras.io: serialization)."
         ) from None

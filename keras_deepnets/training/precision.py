@@ -1,4 +1,4 @@
-"""Which number formats a network computes in."""
+"""The number formats that a network computes in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_deepnets.models import flat_layers, products
 
 @contextlib.contextmanager
 def policy(name: str | None) -> Iterator[None]:
-    """Layers made in the block have the dtype policy `name`; None leaves the current one."""
+    """Give layers created in the block the dtype policy `name`; None keeps the current policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name or before)
     try:
@@ -26,7 +26,10 @@ def policy(name: str | None) -> Iterator[None]:
 
 
 def prepare_gpus() -> None:
-    """Lets TensorFlow take a GPU's memory as it needs it, not all at once. Warns where one is in use already: then it is too late."""
+    """Let TensorFlow allocate GPU memory as needed instead of all at once.
+
+    Warns if a GPU is already in use, because it is then too late.
+    """
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
@@ -37,7 +40,7 @@ def prepare_gpus() -> None:
                 tf.config.experimental.set_memory_growth(device, True)
         except (RuntimeError, ValueError) as error:
             warnings.warn(
-                f"TensorFlow takes all memory of {device.name} ({error}); call keras_deepnets.training.prepare_gpus() before "
+                f"TensorFlow takes all memory of {device.name} ({error}). Call keras_deepnets.training.prepare_gpus() before "
                 "anything else, or set TF_FORCE_GPU_ALLOW_GROWTH=true.",
                 stacklevel=2,
             )
@@ -51,12 +54,12 @@ def _grows(device: Any) -> bool:
 
 
 def circumstances(model: keras.Model, precision: str, reason: str) -> str:
-    """What a compiled model is trained on, and in which numbers, in one line.
+    """Describe in one line the device and the number format that a compiled model trains with.
 
     Args:
-        model: compiled.
-        precision: its dtype policy.
-        reason: why it is this one.
+        model: A compiled model.
+        precision: Dtype policy of the model.
+        reason: Why this policy was chosen.
     """
     found = devices()
     parts = [f"On {', '.join(found['gpus']) or 'the CPU'} in {precision} ({reason})"]
@@ -67,7 +70,7 @@ def circumstances(model: keras.Model, precision: str, reason: str) -> str:
 
 
 def devices() -> dict[str, Any]:
-    """What the run computes on, for its record: the GPUs by name, and whether their float32 products are TF32 ones."""
+    """Return the GPUs by name, and whether their float32 products use TF32, for the record of a run."""
     if keras.backend.backend() != "tensorflow":
         return {"gpus": []}
     import tensorflow as tf
@@ -78,41 +81,41 @@ def devices() -> dict[str, Any]:
 
 
 def policy_of(model: keras.Model) -> str:
-    """The dtype policy that most of a model's weights were made under."""
+    """Return the dtype policy of most of the model's layers with weights."""
     names = [layer.dtype_policy.name for layer in flat_layers(model) if layer.weights]
     return max(set(names), key=names.count) if names else model.dtype_policy.name
 
 
 class Choice(NamedTuple):
-    """A dtype policy, and why it is this one."""
+    """A dtype policy and the reason for it."""
 
     policy: str
     reason: str
 
 
 LANES = 16
-"""oneDNN's bfloat16 convolutions on CPUs work on so many channels at once; with another number that is no multiple they are slow."""
+"""Channels per block of oneDNN's bfloat16 convolutions on CPUs. They are slow if the channels are not a multiple of this."""
 
 FEWEST_MAPS = 8
-"""Our dense blocks round channels up for these kernels, which pays from so many new maps on."""
+"""Minimum number of new feature maps from which rounding up the channels of a dense block pays off."""
 
 UNEVEN_SHARE = 0.1
-"""Share of a network's multiply-adds in uneven convolutions above which float32 is faster; docs/benchmarks.md has the measurements."""
+"""Share of multiply-adds in uneven convolutions above which float32 is faster (measured in docs/benchmarks.md)."""
 
 _IMAGE_CHANNELS = 4
-"""At most so many channels are images: the first convolution does not count."""
+"""Inputs with at most this number of channels are images, so the first convolution does not count."""
 
 
 def automatic(build: Callable[[], keras.Model]) -> Choice:
-    """The policy that is known to train well and fast on this machine's device: the same for the same device and network.
+    """Choose a policy that trains accurately and fast on this machine. The same device and network give the same choice.
 
-    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
-    A GPU decides by its generation: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a CPU that has
-    bfloat16 instructions the network decides: bfloat16, unless more than `UNEVEN_SHARE` of its multiply-adds are in convolutions whose
-    channels these instructions do not suit (`uneven_share`). Else float32. Nothing is timed.
+    On a GPU, the generation decides: bfloat16 from compute capability 8.0, float16 (with loss scaling) from 7.0. On a
+    CPU with bfloat16 instructions, the network decides. It uses bfloat16, unless more than `UNEVEN_SHARE` of its
+    multiply-adds are in convolutions whose channels do not suit these instructions (`uneven_share`). Everything else
+    uses float32. Nothing is timed.
 
     Args:
-        build: makes the network; called where the choice depends on it.
+        build: Builds the network. Called only if the choice depends on it.
     """
     capability = _compute_capability()
     if capability is not None:
@@ -122,15 +125,18 @@ def automatic(build: Callable[[], keras.Model]) -> Choice:
         return Choice("float32", "auto: the CPU has no bfloat16 instructions")
     share = uneven_share(build())
     if share > UNEVEN_SHARE:
-        reason = f"auto: {share:.0%} of its multiply-adds are in convolutions whose channels are no multiple of {LANES}"
+        reason = (
+            f"auto: {share:.0%} of its multiply-adds are in convolutions whose channels are not multiples of {LANES}"
+        )
         return Choice("float32", reason)
     return Choice("mixed_bfloat16", "auto: the CPU has bfloat16 instructions")
 
 
 def uneven_share(model: keras.Model) -> float:
-    """The share of a model's multiply-adds in convolutions that read or make a number of channels that is no multiple of `LANES`.
+    """Return the share of multiply-adds in convolutions with uneven channels.
 
-    Those that read images do not count. In a network of dense blocks those count that make fewer than `FEWEST_MAPS`.
+    A convolution is uneven if its input or output channels are not a multiple of `LANES`. Convolutions on images do not
+    count. In a network with dense blocks, only those with fewer than `FEWEST_MAPS` output channels count.
     """
     from keras_deepnets.layers import Concatenate
 
@@ -147,7 +153,7 @@ def uneven_share(model: keras.Model) -> float:
 
 
 def _compute_capability() -> tuple[int, int] | None:
-    """Of the first GPU that TensorFlow sees, or None."""
+    """Return the compute capability of the first GPU that TensorFlow sees, or None."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -160,5 +166,5 @@ def _compute_capability() -> tuple[int, int] | None:
 def _cpu_has_bfloat16() -> bool:
     try:
         return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    except OSError:  # not Linux; oneDNN's bfloat16 needs these instructions anyway
+    except OSError:  # not Linux: the instructions are unknown, and oneDNN needs them
         return False

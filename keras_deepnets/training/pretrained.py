@@ -1,4 +1,4 @@
-"""The network of a run that starts from weights: built for the images, with a new classifier where the classes differ."""
+"""The network of a run that starts from weights. It gets a new classifier if the classes differ."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 class PretrainedNetwork(NamedNetwork):
     """A network of the registry that starts from weights.
 
-    The weights decide the network's options, its input scaling and its view of an image. The images decide its classes. Where
-    these are the classes of the weights, in their order, the classifier of the weights stays.
+    The weights set the network's options, its input scaling and its view of an image. The images set its classes. If
+    these are the classes of the weights, in the same order, the classifier is kept.
 
     Args:
-        name: of the registry.
-        weights: a card's name, a file, or the folder of a finished run.
-        options: further arguments of its constructor.
-        data: the training images.
-        recipe: of the run.
+        name: Registry name.
+        weights: Name of a card, a file, or the folder of a finished run.
+        options: Additional arguments of the constructor.
+        data: Training images.
+        recipe: Recipe of the run.
 
     Raises:
-        InputError: there is no such network, card, file or finished run, or an option contradicts the weights.
+        InputError: The network, card, file or finished run does not exist, or an option contradicts the weights.
     """
 
     def __init__(
@@ -56,22 +56,25 @@ class PretrainedNetwork(NamedNetwork):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of the network, those that the weights need too."""
+        """Return the options of the network, including those that the weights require."""
         return self._source.options | self._options
 
     def identity(self) -> dict[str, Any]:
-        """What makes two networks the same: plain JSON values."""
+        """Return the values that identify the network, as plain JSON values."""
         path = Path(self._weights)
         file = {} if isinstance(self._source.contents, sources.Card) else {"file": digest(path)}
         return super().identity() | {"weights": {"name": self._source.name} | file}
 
     def scaling(self) -> Scaling:
-        """The input scaling and the view of the weights; that of the network's data where the weights do not say."""
+        """Return the input scaling and the view that the weights specify.
+
+        If the weights do not specify a scaling, that of the network's published data applies.
+        """
         scaling = self._source.scaling or self._domain_scaling
         return dataclasses.replace(scaling, crop_fraction=self._crop) if self._crop else scaling
 
     def build(self, precision: str | None, scaling: Scaling) -> keras.Model:
-        """The network with its weights, and a fresh classifier where the classes are others."""
+        """Build the network with its weights, and a new classifier if the classes differ."""
         arguments = {"input_shape": self._shape, "include_preprocessing": scaling, **self._options}
         with precisions.policy(precision):
             model = registry.create_model(self.name, weights=self._weights, **arguments)
@@ -82,6 +85,6 @@ class PretrainedNetwork(NamedNetwork):
         return model
 
     def _labels(self) -> tuple[str, ...] | None:
-        """The class names of published ImageNet weights, which their files do not hold."""
+        """Return the class names of published ImageNet weights, which the weight files do not contain."""
         classes = class_names.imagenet_classes()
         return tuple(name for _, name in classes) if self._source.classes == len(classes) else None

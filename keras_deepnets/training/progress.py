@@ -1,4 +1,4 @@
-"""How a run shows itself: a live line on a terminal, one plain line an epoch elsewhere, or nothing."""
+"""Progress output of a run: a live bar on a terminal, one line per epoch elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def progress_callback(
     history: list[dict[str, float]],
     console: Console | None = None,
 ) -> keras.callbacks.Callback | None:
-    """The callback for Keras' `verbose`: 0 none, 1 a bar, 2 a line an epoch, `"auto"` a bar on a terminal and else lines."""
+    """Return the callback for Keras' `verbose`.
+
+    0: no callback, 1: a bar, 2: one line per epoch, `"auto"`: a bar on a terminal and lines elsewhere.
+    """
     console = console or Console()
     if verbose == "auto":
         verbose = 1 if console.is_terminal else 2
@@ -32,13 +35,13 @@ def progress_callback(
 
 
 class EpochLines(keras.callbacks.Callback):
-    """Prints one line an epoch.
+    """Print one line per epoch.
 
     Args:
-        console: where to.
-        total_steps: optimiser steps of the whole run.
-        batch_size: images a step.
-        history: the rows that `MetricsFile` extends, which must come before.
+        console: Console to print to.
+        total_steps: Optimizer steps of the whole run.
+        batch_size: Images per step.
+        history: Rows that `MetricsFile` extends. That callback must come first.
     """
 
     def __init__(self, console: Console, total_steps: int, batch_size: int, history: list[dict[str, float]]):
@@ -46,13 +49,16 @@ class EpochLines(keras.callbacks.Callback):
         self.console, self.total_steps, self.batch_size, self.history = console, total_steps, batch_size, history
 
     def on_epoch_end(self, epoch, logs=None):
-        """Prints the epoch's numbers."""
+        """Print the metrics of the epoch."""
         line = epoch_line(self.history[-1], self.params.get("epochs", epoch + 1))
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 class Bar(EpochLines):
-    """A live bar: epoch, step, images a second, loss, accuracy, learning rate, time left; an epoch's line stays above it."""
+    """Show a live progress bar, and print one line per epoch above it.
+
+    The bar shows the epoch, step, images per second, loss, accuracy, learning rate and remaining time.
+    """
 
     async_safe = True
 
@@ -66,7 +72,7 @@ class Bar(EpochLines):
         self._rate = self._rate_read = self._moved = 0.0
 
     def on_train_begin(self, logs=None):
-        """Opens the bar, at the step where a resumed run stands."""
+        """Open the bar at the first step of this process, which may be a resumed run."""
         self._done = int(self.history[-1]["step"]) if self.history else 0
         columns = (
             SpinnerColumn(finished_text="✓"),
@@ -84,16 +90,16 @@ class Bar(EpochLines):
         self._bar.start()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Names the epoch."""
+        """Show the epoch."""
         self._epoch, self._shown = epoch, 0
         self._recent.clear()
         self._update(
             description=f"epoch {epoch + 1}/{self.params.get('epochs', '?')}", numbers="" if epoch else "compiling"
         )
-        self._bar.refresh()  # the first step of all may take minutes, or less than the bar's own period
+        self._bar.refresh()  # the first step may take minutes, or less than the refresh period of the bar
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves the bar; called from another thread, and perhaps out of order."""
+        """Advance the bar. Keras calls this from another thread, and perhaps out of order."""
         logs = logs or {}
         with self._lock:
             if batch + 1 <= self._shown:
@@ -105,28 +111,28 @@ class Bar(EpochLines):
                 return
             self._moved = now
             speed = self._recent.add(self._shown * self.batch_size)
-            if now - self._rate_read > 1:  # reading it waits for the device
+            if now - self._rate_read > 1:  # reading the rate waits for the device
                 self._rate, self._rate_read = last_learning_rate(self.model.optimizer), now
         numbers = [f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy") if name in logs]
         self._update(completed=self._done, numbers="  ".join([*numbers, f"lr {self._rate:.3g}"]), speed=speed)
 
     def on_test_begin(self, logs=None):
-        """Says that the images seen now are not trained on."""
+        """Show that validation is running."""
         self._update(description=f"epoch {self._epoch + 1}, validating")
 
     def on_epoch_end(self, epoch, logs=None):
-        """Leaves the epoch's line above the bar."""
+        """Print the line of the epoch above the bar."""
         super().on_epoch_end(epoch, logs)
         self._done = int(self.history[-1]["step"])
         self._update(completed=self._done)
 
     def on_train_end(self, logs=None):
-        """Closes the bar."""
+        """Close the bar."""
         self._update(description="trained", completed=self._done)
         self.close()
 
     def close(self) -> None:
-        """Closes the bar, after an error too."""
+        """Close the bar, also after an error."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -137,7 +143,7 @@ class Bar(EpochLines):
 
 
 class _Speed(ProgressColumn):
-    """Images a second of the last few seconds."""
+    """Images per second over the last few seconds."""
 
     def render(self, task: Any) -> Text:
         speed = task.fields.get("speed")
@@ -145,7 +151,7 @@ class _Speed(ProgressColumn):
 
 
 class _Rate:
-    """A count's growth a second over a sliding window of ten seconds."""
+    """Growth of a count per second over a sliding window of ten seconds."""
 
     def __init__(self):
         self._points: list[tuple[float, float]] = []
@@ -161,7 +167,7 @@ class _Rate:
 
 
 def epoch_line(row: dict[str, float], epochs: int | str) -> str:
-    """An epoch's numbers as one line of text."""
+    """Format the metrics of an epoch as one line of text."""
     parts = [f"epoch {int(row['epoch']):>{len(str(epochs))}}/{epochs}"]
     for name, form in (("loss", ".4f"), ("accuracy", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f")):
         if name in row:

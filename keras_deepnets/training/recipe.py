@@ -1,4 +1,4 @@
-"""A training recipe: its fields, and what each may be."""
+"""Training recipes: the fields and their allowed values."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CHOICES = {
     "keep": ("last", "best"),
 }
 AUTO = "auto"
-"""Of `epochs`, `head_epochs` and `batch_size`: chosen from the number of training images (`training.sizing`)."""
+"""Value of `epochs`, `head_epochs` or `batch_size` that is chosen from the number of training images (`training.sizing`)."""
 SIZED_FIELDS = ("epochs", "head_epochs", "batch_size")
 LENGTHS = ("epochs", "steps", "examples")
 OWN = ("name", "source", "use")
-"""What a recipe says of itself: no settings."""
+"""Fields that describe a recipe and are not settings."""
 POSITIVE = (
     *LENGTHS,
     "batch_size",
@@ -50,65 +50,76 @@ BELOW_ONE = ("momentum", "label_smoothing", "ema", "peak_at", "drop")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained. Exactly one of `epochs`, `steps` and `examples` is set.
+    """The settings of a training run. Set exactly one of `epochs`, `steps` and `examples`.
 
-    A duration within the run is a text, ``"5 epochs"``, ``"400 steps"``, ``"50000 examples"``, ``"2 %"``.
+    A duration is a string with a unit: ``"5 epochs"``, ``"400 steps"``, ``"50000 examples"`` or ``"2 %"`` of the run.
 
     Attributes:
-        name: the recipe's name.
-        source: paper and section that the numbers come from.
-        use: when to use it, in one line.
-        epochs: length of the run in passes over the training images; may be fractional. `"auto"`: chosen from the number of
-            training images (`training.sizing`).
-        steps: length of the run in optimiser steps ("iterations").
-        examples: length of the run in training images seen.
-        batch_size: images a step. Fewer training images than that make one step of them all. `"auto"`: chosen from the number
-            of training images.
-        learning_rate_batch: the batch size that `learning_rate` is for. The rate scales linearly with the batch size of the
-            run. `None`: no scaling; so where `learning_rate` is set by the caller.
-        image_size: side in pixels that images are brought to; `None`: what the network takes.
-        crop_fraction: part of the shorter side that a named network sees at test time (`Scaling.crop_fraction`); `None`: 0.875
-            (224 of 256 pixels) of networks of images above 64 pixels, 1 of others. A given model has its own.
-        input_scaling: of a named network: `"statistics"`, each channel to mean 0 and standard deviation 1 over the training
-            images; `"unit"`, values divided by 255.
-        optimizer: `"sgd"`, gradient descent with momentum; `"adamw"` (Loshchilov & Hutter 2017); `"lamb"` (You et al. 2019); or `"muon"`
-            (Jordan et al. 2024).
-        loss: `"crossentropy"`; or `"binary_crossentropy"`: every class by itself, targets of mixed images counting whole.
-        learning_rate: the highest (one-cycle, cosine) or first (piecewise, plateau) learning rate.
-        schedule: `"constant"`; `"piecewise"`: times `drop` at each of `milestones`; `"one_cycle"`: up to `peak_at`, then
-            down to zero; `"cosine"`: half a cosine to zero; `"plateau"`: times `drop` when the error stalls; `"exponential"`:
-            evenly down to `drop` times the first at the end.
-        milestones: where the rate drops: fractions of the run, which hold when its length is changed, or durations.
-        drop: the factor of a drop.
-        peak_at: where a one-cycle run has its highest rate, as a fraction of the run.
-        patience: epochs without a lower error before a `"plateau"` schedule drops.
-        warmup: how long the warm-up is before the schedule takes over: a number of steps or a duration.
-        warmup_learning_rate: the learning rate at the start of the warm-up.
-        warmup_shape: `"linear"` up to the schedule, or `"constant"`.
-        momentum: of the gradient; 0 for none.
-        nesterov: whether the momentum is Nesterov's.
-        relative_rate: Muon alone: the learning rate is a share of each kernel's root mean square (`training.Muon`).
-        weight_decay: of SGD a coupled L2 penalty: `weight_decay * w` is added to the gradient, before momentum; of the others
-            decoupled.
-        weight_decay_on: `"all"` trainable variables, or `"kernels"` (not biases, scales, offsets).
-        label_smoothing: share of the target's mass that is spread evenly over all classes.
-        augmentation: name of a policy of `keras_deepnets.data.augmentation`, or several joined by `+`; `"auto"`: the one that
-            suits the images (`feed.suitable_augmentation`).
-        repeated_augmentation: how often an image is seen in a batch, each time augmented differently.
-        head_epochs: epochs at the start of the run that train the classifier alone, on frozen features; 0 for none. `epochs`,
-            `steps` or `examples` count the rest of the run. `"auto"`: chosen from the number of training images.
-        head_learning_rate: the highest learning rate of these epochs. Their optimizer is AdamW, their schedule half a cosine.
-        head_only: whether the run ends after these epochs.
-        freeze: name of the last layer that stays frozen in the rest of the run, e.g. `"conv4_block6_out"`; `None`: none.
-        batch_norm: in the rest of the run: `"train"`; `"frozen"`: batch normalisation keeps its statistics, scales and offsets;
-            `"auto"`: frozen where a batch has fewer than 8 images.
-        early_stopping: epochs without a better validation accuracy before the run ends; `None`: it never ends early.
-        keep: which weights the trained model has: of the `"last"` epoch, or of the one with the `"best"` validation accuracy.
-        ema: decay a step of the running average of the weights that is measured and kept; `None` for no average.
+        name: Name of the recipe.
+        source: Paper and section that the numbers come from.
+        use: When to use the recipe, in one line.
+        epochs: Length of the run in epochs, which may be fractional. `"auto"`: chosen from the number of training
+            images (`training.sizing`).
+        steps: Length of the run in optimizer steps ("iterations").
+        examples: Length of the run in training images seen.
+        batch_size: Images per step. If there are fewer training images, each epoch is one step over all of them.
+            `"auto"`: chosen from the number of training images.
+        learning_rate_batch: Batch size that `learning_rate` refers to. The rate scales linearly with the actual batch
+            size. `None`: no scaling. Overriding `learning_rate` also turns scaling off.
+        image_size: Side in pixels that images are resized to. `None`: the network's input size.
+        crop_fraction: Fraction of the shorter side that a named network sees at test time (`Scaling.crop_fraction`).
+            `None`: 0.875 (224 of 256 pixels) for inputs above 64 pixels, otherwise 1. A given model keeps its own
+            value.
+        input_scaling: Input scaling of a named network. `"statistics"`: each channel has mean 0 and standard deviation
+            1 over the training images. `"unit"`: values are divided by 255.
+        optimizer: `"sgd"`: gradient descent with momentum. `"adamw"`: Loshchilov & Hutter 2017. `"lamb"`: You et al.
+            2019. `"muon"`: Jordan et al. 2024.
+        loss: `"crossentropy"`, or `"binary_crossentropy"`: one binary decision per class, and classes with a share of
+            at least 0.2 in a mixed image are full targets.
+        learning_rate: Peak learning rate (one-cycle, cosine) or initial learning rate (other schedules).
+        schedule: Learning-rate schedule. `"constant"`: no change. `"piecewise"`: multiplied by `drop` at each milestone.
+            `"one_cycle"`: rises until `peak_at`, then falls to zero. `"cosine"`: half a cosine to zero. `"plateau"`:
+            multiplied by `drop` when the error stops falling. `"exponential"`: decays exponentially to `drop` times the
+            initial rate.
+        milestones: Points at which the rate drops. Each is a duration or a fraction of the run. Fractions still hold
+            when the length of the run changes.
+        drop: Factor by which the learning rate drops.
+        peak_at: Point of a one-cycle run with the highest rate, as a fraction of the run.
+        patience: Epochs without a lower error before a `"plateau"` schedule drops the rate.
+        warmup: Length of the warm-up that precedes the schedule: a number of steps or a duration.
+        warmup_learning_rate: Learning rate at the start of the warm-up.
+        warmup_shape: `"linear"`: the rate rises linearly to that of the schedule. `"constant"`: the rate stays the
+            same.
+        momentum: Momentum of the gradient. 0: no momentum.
+        nesterov: Whether to use Nesterov momentum.
+        relative_rate: For Muon only. Whether the learning rate is relative to the root mean square of each kernel
+            (`training.Muon`).
+        weight_decay: For SGD, a coupled L2 penalty: `weight_decay * w` is added to the gradient before momentum. For
+            the other optimizers, decoupled weight decay.
+        weight_decay_on: `"all"` trainable variables, or `"kernels"` only (no biases, scales or offsets).
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        augmentation: Name of a policy of `keras_deepnets.data.augmentation`, or several joined by `+`. `"auto"`: the
+            policy that suits the images (`feed.suitable_augmentation`).
+        repeated_augmentation: Number of times an image appears in a batch, each time with a different augmentation.
+        head_epochs: Epochs at the start of the run that train only the classifier, on frozen features. 0: no such
+            epochs. `epochs`, `steps` or `examples` give the length of the rest. `"auto"`: chosen from the number of
+            training images.
+        head_learning_rate: Peak learning rate of the epochs that train only the classifier. They use AdamW and half a
+            cosine.
+        head_only: Whether the run ends after the epochs that train only the classifier.
+        freeze: Name of the last layer that stays frozen after `head_epochs`, e.g. `"conv4_block6_out"`. `None`: no
+            layer.
+        batch_norm: Batch normalisation after `head_epochs`. `"train"`: it is trained. `"frozen"`: it keeps its
+            statistics, scales and offsets. `"auto"`: frozen if a batch has fewer than 8 images.
+        early_stopping: Epochs without a better validation accuracy after which the run ends. `None`: no early stopping.
+        keep: Weights of the trained model: those of the `"last"` epoch, or of the epoch with the `"best"` validation
+            accuracy.
+        ema: Decay per step of the exponential moving average of the weights, which is validated and saved. `None`: no
+            average.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`.
-        model_options: what the paper sets in the network with this training, e.g. `{"dropout": 0.2}`; of a named network, if it has
-            such an option and the caller does not give it.
-        exceptions: fields that the paper sets otherwise for a named network, by registry name.
+        model_options: Network options that the paper uses with this training, e.g. `{"dropout": 0.2}`. They apply to a
+            named network that has the option, unless the caller sets it.
+        exceptions: Fields that the paper sets differently for some networks, by registry name.
     """
 
     name: str
@@ -154,7 +165,7 @@ class Recipe:
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
-        """Checks every field; wrong ones raise `InputError`."""
+        """Check every field; raise `InputError` for a wrong value."""
         hints = typing.get_type_hints(type(self))
         for item in fields(self):
             object.__setattr__(self, item.name, _checked(item.name, getattr(self, item.name), hints[item.name]))
@@ -173,15 +184,22 @@ class Recipe:
         fractions = [at for at in self.milestones if not isinstance(at, str)]
         if fractions != sorted(fractions) or not all(0 < at < 1 for at in fractions):
             raise InputError(
-                f"milestones={self.milestones} must be rising fractions of the run, between 0 and 1, or durations like '30 epochs'."
+                f"milestones={self.milestones} must be rising fractions of the run, between 0 and 1, or durations such as '30 epochs'."
             )
         if self.relative_rate and self.optimizer != "muon":
             raise InputError(f"relative_rate=True is for optimizer='muon', not {self.optimizer!r}; leave it out.")
         if self.head_only and not self.head_epochs:
-            raise InputError("head_only=True needs head_epochs, e.g. head_epochs='auto', or the recipe fine_tune.")
+            raise InputError(
+                "head_only=True needs head_epochs. Set e.g. head_epochs='auto', or use the recipe fine_tune."
+            )
 
     def total_steps(self, steps_per_epoch: int, batch_size: int | None = None) -> int:
-        """The length of the run in optimiser steps, at least 1; `batch_size` images each, by default the recipe's."""
+        """Return the length of the run in optimizer steps, at least 1.
+
+        Args:
+            steps_per_epoch: Optimizer steps per epoch.
+            batch_size: Images per step. `None`: that of the recipe.
+        """
         if self.steps is not None:
             return self.steps
         if self.examples is not None:
@@ -189,19 +207,22 @@ class Recipe:
         return max(1, round(self._number("epochs") * steps_per_epoch))
 
     def _number(self, name: str) -> float:
-        """A field that may be `"auto"`, as a number."""
+        """Return a field that may be `"auto"` as a number."""
         value = getattr(self, name)
         if isinstance(value, str):
             raise InputError(
-                f"{name}={value!r} needs the data: keras_deepnets.training.sized(recipe, images) chooses it."
+                f"{name}={value!r} needs the data. Call keras_deepnets.training.sizing.sized(recipe, images) to get a number."
             )
         return value
 
     def with_overrides(self, /, **overrides: Any) -> Recipe:
-        """A copy with some fields changed, for every network; `epochs`, `steps` and `examples` replace each other.
+        """Return a copy with some fields changed.
+
+        The new values apply to every network, including those in `exceptions`. Setting one of `epochs`, `steps` and
+        `examples` replaces the others.
 
         Raises:
-            InputError: if a field is not one of `Recipe`, or its value has the wrong type or range.
+            InputError: A field is not one of `Recipe`, or its value has the wrong type or range.
         """
         known = [item.name for item in fields(self) if item.name not in (*OWN, "exceptions")]
         for name in overrides:
@@ -211,9 +232,9 @@ class Recipe:
                 raise InputError(f"A recipe has no field {name!r}.{hint} Its fields are: {', '.join(known)}.")
         if any(overrides.get(length) is not None for length in LENGTHS):
             overrides = dict.fromkeys(LENGTHS) | overrides
-        if "learning_rate" in overrides:  # what the caller asks for is not scaled
+        if "learning_rate" in overrides:  # a rate from the caller is not scaled
             overrides = {"learning_rate_batch": None} | overrides
-        # What the caller asks for holds of every network.
+        # An override applies to every network, so it removes the exceptions.
         kept = {
             model: {name: value for name, value in values.items() if name not in overrides}
             for model, values in self.exceptions.items()
@@ -221,17 +242,17 @@ class Recipe:
         return replace(self, exceptions={model: values for model, values in kept.items() if values}, **overrides)
 
     def for_model(self, name: str | None) -> Recipe:
-        """The recipe with what the paper does otherwise for the network called `name`."""
+        """Return the recipe with the exceptions that the paper makes for the network `name`."""
         values = self.exceptions.get(name or "", {})
         return replace(self, exceptions={}).with_overrides(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
+        """Return the fields as plain JSON values."""
         return asdict(self) | {"milestones": list(self.milestones)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The inverse of `to_dict`; unknown or wrong values raise `InputError`."""
+        """Create a recipe from the result of `to_dict`; unknown or wrong values raise `InputError`."""
         own = {"name": "custom", "source": ""} | {key: values[key] for key in OWN if key in values}
         base = cls(**own, epochs=1)
         exceptions = values.get("exceptions", {})
@@ -240,7 +261,10 @@ class Recipe:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """`value` in the field's type (whole numbers pass as floats, numbers written as text, lists as tuples), or `InputError`."""
+    """Return `value` in the type of the field, or raise `InputError`.
+
+    Whole numbers are accepted as floats, strings of digits as numbers and lists as tuples.
+    """
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, _UNION) else (hint,)
     if value is None and type(None) in options:
         return None
@@ -277,7 +301,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def _number(text: str) -> float | str:
-    """The number that a text is: YAML reads `5e-4`, without a point, as a text."""
+    """Convert a string to a number if possible: YAML reads `5e-4`, which has no decimal point, as a string."""
     try:
         return float(text)
     except ValueError:
@@ -290,7 +314,7 @@ def _duration(text: str) -> str:
 
 
 def _check_range(name: str, value: float) -> None:
-    """Raises `InputError` unless the number makes sense for the field."""
+    """Raise `InputError` unless the number is valid for the field."""
     if not 0 <= value < float("inf"):  # also refuses NaN
         raise InputError(f"{name}={value!r} must not be negative or infinite.")
     if value == 0 and name in POSITIVE:
@@ -303,4 +327,4 @@ def _check_range(name: str, value: float) -> None:
 
 _UNION = type(int | None)
 _MAPPINGS = {"exceptions": "{'resnet110': {'warmup': 1}}", "model_options": "{'dropout': 0.2}"}
-_PHRASES = {float: "a number", int: "a whole number", bool: "True or False", str: "a text"}
+_PHRASES = {float: "a number", int: "a whole number", bool: "True or False", str: "a string"}

@@ -1,4 +1,4 @@
-"""The fields of a recipe with their values, what they may be and what they mean: derived from `Recipe` itself."""
+"""The fields of a recipe with their values, allowed values and meanings, all derived from `Recipe`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from keras_deepnets.data import augmentation
 from keras_deepnets.training.recipe import AUTO, BELOW_ONE, CHOICES, OWN, POSITIVE, SIZED_FIELDS, Recipe
 
-_KINDS = {float: "number", int: "whole number", str: "text", tuple: "list of fractions of the run or durations"}
+_KINDS = {float: "number", int: "whole number", str: "string", tuple: "list of fractions of the run or durations"}
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class RecipeField:
     """A field of a recipe.
 
     Attributes:
-        name: of the field.
-        value: that the recipe has.
-        default: that a recipe has which does not set it; None too where it must be set.
-        allowed: what it may be, in words.
-        choices: the values that it may have, where these are few.
-        meaning: what it does.
+        name: Name of the field.
+        value: Value in the recipe.
+        default: Default value; also None for a required field.
+        allowed: Allowed values, in words.
+        choices: Allowed values, if there are only a few; otherwise empty.
+        meaning: Meaning of the field.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RecipeField:
 
 
 def recipe_fields(recipe: Recipe) -> list[RecipeField]:
-    """The fields of a recipe in their order, without its name, source and use."""
+    """Return the fields of a recipe in order, without its name, source and use."""
     return [
         RecipeField(
             field.name,
@@ -55,7 +55,7 @@ def recipe_fields(recipe: Recipe) -> list[RecipeField]:
 
 @functools.cache
 def meanings() -> dict[str, str]:
-    """What each field of `Recipe` means, as its docstring says under ``Attributes``."""
+    """Return the meaning of each field of `Recipe`, from the ``Attributes`` section of its docstring."""
     text = inspect.cleandoc(Recipe.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.split(r"^ {4}(\w+): ", text, flags=re.MULTILINE)[1:]
     found = {name: " ".join(words.split()) for name, words in zip(entries[::2], entries[1::2], strict=True)}
@@ -63,7 +63,7 @@ def meanings() -> dict[str, str]:
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The values that a field may have, where these are few; else nothing."""
+    """Return the allowed values of a field if there are only a few, otherwise an empty tuple."""
     if name == "augmentation":
         return (AUTO, *augmentation.policies())
     return CHOICES.get(name, ())
@@ -76,7 +76,7 @@ def _default(field: Any) -> Any:
 
 
 def _allowed(name: str) -> str:
-    """What a field may be, in words, from its type and the checks of its value."""
+    """Describe the allowed values of a field in words, from its type and its checks."""
     hint = typing.get_type_hints(Recipe)[name]
     kinds = [typing.get_origin(kind) or kind for kind in typing.get_args(hint) or (hint,)]
     if typing.get_origin(hint) in (tuple, Mapping):
@@ -88,7 +88,7 @@ def _allowed(name: str) -> str:
     elif kinds[0] in (float, int):
         text = f"{_KINDS[kinds[0]]} {_range(name)}"
     else:
-        text = _KINDS.get(kinds[0], "mapping of names to values")
+        text = _KINDS.get(kinds[0], "mapping from names to values")
     if name in SIZED_FIELDS:
         text += f", or {AUTO}"
     elif str in kinds[1:]:

@@ -1,4 +1,4 @@
-"""Training recipes as data: a row holds the numbers of one paper and names where they stand."""
+"""Training recipes as data: each row holds the numbers of one paper and names the section they come from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from keras_deepnets.training.recipe import AUTO, LENGTHS, Recipe
 
 _SGD = {"schedule": "piecewise", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_on": "all"}
 _NESTEROV = _SGD | {"nesterov": True}
-_COLOURS = "random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)"  # fb.resnet.torch, which these papers refer to
+_COLOURS = "random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)"  # fb.resnet.torch, which these papers cite
 _IMAGENETTE = {
-    "source": "the task of fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers are ours, measured "
+    "source": "fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers were chosen by experiment "
     "(docs/training.md)",
     "batch_size": 64,
     "image_size": 128,
@@ -51,7 +51,7 @@ _WIGHTMAN2021 = {
 _ROWS = (
     Recipe(
         name="fast",
-        use="Your own images from scratch, or a first look at a network. The default without weights.",
+        use="Train a network on your own images from scratch. The default without weights.",
         source="one-cycle: Smith & Topin 2017, Super-Convergence, section 3; label smoothing: Szegedy et al. 2015, section 7; "
         "averaged weights: Polyak & Juditsky 1992",
         epochs=AUTO,
@@ -71,9 +71,9 @@ _ROWS = (
     ),
     Recipe(
         name="fine_tune",
-        use="Pretrained weights and your own images, from tens to tens of thousands. The default with weights.",
+        use="Fine-tune pretrained weights on tens to tens of thousands of your own images. The default with weights.",
         source="classifier first, then all layers: Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features, section 3; "
-        "the numbers are ours, measured (docs/training.md)",
+        "the numbers were chosen by experiment (docs/training.md)",
         epochs=AUTO,
         batch_size=AUTO,
         head_epochs=AUTO,
@@ -93,7 +93,7 @@ _ROWS = (
     ),
     Recipe(
         name="imagenette_5",
-        use="Photographs from scratch in five epochs, at 128 pixels; Muon learns more from each image.",
+        use="Train on photographs of 128 pixels from scratch in 5 epochs, with Muon.",
         epochs=5,
         learning_rate=4e-3,
         augmentation="random_resized_crop_flip(0.35)",
@@ -102,7 +102,7 @@ _ROWS = (
     ),
     Recipe(
         name="imagenette_20",
-        use="Photographs from scratch in twenty epochs, at 128 pixels.",
+        use="Train on photographs of 128 pixels from scratch in 20 epochs, with Muon.",
         epochs=20,
         augmentation="random_resized_crop_flip(0.35)+color_jitter(0.3)+mixup(0.2)",
         learning_rate=6e-3,
@@ -112,7 +112,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2015_cifar",
-        use="The ResNet paper's CIFAR-10 results: resnet20 to resnet110, plainnet20 to plainnet110.",
+        use="Reproduce the CIFAR-10 results of the ResNet paper: resnet20 to resnet110, plainnet20 to plainnet110.",
         source="He et al. 2015, Deep Residual Learning, section 4.2",
         steps=64_000,
         batch_size=128,
@@ -124,8 +124,8 @@ _ROWS = (
     ),
     Recipe(
         name="he2015_imagenet",
-        use="The ResNet paper's ImageNet results: resnet18 to resnet152, plainnet18 and plainnet34.",
-        source="He et al. 2015, Deep Residual Learning, section 3.4; its standard colour augmentation: Krizhevsky et al. 2012, section 4.1",
+        use="Reproduce the ImageNet results of the ResNet paper: resnet18 to resnet152, plainnet18 and plainnet34.",
+        source="He et al. 2015, Deep Residual Learning, section 3.4; colour augmentation: Krizhevsky et al. 2012, section 4.1",
         steps=600_000,
         batch_size=256,
         augmentation="scale_crop_flip(256, 480)+lighting(0.1)",
@@ -133,7 +133,7 @@ _ROWS = (
     ),
     Recipe(
         name="he2016_cifar",
-        use="The pre-activation paper's CIFAR results: preactresnet110 to preactresnet1001.",
+        use="Reproduce the CIFAR results of the pre-activation ResNet paper: preactresnet110 to preactresnet1001.",
         source="He et al. 2016, Identity Mappings, appendix: implementation details",
         steps=64_000,
         batch_size=128,
@@ -146,19 +146,19 @@ _ROWS = (
     ),
     Recipe(
         name="huang2016_stochastic_depth",
-        use="The stochastic depth paper's CIFAR results: stochasticdepthresnet110 and stochasticdepthresnet1202.",
-        source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov's momentum: the authors' code; the numbers "
-        "of 1202 layers were not checked against the print",
+        use="Reproduce the CIFAR results of the stochastic depth paper: stochasticdepthresnet110 and stochasticdepthresnet1202.",
+        source="Huang et al. 2016, Deep Networks with Stochastic Depth, section 4; Nesterov momentum: the authors' code; the numbers "
+        "for 1202 layers were not checked against the published paper",
         epochs=500,
         batch_size=128,
-        milestones=(0.5, 0.75),  # epochs 250 and 375; of 1202 layers 150 and 225
+        milestones=(0.5, 0.75),  # epochs 250 and 375; with 1202 layers, 150 and 225
         augmentation="pad_crop_flip",
         exceptions=dict.fromkeys(("stochasticdepthresnet1202", "resnet1202"), _1202_LAYERS),
         **_NESTEROV,
     ),
     Recipe(
         name="zagoruyko2016",
-        use="The Wide ResNet paper's CIFAR results: wideresnet16_4 to wideresnet40_4.",
+        use="Reproduce the CIFAR results of the Wide ResNet paper: wideresnet16_4 to wideresnet40_4.",
         source="Zagoruyko & Komodakis 2016, Wide Residual Networks, section 3",
         epochs=200,
         batch_size=128,
@@ -169,8 +169,8 @@ _ROWS = (
     ),
     Recipe(
         name="xie2016_cifar",
-        use="The ResNeXt paper's CIFAR results: resnext29_8x64d and resnext29_16x64d.",
-        source="Xie et al. 2016, Aggregated Residual Transformations, section 5.3; Nesterov's momentum: the authors' code",
+        use="Reproduce the CIFAR results of the ResNeXt paper: resnext29_8x64d and resnext29_16x64d.",
+        source="Xie et al. 2016, Aggregated Residual Transformations, section 5.3; Nesterov momentum: the authors' code",
         epochs=300,
         batch_size=128,
         milestones=(0.5, 0.75),  # epochs 150 and 225
@@ -179,9 +179,9 @@ _ROWS = (
     ),
     Recipe(
         name="xie2016_imagenet",
-        use="The ResNeXt paper's ImageNet results: resnext50_32x4d to resnext101_64x4d.",
-        source="Xie et al. 2016, Aggregated Residual Transformations, section 4 (three drops, 30 epochs apart, of fb.resnet.torch); "
-        "length and Nesterov's momentum: the authors' code",
+        use="Reproduce the ImageNet results of the ResNeXt paper: resnext50_32x4d to resnext101_64x4d.",
+        source="Xie et al. 2016, Aggregated Residual Transformations, section 4 (three drops, 30 epochs apart, as in fb.resnet.torch); "
+        "length and Nesterov momentum: the authors' code",
         epochs=120,
         batch_size=256,
         milestones=("30 epochs", "60 epochs", "90 epochs"),
@@ -190,21 +190,21 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_cifar",
-        use="The DenseNet paper's CIFAR results with augmentation: densenet40_12 to densenetbc190_40.",
+        use="Reproduce the CIFAR results of the DenseNet paper with augmentation: densenet40_12 to densenetbc190_40.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10+, C100+)",
         augmentation="pad_crop_flip",
         **_HUANG2017_CIFAR,
     ),
     Recipe(
         name="huang2017_cifar_plain",
-        use="The DenseNet paper's CIFAR results without augmentation, with dropout.",
+        use="Reproduce the CIFAR results of the DenseNet paper without augmentation, with dropout.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (C10, C100: no augmentation, dropout)",
         model_options={"dropout": 0.2},
         **_HUANG2017_CIFAR,
     ),
     Recipe(
         name="huang2017_svhn",
-        use="The DenseNet paper's SVHN results, with dropout.",
+        use="Reproduce the SVHN results of the DenseNet paper, with dropout.",
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN; values divided by 255: section 4.1)",
         model_options={"dropout": 0.2},
         input_scaling="unit",
@@ -212,9 +212,9 @@ _ROWS = (
     ),
     Recipe(
         name="huang2017_imagenet",
-        use="The DenseNet paper's ImageNet results: densenet121 to densenet264.",
-        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet; DenseNet-161, too large for 256 images "
-        "on the authors' GPUs, takes 128 and 100 epochs)",
+        use="Reproduce the ImageNet results of the DenseNet paper: densenet121 to densenet264.",
+        source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (ImageNet; DenseNet-161 is too large for 256 "
+        "images on the authors' GPUs, so it uses batch size 128 and 100 epochs)",
         epochs=90,
         batch_size=256,
         milestones=("30 epochs", "60 epochs"),
@@ -226,9 +226,9 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_mnist",
-        use="The highway paper's MNIST results: highwaymlp10 to highwaymlp100 and their plain twins.",
-        source="Srivastava et al. 2015, Training Very Deep Networks, section 3.1: momentum and an exponentially falling rate, found by "
-        "random search and not printed; the numbers are ours",
+        use="Reproduce the MNIST results of the highway network paper: highwaymlp10 to highwaymlp100 and their plain counterparts.",
+        source="Srivastava et al. 2015, Training Very Deep Networks, section 3.1: momentum and an exponentially decaying rate, "
+        "found by random search; the paper prints no numbers, so these are our own",
         epochs=400,
         batch_size=128,
         learning_rate=0.01,
@@ -238,10 +238,10 @@ _ROWS = (
     ),
     Recipe(
         name="srivastava2015_cifar",
-        use="The highway paper's CIFAR-10 results: highway1 to highway4.",
-        source="Srivastava et al. 2015, Training Very Deep Networks, section 3.3; the numbers: the authors' code (Caffe, 19 layers), "
-        "whose biases learn twice as fast and whose last layer decays ten times as much, not here; it normalises the contrast of "
-        "each image (section 3.3.2), this recipe each channel of all",
+        use="Reproduce the CIFAR-10 results of the highway network paper: highway1 to highway4.",
+        source="Srivastava et al. 2015, Training Very Deep Networks, section 3.3; numbers: the authors' code (Caffe, 19 layers). "
+        "Differences from that code: there, biases have twice the learning rate and the last layer has ten times the weight decay. "
+        "It normalises the contrast of each image (section 3.3.2), this recipe each channel over all images",
         steps=200_000,
         batch_size=100,
         learning_rate=0.025,
@@ -255,7 +255,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a1",
-        use="The best accuracy on ImageNet with today's training methods, in 600 epochs.",
+        use="Train on ImageNet with modern methods for the best accuracy, in 600 epochs.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A1)",
         epochs=600,
         learning_rate=5e-3,
@@ -268,7 +268,7 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a2",
-        use="Nearly the accuracy of wightman2021_a1 in half its epochs.",
+        use="Train on ImageNet to nearly the accuracy of wightman2021_a1 in half the epochs.",
         source="Wightman et al. 2021, ResNet strikes back, Table 2 (A2)",
         epochs=300,
         learning_rate=5e-3,
@@ -280,9 +280,9 @@ _ROWS = (
     ),
     Recipe(
         name="wightman2021_a3",
-        use="A short training on ImageNet with today's methods: 100 epochs at 160 pixels.",
-        source="Wightman et al. 2021, ResNet strikes back, Table 2 (A3); the paper measures on 224 pixels, a run here on the 160 of "
-        "its training",
+        use="Train on ImageNet with modern methods in a short run: 100 epochs at 160 pixels.",
+        source="Wightman et al. 2021, ResNet strikes back, Table 2 (A3); the paper tests at 224 pixels, a run here at the "
+        "160 pixels of training",
         epochs=100,
         learning_rate=8e-3,
         weight_decay=0.02,
@@ -295,17 +295,20 @@ _RECIPES = {row.name: row for row in _ROWS}
 
 
 def recipes() -> list[str]:
-    """The names of the recipes."""
+    """Return the names of the recipes."""
     return list(_RECIPES)
 
 
 def get_recipe(name: str | os.PathLike | Recipe, /, **overrides: Any) -> Recipe:
-    """The recipe called `name` (a `Recipe` passes through), or written in a YAML or JSON file, with some fields changed.
+    """Return a recipe, with some fields changed.
 
-    A file holds fields of `Recipe`; with ``base: he2015_cifar`` the others are that recipe's.
+    Args:
+        name: Name of a recipe, a `Recipe`, or the path of a YAML or JSON file with fields of `Recipe`. A file may name
+            a recipe that supplies the other fields: ``base: he2015_cifar``.
+        **overrides: Fields to change.
 
     Raises:
-        InputError: if there is no such recipe, file or field, or a value is wrong.
+        InputError: The recipe, file or field does not exist, or a value is wrong.
     """
     if not isinstance(name, Recipe):
         if str(name).endswith((".yaml", ".yml", ".json")):
@@ -314,14 +317,14 @@ def get_recipe(name: str | os.PathLike | Recipe, /, **overrides: Any) -> Recipe:
             near = difflib.get_close_matches(str(name), _RECIPES, 1, 0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InputError(
-                f"There is no recipe {name!r}.{hint} Recipes are: {', '.join(_RECIPES)}; or give a .yaml file of its fields."
+                f"There is no recipe {name!r}.{hint} Recipes are: {', '.join(_RECIPES)}. A .yaml file of recipe fields is accepted too."
             )
         name = _RECIPES[name]
     return name.with_overrides(**overrides) if overrides else name
 
 
 def read_recipe(path: str | os.PathLike) -> Recipe:
-    """The recipe that a YAML or JSON file holds; see `get_recipe`."""
+    """Read a recipe from a YAML or JSON file; see `get_recipe`."""
     import yaml
 
     try:
@@ -331,7 +334,7 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(f"Recipe {path} must hold fields, e.g. 'base: fast' and 'learning_rate: 0.05', a line each.")
+        raise InputError(f"Recipe {path} must hold fields, one per line, e.g. 'base: fast' and 'learning_rate: 0.05'.")
     base = values.pop("base", None)
     own = {"name": Path(path).stem, "source": str(path), "use": ""}
     own = {name: values.pop(name, usual) for name, usual in own.items()}
@@ -339,7 +342,7 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         if base is not None:
             return dataclasses.replace(get_recipe(base).with_overrides(**values), **own)
         if not any(values.get(length) for length in LENGTHS):
-            raise InputError(f"it has no length: give one of {', '.join(LENGTHS)}, or a base, e.g. 'base: fast'.")
+            raise InputError(f"it has no length. Set one of {', '.join(LENGTHS)}, or a base, e.g. 'base: fast'.")
         return Recipe.from_dict(own | values)
     except InputError as error:
         raise InputError(f"Recipe {path}: {error}") from None

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked to do, and what came out."""
+"""The folder of a run: its configuration and its results."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from keras_deepnets.evaluation import Evaluation
 
-# What makes two calls the same run. The rest of config.json only tells how it was done.
+# Two calls with equal values are the same run. The rest of config.json only documents it.
 _IDENTITY = ("model", "data", "validation", "recipe", "precision", "seed")
-_LATER = ("pieces", "class_weight")  # what older versions did not know, and None there
+_LATER = ("pieces", "class_weight")  # missing, so None, in folders of older versions
 _LENGTHS = ("epochs", "steps", "examples")
 
 
@@ -36,13 +36,12 @@ class Run:
     """A run and its results.
 
     Attributes:
-        path: its folder.
-        history: each measured value, one number an epoch: `loss`, `accuracy`, `val_loss`, `learning_rate`, …
-        metrics: the values of the epoch whose weights the model has (`keep`), and `epochs`, `steps`, `seconds` and
-            `images_per_second` of training.
-            `images_per_second` of training.
-        evaluation: what the model does on the validation images, where the run has ended in this process.
-        warnings: what is wrong with the run, one line each: it diverged, or learnt nothing.
+        path: Run folder.
+        history: Each metric with one number per epoch: `loss`, `accuracy`, `val_loss`, `learning_rate`, …
+        metrics: Metrics of the epoch whose weights the model has (`keep`), plus `epochs`, `steps`, `seconds` and the
+            training throughput `images_per_second`.
+        warnings: Problems of the run, one line each: training diverged, or the network learnt nothing.
+        evaluation: Result on the validation images, if the run ended in this process.
     """
 
     path: Path
@@ -54,11 +53,11 @@ class Run:
 
     @property
     def model(self) -> keras.Model:
-        """The trained model; read from `model.keras` where it is not in memory yet."""
+        """Return the trained model. It is loaded from `model.keras` if it is not in memory yet."""
         if self._model is None:
             import keras
 
-            import keras_deepnets.models  # noqa: F401  (registers our layers)
+            import keras_deepnets.models  # noqa: F401  (registers the layers)
 
             self._model = keras.saving.load_model(self.path / "model.keras")
         return self._model
@@ -68,7 +67,7 @@ class RunFolder:
     """The files of a run.
 
     Args:
-        path: of the folder; it need not exist.
+        path: Run folder. It need not exist.
     """
 
     def __init__(self, path: str | Path):
@@ -83,45 +82,50 @@ class RunFolder:
         self._made = False
 
     def check(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The folder's configuration, if the run in it is the one asked for; None if there is no run in it yet.
+        """Return the configuration in the folder if it matches the requested run; None if the folder holds no run yet.
 
         Raises:
-            InputError: it belongs to a run with another configuration (the message names the fields), or holds something else.
+            InputError: The folder belongs to a run with another configuration (the message names the fields), or holds
+                other files.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"Run folder {self.path} is a file; give a folder.")
+            raise InputError(f"Run folder {self.path} is a file. Choose a folder.")
         if not self.config.exists():
             if self.path.is_dir() and any(entry.name != self.config.name for entry in _visible(self.path)):
                 raise InputError(
-                    f"Run folder {self.path} holds other files and no config.json; give a new or empty folder."
+                    f"Run folder {self.path} holds other files and no config.json. Choose a new or empty folder."
                 )
             return None
         try:
             config = json.loads(self.config.read_text(encoding="utf-8"))
             there = {name: config[name] for name in _IDENTITY} | {name: config.get(name) for name in _LATER}
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.config} is not the configuration of a run ({error}); give a new folder.") from None
+            raise InputError(
+                f"{self.config} is not the configuration of a run ({error}). Choose a new folder."
+            ) from None
         there, here = _comparable(there), _comparable(identity)
         found = differences(*_recorded(there, here))
         if found and self.finished() and differences(*_recorded(*map(_without_length, (there, here)))) == []:
-            return config  # `lengthened` tells whether it may go on
+            return config  # `lengthened` checks whether it may continue
         if found:
             shown = "; ".join(found[:6]) + (f"; and {len(found) - 6} more" if len(found) > 6 else "")
-            raise InputError(f"Run folder {self.path} belongs to another configuration: {shown}. Give another folder.")
+            raise InputError(
+                f"Run folder {self.path} belongs to another configuration: {shown}. Choose another folder."
+            )
         return config
 
     def finished(self) -> bool:
-        """Whether the run in it has ended: `model.keras` is the last file written."""
+        """Return whether the run has ended. `model.keras` is the last file written."""
         return self.model.exists()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder, if need be, and keeps other processes out of it during the block.
+        """Create the folder if necessary and lock it for other processes during the block.
 
-        The system gives the lock back when a process ends, however it ends.
+        The system releases the lock when the process ends, even after a crash.
 
         Raises:
-            InputError: another process has it, or the folder cannot be written.
+            InputError: Another process holds the lock, or the folder is not writable.
         """
         from filelock import FileLock, Timeout
 
@@ -129,13 +133,13 @@ class RunFolder:
         lock, holder = FileLock(self.path / ".lock"), self.path / ".pid"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(NotImplementedError):  # a file system without locks
+            with contextlib.suppress(NotImplementedError):  # the file system has no locks
                 lock.acquire(timeout=0)
             holder.write_text(str(os.getpid()))
         except Timeout:
             pid = holder.read_text() if holder.exists() else "unknown"
             raise InputError(
-                f"Run folder {self.path} is being trained by another process (pid {pid}); wait for its end, or give another folder."
+                f"Run folder {self.path} is being trained by another process (pid {pid}). Wait until it ends, or choose another folder."
             ) from None
         except OSError as error:
             raise InputError(f"Cannot write run folder {self.path}: {error.strerror or error}.") from error
@@ -146,13 +150,13 @@ class RunFolder:
             lock.release()
 
     def begin(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        """Writes `config.json`, the identity and how it is done, into the locked folder.
+        """Write `config.json`, the identity of the run and its details, to the locked folder.
 
         Raises:
-            InputError: another process was faster, or there is no space.
+            InputError: Another process started a run first, or the disk is full.
         """
         if self.config.exists():
-            raise InputError(f"Another process has begun a run in {self.path}; give another folder, or call again.")
+            raise InputError(f"Another process has started a run in {self.path}. Choose another folder, or call again.")
         try:
             recorded = {name: identity[name] for name in (*_IDENTITY, *_LATER)}
             write_json(self.config, recorded | dict(details) | surroundings())
@@ -162,44 +166,44 @@ class RunFolder:
             raise InputError(f"Cannot write run folder {self.path}: {error.strerror or error}.") from error
 
     def save_model(self, model: keras.Model) -> None:
-        """Writes `model.keras`."""
+        """Write `model.keras`."""
         from keras_deepnets.models import deep_graphs
 
         with written_aside(self.model) as aside, deep_graphs():
             model.save(aside)
 
     def asks_for_more(self, config: Mapping[str, Any], recipe: Recipe) -> bool:
-        """Whether the recipe asked for has another length than that of the run in the folder."""
+        """Return whether the requested recipe has another length than the run in the folder."""
         there = Recipe.from_dict(config["recipe"])
         return any(getattr(there, name) != getattr(recipe, name) for name in _LENGTHS)
 
     def lengthened(self, config: dict[str, Any], recipe: Recipe, resolved: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes a finished run one that has not ended, of more epochs; its model stays beside, under another name.
+        """Turn a finished run into an unfinished one with more epochs. Its model is kept under another name.
 
         Args:
-            config: as `check` gave it.
-            recipe: that is asked for now.
-            resolved: its lengths, decided anew.
+            config: Configuration that `check` returned.
+            recipe: Requested recipe.
+            resolved: Its newly resolved lengths.
 
         Returns:
             The configuration of the longer run.
 
         Raises:
-            InputError: the run asked for is no longer than the one that is there.
+            InputError: The requested run is not longer than the existing run.
         """
         before, after = config["resolved"]["steps"], resolved["steps"]
         rows = read_metrics(self.metrics)
         done = int(rows[-1]["epoch"]) if rows else 0
         if after <= before:
             raise InputError(
-                f"Run folder {self.path} holds a finished run of {before:,} steps, and {after:,} are asked for; ask for more epochs to "
-                "continue it, or give another folder."
+                f"Run folder {self.path} holds a finished run of {before:,} steps, and {after:,} are requested. Request more epochs to "
+                "continue it, or choose another folder."
             )
         kept = self.path / f"model-after-epoch-{done}.keras"
         lengths = {name: resolved[name] for name in ("steps", "epochs", "sized") if name in resolved}
         config = config | {"recipe": recipe.to_dict(), "resolved": config["resolved"] | lengths}
         config["lengthened"] = [*config.get("lengthened", []), {"after_epoch": done, "steps": before}]
-        self.model.replace(kept)  # first: a folder without model.keras is one that has not ended
+        self.model.replace(kept)  # first: a folder without model.keras is unfinished
         write_json(self.config, config)
         return config
 
@@ -209,12 +213,12 @@ class RunFolder:
         warnings: tuple[str, ...] = (),
         evaluation: Evaluation | None = None,
     ) -> Run:
-        """The run as `metrics.csv` has it."""
+        """Return the run as recorded in `metrics.csv`."""
         rows = read_metrics(self.metrics)
         return Run(self.path, columns(rows), summary(rows, self._kept(rows)), warnings, evaluation, model)
 
     def _kept(self, rows: list[dict[str, float]]) -> int:
-        """The place of the row whose weights the trained model has."""
+        """Return the index of the row whose weights the trained model has."""
         from keras_deepnets.training.choosing import best_epoch
 
         recipe = json.loads(self.config.read_text(encoding="utf-8"))["recipe"]
@@ -222,15 +226,15 @@ class RunFolder:
 
 
 def columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Rows of numbers as one list a name."""
+    """Convert rows of numbers to one list per name."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row[name] for row in rows if name in row] for name in names}
 
 
 def summary(rows: list[dict[str, float]], kept: int = -1) -> dict[str, float]:
-    """The measured values of the row at `kept` and the totals of the run.
+    """Return the metrics of the row at `kept` and the totals of the run.
 
-    The speed is that of the last phase. Its first epoch does not count, it compiles.
+    The throughput is that of the last phase, without its first epoch, which includes compilation.
     """
     if not rows:
         return {}
@@ -248,11 +252,11 @@ def summary(rows: list[dict[str, float]], kept: int = -1) -> dict[str, float]:
 
 
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """The fields in which two configurations differ, each as `name: value there, value here`."""
+    """Return the fields in which two configurations differ, each as `name is value there, value here`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         names = dict.fromkeys([*there, *here])
         if any(there.get(key) != here.get(key) for key in ("name", "split", "size")):
-            names.pop("digests", None)  # of course they differ
+            names.pop("digests", None)  # other images always have other digests
         return [
             line
             for key in names
@@ -262,13 +266,13 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
         return []
     of, _, kind = name.partition(".digests.")
     if kind:
-        return [f"{of}: the {_DIGESTED.get(kind, kind)} are others than there"]
+        return [f"{of}: the {_DIGESTED.get(kind, kind)} differ"]
     return [f"{name} is {_short(there)} there, {_short(here)} here"]
 
 
 _DIGESTED = {
     "names": "names of the image files",
-    "files": "sizes or times of change of the image files",
+    "files": "sizes or modification times of the image files",
     "records": "record files",
     "pixels": "pixels of the images",
     "labels": "labels of the images",
@@ -276,7 +280,7 @@ _DIGESTED = {
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, machine and time."""
+    """Return the versions, the platform, the time and the command."""
     return software() | {
         "platform": platform.platform(),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -285,7 +289,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def software() -> dict[str, Any]:
-    """What may change the numbers of a run beside what it was asked to do."""
+    """Return the software state that may change the numbers of a run, apart from its configuration."""
     import keras
 
     packages = ("keras-deepnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
@@ -294,14 +298,17 @@ def software() -> dict[str, Any]:
 
 
 def deterministic() -> bool:
-    """Whether TensorFlow computes the same to the bit each time (`tf.config.experimental.enable_op_determinism`)."""
+    """Return whether TensorFlow runs deterministically (`tf.config.experimental.enable_op_determinism`)."""
     from keras_deepnets.layers.fast import internals
 
     return internals.is_deterministic()
 
 
 def changes(config: Mapping[str, Any]) -> str | None:
-    """What is other now than when a run was begun, in one line: versions, backend, determinism. None: nothing, as far as recorded."""
+    """Describe in one line how the software differs from that at the start of a run.
+
+    It covers versions, backend and determinism. None: no recorded value differs.
+    """
     here = software()
     there = {name: config[name] for name in here if name in config}
     found = differences(*_recorded(there, {name: here[name] for name in there}))
@@ -309,11 +316,11 @@ def changes(config: Mapping[str, Any]) -> str | None:
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity in the form in which JSON keeps it, without what does not change a run."""
+    """Return an identity as JSON stores it, without values that do not change a run."""
     values = json.loads(json.dumps(dict(identity)))
-    if values["validation"]:  # 5,000 or a tenth of 50,000: what was cut out is told by its images
+    if values["validation"]:  # 5,000 or a tenth of 50,000: its images identify the split
         values["validation"].pop("cut", None)
-    # Through `Recipe`, so that a field that a later version adds has its default in older folders.
+    # `Recipe` fills in the defaults of fields that older versions did not have.
     recipe = Recipe.from_dict(values["recipe"]).to_dict()
     return values | {"recipe": {name: value for name, value in recipe.items() if name not in _TOLD}}
 
@@ -327,13 +334,16 @@ def _without_length(identity: dict[str, Any]) -> dict[str, Any]:
     return identity | {"recipe": recipe}
 
 
-# Of what an older version did not record it cannot be said that it differs.
+# Older versions did not record these, so they cannot be compared.
 _ADDED = ("digests", "tensorflow-datasets")
 
 
 def _recorded(there: dict[str, Any], here: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two configurations, without what only the newer has and the older could not; and what follows from another seed."""
-    if there.get("seed") != here.get("seed"):  # it chooses the images of each split
+    """Return two configurations without fields that only the newer one can have.
+
+    If the seeds differ, the digests are removed too, because they follow from the seed.
+    """
+    if there.get("seed") != here.get("seed"):  # the seed selects the images of each split
         here = {name: _without_digests(value) for name, value in here.items()}
         there = {name: _without_digests(value) for name, value in there.items()}
     here = {

@@ -1,4 +1,7 @@
-"""Learning rates over a run: Keras schedules, registered, so that an optimizer that uses one can be saved and loaded."""
+"""Learning-rate schedules.
+
+They are registered with Keras, so that an optimizer that uses one can be saved and loaded.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,34 @@ from keras_deepnets.training.recipe import Recipe
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule whose config is the arguments that it was made with."""
+    """A schedule whose config is the arguments of its constructor."""
 
     def __init__(self, **config: Any):
         self._config = config
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return dict(self._config)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class PiecewiseDrops(_Schedule):
-    """`learning_rate * drop ** n` after `n` of the milestones have been reached.
+    """`learning_rate * drop ** n` after `n` milestones.
 
     Args:
-        learning_rate: rate of the first piece.
-        boundaries: the first step of each later piece, rising.
-        drop: factor from one piece to the next.
+        learning_rate: Initial learning rate.
+        boundaries: First step of each later piece, in increasing order.
+        drop: Factor from one piece to the next.
     """
 
     def __init__(self, learning_rate: float, boundaries: list[int], drop: float = 0.1):
         super().__init__(learning_rate=learning_rate, boundaries=list(boundaries), drop=drop)
-        # The products are formed here, in double precision, so that 0.1 / 10 is what a paper calls 0.01.
+        # The products are computed here, in double precision, so that 0.1 / 10 is exactly the 0.01 of a paper.
         self._rates = [learning_rate * drop**n for n in range(len(boundaries) + 1)]
         self._boundaries = list(boundaries)
 
     def __call__(self, step):
-        """The rate at `step` (0 is the first), a float32 scalar."""
+        """Return the learning rate at `step` (0 is the first), a float32 scalar."""
         step = ops.cast(step, "float32")
         rate = ops.convert_to_tensor(self._rates[0], "float32")
         for boundary, later in zip(self._boundaries, self._rates[1:], strict=True):
@@ -51,12 +54,12 @@ class PiecewiseDrops(_Schedule):
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class OneCycle(_Schedule):
-    """From `learning_rate / 25` straight up to `learning_rate`, then straight down to zero (Smith & Topin 2017, section 3).
+    """Linear rise from `learning_rate / 25` to `learning_rate`, then linear fall to zero (Smith & Topin 2017, section 3).
 
     Args:
-        learning_rate: the highest rate.
-        steps: length of the run.
-        peak_at: where the highest rate is reached, as a fraction of the run; 0 to start there.
+        learning_rate: Peak learning rate.
+        steps: Length of the run in steps.
+        peak_at: Position of the peak, as a fraction of the run. 0: the run starts at the peak.
     """
 
     def __init__(self, learning_rate: float, steps: int, peak_at: float = 0.25):
@@ -64,7 +67,7 @@ class OneCycle(_Schedule):
         self._peak, self._steps, self._top = learning_rate, steps, peak_at * steps
 
     def __call__(self, step):
-        """The rate at `step` (0 is the first), a float32 scalar."""
+        """Return the learning rate at `step` (0 is the first), a float32 scalar."""
         step = ops.cast(step, "float32")
         low = self._peak / 25
         up = low + (self._peak - low) * step / max(self._top, 1.0)
@@ -77,8 +80,8 @@ class HalfCosine(_Schedule):
     """`learning_rate * (1 + cos(pi * step / steps)) / 2` (Loshchilov & Hutter 2016, equation 5, without restarts).
 
     Args:
-        learning_rate: the first rate.
-        steps: length of the run.
+        learning_rate: Initial learning rate.
+        steps: Length of the run in steps.
     """
 
     def __init__(self, learning_rate: float, steps: int):
@@ -86,22 +89,22 @@ class HalfCosine(_Schedule):
         self._first, self._steps = learning_rate, steps
 
     def __call__(self, step):
-        """The rate at `step` (0 is the first), a float32 scalar."""
+        """Return the learning rate at `step` (0 is the first), a float32 scalar."""
         part = ops.minimum(ops.cast(step, "float32") / self._steps, 1.0)
         return 0.5 * self._first * (1.0 + ops.cos(math.pi * part))
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class WarmUp(_Schedule):
-    """Another schedule after a gentle start.
+    """A warm-up in front of another schedule.
 
-    The schedule behind it is not shifted: step 500 has the rate that it would have without a warm-up.
+    The other schedule is not shifted: step 500 has the same rate as without a warm-up.
 
     Args:
-        schedule: the learning rate afterwards: a number, a schedule, or a schedule's serialised form.
-        steps: length of the warm-up.
-        learning_rate: its first rate.
-        shape: `"linear"`, up to what `schedule` gives; or `"constant"`.
+        schedule: Learning rate after the warm-up: a number, a schedule, or the serialised form of a schedule.
+        steps: Length of the warm-up in steps.
+        learning_rate: Learning rate at the start of the warm-up.
+        shape: `"linear"`: rises linearly to the value of `schedule`. `"constant"`: stays at `learning_rate`.
     """
 
     def __init__(self, schedule: Any, steps: int, learning_rate: float = 0.0, shape: str = "linear"):
@@ -111,7 +114,7 @@ class WarmUp(_Schedule):
         self._schedule, self._steps, self._first, self._shape = schedule, steps, learning_rate, shape
 
     def __call__(self, step):
-        """The rate at `step` (0 is the first), a float32 scalar."""
+        """Return the learning rate at `step` (0 is the first), a float32 scalar."""
         after = self._schedule(step) if callable(self._schedule) else self._schedule
         after = ops.cast(after, "float32")
         step = ops.cast(step, "float32")
@@ -120,7 +123,7 @@ class WarmUp(_Schedule):
         return ops.where(step < self._steps, during, after)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, the inner schedule serialised."""
+        """Return the arguments of the constructor, with the inner schedule serialised."""
         inner = self._schedule
         return super().get_config() | {
             "schedule": keras.saving.serialize_keras_object(inner) if callable(inner) else inner
@@ -132,9 +135,9 @@ class ExponentialFall(_Schedule):
     """`learning_rate * drop ** (step / steps)`.
 
     Args:
-        learning_rate: the first rate.
-        steps: length of the run.
-        drop: factor between the last rate and the first.
+        learning_rate: Initial learning rate.
+        steps: Length of the run in steps.
+        drop: Ratio of the final rate to the initial rate.
     """
 
     def __init__(self, learning_rate: float, steps: int, drop: float = 0.01):
@@ -142,25 +145,25 @@ class ExponentialFall(_Schedule):
         self._first, self._steps, self._drop = learning_rate, steps, drop
 
     def __call__(self, step):
-        """The rate at `step` (0 is the first), a float32 scalar."""
+        """Return the learning rate at `step` (0 is the first), a float32 scalar."""
         part = ops.minimum(ops.cast(step, "float32") / self._steps, 1.0)
         return self._first * ops.exp(math.log(self._drop) * part)
 
 
 def learning_rate(recipe: Recipe, steps: int, steps_per_epoch: int | None = None, batch_size: int | None = None) -> Any:
-    """What a recipe gives as a Keras optimizer's `learning_rate` in a run of `steps` steps.
+    """Return a recipe's value for the `learning_rate` argument of a Keras optimizer.
 
     Args:
-        recipe: whose rate it is.
-        steps: length of the run.
-        steps_per_epoch: for milestones and warm-ups in epochs; by default one epoch is the run.
-        batch_size: for those in examples; by default the recipe's.
+        recipe: Recipe of the run.
+        steps: Length of the run in steps.
+        steps_per_epoch: Steps per epoch, for milestones and warm-ups in epochs. `None`: the run is one epoch.
+        batch_size: Images per step, for milestones and warm-ups in examples. `None`: that of the recipe.
 
     Returns:
-        A schedule, or a number where the rate stays (`"constant"`) or follows the measured error (`"plateau"`).
+        A schedule, or a number if the rate is constant (`"constant"`) or follows the measured error (`"plateau"`).
 
     Raises:
-        InputError: milestones that do not rise.
+        InputError: The milestones do not rise.
     """
     scale = {
         "steps": steps,

@@ -1,13 +1,14 @@
-"""How long a run is and how large its batches are, where a recipe leaves that to the number of training images.
+"""Length of a run and batch size, chosen from the number of training images if a recipe leaves them to the data.
 
-A run of few steps learns nothing, however good its recipe. The rules hold for 10 images as for a million:
+A run of few steps learns nothing, however good its recipe. The same rules apply to 10 images and to a million:
 
-* From scratch, a batch has a sixteenth of the images, as a power of two from 8 to 128. A run has at least 20 epochs. It has
-  more where that makes fewer than 1,500 steps, up to 200.
-* From given weights, a batch has a sixteenth of the images, as a power of two from 8 to 32. The epochs of all layers make 1,000
-  steps, at least 5 and at most 20 epochs. Those of the classifier alone make 2,000, at least 3 and at most 30 epochs.
+* From scratch, a batch has a sixteenth of the images, as a power of two from 8 to 128. A run has at least 20 epochs. If
+  these make fewer than 1,500 steps, it has more epochs, up to 200.
+* From given weights, a batch has a sixteenth of the images, as a power of two from 8 to 32. The epochs that train all
+  layers make 1,000 steps, in 5 to 20 epochs. The epochs that train only the classifier make 2,000 steps, in 3 to 30
+  epochs.
 
-`docs/training.md` has the accuracies that these numbers were chosen by. What the caller sets always wins.
+`docs/training.md` has the accuracies behind these numbers. Values that the caller sets always take precedence.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from __future__ import annotations
 from keras_deepnets.training.recipe import AUTO, Recipe
 
 SIZED = ("epochs", "head_epochs", "batch_size", "learning_rate")
-"""What `sized` may change."""
+"""Fields that `sized` may change."""
 _SHARE = 16
 _SMALLEST = 8
 _LARGEST = {"scratch": 128, "given": 32}
-# Fewest and most epochs, and the steps that they shall make.
+# Minimum and maximum epochs, and the target number of steps.
 _SCRATCH = (20, 200, 1500)
 _ALL_LAYERS = (5, 20, 1000)
 _HEAD = (3, 30, 2000)
 
 
 def sized(recipe: Recipe, images: int) -> Recipe:
-    """The recipe with a number for every ``"auto"`` that depends on how many training images there are.
+    """Return the recipe with a number for every ``"auto"`` that depends on the number of training images.
 
     Args:
-        recipe: any; one without ``"auto"`` is returned with its learning rate scaled alone.
-        images: training images.
+        recipe: Any recipe. Without ``"auto"``, only its batch size is limited and its learning rate scaled.
+        images: Number of training images.
 
     Returns:
-        A recipe whose `epochs`, `head_epochs` and `batch_size` are numbers and whose `learning_rate` is that of its batch size.
+        A recipe in which `epochs`, `head_epochs` and `batch_size` are numbers and `learning_rate` fits the batch size.
     """
     given = bool(recipe.head_epochs)
     batch = recipe.batch_size
@@ -52,7 +53,7 @@ def sized(recipe: Recipe, images: int) -> Recipe:
 
 
 def _power_of_two(share: float, largest: int) -> int:
-    """The largest power of two that is at most `share`, from 8 to `largest`."""
+    """Return the largest power of two that is at most `share`, from 8 to `largest`."""
     size = _SMALLEST
     while size * 2 <= min(share, largest):
         size *= 2

@@ -1,4 +1,4 @@
-"""What looks at the measured values of a run: which epoch was the best, whether to stop, whether something goes wrong."""
+"""Checks on the metrics of a run: the best epoch, early stopping, and warnings when something goes wrong."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 _DIVERGED = 5.0
-"""Times the loss of a guess (the logarithm of the number of classes) from which a validation loss says that training diverges."""
+"""A validation loss above this multiple of the chance-level loss, `log(classes)`, counts as diverging."""
 _ERRORS = 2.0
-"""Standard errors above chance that an accuracy must have to count as learnt."""
+"""Number of standard errors above chance from which an accuracy counts as learnt."""
 
 
 class StopEarly(keras.callbacks.Callback):
-    """Ends a run when the validation accuracy has not risen for `patience` epochs. A function of the epochs so far.
+    """Stop a run when the validation accuracy has not improved for `patience` epochs.
+
+    The decision depends only on the history, so a resumed run stops at the same epoch.
 
     Args:
-        patience: epochs.
-        history: the rows that `MetricsFile` extends, which must come before.
-        first_epoch: epochs that do not count, at the start of `history`.
+        patience: Number of epochs.
+        history: Rows that `MetricsFile` extends. That callback must come first.
+        first_epoch: Number of epochs to ignore at the start of `history`.
     """
 
     def __init__(self, patience: int, history: list[dict[str, float]], first_epoch: int = 0):
@@ -39,18 +41,18 @@ class StopEarly(keras.callbacks.Callback):
         self._patience, self._history, self._first = patience, history, first_epoch
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the epochs so far."""
+        """Stop training if the accuracy has stalled."""
         if stalled(self._history[self._first :], self._patience):
             self.model.stop_training = True
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the best validation accuracy in a file.
+    """Save the weights of the epoch with the best validation accuracy to a file.
 
     Args:
-        model: whose weights are kept, as they are measured: averaged where the optimizer averages.
-        history: the rows that `MetricsFile` extends, which must come before.
-        folder: of the file, `best.safetensors`.
+        model: Model whose weights are saved. They are the averaged weights if the optimizer keeps an average.
+        history: Rows that `MetricsFile` extends. That callback must come first.
+        folder: Folder of the file `best.safetensors`.
     """
 
     def __init__(self, model: keras.Model, history: list[dict[str, float]], folder: str | Path):
@@ -60,16 +62,16 @@ class BestWeights(keras.callbacks.Callback):
 
     @property
     def epoch(self) -> int:
-        """The best epoch so far, counted from 1; 0 where there is none."""
+        """Return the best epoch so far, counted from 1; 0 if there is none."""
         return best_epoch(self._history)
 
     def on_train_begin(self, logs=None):
-        """Keeps the weights of the classifier's last epoch: all layers together may do worse."""
+        """Save the weights of the classifier's last epoch, because training all layers may make them worse."""
         if self._history and self.epoch == len(self._history) and self._history[-1].get("phase") == 1:
             self._keep()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keeps the weights, if they are the best so far."""
+        """Save the weights if they are the best so far."""
         if self.epoch == len(self._history):
             self._keep()
 
@@ -82,7 +84,7 @@ class BestWeights(keras.callbacks.Callback):
             aside.write_bytes(safetensors.numpy.save(arrays, {"epoch": str(self.epoch)}))
 
     def restore(self) -> None:
-        """Gives the model the kept weights."""
+        """Load the saved weights into the model."""
         arrays = safetensors.numpy.load_file(self._path)
         for name, weight in self._named():
             weight.assign(arrays[name])
@@ -92,12 +94,12 @@ class BestWeights(keras.callbacks.Callback):
 
 
 class Diverging(keras.callbacks.Callback):
-    """Says on stderr, once, that the validation loss is far above that of a guess in the second half of a run.
+    """Warn on stderr, once, if the validation loss is far above chance level in the second half of a run.
 
     Args:
-        history: the rows that `MetricsFile` extends, which must come before.
-        classes: how many there are.
-        say: is given the line.
+        history: Rows that `MetricsFile` extends. That callback must come first.
+        classes: Number of classes.
+        say: Called with the warning. `None`: print it to stderr.
     """
 
     def __init__(self, history: list[dict[str, float]], classes: int, say: Callable[[str], None] | None = None):
@@ -106,7 +108,7 @@ class Diverging(keras.callbacks.Callback):
         self._say = say or (lambda line: print(f"Warning: {line}", file=sys.stderr, flush=True))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the newest row."""
+        """Check the newest row."""
         found = diverging(self._history[-1], self._classes)
         if found and not self._said and 2 * epoch >= self.params.get("epochs", 0):
             self._said = True
@@ -114,20 +116,20 @@ class Diverging(keras.callbacks.Callback):
 
 
 def diverging(row: dict[str, float], classes: int) -> str | None:
-    """What is wrong with an epoch's validation loss, and what to change; None where nothing is."""
+    """Return a warning if an epoch's validation loss is far above chance level, otherwise None. It says what to change."""
     guess = math.log(max(classes, 2))
     loss = row.get("val_loss", 0.0)
     if loss <= _DIVERGED * guess:
         return None
     return (
-        f"the validation loss is {loss:,.1f} after epoch {int(row['epoch'])}, where a guess has {guess:.2f}: training diverges, or batch "
-        "normalisation has seen too few steps. Lower the learning rate (--set learning_rate=…) or use smaller batches "
+        f"the validation loss is {loss:,.1f} after epoch {int(row['epoch'])}, and random guessing has {guess:.2f}. Training diverges, or "
+        "batch normalisation has seen too few steps. Lower the learning rate (--set learning_rate=…) or reduce the batch size "
         "(--set batch_size=…)."
     )
 
 
 def troubles(history: Rows, train: ImageData, held: ImageData | None) -> tuple[str, ...]:
-    """What is wrong with a run that has ended, one line each with what to change; empty where nothing is."""
+    """Return warnings about a finished run, one line each with what to change; empty if there are none."""
     if not history:
         return ()
     found = []
@@ -141,12 +143,15 @@ def troubles(history: Rows, train: ImageData, held: ImageData | None) -> tuple[s
         error = math.sqrt(share * (1 - share) / max(data.size, 1))
         if max(float(each.get(measured, 0.0)) for each in history) <= share + _ERRORS * error and _tells(data, share):
             found.append(
-                f"the {name} accuracy of {row[measured]:.1%} is that of a guess ({share:.1%} of the images are of one class): nothing was "
-                "learnt. Start from weights (--weights imagenet), train longer (--epochs), or lower the learning rate."
+                f"the {name} accuracy of {row[measured]:.1%} is no better than guessing ({share:.1%} of the images are of one class). The "
+                "network learnt nothing. Start from weights (--weights imagenet), train longer (--epochs), or lower the learning rate."
             )
     return tuple(found)
 
 
 def _tells(data: ImageData, share: float) -> bool:
-    """Whether so many images can tell learning from chance at all: perfect answers must stand out."""
+    """Return whether there are enough images to tell learning from chance.
+
+    Even perfect predictions must stand out from chance.
+    """
     return share + _ERRORS * float(np.sqrt(share * (1 - share) / max(data.size, 1))) < 1.0

@@ -127,7 +127,9 @@ def test_circumstances_in_one_line(monkeypatch):
     )
     monkeypatch.setattr(precisions, "devices", lambda: {"gpus": []})
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-    assert precisions.circumstances(model, "float32", "as asked") == "On the CPU in float32 (as asked), XLA off."
+    assert (
+        precisions.circumstances(model, "float32", "as requested") == "On the CPU in float32 (as requested), XLA off."
+    )
 
 
 def test_not_finite_names_the_variable():

@@ -282,8 +282,8 @@ def test_a_scale_that_is_too_small():
     [
         ({"crops": 5}, r"crops=5 is not 1 .* or 10"),
         ({"crops": True}, "crops=True"),
-        ({"crops": 10, "scales": (8,)}, "crops=10 and scales cannot be had together"),
-        ({"image_size": 8, "scales": (8,)}, "image_size=8 and scales cannot be had together"),
+        ({"crops": 10, "scales": (8,)}, "crops=10 and scales cannot be combined"),
+        ({"image_size": 8, "scales": (8,)}, "image_size=8 and scales cannot be combined"),
         ({"scales": ()}, r"scales=\(\) must be different whole numbers"),
         ({"scales": (8, 8)}, "different"),
         ({"scales": (8, 0)}, "whole numbers"),

@@ -180,7 +180,7 @@ def test_a_finished_run_is_lengthened(tmp_path):
     assert run.history["learning_rate"][2] == pytest.approx(0.1 * (12 - 8) / 9, rel=1e-5)
     assert (path / "model-after-epoch-2.keras").is_file() and (path / "model.keras").is_file()
     assert json.loads((path / "config.json").read_text())["lengthened"] == [{"after_epoch": 2, "steps": 6}]
-    with pytest.raises(InputError, match="holds a finished run of 12 steps, and 9 are asked for"):
+    with pytest.raises(InputError, match="holds a finished run of 12 steps, and 9 are requested"):
         train(network(), images(), run_dir=path, **options | {"epochs": 3})
     with pytest.raises(InputError, match=r"recipe\.label_smoothing"):
         train(network(), images(), run_dir=path, **options | {"epochs": 5, "label_smoothing": 0.3})
@@ -278,7 +278,7 @@ def test_command(photos, start, tmp_path, capsys):
     assert main([*words, "--head-only", "--set", "head_epochs=2"]) == 0
     printed = capsys.readouterr().out
     assert f"Training resnet20 from {start} with recipe fine_tune" in printed
-    assert re.search(r"The classifier alone 2 epochs, of \d+ steps with 8 images each\.", printed)
+    assert re.search(r"Classifier only: 2 epochs, \d+ steps per epoch, 8 images per step\.", printed)
     assert main(["predict", str(out), str(next(photos.rglob("*.png")))]) == 0
 
 

@@ -158,7 +158,7 @@ def test_a_run_on_arrays(tmp_path):
     assert evaluate(run.model, dataset(40, seed=1).batch(9)).loss == pytest.approx(found.loss, rel=1e-5)
     changed = plain()[0].copy()
     changed[0, 0, 0, 0] ^= 1
-    with pytest.raises(InputError, match="data: the pixels of the images are others than there"):
+    with pytest.raises(InputError, match="data: the pixels of the images differ"):
         train(network(), (changed, plain()[1]), "fast", run.path, validation=plain(40, seed=1), **SHORT | {"epochs": 4})
 
 
@@ -187,7 +187,7 @@ def test_class_names_of_validation_arrays_are_those_of_training():
         sets = feed.load(named, held, 0)
         assert sets.held.labels == tuple(NAMES)
         assert sets.held.class_counts[2:] == (0, 0)
-    with pytest.raises(InputError, match="label 3 is none of the 3 classes"):
+    with pytest.raises(InputError, match="label 3 is not one of the 3 classes"):
         feed.load(tuple(part[plain()[1] < 3] for part in plain()), plain(), 0)
     other = dataset()
     other.class_names = NAMES[::-1]
@@ -201,7 +201,7 @@ def test_class_names_of_evaluated_arrays_are_those_of_the_model():
     assert list(evaluate(model, few).per_class) == ["0", "1"]
     model.labels = NAMES
     assert list(evaluate(model, few).per_class) == NAMES[:2]
-    with pytest.raises(InputError, match="label 4 is none of the 4 classes"):
+    with pytest.raises(InputError, match="label 4 is not one of the 4 classes"):
         evaluate(model, (few[0], few[1] + 3))
 
 

@@ -323,7 +323,7 @@ def test_lines_and_silence(tmp_path, capsys):
     train(network(), images(), "fast", tmp_path / "lines", validation=False, **SHORT | {"verbose": 2})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    plan = r"Training 3 epochs, of 3 steps with 32 images each\."
+    plan = r"Training: 3 epochs, 3 steps per epoch, 32 images per step\."
     assert re.fullmatch(rf"On .* in float32 \(as the model was built\), .*XLA (on|off)\. {plan}", lines[0])
     assert re.fullmatch(r"epoch 3/3  loss \d\.\d{4}  accuracy \d\.\d{4}  lr 0\.0148  [\d,]+ img/s  [\d.]+ s", lines[3])
     train(network(), images(), "fast", tmp_path / "silent", **SHORT)
@@ -501,7 +501,7 @@ def test_two_processes_in_one_folder(tmp_path):
         with pytest.raises(InputError) as error:
             train(network(), images(), "fast", path, **SHORT)
         assert str(error.value) == (
-            f"Run folder {path} is being trained by another process (pid {process.pid}); wait for its end, or give another folder."
+            f"Run folder {path} is being trained by another process (pid {process.pid}). Wait until it ends, or choose another folder."
         )
         assert sorted(entry.name for entry in path.iterdir()) == [".lock", ".pid"]
         process.kill()
@@ -521,7 +521,7 @@ def test_a_resumed_run_says_what_is_other_around_it(tmp_path, capsys):
     train(network(), images(), "fast", tmp_path / "run", **SHORT)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f'Resuming {tmp_path / "run"} in other surroundings: versions.keras is "3.12.0" there, "{keras.__version__}" here; '
+        f'Resuming {tmp_path / "run"} with different software: versions.keras is "3.12.0" there, "{keras.__version__}" here; '
         "deterministic is true there, false here."
     )
 
@@ -537,9 +537,7 @@ class Stop(keras.callbacks.Callback):
 def test_other_images_in_the_same_place_are_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(network(), images(), "fast", tmp_path / "run", callbacks=[Stop()], **SHORT)
-    with pytest.raises(
-        InputError, match="configuration: data: the pixels of the images are others than there; data: the labels"
-    ):
+    with pytest.raises(InputError, match="configuration: data: the pixels of the images differ; data: the labels"):
         train(network(), images(seed=5), "fast", tmp_path / "run", **SHORT)
 
 

@@ -23,7 +23,7 @@ def test_diverging():
     guess = math.log(3)
     assert diverging(row(4, 0.5, 5 * guess), 3) is None
     found = diverging(row(4, 0.5, 3541.0), 3)
-    assert "the validation loss is 3,541.0 after epoch 4, where a guess has 1.10" in found
+    assert "the validation loss is 3,541.0 after epoch 4, and random guessing has 1.10" in found
     assert "--set learning_rate" in found and "--set batch_size" in found
     assert diverging({"epoch": 1}, 3) is None
 
@@ -53,7 +53,7 @@ def test_no_better_than_a_guess(counts, accuracy, said):
     assert bool(found) == said
     if said:
         share = max(counts) / sum(counts)
-        assert f"the validation accuracy of {accuracy:.1%} is that of a guess ({share:.1%}" in found[0]
+        assert f"the validation accuracy of {accuracy:.1%} is no better than guessing ({share:.1%}" in found[0]
         assert "--weights imagenet" in found[0]
 
 

@@ -1,8 +1,9 @@
-"""Labelled sets of images and the pipelines that feed networks with them.
+"""Labelled image data sets and the input pipelines for training and evaluation.
 
-`load` gives an `ImageData`; its batches are uint8, what a model with ``include_preprocessing`` takes. `write_shards` puts a set into
-TFRecord files: a few large ones in place of very many. `transforms` defines how a file becomes an image and an image a network's
-input, `augmentation` how training images are varied. Importing this package does not import TensorFlow.
+`load` returns an `ImageData`. Its batches are uint8, as a model with ``include_preprocessing`` takes them. `write_shards` writes a
+data set to TFRecord files: a few large files instead of many small ones. `transforms` defines how a file is decoded and how an
+image becomes a network's input. `augmentation` defines how training images are varied. Importing this package does not import
+TensorFlow.
 """
 
 from keras_deepnets.data import augmentation, transforms

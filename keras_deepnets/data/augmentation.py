@@ -1,7 +1,7 @@
-"""How training images are varied: policies by name, each a row of one small registry, joined by ``+``.
+"""Augmentation policies for training images, looked up by name and joined by ``+``.
 
-A policy is a pure function of the image and of a few uniform random numbers that the pipeline draws for it from
-(seed, epoch). The same numbers give the same image, on any machine, in any order of execution.
+A policy is a pure function of the image and of a few uniform random numbers. The pipeline draws these numbers from (seed, epoch).
+The same numbers give the same image on any machine and in any order of execution.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Policy:
-    """One way to vary training images.
+    """An augmentation policy.
 
     Attributes:
-        name: what `get` knows it by.
-        draws: how many uniform random numbers in [0, 1) it takes for each image.
-        window: from height, width (int32 scalars) and draws (float32 ``[draws]``) to the part of the original image that is
-            resized to the network's size: top, left, height, width. None: the evaluation view of the whole image.
-        batch: from images uint8 ``[b, h, w, c]`` and draws float32 ``[b, draws]`` to images of the same shape and dtype,
-            after they were brought to the network's size. None: nothing.
-        mix: from such images, targets float32 ``[b, classes]`` and draws to mixed images and targets. None: nothing.
-        of_mean: from the mean of each channel of the training images, 0–255, to the policy itself: of one that needs it.
-        source: where it comes from.
+        name: The name under which `get` finds the policy.
+        draws: Number of uniform random numbers in [0, 1) per image.
+        window: Maps height, width (int32 scalars) and draws (float32 ``[draws]``) to a window of the original image: top, left,
+            height, width. The pipeline resizes this window to the network's input size. None: the evaluation view of the whole image.
+        batch: Maps images uint8 ``[b, h, w, c]`` and draws float32 ``[b, draws]`` to images of the same shape and dtype. The images
+            already have the network's input size. None: no change.
+        mix: Maps such images, targets float32 ``[b, classes]`` and draws to mixed images and targets. None: no mixing.
+        of_mean: For a policy that depends on the data's mean: maps the mean of each channel of the training images (0–255) to the
+            policy. None: the policy does not depend on it.
+        source: Origin of the policy.
     """
 
     name: str
@@ -55,15 +56,15 @@ def crop_and_flip(
     mode: str = "CONSTANT",
     fill: float | Sequence[float] = 0,
 ) -> tf.Tensor:
-    """Pads, crops at random back to the same size, mirrors half of the images.
+    """Pad the images, crop them at random to the original size, and mirror half of them.
 
     Args:
         images: ``[b, h, w, c]``.
-        draws: float32 ``[b, 3]`` in [0, 1): vertical and horizontal offset, mirroring.
-        padding: pixels on each side.
-        flip: whether to mirror.
-        mode: what is padded with, as in `tf.pad`: ``"CONSTANT"`` (`fill`) or ``"REFLECT"``.
-        fill: value of the padding, one number or one a channel; rounded where the images are whole numbers.
+        draws: float32 ``[b, 3]`` in [0, 1): vertical offset, horizontal offset, mirroring.
+        padding: Pixels on each side.
+        flip: Whether to mirror.
+        mode: Padding mode, as in `tf.pad`: ``"CONSTANT"`` (`fill`) or ``"REFLECT"``.
+        fill: Padding value: one number, or one per channel. Rounded if the images are integers.
     """
     import tensorflow as tf
 
@@ -76,7 +77,7 @@ def crop_and_flip(
     if flip:
         columns = tf.where(draws[:, 2:3] < 0.5, columns, width - 1 - columns)
     columns = offsets[:, 1:2] + columns
-    # tf.pad knows one number only: zeros are padded around the difference from the fill, which in uint8 wraps around and back.
+    # tf.pad accepts a single number. So subtract the fill, pad with zeros and add the fill again; uint8 wraps around and back.
     fill = to_dtype(tf.constant(fill, tf.float32), images.dtype)
     padded = tf.pad(images - fill, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode)
     cropped = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
@@ -84,20 +85,20 @@ def crop_and_flip(
 
 
 def flip(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Mirrors the images ``[b, h, w, c]`` whose last draw is at least one half."""
+    """Mirror the images ``[b, h, w, c]`` whose last draw is at least one half."""
     import tensorflow as tf
 
     return tf.where(draws[:, -1, None, None, None] < 0.5, images, images[:, :, ::-1])
 
 
 def shift_and_rotate(images: tf.Tensor, draws: tf.Tensor, pixels: float = 2, degrees: float = 10) -> tf.Tensor:
-    """Moves by up to ``pixels`` and turns by up to ``degrees`` around the centre; what comes in is black.
+    """Shift images by up to ``pixels`` and rotate them by up to ``degrees`` around the centre; new pixels are black.
 
     Args:
         images: ``[b, h, w, c]``.
-        draws: float32 ``[b, 3]`` in [0, 1): vertical and horizontal shift, angle.
-        pixels: largest shift.
-        degrees: largest angle.
+        draws: float32 ``[b, 3]`` in [0, 1): vertical shift, horizontal shift, angle.
+        pixels: Largest shift.
+        degrees: Largest angle.
     """
     import tensorflow as tf
 
@@ -108,7 +109,7 @@ def shift_and_rotate(images: tf.Tensor, draws: tf.Tensor, pixels: float = 2, deg
     down, right, angle = pixels * spread[:, 0], pixels * spread[:, 1], math.radians(degrees) * spread[:, 2]
     cosine, sine = tf.cos(angle), tf.sin(angle)
     middle_y, middle_x = tf.cast(height - 1, tf.float32) / 2, tf.cast(width - 1, tf.float32) / 2
-    # The op maps output to input coordinates: rotate about the middle, then add the shift.
+    # The op maps output coordinates to input coordinates: rotate about the centre, then add the shift.
     shift_x = middle_x - cosine * middle_x + sine * middle_y + right
     shift_y = middle_y - sine * middle_x - cosine * middle_y + down
     zeros = tf.zeros_like(angle)
@@ -126,17 +127,17 @@ def shift_and_rotate(images: tf.Tensor, draws: tf.Tensor, pixels: float = 2, deg
 def random_resized_window(
     height: Any, width: Any, draws: Any, tries: int = 10, area: float = 0.08
 ) -> tuple[Any, Any, Any, Any]:
-    """A window of `area` (8 %) to 100 % of the area and of proportions 3:4 to 4:3, log-uniform.
+    """A random window of `area` (8 %) to 100 % of the image area, with an aspect ratio from 3:4 to 4:3 (log-uniform).
 
-    As in Inception's training and torchvision's RandomResizedCrop: of ten windows the first that fits; else the central one
-    whose proportions are the nearest allowed.
+    This is the scheme of Inception's training and of torchvision's RandomResizedCrop. The first of ten random windows that fits is
+    used. If none fits, the window is the central one whose aspect ratio is the nearest allowed.
 
     Args:
-        height: of the image, int32 scalar.
-        width: of the image, int32 scalar.
+        height: Height of the image, int32 scalar.
+        width: Width of the image, int32 scalar.
         draws: float32 ``[2]`` or more in [0, 1).
-        tries: how many windows are tried.
-        area: the smallest window's share of the image's area.
+        tries: Number of windows to try.
+        area: Smallest window area as a fraction of the image area.
 
     Returns:
         top, left, height, width as int32 scalars.
@@ -165,18 +166,19 @@ def random_resized_window(
 def scaled_window(
     height: Any, width: Any, draws: Any, low: float = 256, high: float = 480, size: float = 224
 ) -> tuple[Any, Any, Any, Any]:
-    """A square window as large as ``size`` pixels of an image whose shorter side was resized to a number from ``low`` to ``high``.
+    """A random square window that matches a ``size`` crop after the shorter side is resized to ``low`` to ``high`` pixels.
 
-    As in He et al. 2015: the image is resized until its shorter side is a random whole number of pixels, each equally often, and a
-    square of ``size`` is cut out at random. Here the same square is cut out first, so that no more is decoded and resized.
+    He et al. 2015 resize the image until its shorter side is a random whole number of pixels, uniform from ``low`` to ``high``. They
+    then crop a random square of ``size`` pixels. Here the same square is cropped before the resizing, which decodes and resizes fewer
+    pixels.
 
     Args:
-        height: of the image, int32 scalar.
-        width: of the image, int32 scalar.
-        draws: float32 ``[3]`` or more in [0, 1): shorter side, vertical and horizontal place.
-        low: fewest pixels of the shorter side.
-        high: most pixels of the shorter side.
-        size: side of the square at that scale.
+        height: Height of the image, int32 scalar.
+        width: Width of the image, int32 scalar.
+        draws: float32 ``[3]`` or more in [0, 1): shorter side, vertical position, horizontal position.
+        low: Fewest pixels of the shorter side.
+        high: Most pixels of the shorter side.
+        size: Side of the square at that scale.
 
     Returns:
         top, left, height, width as int32 scalars.
@@ -192,13 +194,13 @@ def scaled_window(
 
 
 def _pad_crop_flip(padding: int = 4, fill: float | str = "mean") -> Policy:
-    """`fill` is a value from 0 to 255, or the images' mean: what zeros are after the normalisation."""
+    """Pad with `fill`: a value from 0 to 255, or the mean of the images, which normalisation maps to zero."""
 
     def filled(colour: float | Sequence[float]) -> Policy:
         def batch(images: Any, draws: Any) -> Any:
             several = not isinstance(colour, (int, float))
             of_images = several and len(colour) == images.shape[-1]
-            # Grey images that became RGB, or RGB ones that became grey, have the mean of the channels.
+            # Grey images converted to RGB, and RGB images converted to grey, use the mean over the channels.
             one = sum(colour) / len(colour) if several and not of_images else colour
             return crop_and_flip(images, draws, padding, fill=one)
 
@@ -246,7 +248,9 @@ def _random_resized_crop_flip(area: float = 0.08) -> Policy:
 
 def _scale_crop_flip(low: float = 256, high: float = 480, size: float = 224) -> Policy:
     if not 0 < size <= low <= high:
-        raise InputError(f"scale_crop_flip: low={low:g} and high={high:g} must rise, and size={size:g} be at most low.")
+        raise InputError(
+            f"scale_crop_flip: low={low:g} must not exceed high={high:g}, and size={size:g} must not exceed low."
+        )
     return Policy(
         "scale_crop_flip",
         4,
@@ -348,24 +352,24 @@ def policies() -> list[str]:
 
 
 def register(policy: Policy) -> Policy:
-    """Adds a policy under its name; raises `InputError` when the name is taken."""
+    """Add a policy under its name; raise `InputError` if the name is taken."""
     if policy.name in _POLICIES or policy.name == _NONE.name:
-        raise InputError(f"augmentation policy {policy.name!r} is registered already; give it another name.")
+        raise InputError(f"augmentation policy {policy.name!r} is already registered; give it another name.")
     if not re.fullmatch(r"[a-z0-9_]+", policy.name):
-        raise InputError(f"augmentation policy {policy.name!r}: names are made of a-z, 0-9 and _.")
+        raise InputError(f"augmentation policy {policy.name!r}: a name consists of a-z, 0-9 and _.")
     _POLICIES[policy.name] = lambda: policy
     return policy
 
 
 def get(policy: str | Policy | None) -> Policy:
-    """The policy of a name; a policy is returned as it is, None and "none" mean no augmentation.
+    """The policy with a given name. A `Policy` is returned unchanged; None and "none" mean no augmentation.
 
-    A name may carry numbers, ``"mixup(0.1)"`` or ``"rand_augment(magnitude=7)"``, and several joined by ``+`` are applied one after
-    the other: ``"random_resized_crop_flip+rand_augment(7)+mixup(0.1)+cutmix(1.0)"``. Of several that mix images (mixup, cutmix) each
-    batch gets one, by turns at random.
+    A name may carry numbers: ``"mixup(0.1)"`` or ``"rand_augment(magnitude=7)"``. Policies joined by ``+`` are applied in order:
+    ``"random_resized_crop_flip+rand_augment(7)+mixup(0.1)+cutmix(1.0)"``. If several policies mix images (mixup, cutmix), one of them
+    is chosen at random for each batch.
 
     Raises:
-        InputError: an unknown name, wrong numbers, or parts that do not go together.
+        InputError: The name is unknown, its numbers are invalid, or the policies cannot be combined.
     """
     if isinstance(policy, Policy):
         return policy
@@ -380,7 +384,7 @@ def _part(text: str, whole: str) -> Policy:
     if name not in _POLICIES:
         raise InputError(
             f"augment={whole!r} is unknown; choose None or one of {', '.join(_POLICIES)}, with numbers as in mixup(0.2), "
-            "several joined by +."
+            "or several joined by +."
         )
     make = _POLICIES[name]
     try:
@@ -390,12 +394,12 @@ def _part(text: str, whole: str) -> Policy:
         bound = inspect.signature(make).bind(*values, **named).arguments
     except (SyntaxError, ValueError, TypeError):
         known = ", ".join(f"{one.name}={one.default}" for one in inspect.signature(make).parameters.values())
-        raise InputError(f"augment={text.strip()!r}: it is written {name}({known}).") from None
+        raise InputError(f"augment={text.strip()!r}: write it as {name}({known}).") from None
     for argument, value in bound.items():
         if isinstance(value, str) and isinstance(inspect.signature(make).parameters[argument].default, str):
-            continue  # the policy knows its words
+            continue  # the policy checks its own strings
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise InputError(f"augment={text.strip()!r}: {argument}={value!r} must be a number that is not negative.")
+            raise InputError(f"augment={text.strip()!r}: {argument}={value!r} must be a non-negative number.")
     made = make(**bound)
     changed = ", ".join(
         f"{argument}={value!r}" if isinstance(value, str) else f"{argument}={value:g}"
@@ -405,10 +409,10 @@ def _part(text: str, whole: str) -> Policy:
 
 
 def joined(parts: Sequence[Policy]) -> Policy:
-    """The policies one after the other, as one.
+    """Combine policies into one that applies them in order.
 
     Raises:
-        InputError: a policy that chooses a window is not the first.
+        InputError: A policy that chooses a window is not the first.
     """
     if len(parts) == 1:
         return parts[0]

@@ -1,4 +1,4 @@
-"""Images at a network's size on disk, for sets that do not fit in memory: decoded and resized once, in the first epoch."""
+"""Cache of resized images on disk, for data sets that do not fit in memory: each image is decoded once, in the first epoch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from keras_deepnets.data.pipelines import View
 
 DISK_BUDGET = 64 << 30
-"""Bytes that the images of one set may take on disk; and never more than half of what is free there."""
+"""Bytes that the images of one data set may take on disk. At most half of the free space is used."""
 
 
 @dataclass(frozen=True, eq=False)
 class CachedPixels:
-    """The images of ``source`` at the view's size: an image that is asked for again is read back instead of decoded.
+    """The images of ``source`` at the view's size. A repeated read comes from the cache instead of the decoder.
 
-    The file has no name and is gone with the process, however that ends: nothing can become stale or be left behind.
+    The file has no name. It disappears with the process, however the process ends, so it cannot become stale or be left behind.
     """
 
     source: ArrayPixels | PackedPixels | FilePixels
@@ -40,7 +40,7 @@ class CachedPixels:
 
     @property
     def image_shape(self) -> Shape:
-        """The view's size and channels."""
+        """The view's height, width and channels."""
         return self.view.shape
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
@@ -58,28 +58,28 @@ class CachedPixels:
 
     def _keep(self, row: np.ndarray, image: np.ndarray) -> np.ndarray:
         self.images[row] = image
-        self.present[row] = True  # after the pixels: who reads at the same time decodes once more at worst
+        self.present[row] = True  # after the pixels: a concurrent reader at worst decodes the image again
         return image
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
-        """The payload is the image."""
+        """Return the payload, which is the image."""
         return payload if window is None else transforms.cut(payload, window)
 
 
 def scratch() -> tuple[Path, int]:
-    """The folder for files without a name, made if need be, and how many bytes one of them may have.
+    """The folder for unnamed files, created if missing, and the number of bytes that one file may take.
 
     Raises:
-        OSError: it cannot be made.
-        RuntimeError: there is no home folder.
+        OSError: The folder cannot be created.
+        RuntimeError: The home folder is unknown.
     """
-    folder = keras_home() / "datasets" / "keras_deepnets"  # the system's folder for temporary files is often memory
+    folder = keras_home() / "datasets" / "keras_deepnets"  # the system's temporary folder is often in memory
     folder.mkdir(parents=True, exist_ok=True)
     return folder, min(DISK_BUDGET, shutil.disk_usage(folder).free // 2)
 
 
 def on_disk(store: IndexedStore, view: View) -> IndexedStore:
-    """The store's examples with a cache on disk behind them, or the store itself where that has no room for them."""
+    """The store's examples with a disk cache, or the store itself if the disk has no room for one."""
     count = int(store.rows.max()) + 1
     size = count * math.prod(view.shape)
     try:
@@ -87,11 +87,11 @@ def on_disk(store: IndexedStore, view: View) -> IndexedStore:
         if size > room:
             return store
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
+            if hasattr(os, "posix_fallocate"):  # otherwise a disk that fills up later would kill the process
                 os.posix_fallocate(file.fileno(), 0, size)
             else:
                 file.truncate(size)
             images = np.memmap(file, np.uint8, "r+", shape=(count, *view.shape))
-    except (OSError, RuntimeError):  # no room, not writable, no home: the images are decoded each time
+    except (OSError, RuntimeError):  # no space, not writable or no home folder: decode the images each time
         return store
     return replace(store, pixels=CachedPixels(store.pixels, view, images, np.zeros(count, bool)))

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as a source: any classification set of its catalogue, by name."""
+"""TensorFlow Datasets as a source: any classification data set of its catalogue, by name."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from keras_deepnets.data.stores import IndexedStore, Store, from_arrays, from_im
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 MEMORY_BUDGET = memory.share(8, 1 << 30, 16 << 30)
-"""Bytes of decoded images up to which a set of images of one size is held in memory; SVHN's 1.86 GB on a machine of 16 GB."""
+"""Bytes of decoded images up to which a data set of equal-sized images stays in memory; holds SVHN's 1.86 GB on a 16 GB machine."""
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """What is published of a set of the papers.
+    """Published facts about a data set of the papers.
 
     Attributes:
-        train: the split that the papers train on.
-        sizes: examples of each split.
-        mean: of each channel of the training images, 0–255.
-        std: standard deviation likewise.
+        train: The split that the papers train on.
+        sizes: Number of examples in each split.
+        mean: Mean of each channel of the training images, 0–255.
+        std: Standard deviation of each channel, in the same units.
     """
 
     train: str
@@ -52,7 +52,7 @@ KNOWN = {
     "cifar100": KnownSet(
         "train", {"train": 50_000, "test": 10_000}, (129.304, 124.070, 112.434), (68.170, 65.392, 70.418)
     ),
-    # The statistics are those of the authors' code for wide residual networks.
+    # The statistics come from the authors' code for wide residual networks.
     "svhn_cropped": KnownSet(
         "train+extra",
         {"train": 73_257, "extra": 531_131, "test": 26_032, "train+extra": 604_388},
@@ -64,15 +64,15 @@ KNOWN = {
         "train", {"train": 1_281_167, "validation": 50_000}, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     ),
 }
-"""By TFDS name. The statistics spare reading the set; a set of another size, e.g. a part of it, is measured."""
+"""Known data sets by TFDS name. Their statistics need not be computed. If the size differs, e.g. for a subset, they are computed."""
 
 _PATIENCE = 10  # seconds to wait for a server's first answer
-# What TFDS imports only after it has downloaded gigabytes.
+# Modules that TFDS imports only after it has downloaded gigabytes.
 _PACKAGES = {"svhn_cropped": ("scipy",)}
 
 
 def is_name(name: str, data_dir: str | os.PathLike | None = None) -> bool:
-    """Whether TFDS knows ``name``, or a set of that name was prepared in ``data_dir``."""
+    """Whether TFDS knows ``name``, or ``data_dir`` holds a prepared data set of that name."""
     base = _base(name)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", base):
         return False
@@ -85,7 +85,7 @@ def looks_like_path(name: str) -> bool:
 
 
 def unknown(name: str) -> InputError:
-    """The error of a source that is neither a data set nor a folder, with the nearest names of both."""
+    """The error for a source that is neither a data set nor a folder, with the nearest names of both."""
     nearest = difflib.get_close_matches(_base(name).lower(), ["digits", *_names()], n=3, cutoff=0.6)
     folders = [entry.name for entry in os.scandir() if entry.is_dir() and not entry.name.startswith(".")]
     folders = [f"./{folder}" for folder in difflib.get_close_matches(name, folders, n=2, cutoff=0.6)]
@@ -103,14 +103,14 @@ def load(
     validation: int | float | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> ImageData:
-    """Loads one split of a TFDS set; see `keras_deepnets.data.load`.
+    """Load one split of a TFDS data set; see `keras_deepnets.data.load`.
 
-    Images of one size are held in memory up to an eighth of what the machine has (1 to 16 GiB); larger sets are streamed from their
-    record files.
+    Images of equal size stay in memory up to one eighth of the machine's memory (1 to 16 GiB). Larger data sets are streamed from
+    their record files.
 
     Raises:
-        InputError: no such configuration or version; not one image with one class an example; no such split; a split without
-            labels; a download that failed, or files that have to be fetched by hand; a bad validation size.
+        InputError: The configuration, version or split does not exist. The examples are not single images with one class each, or
+            have no labels. The download fails, or TFDS requires a manual download. The validation size is invalid.
     """
     import tensorflow_datasets as tfds
 
@@ -128,7 +128,7 @@ def load(
     if splits and re.split(r"[\[+]", wanted)[0] not in (*splits, "all"):  # TFDS knows "train[:10%]" and "train+test"
         raise NoSuchSplit(f"split {split!r}: {name} has {', '.join(available)}.")
     if train_only:
-        check_split(name, split, validation)  # before anything is read
+        check_split(name, split, validation)  # before reading anything
     store = _store(name, builder, wanted, image_key, label_key)
     feature = builder.info.features[label_key]
     labels = tuple(feature.names or map(str, range(feature.num_classes)))
@@ -139,13 +139,13 @@ def load(
 
 
 def training_split(name: str) -> str:
-    """The split of a set that the papers train on: ``"train"``, of SVHN ``"train+extra"``."""
+    """The split that the papers train on: ``"train"``, or ``"train+extra"`` for SVHN."""
     known = KNOWN.get(_base(name))
     return known.train if known else "train"
 
 
 def _base(name: str) -> str:
-    """The set's name without its configuration and version: ``"mnist:3.0.1"`` is of ``"mnist"``."""
+    """The name of the data set without configuration and version: ``"mnist:3.0.1"`` becomes ``"mnist"``."""
     return re.split("[/:]", name)[0]
 
 
@@ -156,14 +156,14 @@ def _names() -> list[str]:
 
 
 def _line(error: BaseException, limit: int = 200) -> str:
-    """An error as a part of one line."""
+    """Format an error as part of one line."""
     told = str(error) if type(error) in (AssertionError, ConnectionError) else f"{type(error).__name__}: {error}"
     text = " ".join(told.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _keys(name: str, features: Any) -> tuple[str, str]:
-    """Which features are the image and its class."""
+    """The keys of the image feature and of the class feature."""
     import tensorflow_datasets as tfds
 
     items = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
@@ -172,7 +172,7 @@ def _keys(name: str, features: Any) -> tuple[str, str]:
     images = ["image"] if "image" in images else images
     labels = ["label"] if "label" in labels else labels
     if len(images) != 1 or len(labels) != 1:
-        raise InputError(f"{name}: not a set of one image and one class an example (its features: {', '.join(items)}).")
+        raise InputError(f"{name}: its examples are not one image and one class each (features: {', '.join(items)}).")
     feature = items[images[0]]
     if np.dtype(feature.np_dtype) != np.uint8:
         raise InputError(f"{name}: its images are {np.dtype(feature.np_dtype)}; only 8-bit images (uint8) can be used.")
@@ -180,17 +180,17 @@ def _keys(name: str, features: Any) -> tuple[str, str]:
 
 
 def _prepare(name: str, builder: Any) -> None:
-    """Downloads and prepares a set; leaves nothing half-written when that fails."""
+    """Download and prepare a data set; remove partial files on failure."""
     parts = len(Path(builder.info.full_name).parts)
     root = Path(builder.data_dir).parents[parts - 1]
-    remedy = f"prepare it with TFDS on a machine with network, copy {builder.name}/ into {root}, or give its place as data_dir."
+    remedy = f"prepare it with TFDS on a machine with network and copy {builder.name}/ into {root}, or pass its location as data_dir."
     with _swept(root, builder.name):
         try:
             _check_download(builder, root)
-            # TFDS reports on standard output, which belongs to the caller's results.
+            # TFDS prints progress on standard output, which is reserved for the caller's results.
             with contextlib.redirect_stdout(sys.stderr):
                 builder.download_and_prepare()
-        except AssertionError as error:  # how TFDS says that the licence wants a download by hand
+        except AssertionError as error:  # TFDS raises it if the licence requires a manual download
             raise InputError(f"{name}: {_line(error, 600)}") from error
         except ModuleNotFoundError as error:
             raise InputError(f"{name}: TFDS needs {error.name} to read it; pip install {error.name}.") from error
@@ -199,9 +199,9 @@ def _prepare(name: str, builder: Any) -> None:
 
 
 def _check_download(builder: Any, root: Path) -> None:
-    """Raises before gigabytes are downloaded what would raise after, and at once what would take TFDS minutes.
+    """Raise predictable errors before the download starts, and at once if TFDS would take minutes to report them.
 
-    Nothing is checked of `tfds.testing.mock_data`, which replaces the preparation.
+    Nothing is checked under `tfds.testing.mock_data`, which replaces the preparation.
     """
     import requests
 
@@ -222,9 +222,9 @@ def _check_download(builder: Any, root: Path) -> None:
 
 @contextlib.contextmanager
 def _swept(root: Path, name: str) -> Iterator[None]:
-    """Removes what a failed preparation of ``name`` wrote below ``root``: partial files and folders left empty.
+    """Remove what a failed preparation of ``name`` wrote below ``root``: partial files and folders that became empty.
 
-    Complete downloads stay for the next attempt, and what was there before is not touched.
+    Complete downloads stay for the next attempt. Files that existed before are not touched.
     """
 
     def present() -> set[Path]:
@@ -251,10 +251,10 @@ def _swept(root: Path, name: str) -> Iterator[None]:
 
 
 def _store(name: str, builder: Any, split: str, image_key: str, label_key: str) -> Store:
-    """The split's examples: in memory when they are small and of one size, else streamed."""
+    """The split's examples: in memory if they are small and of equal size, otherwise streamed."""
     shape = tuple(builder.info.features[image_key].shape)
     try:
-        # A mocked builder knows no splits: what it gives is small.
+        # A mocked builder knows no splits; its data is small.
         info = builder.info.splits[split] if builder.info.splits else None
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(f"split {split!r} of {name}: TFDS cannot read it ({_line(error)}).") from error
@@ -282,7 +282,7 @@ def _in_memory(name: str, builder: Any, split: str, image_key: str, label_key: s
         return from_images(images, np.asarray(targets))
     images, targets = (np.concatenate(part) for part in zip(*dataset.batch(1024).as_numpy_iterator(), strict=True))
     channels = images.shape[-1]
-    return from_arrays(images[..., : channels - (channels % 2 == 0)], targets)  # 2 and 4 channels carry alpha
+    return from_arrays(images[..., : channels - (channels % 2 == 0)], targets)  # 2 and 4 channels include alpha
 
 
 def _streamed(name: str, builder: Any, info: Any, image_key: str, label_key: str) -> RecordStore:
@@ -306,5 +306,5 @@ def _streamed(name: str, builder: Any, info: Any, image_key: str, label_key: str
 
 
 def _taken(run: Any) -> int:
-    """How many records of a file TFDS reads; -1 stands for all."""
+    """The number of records that TFDS reads from a file; ``take=-1`` means all."""
     return run.examples_in_shard - run.skip if run.take < 0 else run.take

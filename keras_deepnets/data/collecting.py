@@ -1,4 +1,4 @@
-"""Gathering images one after the other: as uint8, in memory up to a budget and in a file without a name above it."""
+"""Collect images one after the other as uint8: in memory up to a budget, in an unnamed file above it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from keras_deepnets.data.stores import ArrayPixels, DiskPixels, PackedPixels, em
 from keras_deepnets.errors import InputError
 
 AT_ONCE = 256
-"""Images that are converted together."""
+"""Number of images to convert at once."""
 
 
 class Converter:
-    """Turns images of any numeric type into uint8, and refuses what is not 0–255.
+    """Converts images of any numeric type to uint8 and rejects values outside 0–255.
 
     Args:
-        name: what messages call the images.
-        remedy: an expression that scales 0–1 to 0–255.
+        name: Name of the images, for messages.
+        remedy: Expression that scales 0–1 to 0–255, for messages.
     """
 
     def __init__(self, name: str, remedy: str):
@@ -29,10 +29,10 @@ class Converter:
         self._highest, self._seen, self._type = 0.0, 0, None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The images ``[b, h, w, c]`` as uint8; values between whole numbers are rounded.
+        """Convert images ``[b, h, w, c]`` to uint8; fractional values are rounded.
 
         Raises:
-            InputError: other values than 0–255, or none above 1 in the first `AT_ONCE` images.
+            InputError: A value is outside 0–255, or no value in the first `AT_ONCE` images is above 1.
         """
         if images.dtype == np.uint8:
             return images
@@ -43,10 +43,10 @@ class Converter:
         self._type = images.dtype
         values = images if images.dtype.kind in "iu" else np.asarray(images, np.float32)
         low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 255):  # nor are NaN
+        if not (low >= 0 and high <= 255):  # also catches NaN
             raise InputError(
-                f"{self._name}: images are {images.dtype} with values from {low:g} to {high:g}, and must be RGB or grey 0–255. Undo "
-                "a scaling (a network scales its input itself); clip what a resize overshot."
+                f"{self._name}: images are {images.dtype} with values from {low:g} to {high:g}, but must be RGB or grey 0–255. Undo "
+                "any scaling (a network scales its input itself); clip values that a resize pushed out of range."
             )
         self._highest, self._seen = max(self._highest, high), self._seen + len(images)
         if self._seen >= AT_ONCE:
@@ -54,21 +54,21 @@ class Converter:
         return (values if images.dtype.kind in "iu" else np.rint(values)).astype(np.uint8)
 
     def finish(self) -> None:
-        """Raises InputError if no value was above 1: images of 0–255 that are not black have such values."""
+        """Raise InputError if no value was above 1: images of 0–255 that are not black have larger values."""
         if self._type is not None and self._highest <= 1:
             raise InputError(
-                f"{self._name}: images are {self._type} and no value of the first {self._seen} is above {self._highest:g}: they "
-                f"seem to be 0–1. Give 0–255: {self._remedy}. A network scales its input itself."
+                f"{self._name}: images are {self._type} and no value of the first {self._seen} is above {self._highest:g}: the values "
+                f"seem to be 0–1. Scale them to 0–255: {self._remedy}. A network scales its input itself."
             )
 
 
 class Collector:
-    """Gathers images as they come, in memory up to the budget and in a file without a name above it.
+    """Collects images in memory up to the budget, and in an unnamed file above it.
 
     Args:
-        name: what messages call them.
-        convert: to uint8.
-        sort: whether to put them in the order of the digests of their pixels rather than as they came.
+        name: Name of the images, for messages.
+        convert: Converter to uint8.
+        sort: Whether to sort the images by the digests of their pixels instead of keeping their order.
     """
 
     def __init__(self, name: str, convert: Converter, *, sort: bool = False):
@@ -82,11 +82,11 @@ class Collector:
 
     @property
     def size(self) -> int:
-        """How many images came."""
+        """Number of images added so far."""
         return len(self._shapes)
 
     def add(self, images: np.ndarray) -> None:
-        """Adds images of one size, ``[b, h, w, c]``."""
+        """Add images of equal size, ``[b, h, w, c]``."""
         images = self._convert(images)
         if self._shapes and images.shape[-1] != self._shapes[0][-1]:
             raise InputError(
@@ -105,15 +105,13 @@ class Collector:
             self._write(images)
 
     def finish(self, labels: np.ndarray) -> tuple[ArrayPixels | PackedPixels, np.ndarray]:
-        """The images, and their labels ``[n]`` in the same order."""
+        """Return the images, and their labels ``[n]`` in the same order."""
         if not self._shapes:
             raise InputError(f"{self._name}: no images; give at least one of each class.")
         self._convert.finish()
         count = len(self._shapes)
         if count != len(labels):
-            raise InputError(
-                f"{self._name}: {count:,} images and {len(labels):,} labels; give one label for each image."
-            )
+            raise InputError(f"{self._name}: {count:,} images and {len(labels):,} labels; give one label per image.")
         order = np.arange(count)
         if self._sort:
             keys = list(zip(self._digests, self._shapes, labels.tolist(), strict=True))
@@ -131,7 +129,7 @@ class Collector:
         starts = np.empty_like(sizes)
         starts[order] = np.cumsum(sizes[order]) - sizes[order]
         values, number = empty([self._bytes]), len(order)
-        while self._chunks:  # frees them as it goes
+        while self._chunks:  # frees each chunk after copying it
             for image in self._chunks.pop()[::-1]:
                 number -= 1
                 values[starts[number] : starts[number] + image.size] = image.ravel()
@@ -140,7 +138,7 @@ class Collector:
         return PackedPixels(values, shapes[order], channels)
 
     def _spill(self) -> None:
-        """Goes on in a file, which is gone with the process, however that ends."""
+        """Move the images to a file, which disappears with the process, however the process ends."""
         try:
             folder, self._room = caching.scratch()
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - its pixels are mapped into memory
@@ -152,7 +150,7 @@ class Collector:
 
     def _write(self, images: np.ndarray) -> None:
         if self._bytes > self._room:
-            raise self._too_large(f"at most {self._room / 1e9:.1f} GB may be kept on disk")
+            raise self._too_large(f"at most {self._room / 1e9:.1f} GB may be stored on disk")
         try:
             self._file.write(np.ascontiguousarray(images))
         except OSError as error:
@@ -161,5 +159,5 @@ class Collector:
     def _too_large(self, reason: str) -> InputError:
         return InputError(
             f"{self._name}: {self._bytes / 1e9:.1f} GB of pixels are too many ({reason}); give a folder of class folders, whose images "
-            "are read as training goes, or smaller images."
+            "are read during training, or smaller images."
         )

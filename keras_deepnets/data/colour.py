@@ -1,4 +1,4 @@
-"""Random colours: brightness, contrast and saturation, and shifts along the colours' principal components."""
+"""Random colour changes: brightness, contrast, saturation, and shifts along the principal components of the colours."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 JITTER_DRAWS = 4
-"""Uniform numbers an image: the order, and three factors."""
+"""Uniform numbers per image: the order and three factors."""
 
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
-# Of ImageNet's RGB values in [0, 1]: square roots of the eigenvalues, and the eigenvectors in columns, as fb.resnet.torch has them.
+# For ImageNet's RGB values in [0, 1]: square roots of the eigenvalues, and eigenvectors in columns, from fb.resnet.torch.
 _DEVIATIONS = (0.2175, 0.0188, 0.0045)
 _COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 def jitter(images: tf.Tensor, draws: tf.Tensor, strength: float = 0.4) -> tf.Tensor:
-    """Changes brightness, contrast and saturation, in an order of its own for each image, each by a factor of 1 ± `strength`.
+    """Change brightness, contrast and saturation of each image in random order, each by a factor of 1 ± `strength`.
 
-    Each is a blend: with black, with the mean grey of the image, with the grey of each pixel.
+    Each change is a blend. Brightness blends with black, contrast with the mean grey of the image, saturation with the grey of each
+    pixel.
 
     Args:
-        images: uint8 ``[b, h, w, 3]``.
+        images: uint8 ``[b, h, w, 3]``, or ``[b, h, w, 1]``, which has no saturation.
         draws: float32 ``[b, 4]`` in [0, 1).
-        strength: the factors are uniform in ``[max(0, 1 - strength), 1 + strength]``.
+        strength: The factors are uniform in ``[max(0, 1 - strength), 1 + strength]``.
     """
     import tensorflow as tf
 
@@ -49,19 +50,19 @@ def jitter(images: tf.Tensor, draws: tf.Tensor, strength: float = 0.4) -> tf.Ten
 
 
 def _grey_jitter(images: tf.Tensor, draws: tf.Tensor, strength: float) -> tf.Tensor:
-    """The same of grey images, which have no saturation."""
+    """`jitter` for grey images, which have no saturation."""
     import tensorflow as tf
 
     return jitter(tf.repeat(images, 3, -1), draws, strength)[..., :1]
 
 
 def lighting(images: tf.Tensor, draws: tf.Tensor, deviation: float = 0.1) -> tf.Tensor:
-    """Adds to all pixels of an image multiples of the principal components of ImageNet's colours.
+    """Add random multiples of the principal components of ImageNet's colours to all pixels of an image.
 
     Args:
-        images: uint8 ``[b, h, w, 3]``; grey ones stay as they are.
-        draws: float32 ``[b, 2]`` in [0, 1), from which each image's three normal numbers come.
-        deviation: their standard deviation.
+        images: uint8 ``[b, h, w, 3]``. Grey images are returned unchanged.
+        draws: float32 ``[b, 2]`` in [0, 1), the seed of three normal numbers per image.
+        deviation: Standard deviation of these numbers.
     """
     import tensorflow as tf
 
@@ -80,7 +81,7 @@ def seeds(draws: tf.Tensor) -> tf.Tensor:
 
 
 def normal(draws: tf.Tensor, count: int) -> tf.Tensor:
-    """Normal numbers, float32 ``[b, count]``, each row of its own seed in `draws` ``[b, 2]``."""
+    """Normal numbers, float32 ``[b, count]``. The draws ``[b, 2]`` give each row a separate seed."""
     import tensorflow as tf
 
     return tf.map_fn(

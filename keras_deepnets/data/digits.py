@@ -1,4 +1,4 @@
-"""The embedded digits: 1,797 real handwritten digits, 8×8, grey (see digits.md beside this file)."""
+"""The embedded digits: 1,797 real handwritten digits, 8×8, grey. See digits.md in this folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAME = "digits"
 
 
 def load(split: str = "train", *, seed: int = 0, validation: int | float | None = None) -> ImageData:
-    """The digits: train 1,437, test 360, all 1,797; uint8 ``[8, 8, 1]``, 0 paper to 255 ink.
+    """Load the digits: uint8 ``[8, 8, 1]``, from 0 (paper) to 255 (ink). Train has 1,437 images, test 360, all 1,797.
 
-    The test split is part of the file and the same for every seed; ``seed`` chooses what is cut out of train.
+    The test split is stored in the file and is the same for every seed. ``seed`` chooses the examples that are cut out of train.
 
     Raises:
-        InputError: an unknown split, or a validation size out of range or missing.
+        InputError: The split is unknown, or the validation size is missing or out of range.
     """
     if split not in SPLITS:
         raise NoSuchSplit(f"split {split!r}: {NAME} has {', '.join(SPLITS)}.")

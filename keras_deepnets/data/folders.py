@@ -1,6 +1,7 @@
 """A folder of class folders as a source.
 
-Two layouts: ``FOLDER/<class>/<images>``, split by hash of seed and file name; and ``FOLDER/<split>/<class>/<images>``.
+Two layouts are supported: ``FOLDER/<class>/<images>``, split by a hash of seed and file name, and
+``FOLDER/<split>/<class>/<images>``.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Listing:
     """Image files with their classes.
 
     Attributes:
-        paths: of the files.
-        names: the same relative to the folder, with forward slashes: what hashes and messages use.
-        sizes: bytes.
-        changed: modification times, ns.
-        targets: index of each file's class.
+        paths: Paths of the files.
+        names: Paths relative to the folder, with forward slashes. Hashes and messages use these names.
+        sizes: Sizes in bytes.
+        changed: Modification times in ns.
+        targets: Class index of each file.
     """
 
     paths: tuple[str, ...]
@@ -50,13 +51,13 @@ class Listing:
     targets: tuple[int, ...]
 
 
-# Pixels that some ImageData still uses: the splits of a folder are decoded once for all of them.
+# Pixels that an ImageData still uses. The splits of a folder share them, so each file is decoded once.
 _in_use: weakref.WeakValueDictionary[Listing, verification.Pixels] = weakref.WeakValueDictionary()
 _broken: weakref.WeakKeyDictionary[verification.Pixels, np.ndarray] = weakref.WeakKeyDictionary()
 
 
 def _read(listing: Listing) -> tuple[verification.Pixels, np.ndarray]:
-    """`verification.read`, once for a listing that is in use."""
+    """Call `verification.read` once for each listing in use."""
     pixels = _in_use.get(listing)
     if pixels is None:
         pixels, broken = verification.read(listing.paths, listing.sizes)
@@ -72,11 +73,11 @@ def load(
     skip_broken: bool = False,
     validation: int | float | None = None,
 ) -> ImageData:
-    """Loads one split of a folder of class folders; see `keras_deepnets.data.load`.
+    """Load one split of a folder of class folders; see `keras_deepnets.data.load`.
 
     Raises:
-        InputError: the folder does not exist or is no folder; no class folders, one only, an empty one; no images; broken
-            images without ``skip_broken``; no such split; a bad validation size.
+        InputError: The folder does not exist or is not a folder. It has fewer than two class folders, an empty class folder, or no
+            images. Images are broken and ``skip_broken`` is False. The split does not exist, or the validation size is invalid.
     """
     _check(folder)
     by_split = _split_folders(folder)
@@ -92,9 +93,9 @@ def load(
 
 
 def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> dict[str, ImageData]:
-    """Every split that a folder of class folders has without cutting: what `load` gives, by the split's name.
+    """All splits that a folder has without a ``validation`` size, as `load` returns them, by split name.
 
-    A split for which there are too few images is not there. Raises `InputError` as `load` does.
+    Splits with too few images are omitted. Raises `InputError` as `load` does.
     """
     _check(folder)
     by_split = _split_folders(folder)
@@ -109,7 +110,7 @@ def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> di
 
 
 def has_splits(folder: Path) -> bool:
-    """Whether a folder holds folders of splits, ``FOLDER/<split>/<class>``."""
+    """Whether a folder holds split folders, ``FOLDER/<split>/<class>``."""
     return bool(_split_folders(folder))
 
 
@@ -121,7 +122,7 @@ def _check(folder: Path) -> None:
 
 
 def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) -> ImageData:
-    """``FOLDER/<split>/<class>``; the classes are those of all splits, so that labels mean the same in each."""
+    """Load from ``FOLDER/<split>/<class>``. The classes are those of all splits, so that labels mean the same in each."""
     labels = _labels([child for group in by_split.values() for child in group], folder)
     has_validation = "validation" in by_split and validation is None
     available = [name for name in splits.SPLITS if name in by_split or (name == "validation" and "train" in by_split)]
@@ -133,13 +134,13 @@ def _load_split_folders(folder, by_split, split, seed, skip_broken, validation) 
     if split == "test" or (split == "validation" and has_validation):
         return _load_files(folder, by_split[split], labels, split, skip_broken)
     if split == "validation":
-        check_split(str(folder), split, validation)  # before anything is read
+        check_split(str(folder), split, validation)  # before reading anything
     train = _load_files(folder, by_split["train"], labels, "train", skip_broken)
     return cut_out(train, split, validation, seed)
 
 
 def _split_folders(folder: Path) -> dict[str, list[Path]]:
-    """The folders of each split; none where the folders are classes, one of which may be called ``train`` too."""
+    """The folders of each split. Empty if the folders are classes; a class may be called ``train`` too."""
     found: dict[str, list[Path]] = {}
     for child in files.folders(folder):
         found.setdefault(_SPLIT_NAMES.get(child.name.lower(), ""), []).append(child)
@@ -148,25 +149,25 @@ def _split_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def _labels(roots: list[Path], folder: Path) -> tuple[str, ...]:
-    """The class names: the names of the folders in ``roots``."""
+    """The class names: the names of the subfolders of ``roots``."""
     names = {child.name for root in roots for child in files.folders(root)}
     if not names:
         loose = any(files.images(root, Counter(), deep=False) for root in roots)
         found = "images but no class folders" if loose else "no images"
         raise InputError(
-            f"{folder}: {found}; put the images of each class into a folder of its own, FOLDER/<class>/*.jpg."
+            f"{folder}: {found}; put the images of each class into their own folder, FOLDER/<class>/*.jpg."
         )
     return tuple(sorted(names, key=files.natural))
 
 
 def _list(folder: Path, roots: list[Path], labels: tuple[str, ...], beside: set[Path]) -> tuple[Listing, Counter[str]]:
-    """The image files of every class below ``roots``, class by class in natural order; and the endings of other files.
+    """List the image files of every class below ``roots``, class by class in natural order, and count other files by suffix.
 
     Args:
-        folder: to which names are relative.
-        roots: the folders that hold class folders.
-        labels: the names of the class folders.
-        beside: the folders in which files beside class folders count.
+        folder: The folder to which names are relative.
+        roots: The folders that hold class folders.
+        labels: The names of the class folders.
+        beside: The folders in which to count files next to the class folders.
     """
     rows: list[tuple] = []
     left_out: Counter[str] = Counter()
@@ -183,7 +184,7 @@ def _list(folder: Path, roots: list[Path], labels: tuple[str, ...], beside: set[
 
 
 def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
-    """Bytes and modification time in ns; zeros of a link to nowhere, which reading will call broken."""
+    """Size in bytes and modification time in ns. Both are zero for a broken link, which reading reports as broken."""
     try:
         stat = entry.stat()
     except OSError:
@@ -192,19 +193,19 @@ def _size_and_time(entry: os.DirEntry) -> tuple[int, int]:
 
 
 def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split: str, skip_broken: bool) -> ImageData:
-    """Every image below ``roots``, verified."""
-    # What lies beside the splits counts with the one that everybody loads.
+    """Load and verify every image below ``roots``."""
+    # Files next to the split folders are counted with the splits 'train' and 'all'.
     listing, left_out = _list(folder, roots, labels, {*roots, *([folder] if split in ("train", "all") else [])})
     where = ", ".join(str(root) for root in roots)
     if not listing.paths:
         raise InputError(f"{where}: no images ({' '.join(files.EXTENSIONS)}) in its class folders.")
     if len(labels) == 1:
-        raise InputError(f"{where}: one class only ({labels[0]!r}); a classifier needs at least two class folders.")
+        raise InputError(f"{where}: only one class ({labels[0]!r}); a classifier needs at least two class folders.")
     targets = np.asarray(listing.targets, np.int64)
     counts = np.bincount(targets, minlength=len(labels))
     present = [any((root / label).is_dir() for root in roots) for label in labels]
     empty = [label for label, count, exists in zip(labels, counts, present, strict=True) if exists and not count]
-    if split == "train":  # a class that only other splits have could not be learnt
+    if split == "train":  # a class without training images cannot be learned
         empty = [label for label, count in zip(labels, counts, strict=True) if not count]
     if empty:
         raise InputError(f"{where}: no images of class {_some(empty)}; add images or remove the folder.")
@@ -219,14 +220,14 @@ def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split:
     left = np.bincount(targets[good], minlength=len(labels))
     lost = [label for label, before, after in zip(labels, counts, left, strict=True) if before and not after]
     if lost:
-        raise InputError(f"{where}: none of the images of class {_some(lost)} can be decoded; repair or replace them.")
+        raise InputError(f"{where}: no image of class {_some(lost)} can be decoded; repair or replace them.")
     store = IndexedStore(pixels, np.arange(len(targets), dtype=np.int64), targets, listing.names).take(good)
     files.say_left_out(folder, left_out)
     return ImageData(str(folder), split, labels, store, skipped, left_out=dict(left_out))
 
 
 def _part(data: ImageData, split: str, seed: int, validation: int | float | None) -> ImageData:
-    """One split of a folder without split folders: 10 % test, 10 % validation, the rest train, within every class."""
+    """One split of a folder without split folders. Within each class, 10 % are test, 10 % validation and the rest train."""
     parts = _parts(data.store.labels, data.store.names, seed)
     if split != "test" and validation is not None:
         rest = replace(data, split="train", store=data.store.take(parts != "test"))
@@ -240,7 +241,7 @@ def _part(data: ImageData, split: str, seed: int, validation: int | float | None
 
 
 def _parts(targets: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray:
-    """The split that each file belongs to, by hash of seed and name; small classes fill train, then test, then validation."""
+    """Assign each file to a split by a hash of seed and name. Small classes fill train first, then test, then validation."""
     parts = np.full(len(targets), "train", object)
     order = np.asarray(splits.shuffled(names, seed), np.int64)
     for target in range(targets.max() + 1):
@@ -253,7 +254,7 @@ def _parts(targets: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names, for a message of one line."""
+    """The first few names, for a one-line message."""
     names = list(names)
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

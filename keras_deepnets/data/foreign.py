@@ -1,4 +1,4 @@
-"""Image files that TensorFlow does not decode, by Pillow: TIFF, AVIF, JPEG 2000, PNM, moving WebP. Not for exported graphs."""
+"""Decode image files that TensorFlow does not, with Pillow: TIFF, AVIF, JPEG 2000, PNM, animated WebP. Not for exported graphs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def decode(contents: Any, channels: int = 3, window: transforms.Window | None = None) -> tf.Tensor:
-    """`transforms.decode`, which also reads what Pillow does."""
+    """`transforms.decode` that also reads the formats of Pillow."""
     return transforms.decode(contents, channels, window, _decode)
 
 
 def pixels(contents: bytes) -> np.ndarray:
-    """An image file as Pillow reads it: the first frame, turned upright, without transparency; uint8 ``[h, w, 3]``.
+    """Decode an image file with Pillow: the first frame, upright, without transparency, as uint8 ``[h, w, 3]``.
 
     Raises:
-        ValueError: it is no image, a truncated one, or its values have no scale (floating point).
+        ValueError: The file is not an image or is truncated, or its values have no known scale (floating point).
     """
     from PIL import Image, ImageOps
 
@@ -30,25 +30,25 @@ def pixels(contents: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(contents)) as image:
             image.load()
             upright = _upright(image, ImageOps)
-            if upright.mode.startswith("I"):  # 16 bits: the upper 8, as TensorFlow takes them of a PNG
+            if upright.mode.startswith("I"):  # 16 bits: keep the upper 8, as TensorFlow does for PNG
                 grey = np.clip(np.asarray(upright).astype(np.int64), 0, 65_535) >> 8
                 return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
             if upright.mode == "F":
                 raise ValueError("floating-point values")
             return np.asarray(upright.convert("RGB"))
-    except Exception as error:  # Pillow raises whatever it meets in a damaged file
-        raise ValueError(f"not an image that Pillow reads ({error})") from error
+    except Exception as error:  # a damaged file can raise any exception in Pillow
+        raise ValueError(f"not an image that Pillow can read ({error})") from error
 
 
 def _upright(image: Any, operations: Any) -> Any:
     try:
         return operations.exif_transpose(image)
-    except Exception:  # a damaged EXIF block says nothing
+    except Exception:  # ignore a damaged EXIF block
         return image
 
 
 def _decode(contents: Any) -> tf.Tensor:
-    """`pixels` in a graph; what it raises becomes a tf.errors.InvalidArgumentError."""
+    """`pixels` in a graph. Its errors become tf.errors.InvalidArgumentError."""
     import tensorflow as tf
 
     image = tf.numpy_function(pixels, [contents], tf.uint8, stateful=False)

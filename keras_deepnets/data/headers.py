@@ -1,4 +1,4 @@
-"""What the first bytes of an image file say, without decoding its pixels."""
+"""Read the first bytes of an image file without decoding its pixels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _FORMATS = {b"BM": "BMP", b"GIF8": "GIF", b"RIFF": "WEBP", b"\xff\x0a": "JXL", b
 
 
 def describe(encoded: bytes) -> tuple[str, int, int]:
-    """Format (``"JPEG"``, ``"PNG"``, …), height and width of an image file's bytes; those of the image turned upright.
+    """The format (``"JPEG"``, ``"PNG"``, …), height and width of an encoded image. The size is that of the upright image.
 
     Raises:
-        tf.errors.InvalidArgumentError: they are no image.
+        tf.errors.InvalidArgumentError: The bytes are not an image.
     """
     import tensorflow as tf
 
@@ -29,7 +29,7 @@ def describe(encoded: bytes) -> tuple[str, int, int]:
 
 
 def _upright_size(encoded: bytes, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the upright image, from those that the header of a JPEG or PNG gives."""
+    """Height and width of the upright image, from those in the header of a JPEG or PNG."""
     if not orientation.may_have(encoded):
         return height, width
     height, width = orientation.upright_size(height, width, orientation.of(encoded))
@@ -37,7 +37,7 @@ def _upright_size(encoded: bytes, height: int, width: int) -> tuple[int, int]:
 
 
 def _format(encoded: bytes) -> str:
-    """The name of the format of an image file that is neither JPEG nor PNG."""
+    """The format name of an image file that is neither JPEG nor PNG."""
     for start, name in _FORMATS.items():
         if encoded.startswith(start):
             return name

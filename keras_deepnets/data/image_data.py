@@ -1,4 +1,4 @@
-"""A labelled set of images, and everything that is done with one."""
+"""A labelled image data set and its operations."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 STATISTICS_SAMPLE = 10_000
-"""Of how many images the statistics of a set are taken that is not held in memory."""
+"""Number of images used to compute the statistics of a data set that is not in memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """One split of a labelled set of images. Immutable; made by `keras_deepnets.data.load`.
+    """One split of a labelled image data set. Immutable; created by `keras_deepnets.data.load`.
 
     Attributes:
-        name: the source's name: ``"digits"``, a TFDS name, a folder.
-        split: ``"train"``, ``"validation"``, ``"test"``, ``"all"``.
-        labels: class names; an example's label is an index into them.
-        skipped: files that could not be decoded and were left out (only with ``skip_broken=True``).
-        published: mean and standard deviation of each channel, where a known set's need not be computed.
-        left_out: how many files of its folder are not images, by their endings (``{".txt": 2}``).
+        name: Name of the source: ``"digits"``, a TFDS name or a folder.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+        labels: Class names. The label of an example is an index into them.
+        skipped: Files that could not be decoded and were left out (only with ``skip_broken=True``).
+        published: Mean and standard deviation of each channel for a known data set, which need not be computed. Otherwise None.
+        left_out: Number of files in the folder that are not images, by suffix (``{".txt": 2}``).
     """
 
     name: str
@@ -48,17 +48,17 @@ class ImageData:
     def from_arrays(
         cls, images: np.ndarray, targets: np.ndarray, labels: tuple[str, ...], name: str = "arrays", split: str = "all"
     ) -> ImageData:
-        """A set from memory.
+        """Create a data set from arrays in memory.
 
         Args:
             images: uint8 ``[n, h, w, c]`` with 1 or 3 channels, or ``[n, h, w]``.
             targets: int ``[n]``, indices into ``labels``.
-            labels: class names.
-            name: what messages call the set.
-            split: what messages call this part of it.
+            labels: Class names.
+            name: Name of the data set, for messages.
+            split: Name of the split, for messages.
 
         Raises:
-            InputError: another dtype or shape, or a target without a label.
+            InputError: The dtype or shape is wrong, or a target has no label.
         """
         images, targets = np.asarray(images), np.asarray(targets)
         images = images[..., None] if images.ndim == 3 else images
@@ -67,14 +67,14 @@ class ImageData:
                 f"{name}: images are {images.dtype} {images.shape}; give uint8 [n, height, width, 1 or 3]."
             )
         if targets.shape != images.shape[:1] or not np.issubdtype(targets.dtype, np.integer):
-            raise InputError(f"{name}: targets are {targets.dtype} {targets.shape}; give one integer an image.")
+            raise InputError(f"{name}: targets are {targets.dtype} {targets.shape}; give one integer per image.")
         if len(targets) == 0 or targets.min() < 0 or targets.max() >= len(labels):
-            raise InputError(f"{name}: targets must be indices into the {len(labels)} labels, and at least one.")
+            raise InputError(f"{name}: give at least one target; each must be an index into the {len(labels)} labels.")
         return cls(name, split, tuple(labels), from_arrays(images, targets))
 
     @property
     def size(self) -> int:
-        """How many examples."""
+        """Number of examples."""
         return self.store.size
 
     def __len__(self) -> int:
@@ -82,17 +82,17 @@ class ImageData:
 
     @property
     def classes(self) -> int:
-        """How many classes."""
+        """Number of classes."""
         return len(self.labels)
 
     @property
     def image_shape(self) -> tuple[int | None, int | None, int]:
-        """Height, width (None where they differ from image to image), channels."""
+        """Height and width (None where they differ between images), and channels."""
         return self.store.image_shape
 
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
-        """How many examples each class has, in the order of `labels`."""
+        """Number of examples in each class, in the order of `labels`."""
         if isinstance(self.store, RecordStore) and self.store.class_counts is not None:
             return self.store.class_counts
         if isinstance(self.store, IndexedStore):
@@ -109,10 +109,12 @@ class ImageData:
         return dataset.apply(tf.data.experimental.assert_cardinality(self.size)).prefetch(tf.data.AUTOTUNE)
 
     def pick(self, positions: Sequence[int]) -> list[np.ndarray]:
-        """The images at some positions of `examples`, uint8 ``[h, w, c]`` each, in the order of `positions`; no others are decoded.
+        """The images at the given positions of `examples`, uint8 ``[h, w, c]`` each. Other images are not decoded.
+
+        The images come in the order of `positions`.
 
         Raises:
-            InputError: a position that is not in the data.
+            InputError: A position is not in the data.
         """
         import tensorflow as tf
 
@@ -144,35 +146,37 @@ class ImageData:
         repeat: bool = False,
         copies: int = 1,
     ) -> tf.data.Dataset:
-        """Batches of images of one size: (uint8 ``[b, h, w, c]``, int64 ``[b]``); of mixed images float32 ``[b, classes]``.
+        """Batches of equal-sized images: (uint8 ``[b, h, w, c]``, int64 ``[b]``). Mixed images have labels float32 ``[b, classes]``.
 
-        Without ``training`` the order is fixed and every image goes through `transforms.evaluation_view`. With it, each
-        epoch is shuffled anew and augmented; epoch k depends on ``seed`` and k alone, so a run that stopped can go on with
-        ``first_epoch=k`` as if it had not. Each time the dataset is iterated over, the next epoch comes; with ``repeat`` one
-        endless dataset holds epoch after epoch instead (give Keras' ``fit`` ``steps_per_epoch=data.steps(batch_size)``):
-        no gap between epochs, and no iterator that something else takes can shift them.
+        Without ``training`` the order is fixed and every image goes through `transforms.evaluation_view`. With it, each epoch is shuffled
+        anew and augmented. Epoch k depends on ``seed`` and k alone, so an interrupted run can resume with ``first_epoch=k`` and get the
+        same batches.
+
+        Each iteration over the dataset gives the next epoch. With ``repeat``, one endless dataset holds all epochs; pass
+        ``steps_per_epoch=data.steps(batch_size)`` to Keras' ``fit``. There is then no gap between epochs. An extra iterator elsewhere
+        cannot shift the epochs.
 
         Args:
-            batch_size: examples in a batch.
-            image_size: pixels, one number for a square or (height, width); None: the images' own.
-            channels: 1 or 3; None: the images' own.
-            training: whether to shuffle and augment.
-            augment: an augmentation policy: a name from `augmentation.policies`, several joined by ``+`` (`augmentation.get`), or a
+            batch_size: Examples per batch.
+            image_size: Size in pixels: one number for a square, or (height, width). None: the images' own size.
+            channels: 1 or 3. None: the images' own channels.
+            training: Whether to shuffle and augment.
+            augment: Augmentation policy: a name from `augmentation.policies`, several names joined by ``+`` (`augmentation.get`), or an
                 `augmentation.Policy`.
-            seed: of order and augmentation.
-            crop_fraction: see `transforms.evaluation_view`; policies that choose their own window do not use it.
-            interpolation: how images are resized, a method of `tf.image.resize`.
-            drop_remainder: whether to leave out a last, smaller batch.
-            first_epoch: the epoch that training begins with.
-            repeat: one endless dataset of epochs instead of one epoch an iteration.
-            copies: repeated augmentation: an epoch shows each of a part of the images so many times.
+            seed: Seed for order and augmentation.
+            crop_fraction: See `transforms.evaluation_view`. Policies that choose their own window do not use it.
+            interpolation: Resizing method, one of those of `tf.image.resize`.
+            drop_remainder: Whether to drop a last, smaller batch.
+            first_epoch: The epoch that training starts with.
+            repeat: Return one endless dataset of epochs instead of one epoch per iteration.
+            copies: Repeated augmentation: an epoch shows a part of the images, each of them ``copies`` times.
 
         Raises:
-            InputError: images of differing sizes without ``image_size``; an unknown policy; a value out of range.
+            InputError: The images differ in size and ``image_size`` is missing, the policy is unknown, or a value is out of range.
         """
         policy = augmentation.get(augment)
         if policy.name != "none" and not training:
-            raise InputError(f"augment={policy.name!r} needs training=True: evaluation sees images as they are.")
+            raise InputError(f"augment={policy.name!r} needs training=True: evaluation does not augment images.")
         if repeat and not training:
             raise InputError("repeat=True needs training=True: evaluation is one pass.")
         if isinstance(copies, bool) or copies != int(copies) or copies < 1 or (copies > 1 and not training):
@@ -191,20 +195,20 @@ class ImageData:
         )
 
     def steps(self, batch_size: int, drop_remainder: bool = False) -> int:
-        """How many batches an epoch has."""
+        """Number of batches in an epoch."""
         if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
             raise InputError(f"batch_size={batch_size!r} must be a positive whole number.")
         return pipelines.steps_of(self.size, batch_size, drop_remainder)
 
     def divide(self, size: int | float, seed: int = 0) -> tuple[ImageData, ImageData]:
-        """Cuts a validation set out: (the rest, the cut-out), disjoint, each class in proportion, chosen by ``seed``.
+        """Cut out a validation set and return (the rest, the cut-out part). The parts are disjoint, and each class is in proportion.
 
         Args:
-            size: how many examples, or which fraction.
-            seed: another seed, another choice.
+            size: Number of examples, or a fraction.
+            seed: Chooses the examples.
 
         Raises:
-            InputError: a size that leaves nothing on one side.
+            InputError: Either part would be empty.
         """
         count = splits.cut_size(size, self.size)
         if count == 0:
@@ -213,10 +217,10 @@ class ImageData:
         return replace(self, store=rest), replace(self, store=cut, split="validation")
 
     def take(self, size: int, seed: int = 0) -> ImageData:
-        """At most ``size`` of the examples, chosen by ``seed``: each class in proportion, at least one of each where possible.
+        """At most ``size`` examples, chosen by ``seed``: each class in proportion, with at least one example each if possible.
 
         Raises:
-            InputError: a size that is no whole number of at least 1.
+            InputError: The size is not a whole number of at least 1.
         """
         if isinstance(size, bool) or int(size) != size or size < 1:
             raise InputError(f"size={size!r} must be a whole number of examples, at least 1.")
@@ -229,15 +233,15 @@ class ImageData:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in 0–255 units, for `keras_deepnets.Scaling`.
 
-        Of a known set of TFDS (`catalogue.KNOWN`) those that are published. Else exact for sets in memory; of others 10,000 examples
-        are taken. Computed once. A channel that never varies gets a
-        standard deviation of 1, so that it can be divided by.
+        A known TFDS data set (`catalogue.KNOWN`) has published values. Otherwise the values are exact for data in memory, and come from
+        10,000 examples for other data. They are computed once. A channel that never varies gets a standard deviation of 1, so that it can
+        be used as a divisor.
         """
         return self.published or self._statistics
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        # Counts of the 256 values are exact, whatever the number of pixels, and need no second pass.
+        # Counts of the 256 values are exact for any number of pixels and need no second pass.
         channels = self.image_shape[-1]
         counts = np.zeros((channels, 256), np.int64)
         for pixels in self._pixels():
@@ -273,9 +277,9 @@ class ImageData:
         return View(int(height), int(width), channels, float(crop_fraction), interpolation)
 
     def _viewed(self, view: View, training: bool) -> Store:
-        """The images at the view's size: resized once and kept, so that epochs cost only a copy: in memory what fits, else on disk.
+        """The images at the view's size, resized once. They are cached in memory if they fit, otherwise on disk.
 
-        What is streamed from record files in their order, and what is read once, stays as it is.
+        Data streamed from record files and data read only once stay unchanged.
         """
         store = self.store
         decoded = store.in_memory or (isinstance(store, IndexedStore) and isinstance(store.pixels, DiskPixels))
@@ -292,11 +296,11 @@ class ImageData:
 
 
 def cut_out(train: ImageData, split: str, validation: int | float | None, seed: int) -> ImageData:
-    """The train or the validation split of a source that has no validation split of its own.
+    """The train or validation split of a source that has no separate validation split.
 
     Raises:
-        InputError: a bad size.
-        NoSuchSplit: see `check_split`.
+        InputError: The size is invalid.
+        NoSuchSplit: See `check_split`.
     """
     check_split(train.name, split, validation)
     size = 0 if validation is None else splits.cut_size(validation, train.size)
@@ -306,15 +310,15 @@ def cut_out(train: ImageData, split: str, validation: int | float | None, seed: 
 
 
 def check_split(name: str, split: str, validation: int | float | None) -> None:
-    """Raises `NoSuchSplit` for the validation split without a size, which could only overlap with the train split.
+    """Raise `NoSuchSplit` for a validation split without a size, which would overlap with the train split.
 
     Args:
-        name: of a source that has no validation split of its own.
-        split: the one asked for.
-        validation: the size.
+        name: Name of a source that has no separate validation split.
+        split: The requested split.
+        validation: The size.
     """
     if split == "validation" and not validation:
         raise NoSuchSplit(
             f"{name} has no validation split of its own: give validation=0.1 (a fraction or a number of examples "
-            "to cut out of train), the same for the train split."
+            "to cut out of train). Use the same value for the train split."
         )

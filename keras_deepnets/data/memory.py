@@ -1,4 +1,4 @@
-"""How much memory the images of a set may take."""
+"""Memory budget for the images of a data set."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import os
 from pathlib import Path
 
-_UNKNOWN = 8 << 30  # where the system does not say
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+_UNKNOWN = 8 << 30  # if the system does not report it
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # limits of a container
 
 
 def total() -> int:
-    """Bytes of main memory that the machine, or the container that this process is in, has.
+    """Bytes of main memory of the machine, or of the container that this process runs in.
 
-    Not what is free: whether a set is held in memory must not depend on the moment, since a streamed set comes in another order.
+    Free memory does not count. A streamed data set has a different order, so the choice between memory and streaming must not vary
+    over time.
     """
     found = [limit for limit in map(_limit, _LIMITS) if limit]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no such function
@@ -26,9 +27,9 @@ def _limit(path: str) -> int | None:
         text = Path(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return int(text) if text.isdecimal() else None  # "max": none
+    return int(text) if text.isdecimal() else None  # "max" means no limit
 
 
 def share(part: int, least: int, most: int) -> int:
-    """One `part`-th of the memory, in bytes, but at least `least` and at most `most`."""
+    """The memory divided by `part`, in bytes, limited to the range from `least` to `most`."""
     return max(least, min(most, total() // part))

@@ -1,7 +1,7 @@
 """Keras' MixUp, CutMix and RandomErasing as pure functions of a batch and its random numbers.
 
-The layers take their randomness from a `SeedGenerator`, whose state counts their calls: what an image gets would depend on what was
-run before it. Here they get one that starts from the pipeline's own numbers for the batch, so that a run resumes with the same images.
+The Keras layers use a `SeedGenerator`, whose state counts their calls. What an image gets would therefore depend on earlier calls.
+Here each call gets a generator seeded with the pipeline's own numbers for the batch, so a resumed run sees the same images.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 
 def mixup(images: tf.Tensor, targets: tf.Tensor, draws: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends each image, and its target, with another of the batch: λ·x + (1 - λ)·x', λ from Beta(α, α).
+    """Blend each image and its target with another one of the batch: λ·x + (1 - λ)·x', λ from Beta(α, α).
 
     Args:
         images: uint8 ``[b, h, w, c]``.
         targets: float32 ``[b, classes]``.
         draws: float32 ``[b, 2]`` in [0, 1).
-        alpha: of the Beta distribution; 0 leaves all as it is.
+        alpha: Parameter of the Beta distribution. 0 leaves images and targets unchanged.
     """
     return _mixed("MixUp", images, targets, draws, alpha=alpha) if alpha else (images, targets)
 
 
 def cutmix(images: tf.Tensor, targets: tf.Tensor, draws: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pastes a box of another image of the batch into each; the targets are mixed by area, whose share comes from Beta(α, α).
+    """Paste a box of another image of the batch into each image, and mix the targets by area.
 
-    Arguments as those of `mixup`.
+    The share of the area comes from Beta(α, α). The arguments are those of `mixup`.
     """
     return _mixed("CutMix", images, targets, draws, factor=(alpha, alpha)) if alpha else (images, targets)
 
 
 def erase(images: tf.Tensor, draws: tf.Tensor, probability: float) -> tf.Tensor:
-    """Fills a box of an image, of 2 to 33 % of its area, with noise.
+    """Fill a box of an image with noise. The box covers 2 to 33 % of the area.
 
     Args:
         images: uint8 ``[b, h, w, c]``.
         draws: float32 ``[b, 2]`` in [0, 1).
-        probability: share of the images that lose a box.
+        probability: Share of the images that get a box.
     """
     import tensorflow as tf
 
@@ -75,8 +75,8 @@ def _layer(kind: str, **arguments: Any) -> Any:
 
 
 def _run(layer: Any, images: Any, draws: Any, apply: Callable[[Any], Any]) -> Any:
-    """`apply` to the layer's random transformation of `images` for the seed in the first row of `draws`."""
-    # Under another Keras backend these layers compute with TensorFlow inside tf.data, once they are told.
+    """Call `apply` on the layer's random transformation of `images`, seeded with the first row of `draws`."""
+    # Under another Keras backend these layers must be told to compute with TensorFlow inside tf.data.
     layer.backend.set_backend("tensorflow")
     try:
         return apply(layer.get_random_transformation(images, training=True, seed=_seeds(draws)))
@@ -85,7 +85,7 @@ def _run(layer: Any, images: Any, draws: Any, apply: Callable[[Any], Any]) -> An
 
 
 def _seeds(draws: Any) -> Any:
-    """A Keras generator without state: the n-th seed that it gives is a function of `draws` and n."""
+    """A stateless Keras seed generator: the n-th seed is a function of `draws` and n."""
     import keras
     import tensorflow as tf
 

@@ -1,7 +1,7 @@
-"""EXIF orientation: how the camera was held, and the image turned upright.
+"""EXIF orientation: read it from a file and turn the image upright.
 
-Everything is TensorFlow operations, so that an exported graph turns images as the data pipeline does. A missing or damaged EXIF
-block means orientation 1, upright; it is never an error.
+All steps are TensorFlow operations, so that an exported graph turns images as the data pipeline does. A missing or damaged EXIF
+block means orientation 1 (upright). It is never an error.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ if TYPE_CHECKING:
 
 UPRIGHT = 1
 
-# For each orientation: whether rows and columns change places, then whether rows and whether columns are reversed.
+# For each orientation: whether to swap rows and columns, then whether to reverse the rows, and whether to reverse the columns.
 _TURNS = ((0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 1, 0))
 
-_ANY = -1  # in the patterns below: any byte
+_ANY = -1  # matches any byte in the patterns below
 _JPEG = 0
-# Of JPEG, PNG and WebP: how the file begins, how an EXIF segment begins, and where the first segment is.
+# For JPEG, PNG and WebP: the file's first bytes, the first bytes of an EXIF segment, and the position of the first segment.
 _FILES = ((0xFF, 0xD8), b"\x89PNG\r\n\x1a\n", (*b"RIFF", _ANY, _ANY, _ANY, _ANY, *b"WEBP"))
 _EXIF = ((0xFF, 0xE1, _ANY, _ANY, *b"Exif\0\0"), (_ANY, _ANY, _ANY, _ANY, *b"eXIf"), b"EXIF")
 _FIRST = (2, 8, 12)
-# What a segment's first bytes add up to its length, and where its contents begin.
+# Weights of a segment's first bytes in its length, and the offset of its contents.
 _LENGTHS = ((0, 0, 1 << 8, 1), (1 << 24, 1 << 16, 1 << 8, 1), (0, 0, 0, 0, 1, 1 << 8, 1 << 16, 1 << 24))
 _CONTENTS = (4, 8, 8)
-_ITSELF = (2, 0, 0)  # the length of a JPEG segment counts its own bytes
+_ITSELF = (2, 0, 0)  # the length of a JPEG segment includes the length field
 _AFTER = (0, 4, 0)  # a PNG chunk ends with a checksum
 _PADDING = (0, 0, 1)  # a WebP chunk of odd length is padded
 
-_HEAD = 12  # bytes of a segment that are looked at
-_STEPS = 4096  # segments that are looked at: a file of millions of empty ones must not keep a server busy
+_HEAD = 12  # bytes read from each segment
+_STEPS = 4096  # segments to inspect: a file with millions of empty ones must not keep a server busy
 
 _TAG, _SHORT, _LONG = 0x0112, 3, 4
 _ENTRY = 12  # bytes of a directory entry: tag, type, count, value
-# Where the fields of an entry lie: tag, type, count, value of a SHORT, value of a LONG.
+# Byte ranges of the fields of an entry: tag, type, count, value of a SHORT, value of a LONG.
 _FIELDS = ((0, 2), (2, 4), (4, 8), (8, 10), (8, 12))
 
 
 def may_have(contents: Any) -> tf.Tensor:
-    """Whether a file may hold an EXIF block, bool ``[]``: a fast test that never misses one.
+    """Whether a file may hold an EXIF block, bool ``[]``. The test is fast and never misses one.
 
     Args:
-        contents: the file's bytes, string ``[]``.
+        contents: Bytes of the file, string ``[]``.
     """
     import tensorflow as tf
 
-    # JPEG says "Exif", PNG "eXIf", WebP "EXIF". One operation searches the bytes.
+    # The marker is "Exif" in JPEG, "eXIf" in PNG and "EXIF" in WebP. One operation searches the bytes for all three.
     without = tf.strings.regex_replace(contents, "(?i)exif", "", replace_global=False)
     return tf.not_equal(tf.strings.length(without), tf.strings.length(contents))
 
 
 def of(contents: Any) -> tf.Tensor:
-    """The orientation that the EXIF block of a JPEG, PNG or WebP file states, int32 ``[]`` from 1 to 8; 1 without such a block.
+    """The orientation from the EXIF block of a JPEG, PNG or WebP file, int32 ``[]`` from 1 to 8. It is 1 without such a block.
 
     Args:
-        contents: the file's bytes, string ``[]``.
+        contents: Bytes of the file, string ``[]``.
     """
     return _graph()(contents)
 
 
 @functools.cache
 def _graph() -> Callable[[Any], tf.Tensor]:
-    """`of` as a graph, which is made once, and called without being inlined: most files do not need it."""
+    """`of` as a graph, created once and never inlined, because most files do not need it."""
     import tensorflow as tf
 
     return tf.function(
@@ -78,12 +78,12 @@ def _graph() -> Callable[[Any], tf.Tensor]:
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns an image ``[h, w, c]`` upright, as Pillow's ``ImageOps.exif_transpose`` does."""
+    """Turn an image ``[h, w, c]`` upright, as Pillow's ``ImageOps.exif_transpose`` does."""
     import tensorflow as tf
 
     swap, rows, columns = _turn(orientation)
     channels = image.shape[-1]
-    # Both operations pass an image on that needs no turn.
+    # Both operations return the image unchanged if it is already upright.
     image = tf.transpose(image, tf.stack([swap, 1 - swap, 2]))
     steps = tf.stack([1 - 2 * rows, 1 - 2 * columns, 1])
     image = tf.strided_slice(image, [0, 0, 0], [0, 0, 0], steps, begin_mask=7, end_mask=7)
@@ -91,7 +91,7 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def upright_size(height: Any, width: Any, orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width of the upright image, from those of the stored one."""
+    """Height and width of the upright image, from those of the stored image."""
     import tensorflow as tf
 
     swapped = orientation >= 5
@@ -99,12 +99,12 @@ def upright_size(height: Any, width: Any, orientation: tf.Tensor) -> tuple[tf.Te
 
 
 def stored_window(window: tuple[Any, ...], height: Any, width: Any, orientation: tf.Tensor) -> tf.Tensor:
-    """Where a part of the upright image lies in the stored one.
+    """Map a window of the upright image to the stored image.
 
     Args:
-        window: top, left, height and width of the part, int32, in pixels of the upright image.
-        height: of the upright image.
-        width: of the upright image.
+        window: Top, left, height and width of the window, int32, in pixels of the upright image.
+        height: Height of the upright image.
+        width: Width of the upright image.
         orientation: int32 ``[]``.
 
     Returns:
@@ -120,14 +120,14 @@ def stored_window(window: tuple[Any, ...], height: Any, width: Any, orientation:
 
 
 def _turn(orientation: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Swap, reversed rows and reversed columns, each 0 or 1, int32."""
+    """Whether to swap the axes, reverse the rows and reverse the columns: each 0 or 1, int32."""
     import tensorflow as tf
 
     return tuple(tf.unstack(tf.gather(tf.constant(_TURNS, tf.int32), orientation)))
 
 
 def _bytes(contents: tf.Tensor, start: tf.Tensor, count: int) -> tf.Tensor:
-    """So many bytes from a place on, int64 ``[count]``; zeros beyond the end."""
+    """`count` bytes from `start` on, int64 ``[count]``; zeros beyond the end."""
     import tensorflow as tf
 
     start = tf.minimum(start, tf.cast(tf.strings.length(contents), tf.int64))
@@ -141,7 +141,7 @@ def _table(rows: tuple, fill: int) -> np.ndarray:
 
 
 def _matches(head: tf.Tensor, patterns: tuple) -> tf.Tensor:
-    """Which of the patterns a head begins with, bool ``[n]``."""
+    """The patterns that a head starts with, bool ``[n]``."""
     import tensorflow as tf
 
     table = _table(patterns, _ANY)
@@ -149,7 +149,7 @@ def _matches(head: tf.Tensor, patterns: tuple) -> tf.Tensor:
 
 
 def _block(contents: tf.Tensor) -> tf.Tensor:
-    """The EXIF block of a file, string ``[]``, from its TIFF header on; empty where there is none."""
+    """The EXIF block of a file from its TIFF header on, string ``[]``; empty if there is none."""
     import tensorflow as tf
 
     end = tf.cast(tf.strings.length(contents), tf.int64)
@@ -167,7 +167,7 @@ def _block(contents: tf.Tensor) -> tf.Tensor:
         head = _bytes(contents, place, _HEAD)
         length = tf.reduce_sum(head * weights) - itself
         onward = place + contents_at + length + after + length % 2 * padding
-        # JPEG's markers: any number of 0xFF may come before one, and the compressed image after 0xDA has no segments.
+        # A JPEG marker may follow any number of 0xFF bytes. The compressed image after 0xDA has no segments.
         marker = head[1]
         ended = (head[0] != 0xFF) | (marker == 0xD9) | (marker == 0xDA)
         in_jpeg = tf.where(ended, end, tf.where(marker == 0xFF, place + 1, tf.maximum(onward, place + 2)))
@@ -177,18 +177,18 @@ def _block(contents: tf.Tensor) -> tf.Tensor:
     first = tf.where(tf.reduce_any(formats), tf.gather(np.array(_FIRST, np.int64), kind), end)
     _, begin, length, _ = tf.while_loop(searches, look, (first, tf.zeros_like(end), tf.zeros_like(end), tf.constant(0)))
     block = tf.strings.substr(contents, tf.minimum(begin, end), tf.where(begin > 0, tf.nn.relu(length), zero))
-    # JPEG has this prefix, and some writers of WebP keep it.
+    # JPEG has this prefix, and some WebP writers keep it.
     prefixed = tf.strings.substr(block, 0, 6) == b"Exif\0\0"
     return tf.strings.substr(block, tf.where(prefixed, 6, 0), tf.strings.length(block))
 
 
 def _of_block(block: tf.Tensor) -> tf.Tensor:
-    """The orientation in an EXIF block, which is a TIFF file without pixels. Entries that are cut off do not count."""
+    """The orientation in an EXIF block, which is a TIFF file without pixels. Truncated entries are ignored."""
     import tensorflow as tf
 
     head = _bytes(block, np.int64(0), 8)
     little = head[0] == ord("I")
-    # Some writers swap the bytes of the 42.
+    # Some writers swap the bytes of the number 42.
     known = (head[0] == head[1]) & (little | (head[0] == ord("M"))) & (head[2] + head[3] == 42)
     directory = tf.reduce_sum(head * _weights(((4, 8),), 8, little)[:, 0])
     count = tf.reduce_sum(_bytes(block, directory, 2) * _weights(((0, 2),), 2, little)[:, 0])
@@ -205,12 +205,12 @@ def _of_block(block: tf.Tensor) -> tf.Tensor:
 
 
 def _weights(fields: tuple[tuple[int, int], ...], size: int, little: tf.Tensor) -> tf.Tensor:
-    """What the bytes of numbers count, int64 ``[size, fields]``, by the order of bytes.
+    """The weights of bytes in numbers, int64 ``[size, fields]``, for a byte order.
 
     Args:
-        fields: first byte of each number, and the one after its last.
-        size: how many bytes there are.
-        little: whether the first byte counts least, bool ``[]``.
+        fields: First byte of each number, and the byte after its last.
+        size: Number of bytes.
+        little: Whether the first byte is the least significant, bool ``[]``.
     """
     import tensorflow as tf
 

@@ -1,7 +1,7 @@
-"""From a store of images to batches that a network takes: fixed order for evaluation, seeded epochs for training.
+"""Input pipelines from a store of images to batches: in fixed order for evaluation, in seeded epochs for training.
 
-Everything random is a pure function of (seed, epoch), computed with stateless operations: epoch 7 is the same whether the
-epochs before it were run in this process or not, however many threads there are.
+All randomness is a pure function of (seed, epoch), computed with stateless operations. Epoch 7 is the same whether or not the
+earlier epochs ran in this process, and for any number of threads.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 VIEW_BUDGET = memory.share(16, 1 << 29, 8 << 30)
-"""Bytes of resized images that a set may keep in memory to spare later epochs the decoding and resizing."""
+"""Bytes of resized images that a data set may keep in memory, so that later epochs need not decode and resize them again."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The arguments of `transforms.evaluation_view`: how images become inputs of one size."""
+    """The arguments of `transforms.evaluation_view`, which turns images into inputs of one size."""
 
     height: int
     width: int
@@ -36,7 +36,7 @@ class View:
     interpolation: str = "bilinear"
 
     def __call__(self, images: Any) -> tf.Tensor:
-        """Applies the view to ``[h, w, c]`` or ``[b, h, w, c]``."""
+        """Apply the view to ``[h, w, c]`` or ``[b, h, w, c]``."""
         return transforms.evaluation_view(
             images, self.height, self.width, self.channels, self.crop_fraction, self.interpolation
         )
@@ -47,12 +47,12 @@ class View:
         return (self.height, self.width, self.channels)
 
     def fits(self, store: Store) -> bool:
-        """Whether the store's images would be kept in memory at this size."""
+        """Whether the store's images at this size fit the memory budget."""
         return store.size * math.prod(self.shape) <= VIEW_BUDGET
 
 
 def materialise(store: Store, view: View) -> IndexedStore:
-    """Every image of the store at the view's size, in memory, in the store's order."""
+    """Load every image of the store into memory at the view's size, in the store's order."""
     import tensorflow as tf
 
     images = empty((store.size, *view.shape))
@@ -63,7 +63,7 @@ def materialise(store: Store, view: View) -> IndexedStore:
         images[start:stop], labels[start:stop] = some_images, some_labels
         start = stop
     if start != store.size:
-        raise tf.errors.DataLossError(None, None, f"{store.size} examples were announced and {start} came.")
+        raise tf.errors.DataLossError(None, None, f"the store promised {store.size} examples but gave {start}.")
     return in_order(ArrayPixels(images), labels)
 
 
@@ -75,12 +75,12 @@ def _opened(store: Store, view: View) -> tf.data.Dataset:
 
 
 def steps_of(size: int, batch_size: int, drop_remainder: bool) -> int:
-    """How many batches ``size`` examples make."""
+    """Number of batches for ``size`` examples."""
     return size // batch_size if drop_remainder else -(-size // batch_size)
 
 
 def evaluation(store: Store, view: View, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
-    """Batches in the fixed order, (uint8 ``[b, h, w, c]``, int64 ``[b]``)."""
+    """Batches in the fixed order: (uint8 ``[b, h, w, c]``, int64 ``[b]``)."""
     import tensorflow as tf
 
     is_array = _is_array(store, view)
@@ -108,13 +108,13 @@ def training(
     classes: int,
     copies: int = 1,
 ) -> tf.data.Dataset:
-    """Batches of shuffled, augmented epochs, (uint8 ``[b, h, w, c]``, int64 ``[b]``), or float32 ``[b, classes]`` where images are mixed.
+    """Batches of shuffled, augmented epochs: (uint8 ``[b, h, w, c]``, int64 ``[b]``). Mixed images have labels float32 ``[b, classes]``.
 
-    With ``copies`` an epoch has as many images as ever, but of a part of the set only, each so many times in a row, augmented
-    differently each time (repeated augmentation: Hoffer et al. 2019; Berman et al. 2019).
+    With ``copies`` an epoch keeps its number of images but shows only a part of the data set. Each image appears ``copies`` times in a
+    row, with a different augmentation each time (repeated augmentation: Hoffer et al. 2019; Berman et al. 2019).
 
-    With ``repeat`` one endless dataset of ``first_epoch``, the next, and so on. Without, a dataset of one epoch: the first
-    iterator runs through ``first_epoch``, the second through the next.
+    With ``repeat`` the result is one endless dataset that starts with ``first_epoch``. Without it, each iterator runs through one
+    epoch: the first through ``first_epoch``, the second through the next.
     """
     import tensorflow as tf
 
@@ -127,7 +127,7 @@ def training(
         dataset = epochs.flat_map(epoch)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     else:
-        # A Python counter rather than a variable: the same under any distribution strategy, and on no device.
+        # A Python counter instead of a variable: it works the same under any distribution strategy and is placed on no device.
         counter = itertools.count(first_epoch)
         current = tf.data.Dataset.range(1).map(
             lambda _: tf.ensure_shape(tf.numpy_function(lambda: np.int64(next(counter)), [], tf.int64), [])
@@ -142,7 +142,7 @@ def _is_array(store: Store, view: View) -> bool:
 
 
 def _selector(store: IndexedStore, batch_size: int, drop_remainder: bool) -> Callable:
-    """A function from an order of the examples and a step to that batch: images, labels, first and last position."""
+    """A function from an order of the examples and a step to a batch: images, labels, first position, last position."""
     import tensorflow as tf
 
     images, (rows, labels) = store.pixels.tensor, store.tensors
@@ -159,7 +159,7 @@ def _selector(store: IndexedStore, batch_size: int, drop_remainder: bool) -> Cal
 
 
 def _seeds(seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The stateless seeds of an epoch: of its order, and of its augmentation."""
+    """The stateless seeds of an epoch: one for its order and one for its augmentation."""
     import tensorflow as tf
 
     base = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
@@ -176,7 +176,7 @@ def _draws(store: Store, policy: Policy, seed: tf.Tensor) -> tf.Tensor:
 def _varied(
     policy: Policy, images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor, classes: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A batch as the policy changes it."""
+    """Apply the policy to a batch."""
     import tensorflow as tf
 
     if policy.batch is not None:
@@ -187,7 +187,7 @@ def _varied(
 
 
 def _array_epoch(store, view, policy, batch_size, drop_remainder, seed, classes, copies) -> Callable:
-    """An epoch of images of one size in memory: whole batches are gathered and augmented at once."""
+    """An epoch of equal-sized images in memory: whole batches are gathered and augmented at once."""
     import tensorflow as tf
 
     select = _selector(store, batch_size, drop_remainder)
@@ -211,7 +211,7 @@ def _array_epoch(store, view, policy, batch_size, drop_remainder, seed, classes,
 
 
 def _single_epoch(store, view, policy, batch_size, drop_remainder, seed, classes, copies) -> Callable:
-    """An epoch of anything else: each image is opened and resized by itself, then batched."""
+    """An epoch of any other store: each image is opened and resized separately, then batched."""
     import tensorflow as tf
 
     whole = View(view.height, view.width, view.channels, 1.0, view.interpolation)
@@ -220,7 +220,7 @@ def _single_epoch(store, view, policy, batch_size, drop_remainder, seed, classes
         payload, label = example
         if policy.window is None:
             return view(store.open(payload)), label, draws
-        # What the window leaves out is random already: all of it is kept, stretched to the network's size.
+        # The window already crops at random. So keep all of it, stretched to the network's size.
         part = store.open(payload, lambda height, width: policy.window(height, width, draws))
         return stretch(part, whole), label, draws
 
@@ -243,7 +243,7 @@ def _single_epoch(store, view, policy, batch_size, drop_remainder, seed, classes
 
 
 def stretch(image: tf.Tensor, view: View) -> tf.Tensor:
-    """Resizes ``[h, w, c]`` to the view's size without keeping proportions, antialiased when it shrinks."""
+    """Resize ``[h, w, c]`` to the view's size without keeping the aspect ratio, antialiased when shrinking."""
     import tensorflow as tf
 
     size = [view.height, view.width]
@@ -253,14 +253,14 @@ def stretch(image: tf.Tensor, view: View) -> tf.Tensor:
 
 
 def _finish(dataset: tf.data.Dataset, is_array: bool) -> tf.data.Dataset:
-    """Options and prefetching that every pipeline ends with."""
+    """Set the final options and prefetching of every pipeline."""
     import tensorflow as tf
 
     options = tf.data.Options()
-    if is_array:  # rewriting the graph would copy the whole array for each iterator, and finds nothing to improve
+    if is_array:  # graph rewriting would copy the whole array for each iterator and improve nothing
         options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
     options.autotune.enabled = True
-    # Examples in memory have no files to shard by: workers share out the batches.
+    # Examples in memory have no files to shard by, so workers share the batches.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,8 +1,9 @@
 """RandAugment [Cubuk et al. 2019]: a few random operations of one strength, drawn anew for each image.
 
-Keras' `RandAugment` draws one operation for a whole batch and computes all of them to choose it; keras-cv's takes its random numbers
-from the global generator, so that a resumed run would see other images. Here an image's operations are a function of its seed, and only
-they are computed. Operations and ranges are those of timm's ``rand-m…-inc1``, with which *ResNet strikes back* trained.
+Keras' `RandAugment` draws one operation for a whole batch, and computes all operations to select it. The version in keras-cv takes
+its random numbers from the global generator, so a resumed run would see different images. Here the operations of an image are a
+function of its seed, and only these operations are computed. Operations and ranges match timm's ``rand-m…-inc1``, which *ResNet
+strikes back* used for training.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _FILL = 128.0
 
 
 def check(magnitude: float, operations: float, probability: float) -> None:
-    """Raises InputError unless the numbers make sense."""
+    """Raise InputError if a number is out of range."""
     if not 0 <= magnitude <= LARGEST_MAGNITUDE:
         raise InputError(f"rand_augment: magnitude={magnitude} must be in [0, {LARGEST_MAGNITUDE:g}].")
     if operations != int(operations) or not 1 <= operations <= 10:
@@ -40,19 +41,19 @@ def batch(
     probability: float = 1.0,
     deviation: float = 0.0,
 ) -> tf.Tensor:
-    """Varies each image by `operations` operations.
+    """Apply `operations` random operations to each image.
 
     Args:
         images: uint8 ``[b, h, w, 1 or 3]``.
         draws: float32 ``[b, 2]`` in [0, 1).
-        magnitude: strength, 0 to 10.
-        operations: how many, one after the other.
-        probability: with which each is applied.
-        deviation: standard deviation of the strength.
+        magnitude: Strength, 0 to 10.
+        operations: Number of operations, applied in sequence.
+        probability: Probability with which each operation is applied.
+        deviation: Standard deviation of the strength.
     """
     import tensorflow as tf
 
-    # [b, operations, 4]: which operation, sign, whether, place of the strength in a normal distribution.
+    # [b, operations, 4]: operation, sign, whether to apply it, quantile of the strength in a normal distribution.
     numbers = tf.map_fn(
         lambda seed: tf.random.stateless_uniform([int(operations), 4], seed, alg="philox"),
         seeds(draws),
@@ -81,7 +82,7 @@ def batch(
 
 
 def apply(name: str, image: tf.Tensor, level: Any) -> tf.Tensor:
-    """One operation of `OPERATIONS`: uint8 ``[h, w, c]``, and its strength with sign in [-1, 1]."""
+    """Apply one operation of `OPERATIONS` to uint8 ``[h, w, c]``. The level is its signed strength in [-1, 1]."""
     import tensorflow as tf
 
     return OPERATIONS[name](image, tf.convert_to_tensor(level, tf.float32))
@@ -94,7 +95,7 @@ def _rounded(values: Any, like: Any) -> Any:
 
 
 def _grey(image: Any) -> Any:
-    """``[h, w, 1]`` float32."""
+    """Grey version of the image, ``[h, w, 1]`` float32."""
     import tensorflow as tf
 
     values = tf.cast(image, tf.float32)
@@ -102,7 +103,7 @@ def _grey(image: Any) -> Any:
 
 
 def _blend(image: Any, other: Any, level: Any) -> Any:
-    """Away from `other` or towards it, by up to 90 %."""
+    """Move away from `other` or towards it by up to 90 %."""
     import tensorflow as tf
 
     return _rounded(other + (1.0 + 0.9 * level) * (tf.cast(image, tf.float32) - other), image)
@@ -118,7 +119,7 @@ def _auto_contrast(image: Any, level: Any) -> Any:
 
 
 def _equalize(image: Any, level: Any) -> Any:
-    """As PIL's: a channel's grey levels are spread by its cumulative histogram."""
+    """Equalise each channel by its cumulative histogram, as PIL does."""
     import tensorflow as tf
 
     channels = []
@@ -137,7 +138,7 @@ def _invert(image: Any, level: Any) -> Any:
 
 
 def _posterize(image: Any, level: Any) -> Any:
-    """Keeps 4 to 0 of the highest bits."""
+    """Keep the 4 to 0 highest bits."""
     import tensorflow as tf
 
     step = tf.bitwise.left_shift(1, 4 + tf.cast(4 * tf.abs(level), tf.int32))
@@ -145,7 +146,7 @@ def _posterize(image: Any, level: Any) -> Any:
 
 
 def _solarize(image: Any, level: Any) -> Any:
-    """Inverts what is at least as bright as a threshold that falls from 256 to 0."""
+    """Invert pixels at least as bright as a threshold, which falls from 256 to 0."""
     import tensorflow as tf
 
     threshold = 256 - tf.cast(256 * tf.abs(level), tf.int32)
@@ -153,7 +154,7 @@ def _solarize(image: Any, level: Any) -> Any:
 
 
 def _solarize_add(image: Any, level: Any) -> Any:
-    """Adds up to 110 to the darker half."""
+    """Add up to 110 to the darker half of the values."""
     import tensorflow as tf
 
     values = tf.cast(image, tf.int32)
@@ -176,7 +177,7 @@ def _brightness(image: Any, level: Any) -> Any:
 
 
 def _sharpness(image: Any, level: Any) -> Any:
-    """Away from or towards PIL's smoothed image, whose border is the image's own."""
+    """Move away from or towards PIL's smoothed image, whose border equals that of the image."""
     import tensorflow as tf
 
     values = tf.cast(image, tf.float32)
@@ -189,7 +190,7 @@ def _sharpness(image: Any, level: Any) -> Any:
 
 
 def _affine(image: Any, matrix: tuple[Any, ...]) -> Any:
-    """Output pixel (x, y) shows input ``(a·x + b·y + c, d·x + e·y + f)``."""
+    """Transform the image: output pixel (x, y) shows input ``(a·x + b·y + c, d·x + e·y + f)``."""
     import tensorflow as tf
 
     row = tf.stack([tf.cast(value, tf.float32) for value in (*matrix, 0.0, 0.0)])
@@ -205,7 +206,7 @@ def _affine(image: Any, matrix: tuple[Any, ...]) -> Any:
 
 
 def _rotate(image: Any, level: Any) -> Any:
-    """By up to 30 degrees around the centre."""
+    """Rotate by up to 30 degrees around the centre."""
     import tensorflow as tf
 
     angle = level * math.radians(30)
@@ -252,4 +253,4 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "translate_x": _translate_x,
     "translate_y": _translate_y,
 }
-"""From uint8 ``[h, w, c]`` and a strength with sign in [-1, 1] to an image of the same shape."""
+"""Functions from uint8 ``[h, w, c]`` and a signed strength in [-1, 1] to an image of the same shape."""

@@ -1,4 +1,4 @@
-"""Examples streamed from record files, too large for memory: read in order, or shuffled by shard and then within chunks."""
+"""Examples streamed from record files that do not fit in memory: in order, or shuffled by shard and then within chunks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SHUFFLE_BYTES = 1 << 28
-"""About how many bytes of encoded examples are shuffled together; as many again are read meanwhile."""
+"""Approximate bytes of encoded examples that are shuffled together. The same amount is read ahead meanwhile."""
 
 _OPEN_FILES = 16
 
@@ -23,9 +23,9 @@ class Piece:
     """A run of records in one TFRecord file.
 
     Attributes:
-        path: of the file.
-        skip: how many records come before it.
-        take: how many belong to it.
+        path: Path of the file.
+        skip: Number of records before the run.
+        take: Number of records in the run.
     """
 
     path: str
@@ -35,15 +35,15 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class RecordStore:
-    """A set whose examples are encoded images in TFRecord files.
+    """A data set whose examples are encoded images in TFRecord files.
 
     Attributes:
-        pieces: where the records are.
-        parse: from a serialised record to (encoded image, label int64).
+        pieces: Location of the records.
+        parse: Function from a serialised record to (encoded image, label int64).
         channels: 1 or 3.
-        chunk: how many examples are shuffled together.
-        height_width: of every image, pixels; None, None where they differ or are not known beforehand.
-        class_counts: how many examples each class has, where that is known without reading them.
+        chunk: Number of examples shuffled together.
+        height_width: Height and width of every image in pixels. None, None if they differ or are not known in advance.
+        class_counts: Number of examples in each class, if known without reading them.
     """
 
     pieces: tuple[Piece, ...]
@@ -56,16 +56,16 @@ class RecordStore:
 
     @property
     def size(self) -> int:
-        """How many examples."""
+        """Number of examples."""
         return sum(piece.take for piece in self.pieces)
 
     @property
     def image_shape(self) -> tuple[int | None, int | None, int]:
-        """Height, width (None where they are not known beforehand), channels."""
+        """Height and width (None if not known in advance), and channels."""
         return (*self.height_width, self.channels)
 
     def read(self, seed: Any | None = None) -> tf.data.Dataset:
-        """See `Store.read`. A seed shuffles the files, reads several at a time, and shuffles chunks of what comes."""
+        """See `Store.read`. A seed shuffles the files, reads several files in parallel, and shuffles chunks of their records."""
         import tensorflow as tf
 
         order = tf.range(len(self.pieces), dtype=tf.int64)
@@ -83,7 +83,7 @@ class RecordStore:
             records, cycle_length=_OPEN_FILES, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         if seed is not None:
-            # Not Dataset.shuffle: its order depends on the global seed too, and on how often it was iterated over.
+            # Not Dataset.shuffle: its order also depends on the global seed and on the number of earlier iterations.
             def shuffle(number, chunk):
                 return tf.random.experimental.stateless_shuffle(
                     chunk, tf.random.experimental.stateless_fold_in(seed, number, alg="philox"), alg="philox"
@@ -93,13 +93,13 @@ class RecordStore:
         return dataset.map(self.parse, tf.data.AUTOTUNE, deterministic=True)
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
-        """See `Store.open`: decodes the image, of a JPEG only the window."""
+        """See `Store.open`: decode the image, or for JPEG only the window."""
         return foreign.decode(payload, self.channels, window)
 
     def divide(self, size: int, seed: int) -> tuple[RecordStore, RecordStore]:
-        """See `Store.divide`: a run of records at a place chosen by ``seed``; who wrote them shuffled them."""
+        """See `Store.divide`: cut out a run of records at a position chosen by ``seed``. The records were shuffled when written."""
         if not 0 < size < self.size:
-            raise InputError(f"{size} of {self.size} examples cannot be cut out and leave some.")
+            raise InputError(f"{size} of {self.size} examples cannot be cut out: none would be left.")
         start = splits.number(seed, self.size - size + 1)
         cut = cut_pieces(self.pieces, start, start + size)
         rest = cut_pieces(self.pieces, 0, start) + cut_pieces(self.pieces, start + size, self.size)
@@ -107,7 +107,7 @@ class RecordStore:
 
 
 def cut_pieces(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Piece, ...]:
-    """The records number ``start`` to ``stop`` of all the pieces in a row."""
+    """Records number ``start`` to ``stop`` of the concatenated pieces."""
     found, before = [], 0
     for piece in pieces:
         first, last = max(start - before, 0), min(stop - before, piece.take)

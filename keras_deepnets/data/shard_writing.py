@@ -1,4 +1,4 @@
-"""Writing a labelled set as TFRecord shards."""
+"""Write a labelled data set as TFRecord shards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.files import digest, write_json, written_aside
 
 SHARD_BYTES = 1 << 27
-"""About how large a shard is where nobody says how many there are."""
+"""Approximate size of a shard if the number of shards is not given."""
 
 
 def write(
@@ -32,33 +32,33 @@ def write(
     skip_broken: bool = False,
     report: Report | None = None,
 ) -> Index:
-    """Writes a set as TFRecord shards, which `keras_deepnets.data.load` reads.
+    """Write a data set as TFRecord shards, which `keras_deepnets.data.load` reads.
 
-    The files of a folder of class folders are stored as they are; the images of any other source, which `load` holds in memory, as PNG.
-    The same source, ``shards`` and ``seed`` give the same files to the last byte. A folder without split folders is split by ``seed`` as
-    `load` splits it.
+    The files of a folder of class folders are stored unchanged. Images of any other source, which `load` holds in memory, are stored
+    as PNG. The same source, ``shards`` and ``seed`` always give byte-identical files. A folder without split folders is split by
+    ``seed``, as `load` splits it.
 
     Args:
-        source: what `load` takes.
-        out: a new or empty folder. Nothing is there before all is written.
-        shards: how many for each split; None: as many as make them about 128 MiB each.
-        split: the one to write; None: every split that the source has.
-        seed: of the order of the examples.
-        skip_broken: leave out files that cannot be decoded, and list them in the index, instead of raising.
-        report: is told of progress.
+        source: A source that `load` takes.
+        out: A new or empty folder. It stays empty until everything is written.
+        shards: Number of shards per split. None: as many as give about 128 MiB each.
+        split: The split to write. None: all splits of the source.
+        seed: Seed for the order of the examples.
+        skip_broken: Whether to leave out files that cannot be decoded and list them in the index, instead of raising.
+        report: Progress callback.
 
     Returns:
         The index.
 
     Raises:
-        InputError: ``out`` holds something, is a file, or lies inside ``source``; fewer examples than shards; a source that `load`
-            refuses, broken images without ``skip_broken``, or a set that is kept in record files already.
+        InputError: ``out`` is a file, is not empty, or is inside ``source``. A split has fewer examples than shards. `load` refuses
+            the source, images are broken and ``skip_broken`` is False, or the data set is already stored in record files.
     """
     target = check_arguments(source, out, shards, split)
     sets = _load_sets(source, split, seed, skip_broken)
     for name, data in sets.items():
         if not isinstance(data.store, IndexedStore):
-            raise InputError(f"{data.name} is kept in record files already; load it by its name.")
+            raise InputError(f"{data.name} is already stored in record files; load it by its name.")
         if shards is not None and data.size < shards:
             raise InputError(f"shards={shards}: the {name} split of {data.name} has only {data.size} examples.")
     with _parents_of(target), written_aside(target) as aside:
@@ -69,7 +69,7 @@ def write(
 
 
 def check_arguments(source: str | os.PathLike, out: str | os.PathLike, shards: int | None, split: str | None) -> Path:
-    """What `write` can refuse before anything is read; the folder that it will make."""
+    """Check the arguments of `write` before anything is read, and return the folder to create."""
     target = Path(out).expanduser().resolve()
     if shards is not None and (isinstance(shards, bool) or shards != int(shards) or not 0 < shards <= 99_999):
         raise InputError(f"shards={shards!r} is not a whole number from 1 to 99,999.")
@@ -81,12 +81,14 @@ def check_arguments(source: str | os.PathLike, out: str | os.PathLike, shards: i
         raise InputError(f"{target} is not empty; name a new or empty folder for the shards.")
     folder = Path(source).expanduser().resolve()
     if folder.is_dir() and target.is_relative_to(folder):
-        raise InputError(f"{target} lies inside the folder of the images, where it would be taken for a class.")
+        raise InputError(
+            f"{target} is inside the image folder, where it would be mistaken for a class; name a folder outside it."
+        )
     return target
 
 
 def _load_sets(source: str | os.PathLike, split: str | None, seed: int, skip_broken: bool) -> dict[str, ImageData]:
-    """What is written, by split."""
+    """The data to write, by split."""
     if split is not None:
         return {split: sources.load(source, split, seed=seed, skip_broken=skip_broken)}
     return sources.load_splits(source, seed=seed, skip_broken=skip_broken)
@@ -94,7 +96,7 @@ def _load_sets(source: str | os.PathLike, split: str | None, seed: int, skip_bro
 
 @contextlib.contextmanager
 def _parents_of(target: Path) -> Iterator[None]:
-    """Makes the folders above, and removes those again if the block fails."""
+    """Create the parent folders, and remove them again if the block fails."""
     missing = [folder for folder in target.parents if not folder.exists()]  # innermost first
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -107,7 +109,7 @@ def _parents_of(target: Path) -> Iterator[None]:
 
 
 class _Writer:
-    """Writes the shards of some splits into a folder."""
+    """Writes the shards of one or more splits into a folder."""
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class _Writer:
         self._done, self._total = 0, sum(data.size for data in sets.values())
 
     def write(self) -> Index:
-        """Writes them all."""
+        """Write all splits."""
         first = next(iter(self._sets.values()))
         found = {name: self._split(name, data) for name, data in self._sets.items()}
         channels = first.image_shape[-1]
@@ -148,7 +150,7 @@ class _Writer:
         )
 
     def _shard(self, path: Path, hand: Sequence[int], names, contents, data: ImageData, sizes: set) -> list[int]:
-        """Writes one file; the numbers of the examples that are in it."""
+        """Write one file and return the numbers of the examples in it."""
         import tensorflow as tf
 
         written = []
@@ -158,7 +160,7 @@ class _Writer:
                 encoded = contents(index)
                 try:
                     form, height, width = headers.describe(encoded)
-                except tf.errors.InvalidArgumentError as error:  # of large sets not every file was decoded before
+                except tf.errors.InvalidArgumentError as error:  # large data sets are not fully decoded before
                     if not self._skip_broken:
                         raise InputError(
                             f"{data.name}: {names[index]} cannot be decoded; repair or remove it, or leave broken images "
@@ -180,16 +182,16 @@ class _Writer:
 
 
 def deal(labels: np.ndarray, names: Sequence[str], count: int, seed: int) -> list[list[int]]:
-    """Divides examples among shards: each class in equal parts, to one example, and mixed within a shard.
+    """Distribute examples over shards. Each class is spread evenly, to within one example, and shuffled within a shard.
 
     Args:
         labels: int ``[n]``.
-        names: one an example, stable identities such as relative paths.
-        count: how many shards.
-        seed: another seed, another order.
+        names: One stable identity per example, such as a relative path.
+        count: Number of shards.
+        seed: Chooses the order.
 
     Returns:
-        The numbers of the examples in each shard, in their order.
+        The numbers of the examples in each shard, in order.
     """
     order = splits.shuffled(names, seed)
     rank = np.empty(len(order), np.int64)
@@ -199,19 +201,19 @@ def deal(labels: np.ndarray, names: Sequence[str], count: int, seed: int) -> lis
 
 
 def _suitable_count(data: ImageData) -> int:
-    """How many shards of about `SHARD_BYTES` the set makes."""
+    """Number of shards of about `SHARD_BYTES` for the data set."""
     paths = _paths(data)
     total = sum(path.stat().st_size for path in paths) if paths else data.size * int(np.prod(data.image_shape))
     return min(max(1, round(total / SHARD_BYTES)), data.size)
 
 
 def _paths(data: ImageData) -> list[Path]:
-    """The files of a set of class folders; none of any other."""
+    """The files of a data set of class folders; empty for any other source."""
     return [Path(data.name, name) for name in data.store.names]
 
 
 def _contents(data: ImageData) -> Callable[[int], bytes]:
-    """From an example's number to the bytes of an image file."""
+    """A function from the number of an example to the bytes of its image file."""
     import tensorflow as tf
 
     if paths := _paths(data):
@@ -247,4 +249,4 @@ def _example(
         "image/filename": words(name),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)  # a map has no order of its own
+    return example.SerializeToString(deterministic=True)  # a protobuf map has no defined order

@@ -1,8 +1,9 @@
-"""A labelled set as TFRecord shards: a few large files in place of very many small ones.
+"""A labelled data set as TFRecord shards: a few large files instead of many small ones.
 
-``OUT/<split>-00000-of-00008.tfrecord`` hold examples with the field names of TensorFlow's ImageNet records (`image/encoded`,
-`image/class/label`, …; labels count from 0); ``OUT/shards.json`` says what the shards hold, and without it nothing loads. Image files
-are stored byte for byte. The classes are dealt out to the shards like cards, so that each shard is a small likeness of the split.
+The files ``OUT/<split>-00000-of-00008.tfrecord`` hold examples with the field names of TensorFlow's ImageNet records
+(`image/encoded`, `image/class/label`, …). Labels count from 0. ``OUT/shards.json`` describes the contents of the shards; loading
+requires it. Image files are stored byte for byte. Each class is spread evenly over the shards, so that every shard resembles the
+whole split.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.files import digest
 
 INDEX = "shards.json"
-"""The file beside the shards."""
+"""Name of the index file in the folder of the shards."""
 
 FORMAT, VERSION = "keras_deepnets.shards", 1
 
 COUNT_LIMIT = 2 << 30
-"""Bytes of shards up to which their records are counted before they are used; of more only the files' sizes are looked at."""
+"""Total bytes of shards up to which their records are counted before use. For larger data only the file sizes are checked."""
 
 ENDING = ".tfrecord"
-_AGAIN = "copy the whole folder again, or write it anew with `keras-deepnets data shard`"
-_FRAME = struct.Struct("<QI")  # length of a record and its checksum; after the record comes another checksum
+_AGAIN = "copy the whole folder again, or rewrite it with `keras-deepnets data shard`"
+_FRAME = struct.Struct("<QI")  # length of a record and its checksum; another checksum follows the record
 _TAIL = 4
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file.
+    """A shard file.
 
     Attributes:
-        file: its name.
-        examples: how many it holds.
-        bytes: its size.
-        sha256: its digest, hexadecimal.
+        file: File name.
+        examples: Number of examples.
+        bytes: Size in bytes.
+        sha256: SHA-256 digest, hexadecimal.
     """
 
     file: str
@@ -57,10 +58,10 @@ class Split:
     """The shards of a split.
 
     Attributes:
-        examples: how many.
-        class_counts: how many of each class, in the order of the labels.
-        image_size: height and width where all images share them, else None.
-        shards: the files.
+        examples: Number of examples.
+        class_counts: Number of examples in each class, in the order of the labels.
+        image_size: Height and width if all images share them, else None.
+        shards: The files.
     """
 
     examples: int
@@ -71,15 +72,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Index:
-    """What ``shards.json`` says.
+    """The contents of ``shards.json``.
 
     Attributes:
-        source: where the images came from.
-        seed: of the order, and of what belongs to which split of a folder of class folders.
+        source: Origin of the images.
+        seed: Seed for the order of the examples, and for the splits of a folder of class folders.
         channels: 1 or 3.
-        labels: class names; an example's label is an index into them.
-        skipped: files that could not be decoded and were left out.
-        splits: by name.
+        labels: Class names. The label of an example is an index into them.
+        skipped: Files that could not be decoded and were left out.
+        splits: The splits by name.
     """
 
     source: str
@@ -91,11 +92,11 @@ class Index:
 
 
 Report = Callable[[int, int], None]
-"""Is told how many examples are written, and how many there are."""
+"""Progress callback: takes the number of examples written and their total."""
 
 
 def is_shards(folder: Path) -> bool:
-    """Whether a folder holds shards, or what is left of them."""
+    """Whether a folder holds shards, complete or not."""
     if not folder.is_dir():
         return False
     return (folder / INDEX).is_file() or any(
@@ -104,13 +105,14 @@ def is_shards(folder: Path) -> bool:
 
 
 def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int | float | None = None) -> ImageData:
-    """Loads one split of a folder of shards; see `keras_deepnets.data.load`.
+    """Load one split of a folder of shards; see `keras_deepnets.data.load`.
 
-    The files' sizes are compared with the index, and up to 2 GiB the records are counted. The digests are not computed: `verify` does that.
+    The file sizes are compared with the index. Up to 2 GiB the records are counted too. The digests are not computed; use `verify` for
+    that.
 
     Raises:
-        InputError: no such split; an index that is missing, damaged or of an unknown version; a shard that is missing, cut short, or
-            holds another number of records; a bad validation size.
+        InputError: The split does not exist. The index is missing, damaged or of an unknown version. A shard is missing, truncated,
+            or has the wrong number of records. The validation size is invalid.
     """
     index = read_index(folder)
     has_validation = "validation" in index.splits and validation is None
@@ -123,19 +125,19 @@ def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int |
         return _data(folder, index, split, [name for name in splits.SPLITS if name in index.splits])
     if split == "test" or (split == "validation" and has_validation):
         return _data(folder, index, split, [split])
-    check_split(str(folder), split, validation)  # before anything is read
+    check_split(str(folder), split, validation)  # before reading anything
     return cut_out(_data(folder, index, "train", ["train"]), split, validation, seed)
 
 
 def verify(folder: Path, report: Report | None = None) -> Index:
-    """Reads every shard and compares its digest with the index.
+    """Read every shard and compare its digest with the index.
 
     Args:
-        folder: of the shards.
-        report: is told how many bytes were read, and how many there are.
+        folder: Folder of the shards.
+        report: Progress callback: takes the number of bytes read and their total.
 
     Raises:
-        InputError: as `load`, or shards whose bytes are not those that were written.
+        InputError: `load` would raise it, or the bytes of a shard have changed.
     """
     index = read_index(folder)
     shards = [shard for split in index.splits.values() for shard in split.shards]
@@ -153,26 +155,26 @@ def verify(folder: Path, report: Report | None = None) -> Index:
 
 
 def read_index(folder: Path) -> Index:
-    """The index of a folder of shards.
+    """Read the index of a folder of shards.
 
     Raises:
-        InputError: it is missing, damaged, or of an unknown version.
+        InputError: The index is missing, damaged or of an unknown version.
     """
     path = folder / INDEX
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder} holds {ENDING} files but no {INDEX}, which says what they are; {_AGAIN} (a TFDS set is loaded by its name)."
+            f"{folder} holds {ENDING} files but no {INDEX}, which describes them; {_AGAIN} (load a TFDS data set by its name)."
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); {_AGAIN}.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise InputError(f"{path} is no index of shards (format {FORMAT!r}); {_AGAIN}.")
+        raise InputError(f"{path} is not an index of shards (format {FORMAT!r}); {_AGAIN}.")
     if values.get("version") != VERSION:
         raise InputError(
-            f"{path} has format version {values.get('version')!r} and this keras_deepnets reads version {VERSION}; update "
-            "keras_deepnets, or write the shards anew with `keras-deepnets data shard`."
+            f"{path} has format version {values.get('version')!r}, but this keras_deepnets reads version {VERSION}; update "
+            "keras_deepnets, or rewrite the shards with `keras-deepnets data shard`."
         )
     try:
         return _index(values)
@@ -181,7 +183,7 @@ def read_index(folder: Path) -> Index:
 
 
 def _index(values: dict[str, Any]) -> Index:
-    """The index of its JSON; whatever does not fit raises one of Python's errors."""
+    """Build the index from its JSON. Values that do not fit raise standard Python errors."""
     found = {}
     for name, item in values["splits"].items():
         shards = tuple(Shard(**shard) for shard in item["shards"])
@@ -190,9 +192,9 @@ def _index(values: dict[str, Any]) -> Index:
         counts = {"its shards": sum(shard.examples for shard in shards), "its classes": sum(split.class_counts)}
         for what, count in counts.items():
             if count != split.examples:
-                raise ValueError(f"{name} has {split.examples} examples and {what} add up to {count}")
+                raise ValueError(f"{name} has {split.examples} examples, but {what} add up to {count}")
         if len(split.class_counts) != len(values["labels"]):
-            raise ValueError(f"{len(values['labels'])} labels and counts of {len(split.class_counts)} classes")
+            raise ValueError(f"{len(values['labels'])} labels but counts of {len(split.class_counts)} classes")
         found[name] = split
     return Index(
         values["source"],
@@ -205,7 +207,7 @@ def _index(values: dict[str, Any]) -> Index:
 
 
 def _check_files(folder: Path, shards: Sequence[Shard]) -> None:
-    """Raises `InputError` unless the files are there, whole, and hold what the index says."""
+    """Raise `InputError` unless the files exist, are complete and have the number of records in the index."""
     for shard in shards:
         path = folder / shard.file
         try:
@@ -213,19 +215,19 @@ def _check_files(folder: Path, shards: Sequence[Shard]) -> None:
         except FileNotFoundError as error:
             raise InputError(f"{folder}: shard {shard.file} is missing; {_AGAIN}.") from error
         if size != shard.bytes:
-            raise InputError(f"{path} has {size:,} bytes in place of {shard.bytes:,}; {_AGAIN}.")
+            raise InputError(f"{path} has {size:,} bytes instead of {shard.bytes:,}; {_AGAIN}.")
     if sum(shard.bytes for shard in shards) > COUNT_LIMIT:
         return
     for shard in shards:
         count = count_records(folder / shard.file)
         if count != shard.examples:
             raise InputError(
-                f"{folder / shard.file} holds {count:,} whole records in place of {shard.examples:,}; {_AGAIN}."
+                f"{folder / shard.file} holds {count:,} whole records instead of {shard.examples:,}; {_AGAIN}."
             )
 
 
 def count_records(path: Path) -> int:
-    """How many whole records a TFRecord file holds; their contents are not looked at."""
+    """Count the whole records of a TFRecord file without reading their contents."""
     count, end, size = 0, 0, path.stat().st_size
     with path.open("rb") as file:
         while len(head := file.read(_FRAME.size)) == _FRAME.size:
@@ -238,7 +240,7 @@ def count_records(path: Path) -> int:
 
 
 def _data(folder: Path, index: Index, split: str, names: Sequence[str]) -> ImageData:
-    """The shards of some splits as one set."""
+    """The shards of one or more splits as one data set."""
     parts = [index.splits[name] for name in names]
     shards = [shard for part in parts for shard in part.shards]
     _check_files(folder, shards)

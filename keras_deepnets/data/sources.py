@@ -1,4 +1,4 @@
-"""From a source's name to its images. A source is a function; what tells them apart is here."""
+"""Find the loader for a source's name. Each kind of source has a load function; this module tells the kinds apart."""
 
 from __future__ import annotations
 
@@ -26,32 +26,41 @@ def load(
     data_dir: str | os.PathLike | None = None,
     labels: Sequence[str] | None = None,
 ) -> ImageData:
-    """Loads one split of a labelled set of images.
+    """Load one split of a labelled image data set.
+
+    `source` is one of these:
+
+    * ``"digits"``, the embedded data set.
+    * The TensorFlow Datasets name of a classification data set: ``"cifar10"``, ``"cifar100"``, ``"svhn_cropped"``, ``"mnist"``,
+      ``"imagenet2012"``, …. If a folder has the same name, the TFDS data set is used. Write ``./cifar10`` for the folder.
+    * A folder ``FOLDER/<class>/*.jpg`` or ``FOLDER/{train,validation,test}/<class>/*.jpg``.
+    * A folder of TFRecord shards written by `write_shards`.
+    * Arrays in memory, ``(images, labels)``.
+    * A finite `tf.data.Dataset` of (image, label), batched or not, for example from `keras.utils.image_dataset_from_directory`. It is
+      read once, including its shuffling and augmentation.
+
+    Image files are JPEG, PNG, BMP, GIF, WebP, JPEG XL, TIFF, AVIF, JPEG 2000 or PNM. They are turned upright by their EXIF orientation.
+    Hidden files and system files (``__MACOSX``, ``._*``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``) are ignored. Other files are left
+    out. One line on stderr counts them by suffix, and so does `ImageData.left_out`.
+
+    Images in memory are ``[h, w, c]`` or ``[h, w]``, uint8 or other numbers 0–255. Their labels are integers, one-hot vectors or
+    strings.
 
     Args:
-        source: ``"digits"`` (embedded); the TensorFlow Datasets name of a classification set (``"cifar10"``, ``"cifar100"``,
-            ``"svhn_cropped"``, ``"mnist"``, ``"imagenet2012"``, …); a folder: ``FOLDER/<class>/*.jpg``, or
-            ``FOLDER/{train,validation,test}/<class>/*.jpg``; or a folder of TFRecord shards that `write_shards` wrote. A name
-            that is both is the dataset; write ``./cifar10`` for the folder. Image files are JPEG, PNG, BMP, GIF, WebP, JPEG XL, TIFF,
-            AVIF, JPEG 2000 or PNM; they are turned upright as their EXIF orientation says. Hidden files and what systems leave in
-            folders (``__MACOSX``, ``._*``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``) are ignored. Other files are left out: one
-            line on stderr counts them by ending, and so does `ImageData.left_out`. Or images that are loaded already: arrays
-            ``(images, labels)``, or a finite `tf.data.Dataset` of (image, label), in batches or not, such as
-            `keras.utils.image_dataset_from_directory` gives. Images are ``[h, w, c]`` or ``[h, w]``, uint8 or other numbers 0–255;
-            labels are whole numbers, one-hot vectors or texts. A dataset is read once, with what it shuffles and augments.
-        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``; of a TFDS set any of its splits.
-        seed: chooses what belongs to which split where the source does not say.
-        skip_broken: leave out image files that cannot be decoded, and list them in `ImageData.skipped`, instead of raising.
-        validation: how many examples, or which fraction, to cut out of the train split for validation; the same value for
-            ``split="train"`` and ``split="validation"`` gives disjoint sets. None: the source's own validation split; of a
-            folder of class folders 80 % are train, 10 % validation, 10 % test.
-        data_dir: where TFDS keeps its data; None: ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
-        labels: class names of arrays or a dataset; None: its ``.class_names``, the values of text labels, or "0", "1", ….
+        source: The data set, as above.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``. A TFDS data set accepts any of its splits.
+        seed: Chooses the examples of each split if the source does not define them.
+        skip_broken: Whether to leave out image files that cannot be decoded and list them in `ImageData.skipped`, instead of raising.
+        validation: Number or fraction of examples to cut out of the train split for validation. The same value for ``split="train"``
+            and ``split="validation"`` gives disjoint parts. None: the source's own validation split. A folder of class folders is
+            then split into 80 % train, 10 % validation and 10 % test.
+        data_dir: Folder of the TFDS data. None: ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+        labels: Class names for arrays or a dataset. None: its ``.class_names``, the values of string labels, or "0", "1", ….
 
     Raises:
-        NoSuchSplit: an `InputError`: the source has no such split.
-        InputError: nothing of that name, no images, one class only, broken files, a download that failed, …
-            One line: what, why, and the way out.
+        NoSuchSplit: An `InputError`: the source has no such split.
+        InputError: The source does not exist, has no images or only one class, holds broken files, cannot be downloaded, …. The
+            one-line message says what is wrong, why, and how to fix it.
     """
     if arrays.is_loaded(source):
         return arrays.load(source, split, seed=seed, validation=validation, labels=labels)
@@ -73,7 +82,7 @@ def load(
 
 
 def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool = False) -> dict[str, ImageData]:
-    """Every split that a source has without cutting a validation set out of another, by the split's name; see `load`."""
+    """All splits that a source has without cutting a validation set out of another split, by name; see `load`."""
     from keras_deepnets.data import folders, shards
 
     path = None if _is_digits(source) else _folder(source, None)
@@ -87,7 +96,7 @@ def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool =
 
 
 def is_cut(source: str | os.PathLike) -> bool:
-    """Whether `load` cuts a source into splits because it has none of its own: a folder of class folders."""
+    """Whether `load` cuts a source into splits because it has no splits: a folder of class folders."""
     from keras_deepnets.data import folders, shards
 
     path = None if _is_digits(source) else _folder(source, None)
@@ -103,10 +112,10 @@ def _is_digits(source: str | os.PathLike) -> bool:
 
 
 def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Path | None:
-    """The folder that a source is; None: it is a name that TFDS knows.
+    """The folder of a source, or None if TFDS knows its name.
 
     Raises:
-        InputError: neither.
+        InputError: The source is neither.
     """
     from keras_deepnets.data import catalogue
 
@@ -120,7 +129,7 @@ def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Pa
 
 
 def training_split(source: str | os.PathLike) -> str:
-    """The split of a source to train on: ``"train"``; of SVHN ``"train+extra"``, as in the papers."""
+    """The split of a source to train on: ``"train"``, or ``"train+extra"`` for SVHN, as in the papers."""
     from keras_deepnets.data import catalogue
 
     return "train" if isinstance(source, os.PathLike) else catalogue.training_split(source)

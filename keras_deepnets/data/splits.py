@@ -1,4 +1,4 @@
-"""Cutting a labelled set in two: by seed, the same on every machine, every class in proportion."""
+"""Split a labelled data set in two by seed: the same on every machine, with every class in proportion."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SPLITS = ("train", "validation", "test", "all")
 def shuffled(names: Iterable[str], seed: int) -> list[int]:
     """The order of ``names`` by a hash of (seed, name).
 
-    It does not depend on a library's random numbers, and a name added later moves no other: what was tested on once
-    does not slip into the training set.
+    The order does not depend on a library's random numbers. A name added later does not move the others, so test examples do not slip
+    into the training set.
     """
     keys = [
         hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest() for name in names
@@ -25,15 +25,15 @@ def shuffled(names: Iterable[str], seed: int) -> list[int]:
 
 
 def number(seed: int, below: int) -> int:
-    """A whole number in ``[0, below)`` by hash of the seed."""
+    """A whole number in ``[0, below)`` from a hash of the seed."""
     return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big") % below
 
 
 def cut_size(size: int | float, total: int, what: str = "validation") -> int:
-    """How many of ``total`` examples a size means: a number of examples, or a fraction of them in (0, 1).
+    """Convert a size to a number of examples. The size is a number of examples, or a fraction of ``total`` in (0, 1).
 
     Raises:
-        InputError: not a number, negative, or nothing would be left.
+        InputError: The size is not a number, is negative, or would leave no example.
     """
     valid = isinstance(size, (int, float, np.integer, np.floating)) and not isinstance(size, bool)
     count = round(size * total) if valid and 0 < size < 1 else size
@@ -45,9 +45,9 @@ def cut_size(size: int | float, total: int, what: str = "validation") -> int:
 
 
 def proportional(counts: Sequence[int], size: int, leave: int = 1) -> list[int]:
-    """How many to take of each class so that they add up to ``size``: largest remainders.
+    """Number of examples to take from each class, in proportion, so that they add up to ``size`` (largest remainders).
 
-    Of each class at least one is taken, and ``leave`` stay in it, if ``size`` allows.
+    At least one example of each class is taken and ``leave`` examples remain, if ``size`` allows.
     """
     counts = np.asarray(counts, np.int64)
     quotas = counts * (size / max(counts.sum(), 1))
@@ -66,14 +66,14 @@ def proportional(counts: Sequence[int], size: int, leave: int = 1) -> list[int]:
 
 
 def stratified(labels: np.ndarray, names: Sequence[str], size: int, seed: int, leave: int = 1) -> np.ndarray:
-    """Chooses ``size`` examples, each class in proportion, by hash of (seed, name).
+    """Choose ``size`` examples by a hash of (seed, name), each class in proportion.
 
     Args:
         labels: int ``[n]``.
-        names: one a example, stable identities such as relative paths.
-        size: how many to choose.
-        seed: another seed, another choice.
-        leave: how many of each class are not chosen, if possible.
+        names: One stable identity per example, such as a relative path.
+        size: Number of examples to choose.
+        seed: Chooses the examples.
+        leave: Number of examples of each class that are not chosen, if possible.
 
     Returns:
         bool ``[n]``: True where chosen.

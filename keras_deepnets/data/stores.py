@@ -1,8 +1,8 @@
-"""Where the pixels of a set live: an array, a packed buffer, files or a stream of records.
+"""Storage of a data set's pixels: an array, a packed buffer, files or a stream of records.
 
-All of them give the pipelines the same three things: a dataset of (payload, label) in a fixed or a seeded order, a function
-that opens a payload, and a shape. A payload is an image, or the bytes of a file that `open` decodes – as late as possible,
-so that only the part that is wanted is decoded.
+Every store gives the pipelines a dataset of (payload, label) in fixed or seeded order, a function that opens a
+payload, and a shape. A payload is an image or the bytes of a file. `open` decodes it as late as possible, so that only the
+required window is decoded.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 Shape = tuple["int | None", "int | None", int]
 _ALIGNMENT = 64
-"""Bytes: TensorFlow computes on memory that begins at a multiple of it."""
+"""Bytes. TensorFlow requires memory aligned to a multiple of it."""
 
 
 class Store(Protocol):
-    """What the pipelines ask of a place where pixels live."""
+    """The interface of a store, as the pipelines use it."""
 
     size: int
     image_shape: Shape
@@ -36,10 +36,10 @@ class Store(Protocol):
         """(payload, label int64) of every example: in the fixed order, or shuffled by a stateless ``seed`` ``[2]``."""
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
-        """A payload's image, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
+        """The image of a payload, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
 
     def divide(self, size: int, seed: int) -> tuple[Store, Store]:
-        """The rest, and ``size`` examples cut out of it by ``seed``."""
+        """Cut ``size`` examples out by ``seed``, and return (the rest, these examples)."""
 
 
 def empty(shape: Sequence[int]) -> np.ndarray:
@@ -60,10 +60,10 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def tensor_of(array: np.ndarray) -> tf.Tensor:
-    """The array as a tensor in main memory: of an aligned array without a copy, where TensorFlow's own conversion makes two."""
+    """The array as a tensor in main memory. An aligned array is not copied; TensorFlow's own conversion would make two copies."""
     import tensorflow as tf
 
-    with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
+    with tf.init_scope(), tf.device("CPU:0"):  # create it outside the graph that asks for it first
         if _is_aligned(array) and array.size:
             return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
         return tf.convert_to_tensor(array)
@@ -87,7 +87,7 @@ class ArrayPixels:
 
     @cached_property
     def tensor(self) -> tf.Tensor:
-        """The images as one tensor in main memory, made once: pipelines gather from it."""
+        """The images as one tensor in main memory, created once. Pipelines gather from it."""
         return tensor_of(self.images)
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
@@ -95,18 +95,18 @@ class ArrayPixels:
         return self.tensor[row]
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
-        """The payload is the image."""
+        """Return the payload, which is the image."""
         return payload if window is None else transforms.cut(payload, window)
 
 
 @dataclass(frozen=True, eq=False)
 class PackedPixels:
-    """Images of many sizes, one after the other in one buffer.
+    """Images of different sizes, stored one after the other in one buffer.
 
     Attributes:
         values: uint8 ``[sum of h·w·c]``.
-        shapes: int32 ``[n, 3]``, one image a row.
-        channels: of all images.
+        shapes: int32 ``[n, 3]``, one image per row.
+        channels: Channels of all images.
     """
 
     values: np.ndarray
@@ -116,17 +116,17 @@ class PackedPixels:
 
     @property
     def image_shape(self) -> Shape:
-        """Sizes differ: None, None, channels."""
+        """None, None, channels, because the sizes differ."""
         return (None, None, self.channels)
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Where each image starts in `values`, int64 ``[n]``."""
+        """Offset of each image in `values`, int64 ``[n]``."""
         return np.cumsum(self.sizes) - self.sizes
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """How many values each image has, int64 ``[n]``."""
+        """Number of values of each image, int64 ``[n]``."""
         return self.shapes.astype(np.int64).prod(axis=1)
 
     @cached_property
@@ -150,17 +150,17 @@ class PackedPixels:
         return self.values[start : start + self.sizes[row]].reshape(self.shapes[row])
 
     def chunks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The pixels of the images ``rows``, one image at a time, uint8 ``[h·w, channels]``."""
+        """The pixels of the images ``rows``, one image per item, uint8 ``[h·w, channels]``."""
         for row in rows:
             yield self.image(row).reshape(-1, self.channels)
 
 
 @dataclass(frozen=True, eq=False)
 class DiskPixels(PackedPixels):
-    """The same in a file: ``values`` is a `numpy.memmap`, and an image is read when it is asked for.
+    """`PackedPixels` in a file: ``values`` is a `numpy.memmap`, and an image is read when it is needed.
 
     Attributes:
-        starts: where each image starts in ``values``, int64 ``[n]``.
+        starts: Offset of each image in ``values``, int64 ``[n]``.
     """
 
     starts: np.ndarray = field(repr=False)
@@ -168,7 +168,7 @@ class DiskPixels(PackedPixels):
 
     @cached_property
     def image_shape(self) -> Shape:
-        """Height and width, None where they differ, and channels."""
+        """Height and width (None where they differ), and channels."""
         first = self.shapes[0]
         return tuple(first.tolist()) if (self.shapes == first).all() else (None, None, self.channels)
 
@@ -181,7 +181,7 @@ class DiskPixels(PackedPixels):
 
 @dataclass(frozen=True, eq=False)
 class FilePixels:
-    """Image files, read and decoded whenever they are asked for."""
+    """Image files, read and decoded each time they are needed."""
 
     paths: np.ndarray
     channels: int = 3
@@ -189,7 +189,7 @@ class FilePixels:
 
     @property
     def image_shape(self) -> Shape:
-        """Sizes are not known beforehand: None, None, channels."""
+        """None, None, channels, because the sizes are not known in advance."""
         return (None, None, self.channels)
 
     @cached_property
@@ -197,7 +197,7 @@ class FilePixels:
         """The paths as one string tensor."""
         import tensorflow as tf
 
-        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
+        with tf.init_scope(), tf.device("CPU:0"):  # create it outside the graph that asks for it first
             return tf.constant(list(self.paths), tf.string)
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
@@ -207,19 +207,19 @@ class FilePixels:
         return tf.io.read_file(self.tensor[row])
 
     def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
-        """Decodes a file's bytes."""
+        """Decode the bytes of a file."""
         return foreign.decode(payload, self.channels, window)
 
 
 @dataclass(frozen=True, eq=False)
 class IndexedStore:
-    """Examples that can be reached by number: rows of pixels that several splits may share.
+    """Examples with random access: rows of pixels that several splits may share.
 
     Attributes:
-        pixels: where the images are.
-        rows: int64 ``[n]``: which of them belong to this set.
-        labels: int64 ``[n]``, one a row.
-        names: stable identities by which a seed cuts, e.g. relative paths; empty: the row numbers.
+        pixels: The images.
+        rows: int64 ``[n]``: the images that belong to this data set.
+        labels: int64 ``[n]``, one per row.
+        names: Stable identities by which a seed splits, e.g. relative paths. Empty: the row numbers.
     """
 
     pixels: ArrayPixels | PackedPixels | FilePixels
@@ -229,17 +229,17 @@ class IndexedStore:
 
     @property
     def size(self) -> int:
-        """How many examples."""
+        """Number of examples."""
         return len(self.rows)
 
     @property
     def image_shape(self) -> Shape:
-        """Height and width, None where they differ, and channels."""
+        """Height and width (None where they differ), and channels."""
         return tuple(self.pixels.image_shape)
 
     @property
     def in_memory(self) -> bool:
-        """Whether reading costs no file access and no decoding."""
+        """Whether reading needs no file access and no decoding."""
         return self.pixels.in_memory
 
     @cached_property
@@ -247,11 +247,11 @@ class IndexedStore:
         """Rows and labels as tensors in main memory."""
         import tensorflow as tf
 
-        with tf.init_scope(), tf.device("CPU:0"):  # not a symbol of the graph that asks first
+        with tf.init_scope(), tf.device("CPU:0"):  # create them outside the graph that asks for them first
             return tf.convert_to_tensor(self.rows), tf.convert_to_tensor(self.labels)
 
     def read(self, seed: Any | None = None) -> tf.data.Dataset:
-        """See `Store.read`: every order is possible, so a shuffle is a true permutation."""
+        """See `Store.read`. Any order is possible, so a shuffle is a true permutation."""
         import tensorflow as tf
 
         rows, labels = self.tensors
@@ -269,17 +269,17 @@ class IndexedStore:
         return self.pixels.open(payload, window)
 
     def take(self, chosen: np.ndarray) -> IndexedStore:
-        """The examples where ``chosen`` (bool ``[n]``) holds; the pixels are shared, not copied."""
+        """The examples where ``chosen`` (bool ``[n]``) is True. The pixels are shared, not copied."""
         names = tuple(name for name, wanted in zip(self.names, chosen, strict=True) if wanted) if self.names else ()
         return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], names=names)
 
     def divide(self, size: int, seed: int) -> tuple[IndexedStore, IndexedStore]:
-        """See `Store.divide`: each class in proportion."""
+        """See `Store.divide`. Each class is in proportion."""
         chosen = self._chosen(size, seed)
         return self.take(~chosen), self.take(chosen)
 
     def sample(self, size: int, seed: int) -> IndexedStore:
-        """``size`` examples chosen by ``seed``: each class in proportion, and at least one of each where possible."""
+        """``size`` examples chosen by ``seed``: each class in proportion, with at least one example each if possible."""
         return self.take(self._chosen(size, seed, leave=0))
 
     def _chosen(self, size: int, seed: int, leave: int = 1) -> np.ndarray:
@@ -290,17 +290,17 @@ class IndexedStore:
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> IndexedStore:
-    """A store of images in memory, uint8 ``[n, h, w, c]``, and labels ``[n]``."""
+    """Create a store of images in memory, uint8 ``[n, h, w, c]``, and labels ``[n]``."""
     return in_order(ArrayPixels(aligned(images)), labels)
 
 
 def in_order(pixels: ArrayPixels | PackedPixels, labels: np.ndarray) -> IndexedStore:
-    """A store of all the images in their order, and labels ``[n]``."""
+    """Create a store of all images in their order, and labels ``[n]``."""
     return IndexedStore(pixels, np.arange(len(labels), dtype=np.int64), labels.astype(np.int64))
 
 
 def from_images(images: Sequence[np.ndarray], labels: np.ndarray) -> IndexedStore:
-    """A store of images of many sizes, each uint8 ``[h, w, c]`` with the same c, and labels ``[n]``."""
+    """Create a store of images of different sizes, each uint8 ``[h, w, c]`` with the same c, and labels ``[n]``."""
     shapes = np.array([image.shape for image in images], np.int32)
     pixels = PackedPixels(np.concatenate([image.ravel() for image in images]), shapes, int(shapes[0, 2]))
     return in_order(pixels, labels)

@@ -1,7 +1,7 @@
-"""How an encoded file becomes an image, and an image a network's input at test time.
+"""Decode files to images, and turn images into a network's input at test time.
 
-Both functions work eagerly and inside `tf.function` with unknown shapes: the data pipelines, prediction and the exported
-graph share them, so that a served model sees what it was evaluated on.
+Both functions work eagerly and inside `tf.function` with unknown shapes. The data pipelines, prediction and the exported graph share
+them, so a served model gets the same input as in evaluation.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Window = Callable[[Any, Any], tuple[Any, Any, Any, Any]]
-"""From an image's height and width to the part to keep: top, left, height, width (int32 scalars)."""
+"""Function from an image's height and width to the part to keep: top, left, height, width (int32 scalars)."""
 
-# Names of `tf.image.resize` → kernels of the one op that resizes, antialiases and crops.
+# Names of `tf.image.resize` → kernels of the single op that resizes, antialiases and crops.
 _KERNELS = {
     "bilinear": "triangle",
     "bicubic": "keyscubic",
@@ -31,13 +31,13 @@ _KERNELS = {
 }
 _PLAIN = ("nearest", "area")
 INTERPOLATIONS = (*_KERNELS, *_PLAIN)
-"""The methods of resizing, as `tf.image.resize` calls them."""
+"""The resizing methods, with their names in `tf.image.resize`."""
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what PIL's "L" mode uses
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in PIL's "L" mode
 
 
 def check_view(height: int, width: int, channels: int | None, crop_fraction: float, interpolation: str) -> None:
-    """Raises `InputError` when an evaluation view cannot be made with these values."""
+    """Raise `InputError` if these values do not define an evaluation view."""
     if height < 1 or width < 1:
         raise InputError(f"image size {height}×{width}: height and width must be positive numbers of pixels.")
     if channels not in (None, 1, 3):
@@ -51,25 +51,25 @@ def check_view(height: int, width: int, channels: int | None, crop_fraction: flo
 def decode(
     contents: Any, channels: int = 3, window: Window | None = None, foreign: Callable[[Any], tf.Tensor] | None = None
 ) -> tf.Tensor:
-    """Decodes one JPEG, PNG, BMP, GIF, WebP or JPEG XL and turns it upright.
+    """Decode one JPEG, PNG, BMP, GIF, WebP or JPEG XL image and turn it upright.
 
-    The content decides, not the name. The EXIF block of a JPEG, PNG or WebP says what is upright (`orientation`). A moving GIF or
-    JPEG XL gives its first frame; TensorFlow does not decode moving WebPs. Transparency is dropped, grey is repeated to RGB, RGB is
-    weighted to grey where ``channels`` asks for it.
+    The content decides the format, not the file name. The EXIF block of a JPEG, PNG or WebP defines the orientation (`orientation`). An
+    animated GIF or JPEG XL gives its first frame; TensorFlow does not decode animated WebP. Transparency is dropped. Grey images are
+    repeated to RGB, and RGB images are weighted to grey, as ``channels`` requires.
 
     Args:
-        contents: the file's bytes, a scalar string tensor or ``bytes``.
+        contents: Bytes of the file, a scalar string tensor or ``bytes``.
         channels: 3 (RGB) or 1 (grey).
-        window: chooses the part of the upright image to keep from its height and width. Of a JPEG only that part is decoded.
-        foreign: decodes the kinds of files that TensorFlow does not, from their bytes to uint8 ``[h, w, 3]``, upright; None: such
-            a file is an error.
+        window: Chooses the part of the upright image to keep from its height and width. For JPEG only that part is decoded.
+        foreign: Decodes formats that TensorFlow does not support, from their bytes to uint8 ``[h, w, 3]``, upright. None: such a file
+            is an error.
 
     Returns:
         uint8 ``[height, width, channels]``, height and width unknown to the graph.
 
     Raises:
         InputError: ``channels`` is not 1 or 3.
-        tf.errors.InvalidArgumentError: when it runs: the bytes are no image, or a truncated one.
+        tf.errors.InvalidArgumentError: Raised at run time: the bytes are not an image, or the image is truncated.
     """
     import tensorflow as tf
 
@@ -87,7 +87,7 @@ def decode(
             lambda: cut(_decoder(foreign)(contents), window),
         )
 
-    # Not inlined: operations of a branch take time even where it is not taken.
+    # Not inlined: the operations of a branch take time even if the branch is not taken.
     if window is not None and not tf.executing_eagerly():
         rest = tf.function(rest, autograph=False, experimental_attributes={"_noinline": True})
     plain = is_jpeg & ~orientation.may_have(contents)
@@ -97,7 +97,7 @@ def decode(
 
 @functools.cache
 def _decoder(foreign: Callable[[Any], tf.Tensor] | None) -> Callable[[Any], tf.Tensor]:
-    """From the bytes of a file to RGB, upright; a graph that is made once, and called without being inlined."""
+    """A function from the bytes of a file to upright RGB. It is a graph, created once and never inlined."""
     import tensorflow as tf
 
     return tf.function(
@@ -109,7 +109,7 @@ def _decoder(foreign: Callable[[Any], tf.Tensor] | None) -> Callable[[Any], tf.T
 
 
 _UNKNOWN, _COMMON, _BMP, _CHANNELS, _JPEG = range(5)
-# What decodes a file, by its first two bytes. The first entry stands for all others.
+# Decoders by the first two bytes of a file. The first entry is used for all other files.
 _STARTS = {
     -1: _UNKNOWN,
     0xFFD8: _JPEG,
@@ -118,12 +118,12 @@ _STARTS = {
     0x424D: _BMP,
     0x5249: _CHANNELS,  # WebP, in RIFF
     0xFF0A: _CHANNELS,  # JPEG XL
-    0x0000: _CHANNELS,  # JPEG XL in boxes; AVIF and JPEG 2000 have boxes too
+    0x0000: _CHANNELS,  # JPEG XL in boxes; AVIF and JPEG 2000 use boxes too
 }
 
 
 def _decode_all(contents: tf.Tensor, foreign: Callable[[Any], tf.Tensor] | None) -> tf.Tensor:
-    """RGB of a file of any kind, upright."""
+    """Decode a file of any kind to upright RGB."""
     import tensorflow as tf
 
     first = tf.io.decode_raw(tf.strings.substr(contents, 0, 2), tf.uint16, fixed_length=2, little_endian=False)
@@ -151,11 +151,11 @@ def _decode_all(contents: tf.Tensor, foreign: Callable[[Any], tf.Tensor] | None)
 
 
 def _decode_jpeg(contents: tf.Tensor, window: Window | None, turn: tf.Tensor | None = None) -> tf.Tensor:
-    """RGB, or the window of it, turned upright where there is a turn."""
+    """Decode a JPEG or its window to RGB, turned upright if a turn is given."""
     import tensorflow as tf
 
-    # The accurate transform costs little and agrees with PIL and torch to the last bit. RGB even where grey is wanted:
-    # the library has no way from CMYK to grey.
+    # The accurate transform costs little and matches PIL and torch bit for bit. Decode to RGB even for grey:
+    # the library cannot convert CMYK to grey.
     if window is None:
         image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
         return image if turn is None else orientation.upright(image, turn)
@@ -170,21 +170,21 @@ def _decode_jpeg(contents: tf.Tensor, window: Window | None, turn: tf.Tensor | N
 
 
 def _decode_common(contents: tf.Tensor) -> tf.Tensor:
-    """RGB of a PNG or a GIF; the error for what is no image."""
+    """Decode a PNG or GIF to RGB; raise the error for bytes that are not an image."""
     import tensorflow as tf
 
     return tf.io.decode_image(contents, channels=3, expand_animations=False)
 
 
 def _decode_channels(contents: tf.Tensor, unknown: Callable[[Any], tf.Tensor]) -> tf.Tensor:
-    """RGB of a still WebP, a JPEG XL, a PNG or a GIF; what ``unknown`` makes of others that begin like these."""
+    """Decode a still WebP, JPEG XL, PNG or GIF to RGB; call ``unknown`` for other files that start with the same bytes."""
     import tensorflow as tf
 
     head = tf.io.decode_raw(tf.strings.substr(contents, 0, 21), tf.uint8, fixed_length=21)
-    # TensorFlow 2.21 decodes a moving WebP of three channels into four, beyond the end of the memory for them.
+    # TensorFlow 2.21 decodes an animated WebP of three channels into four, beyond the end of the allocated memory.
     moving = tf.reduce_all(head[12:16] == list(b"VP8X")) & (tf.bitwise.bitwise_and(head[20], 2) > 0)
     boxes = tf.reduce_all(head[4:8] == list(b"ftyp")) | tf.reduce_all(head[4:8] == list(b"jP  "))
-    # These decoders give the channels that are there, or none.
+    # These decoders return the file's own channels, or none.
     return tf.cond(
         moving | boxes,
         lambda: unknown(contents),
@@ -193,15 +193,15 @@ def _decode_channels(contents: tf.Tensor, unknown: Callable[[Any], tf.Tensor]) -
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
-    """RGB of a BMP with 8, 24 or 32 bits a pixel; of 8 bits TensorFlow gives indices and leaves the palette to us."""
+    """Decode a BMP with 8, 24 or 32 bits per pixel to RGB. TensorFlow returns indices for 8 bits, so the palette is applied here."""
     import tensorflow as tf
 
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 54), tf.uint8), tf.int32)
     image = tf.io.decode_bmp(contents, channels=0)
 
     def look_up():
-        first = 14 + header[14]  # after the file's header and the picture's, whose length is its first byte
-        # Fixed length: a palette may be shorter than 256 colours.
+        first = 14 + header[14]  # after the file header and the image header, whose first byte is its length
+        # Fixed length, because a palette may have fewer than 256 colours.
         palette = tf.io.decode_raw(tf.strings.substr(contents, first, 1024), tf.uint8, fixed_length=1024)
         return tf.gather(tf.reshape(palette, [256, 4])[:, 2::-1], tf.cast(image[..., 0], tf.int32))
 
@@ -220,7 +220,7 @@ def cut(image: tf.Tensor, window: Window) -> tf.Tensor:
 
 
 def convert_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
-    """Grey or RGB, with or without transparency, to ``channels`` of the same dtype.
+    """Convert grey or RGB images, with or without transparency, to ``channels`` channels of the same dtype.
 
     Args:
         images: ``[..., 1]``, ``[..., 3]``, or one more with an alpha channel, which is dropped.
@@ -232,10 +232,10 @@ def convert_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     if images.shape[-1] == channels:
         return images
     present = images.shape[-1] if images.shape[-1] is not None else tf.shape(images)[-1]
-    colours = present - (1 - present % 2)  # 2 and 4 channels carry alpha
+    colours = present - (1 - present % 2)  # 2 and 4 channels include alpha
     images = images[..., :colours]
     if channels == 3:
-        # Repeats one channel three times and three channels once: no branch where the count is known only at run time.
+        # Repeat one channel three times, or three channels once. This needs no branch on a count known only at run time.
         images = tf.repeat(images, 3 // colours, axis=-1)
     elif not isinstance(colours, int) or colours == 3:
         luma = tf.constant(LUMA)
@@ -246,7 +246,7 @@ def convert_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def to_dtype(images: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Rounds and clips float images when ``dtype`` is an integer type."""
+    """Round and clip float images if ``dtype`` is an integer type."""
     import tensorflow as tf
 
     return tf.saturate_cast(tf.round(images), dtype) if dtype.is_integer else tf.cast(images, dtype)
@@ -260,26 +260,26 @@ def evaluation_view(
     crop_fraction: float = 1.0,
     interpolation: str = "bilinear",
 ) -> tf.Tensor:
-    """What a network sees of images at test time: resized to cover, then the centre cropped.
+    """The network's view of images at test time: resized to cover, then cropped at the centre.
 
-    The image is resized, keeping its proportions, until it just covers ``height / crop_fraction`` by
-    ``width / crop_fraction`` (for a square: the shorter side gets ``size / crop_fraction``), antialiased when it shrinks;
-    then the central ``height`` by ``width`` is kept. Sizes and offsets are rounded as torchvision's Resize and CenterCrop
-    do. Images that are ``height`` by ``width`` already stay as they are, whatever the ``crop_fraction``.
+    The image is resized, keeping its aspect ratio, until it just covers ``height / crop_fraction`` by ``width / crop_fraction``. For a
+    square, the shorter side becomes ``size / crop_fraction``. Shrinking is antialiased. Then the central ``height`` by ``width`` pixels
+    are kept. Sizes and offsets are rounded as in torchvision's Resize and CenterCrop. Images that are already ``height`` by ``width``
+    stay unchanged for any ``crop_fraction``.
 
     Args:
         images: uint8 ``[h, w, c]`` or ``[b, h, w, c]``; h, w and c may be unknown to the graph.
-        height: rows of the result, pixels.
-        width: columns of the result, pixels.
-        channels: 1 or 3; None keeps the images'.
-        crop_fraction: which part of the resized image's shorter side is kept, in (0, 1].
-        interpolation: a method of `tf.image.resize`, one of `INTERPOLATIONS`.
+        height: Rows of the result, pixels.
+        width: Columns of the result, pixels.
+        channels: 1 or 3. None keeps the images' channels.
+        crop_fraction: Kept part of the resized image's shorter side, in (0, 1].
+        interpolation: A method of `tf.image.resize`, one of `INTERPOLATIONS`.
 
     Returns:
         uint8 ``[height, width, channels]`` or ``[b, height, width, channels]``, rounded and clipped.
 
     Raises:
-        InputError: a value out of range, or images of another rank.
+        InputError: A value is out of range, or the images have another rank.
     """
     import tensorflow as tf
 
@@ -312,25 +312,25 @@ def ten_crops(
     crop_fraction: float = 1.0,
     interpolation: str = "bilinear",
 ) -> tf.Tensor:
-    """The crops of a ten-crop test [Krizhevsky et al. 2012, section 4.1]: four corners and the centre, and their mirror images.
+    """The crops of a ten-crop test [Krizhevsky et al. 2012, section 4.1]: four corners, the centre, and their mirror images.
 
-    They are cut out of the whole image, resized as for `evaluation_view`; the fifth is that view, to rounding. Images that
-    are ``height`` by ``width`` already stay as they are, and all their crops are equal but for the mirroring.
+    The crops are taken from the whole image, resized as in `evaluation_view`. The fifth crop equals that view up to rounding. Images
+    that are already ``height`` by ``width`` stay unchanged, and all their crops are equal except for the mirroring.
 
     Args:
-        images: as for `evaluation_view`, and so are the other arguments.
-        height: rows of a crop, pixels.
-        width: columns of a crop, pixels.
-        channels: 1 or 3; None keeps the images'.
-        crop_fraction: which part of the resized image's shorter side is kept, in (0, 1].
-        interpolation: a method of `tf.image.resize`, one of `INTERPOLATIONS`.
+        images: As in `evaluation_view`.
+        height: Rows of a crop, pixels.
+        width: Columns of a crop, pixels.
+        channels: 1 or 3. None keeps the images' channels.
+        crop_fraction: Kept part of the resized image's shorter side, in (0, 1].
+        interpolation: A method of `tf.image.resize`, one of `INTERPOLATIONS`.
 
     Returns:
         uint8 ``[10, height, width, channels]`` or ``[b, 10, height, width, channels]``: top left, top right, bottom left,
         bottom right, centre; then these five mirrored.
 
     Raises:
-        InputError: a value out of range, or images of another rank.
+        InputError: A value is out of range, or the images have another rank.
     """
     import tensorflow as tf
 
@@ -354,19 +354,19 @@ def ten_crops(
 
 
 def whole_view(images: Any, side: int, channels: int | None = None, interpolation: str = "bilinear") -> tf.Tensor:
-    """Images resized until the shorter side is ``side`` pixels, nothing cut off.
+    """Resize images until the shorter side has ``side`` pixels, without cropping.
 
     Args:
         images: uint8 ``[h, w, c]`` or ``[b, h, w, c]``; h, w and c may be unknown to the graph.
-        side: of the result, pixels; the longer one keeps the proportions, rounded down.
-        channels: 1 or 3; None keeps the images'.
-        interpolation: a method of `tf.image.resize`, one of `INTERPOLATIONS`. Antialiased when it shrinks.
+        side: Shorter side of the result in pixels. The longer side keeps the aspect ratio, rounded down.
+        channels: 1 or 3. None keeps the images' channels.
+        interpolation: A method of `tf.image.resize`, one of `INTERPOLATIONS`. Shrinking is antialiased.
 
     Returns:
         uint8 of the same rank.
 
     Raises:
-        InputError: a value out of range, or images of another rank.
+        InputError: A value is out of range, or the images have another rank.
     """
     import tensorflow as tf
 
@@ -381,11 +381,11 @@ def whole_view(images: Any, side: int, channels: int | None = None, interpolatio
 
 
 def resized_size(old_height: Any, old_width: Any, height: int, width: int, crop_fraction: float = 1.0) -> tuple:
-    """To which height and width `evaluation_view` resizes an image before it crops: int32 scalars."""
+    """The height and width to which `evaluation_view` resizes an image before cropping, as int32 scalars."""
     import tensorflow as tf
 
     height, width = round(height / crop_fraction), round(width / crop_fraction)
-    # Integer arithmetic, so that the same image gets the same size everywhere.
+    # Integer arithmetic gives the same size on every machine.
     return (
         tf.maximum(height, width * old_height // old_width),
         tf.maximum(width, height * old_width // old_height),
@@ -393,14 +393,14 @@ def resized_size(old_height: Any, old_width: Any, height: int, width: int, crop_
 
 
 def _centre(new_height, new_width, height: int, width: int) -> tuple:
-    """Where the central ``height`` by ``width`` begin, as float32."""
+    """The offsets of the central ``height`` by ``width`` pixels, as float32."""
     import tensorflow as tf
 
     return tuple(tf.round(tf.cast(rest, tf.float32) / 2) for rest in (new_height - height, new_width - width))
 
 
 def _resize(images, height, width, channels: int | None, interpolation: str):
-    """The whole of ``[b, h, w, c]`` at another size, in the dtype that it has."""
+    """Resize the whole of ``[b, h, w, c]`` and keep its dtype."""
     import tensorflow as tf
 
     if channels == 1:  # fewer channels to resize
@@ -420,13 +420,13 @@ def _resize(images, height, width, channels: int | None, interpolation: str):
         )
         return to_dtype(resized, images.dtype)
 
-    # Not every kernel leaves an image of the right size as it is.
+    # Not every kernel leaves an image of the right size unchanged.
     images = tf.cond((shape[1] == height) & (shape[2] == width), lambda: images, resized)
     return images if channels is None else convert_channels(images, channels)
 
 
 def _resize_and_crop(images, height: int, width: int, crop_fraction: float, interpolation: str):
-    """Resizes ``[b, h, w, c]`` to cover and crops the centre, in one pass over the pixels that are kept."""
+    """Resize ``[b, h, w, c]`` to cover and crop the centre, in one pass over the kept pixels."""
     import tensorflow as tf
 
     shape = tf.shape(images)
@@ -461,9 +461,9 @@ def _resize_and_crop(images, height: int, width: int, crop_fraction: float, inte
 
 @dataclass(frozen=True)
 class _Kept:
-    """Which of an axis is kept: ``count`` pixels from ``first`` on, after it went from ``old`` to ``new`` pixels.
+    """The kept part of an axis that is resized from ``old`` to ``new`` pixels: ``count`` pixels from ``first`` on.
 
-    A thin image becomes thousands of times as many pixels as are kept, so that the part is looked up before anything is resized.
+    A thin image can grow to thousands of times the kept pixels. So the part is selected before anything is resized.
     """
 
     old: Any
@@ -472,7 +472,7 @@ class _Kept:
     count: int
 
     def nearest(self):
-        """The pixels before resizing that the kept ones are copies of, int32 ``[count]``; in the kernel's own arithmetic."""
+        """The source pixels of the kept pixels for nearest-neighbour resizing, int32 ``[count]``, in the kernel's own arithmetic."""
         import tensorflow as tf
 
         scale = tf.cast(self.old, tf.float32) / tf.cast(self.new, tf.float32)
@@ -480,13 +480,13 @@ class _Kept:
         return tf.minimum(tf.cast(places, tf.int32), self.old - 1)
 
     def covered(self):
-        """Where ``old <= new``: the pixels that the kept ones cover, int32 ``[count + 2]``, and how much of each they cover.
+        """For ``old <= new``: the source pixels that the kept pixels cover, int32 ``[count + 2]``, and the covered shares.
 
-        The shares are float32 ``[count, count + 2]``, their sum over the last axis is 1.
+        The shares are float32 ``[count, count + 2]``. Their sum over the last axis is 1.
         """
         import tensorflow as tf
 
-        # Far along a thin image single precision cannot tell where a pixel of a hundredth of the old size begins.
+        # Far along a thin image, single precision cannot resolve where a pixel of a hundredth of the old size begins.
         scale = tf.cast(self.old, tf.float64) / tf.cast(self.new, tf.float64)
         starts = tf.cast(self.first + tf.range(self.count), tf.float64)[:, tf.newaxis] * scale
         pixels = tf.cast(starts[0, 0], tf.int32) + tf.range(self.count + 2)
@@ -502,7 +502,7 @@ def _at(images, rows, columns):
 
 
 def _enlarged_by_area(images, rows: _Kept, columns: _Kept):
-    """The kept part of ``[b, h, w, c]`` enlarged: each pixel the mean of what it covers; float32."""
+    """Enlarge the kept part of ``[b, h, w, c]``. Each pixel is the mean of the area that it covers; float32."""
     import tensorflow as tf
 
     (rows, of_rows), (columns, of_columns) = rows.covered(), columns.covered()

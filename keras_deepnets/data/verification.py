@@ -1,4 +1,4 @@
-"""Reading image files once: every one is decoded, the broken ones are found, and what fits stays in memory."""
+"""Read image files once: decode each file, find the broken ones, and keep the pixels in memory if they fit."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 MEMORY_BUDGET = memory.share(8, 1 << 30, 16 << 30)
-"""Bytes of decoded images that are kept in memory."""
+"""Bytes of decoded images to keep in memory."""
 
 DECODE_LIMIT = 2 << 30
-"""Bytes of files up to which each is decoded to verify it; of more only beginning and end are looked at."""
+"""Total bytes of files up to which each file is decoded to verify it. For larger data only the start and end are checked."""
 
 _SMALL_FILE = 1 << 14
-# BMP; JPEG XL; TIFF of either order of bytes; JPEG 2000; PBM, PGM and PPM, as text and in bytes.
+# BMP; JPEG XL; TIFF in either byte order; JPEG 2000; PBM, PGM and PPM as text and in bytes.
 _STARTS = (b"BM", b"\xff\x0a", b"II*\0", b"MM\0*", b"\xff\x4f\xff\x51", *(b"P%d" % number for number in range(1, 7)))
-_BOXES = (b"JXL ", b"ftyp", b"jP  ")  # of JPEG XL, AVIF and JPEG 2000
+_BOXES = (b"JXL ", b"ftyp", b"jP  ")  # JPEG XL, AVIF and JPEG 2000
 _BATCH = 128
 
 Pixels = ArrayPixels | PackedPixels | FilePixels
 
 
 def read(paths: Sequence[str], sizes: Sequence[int]) -> tuple[Pixels, np.ndarray]:
-    """Opens image files.
+    """Open image files.
 
     Args:
-        paths: the files.
-        sizes: their sizes in bytes.
+        paths: The files.
+        sizes: Their sizes in bytes.
 
     Returns:
-        Their pixels (RGB), decoded and in memory if they fit, row i being ``paths[i]``; and which files are broken,
-        bool ``[n]`` (their rows must not be used).
+        The RGB pixels of the files, decoded in memory if they fit; row i is ``paths[i]``. And a mask of broken files, bool ``[n]``,
+        whose rows must not be used.
     """
     if sum(sizes) > DECODE_LIMIT:
         with ThreadPoolExecutor(32) as threads:
@@ -50,7 +50,7 @@ def read(paths: Sequence[str], sizes: Sequence[int]) -> tuple[Pixels, np.ndarray
 
 
 def _decode(paths: Sequence[str], batch_size: int | None) -> tuple[Pixels, np.ndarray]:
-    """Decodes all files, and keeps the pixels until they exceed the budget."""
+    """Decode all files, and keep the pixels until they exceed the budget."""
     shapes = np.zeros((len(paths), 3), np.int32)
     broken = np.ones(len(paths), bool)
     chunks, total = [], 0
@@ -67,7 +67,7 @@ def _decode(paths: Sequence[str], batch_size: int | None) -> tuple[Pixels, np.nd
 
 
 def _decoded(paths: Sequence[str], batch_size: int | None) -> Iterator[tuple[np.ndarray, np.ndarray, tf.Tensor]]:
-    """Rows, shapes ``[n, 3]`` and all pixels of the images that can be decoded, in any order, one or several at a time."""
+    """Rows, shapes ``[n, 3]`` and all pixels of the images that can be decoded, in any order, one or more images per item."""
     import tensorflow as tf
 
     def load(row, path):
@@ -79,15 +79,15 @@ def _decoded(paths: Sequence[str], batch_size: int | None) -> Iterator[tuple[np.
     if batch_size is None:
         for row, shape, pixels in images:
             yield row.numpy()[None], shape.numpy()[None], pixels
-    else:  # of small images the Python between them would take longer than the decoding
+    else:  # for small images the Python overhead would exceed the decoding
         for rows, shape, pixels in images.ragged_batch(batch_size).prefetch(2):
             yield rows.numpy(), shape.numpy(), pixels.values
 
 
 def _pack(chunks: list[tuple[np.ndarray, np.ndarray]], shapes: np.ndarray) -> Pixels:
-    """Puts decoded images, which came in any order, into their rows; frees the chunks as it goes."""
+    """Put decoded images into their rows and free each chunk afterwards. The images come in any order."""
     sizes = np.unique(shapes[shapes[:, 0] > 0], axis=0)
-    if len(sizes) == 1:  # one size: an array, in which a broken file is a black image that nobody uses
+    if len(sizes) == 1:  # one size: use an array, in which a broken file is an unused black image
         images = np.zeros((len(shapes), *sizes[0]), np.uint8)
         while chunks:
             rows, pixels = chunks.pop()
@@ -106,7 +106,7 @@ def _pack(chunks: list[tuple[np.ndarray, np.ndarray]], shapes: np.ndarray) -> Pi
 
 
 def looks_whole(path: str) -> bool:
-    """Whether a file begins as an image and, where the format says how, ends as one: the quick check of large sets."""
+    """Whether a file starts like an image and, if the format allows the test, ends like one: the quick check of large data sets."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(16)

@@ -1,6 +1,6 @@
-"""From a trained model to what a server or a device takes.
+"""Export a trained model to the formats that servers and devices take.
 
-Nothing heavy is imported here: TensorFlow is loaded when the first function runs.
+Importing this package is cheap: TensorFlow is loaded when the first function runs.
 """
 
 from keras_deepnets.export.folding import fold_batchnorm

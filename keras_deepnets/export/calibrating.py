@@ -1,4 +1,4 @@
-"""Images from which the ranges of activations are read: evenly spaced, as the network sees them."""
+"""Calibration images for activation ranges: evenly spaced over the source, in the network's view."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from keras_deepnets.export.classifier import Classifier
 
 IMAGES = 200
-"""So many calibrate by default: ranges hardly move after that, and each costs a float32 forward pass."""
+"""Default number of calibration images. Ranges hardly change beyond it, and each image costs a float32 forward pass."""
 
 
 def views(calibration: Any, classifier: Classifier, most: int = IMAGES) -> list[np.ndarray]:
-    """Calibration images as the network sees them: float32 ``[1, height, width, channels]``, values 0–255.
+    """Calibration images in the network's view: float32 ``[1, height, width, channels]``, values 0–255.
 
     Args:
-        calibration: as `export.tflite` takes it.
-        classifier: whose evaluation view they get.
-        most: how many are read at most, from all over the source where its size is known.
+        calibration: Calibration data, as `export.tflite` takes it.
+        classifier: The classifier whose evaluation view is applied.
+        most: Maximum number of images to read. They come from the whole source if its size is known.
 
     Raises:
-        InputError: no images, or something else than images with values 0–255.
+        InputError: The source is empty, or it does not hold images with values 0–255.
     """
     import numpy as np
 
@@ -44,7 +44,7 @@ def views(calibration: Any, classifier: Classifier, most: int = IMAGES) -> list[
         raise InputError(
             f"calibration images have no value above {brightest:g}; give pixels with values 0–255, not scaled."
         )
-    # One black and one white pixel: the input's range is then 0–255 whatever the images, its scale 1, its zero point 0.
+    # One black and one white pixel fix the input's range to 0–255 for any images, with scale 1 and zero point 0.
     found[0][0, 0, 0], found[0][0, 0, 1] = 0, 255
     if said := too_few(len(found), most):
         warnings.warn(said, stacklevel=3)
@@ -52,15 +52,15 @@ def views(calibration: Any, classifier: Classifier, most: int = IMAGES) -> list[
 
 
 def too_few(count: int, most: int = IMAGES) -> str | None:
-    """One line where a source has so few images that ranges may be too narrow; None where it has enough, or they were asked for."""
+    """A one-line warning if a source has too few images for reliable ranges; None if it has enough, or the caller asked for few."""
     enough = min(most, IMAGES)
     if count >= enough:
         return None
-    return f"calibration has {count} images only; about {IMAGES} typical ones give ranges that hold for others too."
+    return f"calibration has only {count} images; use about {IMAGES} typical ones for ranges that also hold for other images."
 
 
 def _images(calibration: Any, most: int) -> Iterable[np.ndarray]:
-    """At most so many single images of whatever was given."""
+    """At most `most` single images from any supported source."""
     import numpy as np
 
     if isinstance(calibration, (str, os.PathLike)):
@@ -71,15 +71,15 @@ def _images(calibration: Any, most: int) -> Iterable[np.ndarray]:
         return _of_data(calibration, most)
     if hasattr(calibration, "as_numpy_iterator"):
         return _of_dataset(calibration, most)
-    if not isinstance(calibration, (list, tuple)):  # whose images may differ in size
+    if not isinstance(calibration, (list, tuple)):  # images in a list may differ in size
         calibration = np.asarray(calibration)
         if calibration.ndim != 4:
-            raise InputError(f"calibration has the shape {calibration.shape}; give images [n, h, w, c].")
+            raise InputError(f"calibration has shape {calibration.shape}; give images [n, h, w, c].")
     return [np.asarray(image) for image in _evenly(calibration, most)]
 
 
 def _positions(size: int, most: int) -> np.ndarray:
-    """At most so many indices below a size, evenly spaced from the first to the last: examples may lie class by class."""
+    """At most `most` indices below `size`, evenly spaced from first to last, because examples may be sorted by class."""
     import numpy as np
 
     return np.linspace(0, size - 1, min(size, most)).astype(int)
@@ -90,7 +90,7 @@ def _evenly(images: Sequence[Any], most: int) -> list[Any]:
 
 
 def _of_data(data: ImageData, most: int) -> Iterator[np.ndarray]:
-    """Opens no others than the chosen ones, nor reads them where they can be reached by number."""
+    """Open only the chosen images. Other images are not read if the data can be indexed."""
     import numpy as np
     import tensorflow as tf
 
@@ -105,7 +105,7 @@ def _of_data(data: ImageData, most: int) -> Iterator[np.ndarray]:
 
 
 def _of_dataset(dataset: tf.data.Dataset, most: int) -> list[np.ndarray]:
-    """Evenly spaced where the number of elements is known, else the first ones."""
+    """Evenly spaced images if the number of elements is known, otherwise the first ones."""
     elements, kept, place, chosen = int(dataset.cardinality()), [], 0, None
     for element in dataset.as_numpy_iterator():
         images = _of_element(element)
@@ -119,10 +119,10 @@ def _of_dataset(dataset: tf.data.Dataset, most: int) -> list[np.ndarray]:
 
 
 def _candidates(elements: int, batch: int, most: int) -> Sequence[int]:
-    """Indices of the images to keep of so many elements (negative: not known) with so many images each."""
+    """Indices of the images to keep. There are `elements` elements (negative: unknown) of `batch` images each."""
     if elements < 0:
         return range(most)
-    sure = (elements - 1) * batch + 1  # the last batch may hold fewer
+    sure = (elements - 1) * batch + 1  # the last batch may be smaller
     return _positions(sure, most).tolist() if sure > most else range(elements * batch)
 
 
@@ -132,24 +132,24 @@ def _of_element(element: Any) -> np.ndarray:
 
     images = element[0] if isinstance(element, tuple) else element
     if not isinstance(images, np.ndarray) or images.ndim not in (3, 4):
-        raise InputError("calibration must give images [h, w, c] or batches [n, h, w, c], alone or with labels.")
+        raise InputError("calibration must give images [h, w, c] or batches [n, h, w, c], with or without labels.")
     if 0 in images.shape:
-        raise InputError(f"calibration gives images of the shape {images.shape}, without pixels; leave them out.")
+        raise InputError(f"calibration gives images of shape {images.shape}, which have no pixels; leave them out.")
     return images if images.ndim == 4 else images[np.newaxis]
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
-    """The image as uint8."""
+    """Convert the image to uint8."""
     import numpy as np
 
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"a calibration image has the shape {image.shape}; give images [h, w, 1 or 3].")
+        raise InputError(f"a calibration image has shape {image.shape}; give images [h, w, 1 or 3].")
     if 0 in image.shape:
-        raise InputError(f"a calibration image has the shape {image.shape}: no pixels; leave it out.")
+        raise InputError(f"a calibration image has shape {image.shape}, so no pixels; leave it out.")
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind not in "fiu" or not (image.min() >= 0 and image.max() <= 255):
         raise InputError(
-            f"a calibration image is {image.dtype} from {image.min()} to {image.max()}; give pixels with values 0–255, not scaled."
+            f"a calibration image is {image.dtype}, from {image.min()} to {image.max()}; give pixels with values 0–255, not scaled."
         )
     return np.rint(image).astype("uint8")

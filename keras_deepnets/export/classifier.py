@@ -1,4 +1,4 @@
-"""What every artifact needs to know of a model, checked before anything is written."""
+"""Facts about a model that every export needs, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _DISTRIBUTIONS = ("softmax", "sigmoid")
 
 @dataclass(frozen=True)
 class Classifier:
-    """An image classifier ready to be exported.
+    """An image classifier ready for export.
 
     Attributes:
-        model: computes in float32, batch normalisation folded if that was asked for.
-        height: of the network's input, pixels.
-        width: of the network's input, pixels.
+        model: The model, which computes in float32, with batch normalisation folded if requested.
+        height: Height of the network's input, pixels.
+        width: Width of the network's input, pixels.
         channels: 3 (RGB) or 1 (grey).
-        labels: one name an output.
-        scaling: what must be done to pixels 0–255 before `model`; None where it takes them as they are.
-        crop_fraction: of the evaluation view.
-        interpolation: of the evaluation view.
-        gives_logits: whether `model` lacks the softmax.
-        folded: whether batch normalisation was folded.
+        labels: One name per output.
+        scaling: Scaling of pixels 0–255 before `model`. None if the model takes them unscaled.
+        crop_fraction: Crop fraction of the evaluation view.
+        interpolation: Interpolation of the evaluation view.
+        gives_logits: Whether `model` lacks the softmax.
+        folded: Whether batch normalisation is folded.
     """
 
     model: keras.Model
@@ -49,11 +49,11 @@ class Classifier:
 
     @property
     def classes(self) -> int:
-        """How many outputs the network has."""
+        """Number of outputs of the network."""
         return len(self.labels)
 
     def view(self, images: tf.Tensor) -> tf.Tensor:
-        """Images uint8 ``[n, h, w, c]`` of any size to the network's, uint8: the data pipeline's evaluation view."""
+        """Apply the evaluation view of the data pipeline: images uint8 ``[n, h, w, c]`` of any size to the network's input size, uint8."""
         from keras_deepnets.data import transforms
 
         return transforms.evaluation_view(
@@ -61,11 +61,11 @@ class Classifier:
         )
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """Images ``[n, height, width, channels]`` with values 0–255 (any dtype) to float32 ``[n, classes]``."""
+        """Class probabilities float32 ``[n, classes]`` of images ``[n, height, width, channels]`` with values 0–255 (any dtype)."""
         return self.as_probabilities(self.model(self.scaled(images), training=False))
 
     def scaled(self, images: tf.Tensor) -> tf.Tensor:
-        """Images with values 0–255 (any dtype) as `model` takes them."""
+        """Scale images with values 0–255 (any dtype) to the input range of `model`."""
         import tensorflow as tf
 
         images = tf.cast(images, tf.float32)
@@ -74,7 +74,7 @@ class Classifier:
         return tf.cast(images, self.model.inputs[0].dtype)
 
     def as_probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
-        """What `model` gives as probabilities, float32."""
+        """Convert the outputs of `model` to probabilities, float32."""
         import tensorflow as tf
 
         outputs = tf.cast(outputs, tf.float32)
@@ -84,16 +84,16 @@ class Classifier:
 def classifier_of(
     model: keras.Model, labels: Sequence[str] | None = None, fold: bool = True, for_device: bool = False
 ) -> Classifier:
-    """Checks a model and makes it ready for export; `model` itself stays as it is.
+    """Check a model and prepare it for export. `model` itself is not changed.
 
     Args:
-        model: one image input of fixed size, one output of class probabilities or logits.
-        labels: names in the order of the outputs; by default the model's own, else the numbers ``"0"``, ``"1"``, …
-        fold: whether batch normalisation is folded.
-        for_device: whether layers that quantise badly are replaced by ones that compute the same.
+        model: A model with one image input of fixed size and one output of class probabilities or logits.
+        labels: Names in the order of the outputs. Default: the model's own, else the numbers ``"0"``, ``"1"``, ….
+        fold: Whether to fold batch normalisation.
+        for_device: Whether to replace layers that quantise badly by equivalent ones.
 
     Raises:
-        InputError: the model is no such classifier, or the labels are not one an output.
+        InputError: The model is not such a classifier, or there is not one label per output.
     """
     height, width, channels, classes = image_geometry(model)
     names = _checked_labels(model, labels, classes)
@@ -114,16 +114,16 @@ def classifier_of(
 
 
 def image_geometry(model: keras.Model) -> tuple[int, int, int, int]:
-    """Height, width, channels and classes of an image classifier; InputError for anything else."""
+    """Height, width, channels and classes of an image classifier; raise InputError for any other model."""
     import keras
 
     if not isinstance(model, keras.Model):
         raise InputError(
-            f"export takes a keras.Model; it was given a {type(model).__name__}. Load it with keras.saving.load_model."
+            f"export takes a keras.Model; it was given a {type(model).__name__}. Load the model with keras.saving.load_model."
         )
     if keras.backend.backend() != "tensorflow":
         raise InputError(
-            f"export needs Keras on TensorFlow, and it runs on {keras.backend.backend()}: "
+            f"export needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()};  "
             "save the model as .keras and export it under KERAS_BACKEND=tensorflow."
         )
     graph = graphs.as_functional(model)
@@ -139,7 +139,7 @@ def image_geometry(model: keras.Model) -> tuple[int, int, int, int]:
         )
     if None in shape[1:]:
         raise InputError(
-            f"{model.name} takes images of any size {shape}; export must know one: build it with input_shape=(height, width, {shape[3]})."
+            f"{model.name} takes images of any size {shape}; export needs one size: build it with input_shape=(height, width, {shape[3]})."
         )
     if len(output) != 2 or output[1] is None:
         raise InputError(
@@ -158,26 +158,26 @@ def _checked_labels(model: keras.Model, labels: Sequence[str] | None, classes: i
     labels = tuple(str(label) for label in labels)
     if len(labels) != classes:
         raise InputError(
-            f"{len(labels)} labels were given for the {classes} outputs of {model.name}; give one a class."
+            f"{len(labels)} labels were given for the {classes} outputs of {model.name}; give one per class."
         )
     for label in labels:
-        if label.splitlines() not in ([label], []):  # a break at the end makes a line too
-            raise InputError(f"label {label!r} has a line break; a labels file holds one name a line.")
+        if label.splitlines() not in ([label], []):  # a trailing line break counts too
+            raise InputError(f"label {label!r} has a line break; a labels file holds one name per line.")
     return labels
 
 
 def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
-    """The scaling that the network expects, and whether it is inside.
+    """The scaling that the network expects, and whether it is part of the network.
 
     Raises:
-        InputError: it is not known of a network of ours, or is for another number of channels.
+        InputError: A keras_deepnets network has no known scaling, or the scaling is for another number of channels.
     """
     from keras_deepnets.models import begins_like_ours, includes_preprocessing, scaling_of
 
     scaling, inside = scaling_of(model), includes_preprocessing(model)
     if scaling is not None and scaling.channels != channels:
         raise InputError(
-            f"{model.name}.scaling is for {scaling.channels} channels and its input has {channels}; "
+            f"{model.name}.scaling is for {scaling.channels} channels, but its input has {channels}; "
             f"set a Scaling with {channels} means and deviations."
         )
     if said := unscaled(model):
@@ -188,7 +188,7 @@ def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
 
 
 def unscaled(model: keras.Model) -> str | None:
-    """One line where it is not known how the input of `model` is scaled, and neither does it scale it; else None."""
+    """A one-line message if the scaling of the input of `model` is unknown and the model does not scale it; else None."""
     from keras_deepnets.models import begins_like_ours, includes_preprocessing, scaling_of
 
     if scaling_of(model) is not None or includes_preprocessing(model):
@@ -198,16 +198,16 @@ def unscaled(model: keras.Model) -> str | None:
     if begins_like_ours(model):
         return (
             f"{model.name}: it is not known how this network's input is scaled; set model.scaling = keras_deepnets.Scaling(mean, std), "
-            f"or = {identity} for pixels 0–255 as they are."
+            f"or = {identity} for unscaled pixels 0–255."
         )
     return (
-        f"{model.name}: it is not known how its input is scaled, so the artifact gives it pixels 0–255 as they are. If it wants "
-        "others, set model.scaling = keras_deepnets.Scaling(mean, std), or let it begin with keras.layers.Rescaling."
+        f"{model.name}: it is not known how its input is scaled, so the artifact gives it pixels 0–255 unscaled. If the model needs "
+        "scaled input, set model.scaling = keras_deepnets.Scaling(mean, std), or start the model with keras.layers.Rescaling."
     )
 
 
 def _gives_probabilities(model: keras.Model) -> bool:
-    """Whether the graph ends in a softmax or sigmoid: read off the operation that makes the output."""
+    """Whether the graph ends in a softmax or sigmoid, according to the operation that makes the output."""
     import keras
 
     tensor = model.outputs[0]
@@ -227,7 +227,7 @@ def _gives_probabilities(model: keras.Model) -> bool:
 
 
 def _for_inference(model: keras.Model, fold: bool, for_device: bool) -> keras.Model:
-    """The model as it is exported: folded, in float32, of layers that every runtime takes."""
+    """The model in its exported form: folded, in float32, with layers that every runtime supports."""
     from keras_deepnets.export.folding import fold_batchnorm
     from keras_deepnets.export.substitutes import substitute
     from keras_deepnets.models import flat_layers

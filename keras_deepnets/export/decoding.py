@@ -1,6 +1,6 @@
-"""Encoded images from strangers: looked at before they are decoded, and one that is broken does not take the others with it.
+"""Decode encoded images from untrusted clients: check them first, and isolate broken images from the rest of the batch.
 
-The checks are part of the graph, for a server runs nothing else.
+The checks are part of the graph, because a server runs nothing else.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 MAX_PIXELS = 50_000_000
-"""What an image may have by default: 150 MB of RGB."""
+"""Default limit on the pixels of an image: 150 MB of RGB."""
 MAX_SIDE = 65_535
-"""Of either side; JPEG cannot express more, and sizes are multiplied in 32 bits."""
+"""Limit on either side of an image. JPEG cannot express more, and sizes are multiplied in 32 bits."""
 KINDS = "JPEG, PNG, BMP, GIF or WebP"
-"""What exported graphs decode. Not JPEG XL, whose header does not limit the memory that its frames take, nor moving WebP."""
+"""Formats that exported graphs decode. A JPEG XL header does not limit the memory for its frames. Animated WebP is unsupported."""
 
-_AT_ONCE = 4  # images that are decoded at the same time; each may take as much memory as the limit allows
-_HEADER = 32  # bytes that hold the sizes of PNG, BMP, GIF and WebP
-_GIF_STEPS = 65_536  # blocks that are looked at: 16 MB where they are full
+_AT_ONCE = 4  # images decoded in parallel; each may take as much memory as the limit allows
+_HEADER = 32  # bytes that contain the sizes of PNG, BMP, GIF and WebP
+_GIF_STEPS = 65_536  # blocks to inspect: 16 MB if they are full
 
 
 def checked(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """The same bytes, after a look at the size that the header gives.
+    """Return the same bytes after a check of the size in the header.
 
     Args:
-        contents: an encoded image, string ``[]``.
-        max_pixels: the most that height times width may be; of a GIF, of all its frames together, for its decoder reads them all.
+        contents: An encoded image, string ``[]``.
+        max_pixels: Limit on height times width. For a GIF the limit is on all frames together, because the decoder reads them all.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs: another kind of file, no pixels, or too many.
+        tf.errors.InvalidArgumentError: Raised at run time: the format is not supported, or the image has no pixels or too many.
     """
     import tensorflow as tf
 
-    # Padded with zeros where the file is shorter.
+    # Padded with zeros if the file is shorter.
     header = tf.io.decode_raw(tf.strings.substr(contents, 0, _HEADER), tf.uint8, fixed_length=_HEADER)
     header = tf.cast(header, tf.int64)
 
@@ -97,7 +97,7 @@ def checked(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
 
 
 def _gif_pixels(contents: tf.Tensor, enough: int) -> tf.Tensor:
-    """Pixels of all frames of a GIF, int64 ``[]``; more than ``enough`` as soon as that is clear, or where it has too many blocks."""
+    """Pixels of all frames of a GIF, int64 ``[]``. Counting stops above ``enough``; too many blocks also give more than ``enough``."""
     import tensorflow as tf
 
     data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
@@ -120,7 +120,7 @@ def _gif_pixels(contents: tf.Tensor, enough: int) -> tf.Tensor:
         first = byte(position)
         frame, extension = ~inside & (first == 0x2C), ~inside & (first == 0x21)
         area = tf.cast(word(position + 5), tf.int64) * tf.cast(word(position + 7), tf.int64)
-        after_frame = position + 11 + table(byte(position + 9))  # the descriptor, its colours and the size of a code
+        after_frame = position + 11 + table(byte(position + 9))  # the descriptor, its colour table and the code size
         beyond = tf.where(frame, after_frame, tf.where(extension, position + 2, end))
         too_many = tf.where(steps >= _GIF_STEPS, tf.constant(enough + 1, tf.int64), 0)
         return (
@@ -137,22 +137,22 @@ def _gif_pixels(contents: tf.Tensor, enough: int) -> tf.Tensor:
 def views(
     encoded: tf.Tensor, view: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, int, int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch image by image.
+    """Decode a batch image by image.
 
     Args:
-        encoded: image files, string ``[n]``.
-        view: from one of them, string ``[]``, to a network's input, uint8 of `shape`; may raise when it runs.
-        shape: height, width and channels.
+        encoded: Image files, string ``[n]``.
+        view: Function from one image file, string ``[]``, to a network's input, uint8 of `shape`. It may raise at run time.
+        shape: Height, width and channels.
 
     Returns:
-        uint8 ``[n, *shape]``, black where `view` raised, and bool ``[n]``, whether it did not.
+        Images uint8 ``[n, *shape]``, black where `view` raised, and a mask bool ``[n]``, False where it raised.
     """
     import tensorflow as tf
 
     count = tf.shape(encoded, out_type=tf.int64)[0]
-    # A graph has no other way to go on after an operation that failed.
+    # A graph has no other way to continue after a failed operation.
     options = tf.data.Options()
-    options.autotune.enabled = False  # no thread that tunes a pipeline of one batch
+    options.autotune.enabled = False  # a pipeline of one batch needs no tuning thread
     options.experimental_optimization.apply_default_optimizations = False
     images = tf.data.Dataset.range(count).map(
         lambda index: (index, tf.ensure_shape(view(encoded[index]), shape)),
@@ -163,18 +163,18 @@ def views(
     whole = images.ignore_errors().concatenate(none).batch(count + 1).with_options(options)
     indices, pixels = whole.get_single_element()
     row = tf.range(tf.size(indices) - 1)
-    # One more than the row, so that 0 stands for those that are missing.
+    # Store the row plus one, so that 0 marks missing images.
     rows = tf.scatter_nd(indices[:-1, tf.newaxis], row + 1, [count])
     good = rows > 0
     return tf.gather(pixels, tf.where(good, rows - 1, tf.size(indices) - 1)), good
 
 
 def require_all(good: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Operation:
-    """Fails with the index of the first that is not good.
+    """Fail with the index of the first image that is not good.
 
     Args:
-        good: bool ``[n]``, whether an image could be decoded.
-        max_pixels: for the message.
+        good: bool ``[n]``: whether each image could be decoded.
+        max_pixels: Limit on pixels, for the message.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution or dense layer before it: the same outputs with fewer passes."""
+"""Fold batch normalisation into the preceding convolution or dense layer: the same outputs in fewer passes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class _Pair(NamedTuple):
-    """A layer and the batch normalisation that alone reads its output."""
+    """A layer and the batch normalisation that is the only reader of its output."""
 
     linear: Any
     norm: Any
 
 
 class _Valued(NamedTuple):
-    """A layer and the variables to compute with: its own, or those that a block has for it."""
+    """A layer and the variables to compute with: its own, or those that a block holds for it."""
 
     layer: Any
     variables: Sequence[Any]
 
     def value(self, name: str) -> np.ndarray:
-        """One of them in float64."""
+        """The value of a variable in float64."""
         return next(_value(variable) for variable in self.variables if variable.name == name)
 
     def weights(self) -> list[np.ndarray]:
-        """What the layer's `get_weights` would give: seeds are no weights."""
+        """The result of the layer's `get_weights`, without seeds."""
         from keras import ops
 
         weights = {id(weight) for weight in self.layer.weights}
@@ -42,28 +42,30 @@ class _Valued(NamedTuple):
 
 
 def fold_batchnorm(model: keras.Model) -> keras.Model:
-    """The same network without the batch normalisations that follow a convolution or a dense layer.
+    """Return the network without the batch normalisations (BN) that follow a convolution or a dense layer.
 
-    At inference BN is ``y·s + (beta - mean·s)`` with ``s = gamma / sqrt(variance + epsilon)`` per channel: where `y` is the
-    output of a linear layer and nothing else reads it, `s` goes into the kernel and the rest into the bias. That holds for
-    convolutions of one to three dimensions, grouped or dilated, depthwise and transposed ones, and for dense layers, in
-    nested models too. A BN with a non-linearity before it (pre-activation networks, DenseNet), one that is shared, and one behind a
-    layer that others read or that is quantised or adapted (LoRA) cannot go: on TensorFlow it becomes a depthwise 1×1 convolution with
-    a bias, which runs in one pass with the ReLU after it and is quantised a channel at a time. One that is called with
-    ``training=True`` stays, and one of other than channels-last images.
+    At inference BN is ``y·s + (beta - mean·s)`` with ``s = gamma / sqrt(variance + epsilon)`` per channel. If `y` is the output of a
+    linear layer and nothing else reads it, `s` goes into the kernel and the rest into the bias. This works for convolutions of one to
+    three dimensions, including grouped, dilated, depthwise and transposed ones, for dense layers, and inside nested models.
 
-    What serves training alone goes too: layers that recompute become the three that they are, dropout and stochastic depth are left
-    out or, where they rescale at inference, a `keras.layers.Rescaling`, and our activations and concatenations become Keras' own.
+    Some BN layers cannot be folded. Their input is a non-linearity (pre-activation networks, DenseNet), or they are shared. Or the layer
+    before them has other readers, or is quantised or adapted (LoRA). On TensorFlow such a BN becomes a depthwise 1×1 convolution with a
+    bias. It runs in one pass with the following ReLU and is quantised per channel. A BN that is called with ``training=True``, or whose
+    images are not channels-last, stays unchanged.
+
+    Layers that only serve training are removed too. Recomputing layers become the three layers that they consist of. Dropout and
+    stochastic depth are dropped, or become a `keras.layers.Rescaling` if they rescale at inference. The activations and concatenations
+    of this library become Keras' own.
 
     Args:
-        model: a functional or built sequential model. It is left as it is.
+        model: A functional or built sequential model. It is not changed.
 
     Returns:
-        A new functional model, not compiled, for inference and export: outputs equal `model`'s to rounding (the arithmetic of the
-        folding is float64). Names of layers stay, `architecture`, `labels` and `scaling` too.
+        A new functional model for inference and export, not compiled. Its outputs equal those of `model` up to rounding; the folding
+        computes in float64. Layer names, `architecture`, `labels` and `scaling` are kept.
 
     Raises:
-        InputError: the model is not built or has no graph of layers.
+        InputError: The model is not built or has no graph of layers.
     """
     graph = _separated(graphs.as_functional(model))
     return _folded(graph, inside_block=False)
@@ -114,7 +116,7 @@ def _folded(graph: keras.Model, *, inside_block: bool) -> keras.Model:
 
 @functools.cache
 def _differing_in_training() -> dict[type, type]:
-    """Our layers that do at inference what Keras' own do."""
+    """Layers of this library that equal Keras' own layers at inference."""
     import keras
 
     from keras_deepnets import layers
@@ -123,7 +125,7 @@ def _differing_in_training() -> dict[type, type]:
 
 
 def _does_nothing(node: Any) -> bool:
-    """Whether the call gives what it gets unless it is training."""
+    """Whether the call returns its input unless it is training."""
     import keras
 
     from keras_deepnets.layers import StochasticDepth
@@ -137,7 +139,7 @@ def _does_nothing(node: Any) -> bool:
 
 
 class _Separate:
-    """The layers that a recomputing one is made of, called as it is."""
+    """The layers that a recomputing layer consists of, callable like that layer."""
 
     def __init__(self, layer: Any):
         import keras
@@ -157,7 +159,7 @@ class _Separate:
 
 
 def _separated(model: keras.Model) -> keras.Model:
-    """The network with recomputing layers taken apart; itself where there are none."""
+    """The network with recomputing layers taken apart, or the network itself if it has none."""
     from keras_deepnets.layers import RecomputedConv2D
 
     if not any(isinstance(node.operation, RecomputedConv2D) for node in graphs.nodes(model)):
@@ -177,7 +179,7 @@ def _separated(model: keras.Model) -> keras.Model:
 
 @functools.lru_cache(maxsize=256)
 def _folded_graph(graph: str) -> str:
-    """The shared graph of blocks with their foldable normalisations left out."""
+    """The shared graph of blocks without its foldable normalisations."""
     import keras
 
     return json.dumps(_folded(keras.Model.from_config(json.loads(graph)), inside_block=True).get_config())
@@ -194,7 +196,7 @@ def _folded_block_weights(block: Any) -> list[np.ndarray]:
     network = block.network()
     pairs = {pair.linear.name: pair.norm.name for pair in _pairs(network).values()}
     scalings = _scalings(network)
-    # The variables and not the sublayers: making a thousand layers to read their weights takes longer than all else here.
+    # Read the variables, not the sublayers: making a thousand layers just to read their weights would take most of the time.
     own = {name: _Valued(network.get_layer(name), block.variables_of(name)) for name in block.stateful_names}
     weights = []
     for name, valued in own.items():
@@ -210,10 +212,10 @@ def _folded_block_weights(block: Any) -> list[np.ndarray]:
 
 
 def _scalings(model: keras.Model) -> set[int]:
-    """The normalisations in one graph, nested models apart, that only scale and shift channels-last images, by their `id`."""
+    """The `id` of each normalisation in one graph that only scales and shifts channels-last images; nested models are separate."""
     import keras
 
-    if keras.backend.backend() != "tensorflow":  # Other backends compile a normalisation together with what follows.
+    if keras.backend.backend() != "tensorflow":  # Other backends compile a normalisation together with the next layers.
         return set()
     found, others = set(), set()
     for node in graphs.nodes(model):
@@ -225,7 +227,7 @@ def _scalings(model: keras.Model) -> set[int]:
 
 
 def _pairs(model: keras.Model) -> dict[int, _Pair]:
-    """What can be folded in one graph, nested models apart, by the `id` of the linear layer."""
+    """The foldable pairs of one graph by the `id` of the linear layer; nested models are separate."""
     nodes = graphs.nodes(model)
     calls = Counter(id(node.operation) for node in nodes)
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
@@ -244,7 +246,7 @@ def _pairs(model: keras.Model) -> dict[int, _Pair]:
 
 
 def _is_ours(layer: Any) -> bool:
-    """Whether the class is Keras' or this package's: a stranger's subclass may do more than its base."""
+    """Whether the class comes from Keras or this package. A subclass from elsewhere may do more than its base."""
     return type(layer).__module__.split(".")[0] in ("keras", "keras_deepnets")
 
 
@@ -276,7 +278,7 @@ def _same_axis(linear: Any, norm: Any, rank: int) -> bool:
 
 
 def _with_bias(layer: Any) -> Any:
-    """A copy of the layer that has a bias; its weights are set later."""
+    """A copy of the layer with a bias. Its weights are set later."""
     return type(layer).from_config(layer.get_config() | {"use_bias": True})
 
 
@@ -285,7 +287,7 @@ def _valued(layer: Any) -> _Valued:
 
 
 def _folded_weights(linear: _Valued, norm: _Valued) -> list[np.ndarray]:
-    """Kernel and bias that do what `linear` and `norm` do one after the other."""
+    """Kernel and bias that are equivalent to `linear` followed by `norm`."""
     scale, shift = _scale_and_shift(norm)
     bias = linear.value("bias") * scale if linear.layer.use_bias else 0.0
     kernel = linear.value("kernel")
@@ -293,13 +295,13 @@ def _folded_weights(linear: _Valued, norm: _Valued) -> list[np.ndarray]:
 
 
 def _scaling_weights(norm: _Valued) -> list[np.ndarray]:
-    """Kernel and bias of the depthwise 1×1 convolution that does what `norm` does."""
+    """Kernel and bias of the depthwise 1×1 convolution equivalent to `norm`."""
     scale, shift = _scale_and_shift(norm)
     return [scale[None, None, :, None], shift]
 
 
 def _scale_and_shift(norm: _Valued) -> tuple[np.ndarray, np.ndarray]:
-    """What `norm` multiplies by and adds at inference, one a channel; computed in float64."""
+    """The factors and offsets of `norm` at inference, one per channel, computed in float64."""
     import numpy as np
 
     scale = 1.0 / np.sqrt(norm.value("moving_variance") + norm.layer.epsilon)
@@ -316,7 +318,7 @@ def _value(variable: Any) -> np.ndarray:
 
 
 def _over_kernel(linear: Any, shape: tuple[int, ...], scale: np.ndarray) -> np.ndarray:
-    """The factors, one an output channel, in a shape that multiplies the kernel."""
+    """Reshape the factors, one per output channel, so that they multiply the kernel."""
     name = type(linear).__name__
     if "Depthwise" in name:  # [..., channels, multiplier], output channel = channel · multiplier + index
         return scale.reshape(shape[-2:])

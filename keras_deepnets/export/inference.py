@@ -1,4 +1,4 @@
-"""The network for inference, batch normalisation folded and nothing of training: a `.keras` file, or a function."""
+"""The network for inference, with folded batch normalisation and no training layers: as a `.keras` file or a function."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
-    """Writes the network of `fold_batchnorm` as a ``.keras`` file: faster, for inference alone.
+    """Write the network of `fold_batchnorm` as a ``.keras`` file, which is faster and for inference only.
 
-    ``keras.saving.load_model`` reads it after ``import keras_deepnets``, which registers this library's layers. The JSON file
-    beside it (``….keras.json``) says so, with the network's input, labels and scaling.
+    To read the file, import keras_deepnets and call ``keras.saving.load_model``. The import registers this library's layers. The JSON
+    file next to it (``….keras.json``) contains this instruction and the network's input, labels and scaling.
 
     Args:
-        model: a functional or built sequential model.
-        path: the file to write, ``….keras``; what is there is replaced, and the JSON beside it.
+        model: A functional or built sequential model.
+        path: The file to write, ``….keras``. An existing file and its JSON are replaced.
 
     Returns:
         The path.
 
     Raises:
-        InputError: the model is not built or has no graph of layers, or the file cannot be written. Nothing is left behind.
+        InputError: The model is not built or has no graph of layers, or the file cannot be written. No partial files remain.
     """
     path = single_file.check(path, ".keras")
     folded = fold_batchnorm(model)
@@ -43,18 +43,18 @@ def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
 
 
 def how_to_load(path: str | os.PathLike[str], config: str) -> str:
-    """The Python that loads a ``.keras`` file.
+    """The Python code that loads a ``.keras`` file.
 
     Args:
-        path: of the file.
-        config: of its model, as JSON.
+        path: Path of the file.
+        config: Config of its model, as JSON.
     """
     load = f"keras.saving.load_model({Path(path).name!r})"
     return f"import keras_deepnets; {load}" if '"keras_deepnets>' in config else load
 
 
 def _described(model: keras.Model, folded: keras.Model, path: Path) -> dict[str, Any]:
-    """The facts of the file as JSON values."""
+    """The description of the file as JSON values."""
     from keras_deepnets.models import includes_preprocessing, labels_of, scaling_of
 
     labels, scaling = labels_of(model), scaling_of(model)
@@ -77,28 +77,28 @@ def _described(model: keras.Model, folded: keras.Model, path: Path) -> dict[str,
 
 
 def inference_function(model: keras.Model) -> Callable[[Any], Any]:
-    """The network of `fold_batchnorm` as a compiled function whose weights are constants: the fastest way to call it in Python.
+    """Compile the network of `fold_batchnorm` with its weights as constants: the fastest way to call it from Python.
 
-    oneDNN lays out a convolution's weights for the processor once, where those of a model, which may change, are laid out at every
-    call. That tells most in small batches (docs/benchmarks.md). The function has the weights as they are now: what `model` learns or
-    loads later does not reach it. TensorFlow holds about eight copies of them; weights of more than 1.5 GB stay variables.
+    oneDNN arranges constant convolution weights for the processor once. The weights of a model may change, so oneDNN rearranges them at
+    every call. The gain is largest for small batches (docs/benchmarks.md). The function keeps the current weights: later training or
+    loading of `model` does not affect it. TensorFlow holds about eight copies of constants. Weights of more than 1.5 GB stay variables.
 
     Args:
-        model: a functional or built sequential model on TensorFlow. It is left as it is.
+        model: A functional or built sequential model on TensorFlow. It is not changed.
 
     Returns:
-        A function of one argument, inputs as `model` takes them (tensors or arrays of any dtype, batches of any size). It gives
-        `model`'s outputs at inference, to rounding, as tensors. It may be called in other TensorFlow functions, in `tf.data` too.
+        A function of one argument, the inputs as `model` takes them (tensors or arrays of any dtype, batches of any size). It returns
+        the inference outputs of `model`, up to rounding, as tensors. Other TensorFlow functions and `tf.data` may call it too.
 
     Raises:
-        InputError: the model is not built or has no graph of layers, or Keras runs on another backend than TensorFlow. The function
-            raises it for what is no batch of the network's inputs.
+        InputError: The model is not built or has no graph of layers, or Keras does not run on TensorFlow. The function also raises it
+            if its argument is not a batch of the network's inputs.
     """
     import keras
 
     if (backend := keras.backend.backend()) != "tensorflow":
         raise InputError(
-            f"inference_function needs Keras on TensorFlow, and it runs on {backend}: call fold_batchnorm(model) there."
+            f"inference_function needs Keras on TensorFlow, but Keras runs on {backend}; call fold_batchnorm(model) instead."
         )
     import tensorflow as tf
 
@@ -128,13 +128,15 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
 
 
 def _as_tensor(value: Any, spec: tf.TensorSpec) -> tf.Tensor:
-    """The value in the dtype that the network takes; InputError where it cannot be one of its batches."""
+    """Convert the value to the dtype that the network takes; raise InputError if it cannot be one of its batches."""
     import tensorflow as tf
 
     try:
         tensor = tf.cast(value, spec.dtype)
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise InputError(f"the network takes numbers {spec.shape}, not a {type(value).__name__}.") from error
-    if not spec.shape.is_compatible_with(tensor.shape):  # the traced function would not look, and TensorFlow abort
+    if not spec.shape.is_compatible_with(
+        tensor.shape
+    ):  # the traced function would not check, and TensorFlow would abort
         raise InputError(f"the network takes {spec.shape}; it was given {tensor.shape}.")
     return tf.ensure_shape(tensor, spec.shape)

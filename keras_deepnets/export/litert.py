@@ -1,4 +1,4 @@
-"""TFLite files for devices: one image in, probabilities out, nothing but built-in operators."""
+"""TFLite files for devices: images in, probabilities out, built-in operators only."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 QUANTIZATIONS = ("float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
-"""The quantisations of activations, whose ranges must be known."""
+"""Quantisation modes that quantise activations and so need their ranges."""
 
 MOST_CONSTANTS = 100_000_000
-"""Bytes of weights that are traced as constants. The converter takes thirty times their memory then, and eight times as variables, which it
-saves and loads: that takes time for each variable, so that it is the networks of small layers, however many, that gain."""
+"""Bytes of weights that are traced as constants. As constants, they make the converter use thirty times their size in memory, but
+only eight times as variables. The converter saves and loads each variable, which takes time. So constants pay off for networks of
+small layers, however many there are."""
 
 
 def tflite(
@@ -40,36 +41,39 @@ def tflite(
     batch: int | None = 1,
     calibration_images: int = calibrating.IMAGES,
 ) -> Path:
-    """Writes a ``.tflite`` file and ``<path>.json`` with its input, output, scaling, labels and quantisation.
+    """Write a ``.tflite`` file, and ``<path>.json`` with its input, output, scaling, labels and quantisation.
 
-    The input is ``images`` ``[batch, height, width, channels]``, RGB with values 0–255 (the scaling is inside); the output
-    ``probabilities`` ``[batch, classes]``. Both are float32, or integers where the activations are and `integer_io` is left on: uint8
-    with ``"int8"`` (pixels go in as they are: scale 1, or next to it), int16 with ``"int16x8"``. The JSON says the scale and the zero
-    point; a probability is ``scale · (value - zero_point)``. The file holds nothing but built-in operators; weights of convolutions
-    are quantised a channel at a time. Metadata inside, with ``labels.txt``, say the same to the task libraries of TFLite and MediaPipe.
+    The input is ``images`` ``[batch, height, width, channels]``, RGB with values 0–255; the scaling is part of the file. The output is
+    ``probabilities`` ``[batch, classes]``. Both are float32, or integers if the activations are integers and `integer_io` is True:
+    uint8 for ``"int8"`` (pixels go in unscaled: the scale is 1 or close to it), int16 for ``"int16x8"``. The JSON holds the scale and the
+    zero point; a probability is ``scale · (value - zero_point)``.
+
+    The file holds only built-in operators. Convolution weights are quantised per channel. Embedded metadata and ``labels.txt`` give the
+    same facts to the task libraries of TFLite and MediaPipe.
 
     Args:
-        model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
-        path: the file to write, ``….tflite``; what is there is replaced.
-        quantize: None (float32), ``"float16"`` (weights; half the size), ``"dynamic"`` (weights int8; a quarter), ``"int8"`` (all
-            arithmetic in integers; a quarter and the fastest) or ``"int16x8"`` (activations int16, weights int8; a quarter, nearer to
-            float32, and slow: runtimes have only their reference kernels for it).
-        calibration: for ``"int8"`` and ``"int16x8"``: typical images with values 0–255, from which the ranges of the activations are
-            read: an array uint8 ``[n, h, w, c]``, a list of images ``[h, w, c]`` of any sizes, a `tf.data.Dataset` of images or of
-            (images, labels), batched or not, an `ImageData`, or what `keras_deepnets.data.load` takes (a folder of class folders,
-            ``"digits"``, …: its training images). Fewer than 200 are warned of.
-        labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
-        integer_io: whether input and output are integers where the activations are; False: float32.
-        batch: images at once; None: any number, for which the program that runs the file calls ``resize_tensor_input``.
-        calibration_images: how many images calibrate at most: evenly spaced ones, so that all classes take part where they lie class
-            by class; the first ones of a dataset whose cardinality is not known.
+        model: An image classifier, as for `saved_model`. Batch normalisation is folded.
+        path: The file to write, ``….tflite``. An existing file is replaced.
+        quantize: None is float32. ``"float16"`` stores float16 weights (half the size). ``"dynamic"`` stores int8 weights (a quarter).
+            ``"int8"`` does all arithmetic in integers (a quarter and the fastest). ``"int16x8"`` has int16 activations and int8
+            weights (a quarter). It is closer to float32 but slow, because runtimes only have reference kernels for it.
+        calibration: Typical images with values 0–255 for ``"int8"`` and ``"int16x8"``. They set the ranges of the activations. It is
+            an array uint8 ``[n, h, w, c]``, a list of images ``[h, w, c]`` of any size, or an `ImageData`. A `tf.data.Dataset` of
+            images or of (images, labels), batched or not, works too, and so does any source of `keras_deepnets.data.load`. Such a
+            source (a folder of class folders, ``"digits"``, …) gives its training images. Fewer than 200 images cause a warning.
+        labels: Names in the order of the outputs. Default: the model's own, else ``"0"``, ``"1"``, ….
+        integer_io: Whether input and output are integers if the activations are. False: float32.
+        batch: Images per call. None: any number; the program that runs the file then calls ``resize_tensor_input``.
+        calibration_images: Maximum number of calibration images. They are evenly spaced, so that data sorted by class covers all
+            classes. A dataset of unknown cardinality gives its first images.
 
     Returns:
         The path.
 
     Raises:
-        InputError: the model or the labels do not fit, a layer has no built-in operator, unknown `quantize`, a `batch` or
-            `calibration_images` below 1, calibration is missing or no images, or the file cannot be written. Nothing is left behind.
+        InputError: The model or the labels are not supported, or a layer has no built-in operator. `quantize` is unknown, or `batch` or
+            `calibration_images` is below 1. Calibration is missing or holds no images. The file cannot be written. No partial files
+            remain.
     """
     path = single_file.check(path, ".tflite")
     if quantize is not None and quantize not in QUANTIZATIONS:
@@ -82,7 +86,7 @@ def tflite(
     if batch is not None and not _is_count(batch):
         raise InputError(f"batch={batch!r} is not a whole number from 1, or None for any number of images.")
     if not _is_count(calibration_images):
-        raise InputError(f"calibration_images={calibration_images!r} is not a whole number from 1; 200 serve well.")
+        raise InputError(f"calibration_images={calibration_images!r} is not a whole number from 1; 200 works well.")
     classifier = classifier_of(model, labels, for_device=True)
     views = calibrating.views(calibration, classifier, calibration_images) if quantize in CALIBRATED else []
     content = _convert(classifier, quantize, views, integer_io, batch)
@@ -99,7 +103,7 @@ def _is_count(value: object) -> bool:
 
 
 def open_interpreter(**kwargs: Any) -> Any:
-    """An interpreter with its tensors allocated: ai-edge-litert's if installed, else the one inside TensorFlow."""
+    """A TFLite interpreter with allocated tensors: from ai-edge-litert if it is installed, otherwise from TensorFlow."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -108,7 +112,7 @@ def open_interpreter(**kwargs: Any) -> Any:
         import tensorflow as tf
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its deprecation points to the package that is not installed
+            warnings.simplefilter("ignore")  # the deprecation warning points to the package that is not installed
             interpreter = tf.lite.Interpreter(**kwargs)
     else:
         interpreter = Interpreter(**kwargs)
@@ -132,11 +136,11 @@ def _convert(
             return {"probabilities": classifier.probabilities(images)}
 
     module = tf.Module()
-    with inlined_blocks():  # the converter has no functions
+    with inlined_blocks():  # the converter does not support functions
         function = serve.get_concrete_function()
     module.weights = list(function.graph.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    # Nothing else: a missing operator is an error here and not a crash on the device.
+    # Built-in operators only: a missing operator must fail here, not on the device.
     operators = tf.lite.OpsSet
     converter.target_spec.supported_ops = [operators.TFLITE_BUILTINS]
     if quantize is not None:
@@ -159,7 +163,7 @@ def _convert(
 
 @contextlib.contextmanager
 def _conversion_errors(name: str) -> Iterator[None]:
-    """Turns what the converter says of operators that TFLite lacks, or the quantiser of what it cannot do, into a one-line InputError."""
+    """Turn the converter's report of missing TFLite operators, or of unsupported quantisation, into a one-line InputError."""
     from tensorflow.lite.python.convert_phase import ConverterError
 
     try:
@@ -168,17 +172,17 @@ def _conversion_errors(name: str) -> Iterator[None]:
         missing = sorted(set(re.findall(r"'(tf\.\w+)' op", str(error))))
         what = ", ".join(missing) if missing else str(error).strip().splitlines()[0]
         raise InputError(
-            f"{name} cannot be converted with TFLite's built-in operators ({what}); replace the layers that use others."
+            f"{name} cannot be converted with TFLite's built-in operators ({what}); replace the layers that need other operators."
         ) from error
     except (RuntimeError, ValueError) as error:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"{name} cannot be converted so ({what}); give another quantize, or replace the layer that is named."
+            f"{name} cannot be converted with this quantize ({what}); give another one, or replace the named layer."
         ) from error
 
 
 def _tensor_facts(content: bytes) -> dict[str, dict[str, Any]]:
-    """Name, shape, dtype and quantisation of a TFLite file's input and output, as the file itself says."""
+    """Name, shape, dtype and quantisation of the input and output of a TFLite file, read from the file itself."""
     interpreter = open_interpreter(model_content=content)
     signature = interpreter.get_signature_list()["serving_default"]
     ends = {"input": interpreter.get_input_details(), "output": interpreter.get_output_details()}

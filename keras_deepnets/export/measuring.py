@@ -1,4 +1,4 @@
-"""What an artifact costs and how exact it is: latency of one image, distance from the Keras model."""
+"""Measure the latency of an artifact for one image, and its distance from the Keras model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _WARM_UP = 3
 
 
 def invocation(path: str | os.PathLike[str], threads: int | None = None) -> Callable[[], Any]:
-    """A call that runs an artifact on one grey image of its own size, from pixels in memory to probabilities in memory.
+    """A function that runs an artifact on one grey image of its input size, from pixels in memory to probabilities in memory.
 
     Args:
-        path: a SavedModel's own folder, a ``.tflite``, ``.onnx`` or ``.keras`` file.
-        threads: of a ``.tflite`` or ``.onnx`` file; by default as many as the machine has. TensorFlow's are set elsewhere.
+        path: The folder of a SavedModel itself, or a ``.tflite``, ``.onnx`` or ``.keras`` file.
+        threads: Threads for a ``.tflite`` or ``.onnx`` file. Default: as many as the machine has. TensorFlow's are set elsewhere.
 
     Raises:
-        InputError: no such artifact, or what runs it is not installed.
+        InputError: The artifact does not exist, or its runtime is not installed.
     """
     path = Path(path)
     threads = threads or os.cpu_count() or 1
@@ -32,12 +32,12 @@ def invocation(path: str | os.PathLike[str], threads: int | None = None) -> Call
 
 
 def paired_latency(calls: list[Callable[[], Any]], rounds: int = 20, seconds: float = 1.0) -> list[list[float]]:
-    """Seconds of each call in each round, in which all take turns: what else the machine does meets all alike.
+    """Seconds of each call in each round. The calls alternate, so that other load on the machine affects all of them alike.
 
     Args:
-        calls: of `invocation`.
-        rounds: at most so many.
-        seconds: no new round begins after that; five rounds count in any case. Warm-up apart.
+        calls: Results of `invocation`.
+        rounds: Maximum number of rounds.
+        seconds: No new round starts after this time, but at least five rounds run. The warm-up is not included.
     """
     for call in calls:
         for _ in range(_WARM_UP):
@@ -55,7 +55,7 @@ def paired_latency(calls: list[Callable[[], Any]], rounds: int = 20, seconds: fl
 
 
 def latency(path: str | os.PathLike[str]) -> float:
-    """Median seconds that an artifact takes for one image; for a whole request where it takes those of one size only."""
+    """Median seconds that an artifact takes for one image. If it only takes requests of a fixed size, the time is for one request."""
     return statistics.median(paired_latency([invocation(path)])[0])
 
 
@@ -90,7 +90,7 @@ def _keras(path: Path) -> Callable[[], Any]:
     import keras
     import tensorflow as tf
 
-    import keras_deepnets.models  # noqa: F401 - registers our layers
+    import keras_deepnets.models  # noqa: F401 - registers this library's layers
     from keras_deepnets.export.classifier import classifier_of
 
     classifier = classifier_of(keras.saving.load_model(path, compile=False), fold=False)
@@ -109,9 +109,9 @@ def _saved_model(path: Path) -> Callable[[], Any]:
     view = json.loads((path / CARD_FILE).read_text(encoding="utf-8"))["input"]
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_images"]
-    # Where the signature takes requests of one size only, one image costs a whole one.
+    # If the signature takes requests of a fixed size, one image costs a whole request.
     batch, height, width, _ = serve.structured_input_signature[1]["images"].shape
     shape = [batch or 1, height or view["height"], width or view["width"], 3]
     images = tf.fill(shape, tf.constant(100, tf.uint8))
-    # The function does not keep what it was loaded from alive.
+    # The function does not keep the loaded object alive.
     return lambda loaded=loaded: serve(images=images)["probabilities"].numpy()

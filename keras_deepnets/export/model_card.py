@@ -1,4 +1,4 @@
-"""What lies beside an artifact for people and programs: what it is and how to feed it."""
+"""The model card next to an artifact: for people and programs, what the artifact is and how to feed it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
-    """The facts of an artifact as JSON values.
+    """The description of an artifact as JSON values.
 
     Args:
-        original: the model as it was given.
-        classifier: the model as it is exported.
+        original: The model as the caller gave it.
+        classifier: The model in its exported form.
     """
     from keras_deepnets.export.classifier import unscaled
     from keras_deepnets.models import scaling_of
@@ -58,9 +58,9 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
 
 
 def weights(model: keras.Model) -> dict[str, Any]:
-    """How many weights a model has, a hash that tells them from others, and which card or file it was built with, before any training.
+    """The number of a model's weights, a hash that identifies them, and the card or file that the model was built from.
 
-    The hash is of their bytes, in the model's order.
+    The hash is of the bytes of the weights, in the model's order. The card or file is the one before any training.
     """
     import numpy as np
 
@@ -72,10 +72,10 @@ def weights(model: keras.Model) -> dict[str, Any]:
 
 
 def measured(accuracy: float | Mapping[str, Any] | None) -> float | dict[str, Any] | None:
-    """An accuracy as JSON has it: NumPy's numbers and scalar tensors as Python's.
+    """Convert an accuracy to JSON values: NumPy numbers and scalar tensors become Python numbers.
 
     Raises:
-        InputError: it is neither a number nor numbers and texts by name.
+        InputError: The accuracy is neither a number nor a mapping from names to numbers and strings.
     """
     if isinstance(accuracy, Mapping):
         return {str(name): value if isinstance(value, str) else _number(value) for name, value in accuracy.items()}
@@ -89,24 +89,24 @@ def _number(value: Any) -> float | int:
         number = math.nan
     if not math.isfinite(number):
         raise InputError(
-            f"accuracy: {value!r} is not a number that a model card can hold; give one, or several by name."
+            f"accuracy: {value!r} is not a number that a model card can hold; give a number, or several by name."
         )
     return number
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file in a folder and those below it, by its path in there."""
+    """SHA-256 of each file in a folder and its subfolders, by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
 
 
 def now() -> str:
-    """The time, to the second, UTC."""
+    """The current time in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def software() -> dict[str, str | None]:
-    """Versions of what made the artifact."""
+    """Versions of the software that made the artifact."""
     import keras
     import tensorflow as tf
 

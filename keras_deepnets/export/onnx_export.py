@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 EXTRA = "keras-deepnets[onnx]"
 TOLERANCE = 1e-4
-"""How far probabilities of the file may lie from the Keras model's."""
+"""Maximum difference between probabilities of the file and of the Keras model."""
 
 _WRITERS = ("onnx", "tf2onnx")
 
 
 def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[str] | None = None) -> Path:
-    """Writes an ``.onnx`` file and ``<path>.json`` with its input, output, scaling and labels, which its metadata hold too.
+    """Write an ``.onnx`` file, and ``<path>.json`` with its input, output, scaling and labels. The metadata of the file hold them too.
 
-    The input is ``images`` float32 ``[batch, height, width, channels]``, RGB with values 0–255 (the scaling is inside), of any number
-    of images; the output ``probabilities`` float32 ``[batch, classes]``. Where onnxruntime is installed, the file is run once and held
-    against the Keras model before it takes its place.
+    The input is ``images`` float32 ``[batch, height, width, channels]``, RGB with values 0–255; the scaling is part of the file. The
+    batch may have any number of images. The output is ``probabilities`` float32 ``[batch, classes]``. If onnxruntime is installed, the
+    file is run once and compared with the Keras model before it is moved into place.
 
     Args:
-        model: an image classifier as `saved_model` takes it. Batch normalisation is folded.
-        path: the file to write, ``….onnx``; what is there is replaced.
-        labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
+        model: An image classifier, as for `saved_model`. Batch normalisation is folded.
+        path: The file to write, ``….onnx``. An existing file is replaced.
+        labels: Names in the order of the outputs. Default: the model's own, else ``"0"``, ``"1"``, ….
 
     Returns:
         The path.
 
     Raises:
-        InputError: the packages of the extra ``onnx`` are missing, the model or the labels do not fit, a layer has no ONNX operator, or
-            the file cannot be written. Nothing is left behind.
-        RuntimeError: the file does not compute what the model does.
+        InputError: The packages of the extra ``onnx`` are missing. The model or the labels are not supported, or a layer has no ONNX
+            operator. The file cannot be written. No partial files remain.
+        RuntimeError: The outputs of the file differ from those of the model.
     """
     path = single_file.check(path, ".onnx")
     check_installed()
@@ -64,14 +64,14 @@ def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[s
 
 
 def check_installed(packages: Sequence[str] = _WRITERS) -> None:
-    """InputError that names the extra, where a package of it is missing."""
+    """Raise an InputError that names the extra if one of its packages is missing."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install '{EXTRA}'.")
 
 
 def open_session(content: str | bytes, threads: int = 0) -> Any:
-    """An onnxruntime session of a file's path or content; `threads` 0: as many as it likes. InputError where it is not installed."""
+    """An onnxruntime session from a file's path or content. `threads` 0: the runtime decides. InputError if it is not installed."""
     check_installed(["onnxruntime"])
     import onnxruntime
 
@@ -82,7 +82,7 @@ def open_session(content: str | bytes, threads: int = 0) -> Any:
 
 
 def _whole(classifier: Classifier) -> keras.Model:
-    """Pixels to probabilities as one Keras model."""
+    """The whole classifier, from pixels to probabilities, as one Keras model."""
     import keras
 
     from keras_deepnets.layers import scale_input
@@ -97,7 +97,7 @@ def _convert(classifier: Classifier) -> bytes:
     from keras_deepnets.layers import inlined_blocks
 
     whole = _whole(classifier)
-    whole._called = True  # Keras asks for a call, of which its export then makes no use.
+    whole._called = True  # Keras requires a call, which its export does not use.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         with inlined_blocks(), _quiet(), _conversion_errors(whole.name):
@@ -107,7 +107,7 @@ def _convert(classifier: Classifier) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The converter reports each of its steps; what it prints is no news to whoever gets a file or an error."""
+    """Silence the converter, whose step-by-step output does not help users."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -121,7 +121,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _conversion_errors(name: str) -> Iterator[None]:
-    """Turns what the converter says of operators that ONNX lacks into a one-line InputError."""
+    """Turn the converter's report of missing ONNX operators into a one-line InputError."""
     try:
         yield
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
@@ -130,11 +130,11 @@ def _conversion_errors(name: str) -> Iterator[None]:
 
 def _not_converted(name: str, error: Exception) -> InputError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return InputError(f"{name} cannot be converted to ONNX ({lines[0]}); replace the layers that are named.")
+    return InputError(f"{name} cannot be converted to ONNX ({lines[0]}); replace the named layers.")
 
 
 def _finished(content: bytes, name: str, card: dict[str, Any]) -> bytes:
-    """The file with names that do not depend on the converter, and the card's essentials as metadata."""
+    """The file with names that do not depend on the converter, and with the main facts of the card as metadata."""
     import onnx as library
 
     file = library.load_from_string(content)
@@ -149,14 +149,14 @@ def _finished(content: bytes, name: str, card: dict[str, Any]) -> bytes:
     for key in ("labels", "input", "output", "scaling"):
         file.metadata_props.add(key=key, value=json.dumps(card[key], ensure_ascii=False))
     try:
-        library.checker.check_model(file)  # The converter leaves an operator that ONNX lacks as it is.
+        library.checker.check_model(file)  # The converter keeps operators that ONNX lacks.
     except library.checker.ValidationError as error:
         raise _not_converted(name, error) from error
     return file.SerializeToString()
 
 
 def _check(content: bytes, classifier: Classifier) -> None:
-    """RuntimeError where onnxruntime computes something else than Keras."""
+    """Raise RuntimeError if the outputs of onnxruntime and Keras differ."""
     import numpy as np
 
     shape = (2, classifier.height, classifier.width, classifier.channels)
@@ -168,15 +168,17 @@ def _check(content: bytes, classifier: Classifier) -> None:
 
 
 def run(session: Any, images: np.ndarray) -> np.ndarray:
-    """Images with values 0–255 ``[n, height, width, channels]`` to probabilities float32 ``[n, classes]``."""
+    """Run images ``[n, height, width, channels]`` with values 0–255, and return probabilities float32 ``[n, classes]``."""
     return session.run(["probabilities"], {"images": images.astype("float32")})[0]
 
 
 def runner(path: Path) -> Callable[[Any], tuple[np.ndarray, list[str]]]:
-    """What runs a file of `onnx` on encoded images (a list of bytes) or pixels uint8 ``[n, h, w, 3]``: probabilities and labels.
+    """A function that runs a file of `onnx` on encoded images (a list of bytes) or pixels uint8 ``[n, h, w, 3]``.
+
+    The function returns probabilities and labels.
 
     Raises:
-        InputError: onnxruntime is missing, or the file or its JSON is not what `onnx` writes.
+        InputError: onnxruntime is missing, or `onnx` did not write the file or its JSON.
     """
     check_installed(["onnxruntime"])
     content, card = single_file.read(path, "onnx")

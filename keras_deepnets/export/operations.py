@@ -1,4 +1,4 @@
-"""What a graph may be made of, if a server that has neither Python nor anybody's own libraries is to run it."""
+"""Check that a graph can run on a server without Python and without extra libraries."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
 def check(graph: graph_pb2.GraphDef, name: str) -> None:
-    """Raises `InputError` if a graph, or a function that it calls, runs Python or an operation that TensorFlow does not come with.
+    """Raise `InputError` if a graph or a function in it runs Python or an operation that is not part of TensorFlow.
 
     Args:
-        graph: the graph with its library of functions.
-        name: the model's, for the message.
+        graph: The graph with its library of functions.
+        name: Name of the model, for the message.
     """
     import tensorflow as tf
 
     for node in _nodes(graph):
         if node.op in _PYTHON:
             raise InputError(
-                f"{name} runs Python at {node.name!r} (tf.py_function or tf.numpy_function), which a server does not have; "
-                "write that layer in operations of keras.ops or TensorFlow."
+                f"{name} runs Python at {node.name!r} (tf.py_function or tf.numpy_function), which a server lacks; "
+                "write that layer with keras.ops or TensorFlow operations."
             )
-        # Made when TensorFlow was built: what libraries register later is not in it.
+        # The list was made when TensorFlow was built, so it does not include operations that libraries register later.
         if not hasattr(tf.raw_ops, node.op):
             raise InputError(
-                f"{name} has the operation {node.op} at {node.name!r}, which TensorFlow does not come with and a server does not know; "
-                "write that layer in operations of keras.ops or TensorFlow."
+                f"{name} has the operation {node.op} at {node.name!r}, which is not part of TensorFlow and unknown to a server; "
+                "write that layer with keras.ops or TensorFlow operations."
             )
 
 

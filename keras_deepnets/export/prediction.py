@@ -1,4 +1,4 @@
-"""One call that runs any artifact: a SavedModel, a TFLite or ONNX file, or a saved Keras model."""
+"""Run any artifact with one call: a SavedModel, a TFLite or ONNX file, or a saved Keras model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 
-# What an opened artifact is: encoded images (a list of bytes) or pixels (uint8 [n, h, w, 3]) to (probabilities, labels of the images).
+# An opened artifact: a function from encoded images (list of bytes) or pixels (uint8 [n, h, w, 3]) to (probabilities, labels).
 _Runner = Callable[[Any], tuple[Any, list[str]]]
 
 
@@ -27,24 +27,24 @@ def predict(
     *,
     on_error: str = "fail",
 ) -> dict[str, Any]:
-    """Classifies images with an exported model.
+    """Classify images with an exported model.
 
     Args:
-        path: a SavedModel of `saved_model` (its folder of versions, of which the newest runs, or one version), a ``.tflite`` file of
-            `tflite` or an ``.onnx`` file of `onnx` with its JSON, or a ``.keras`` file; a Keras model itself will do too.
-        images: pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size, or a list of image
-            files: paths or their bytes, of every kind that `keras_deepnets.data.load` reads. They are turned upright as their EXIF
-            orientation says.
-        on_error: ``"fail"``, or ``"skip"``: a file that cannot be read or decoded gets probabilities of NaN, class -1 and an empty
-            label, and the others theirs.
+        path: A SavedModel of `saved_model`, a ``.tflite`` file of `tflite`, an ``.onnx`` file of `onnx`, a ``.keras`` file or a Keras
+            model. TFLite and ONNX files need their JSON. A SavedModel is one version, or a folder of versions, of which the newest
+            runs.
+        images: Pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size. Or a list of image files as
+            paths or bytes, in any format that `keras_deepnets.data.load` reads. Files are turned upright by their EXIF orientation.
+        on_error: ``"fail"`` or ``"skip"``. With ``"skip"``, a file that cannot be read or decoded gets probabilities of NaN, class -1
+            and an empty label. The other files are classified.
 
     Returns:
-        ``"probabilities"`` float32 ``[n, classes]``, ``"classes"`` int64 ``[n]``, ``"labels"`` the names of the classes ``[n]``. With
-        ``on_error="skip"`` also ``"errors"``, a list of n: what is wrong with a file, or None. Where none can be read, there are no
-        classes.
+        ``"probabilities"`` float32 ``[n, classes]``, ``"classes"`` int64 ``[n]``, and ``"labels"``, the names of the classes ``[n]``.
+        ``on_error="skip"`` adds ``"errors"``, a list of length n with a message for each broken file, or None. If no image can be
+        read, there are zero classes.
 
     Raises:
-        InputError: `path` is no such artifact, or an image cannot be read; the message names it.
+        InputError: `path` is not such an artifact, or an image cannot be read. The message names it.
     """
     import numpy as np
 
@@ -72,7 +72,7 @@ def predict(
 
 
 def _checked_images(images: Any, skip: bool) -> tuple[Any, list[str]]:
-    """The images as an array or a list of files and bytes, and what an error should call each."""
+    """The images as an array or as a list of files and bytes, and a name for each image in error messages."""
     import numpy as np
 
     if isinstance(images, (str, os.PathLike, bytes)):
@@ -84,27 +84,27 @@ def _checked_images(images: Any, skip: bool) -> tuple[Any, list[str]]:
         if not images:
             raise InputError("no images were given; give at least one.")
         for image in [] if skip else images:
-            _bytes_of(image, 0)  # rather than after the others have been classified
+            _bytes_of(image, 0)  # fail before the other images are classified
         return list(images), names
     try:
         images = np.asarray(images)
     except ValueError:  # a list of arrays
         raise InputError(
-            "images differ in size; give uint8 [n, h, w, 3] of one, or a list of files or their bytes."
+            "images differ in size; give uint8 [n, h, w, 3] of one size, or a list of files or their bytes."
         ) from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise InputError(
             f"images are {images.dtype} {list(images.shape)}; give uint8 [n, h, w, 3] with values 0–255, or a list of files or their bytes."
         )
     if 0 in images.shape:
-        raise InputError(f"images have the shape {list(images.shape)}; give at least one that is not empty.")
+        raise InputError(f"images have shape {list(images.shape)}; give at least one image with pixels.")
     if images.shape[-1] == 1:
         images = np.repeat(images, 3, axis=-1)
     return images, [f"image {number}" for number in range(len(images))]
 
 
 def _bytes_of(image: str | os.PathLike[str] | bytes, count: int = -1) -> bytes:
-    """So many bytes of an image file, by default all."""
+    """The first `count` bytes of an image file, by default all."""
     if isinstance(image, bytes):
         return image
     try:
@@ -114,7 +114,7 @@ def _bytes_of(image: str | os.PathLike[str] | bytes, count: int = -1) -> bytes:
         raise InputError(f"{os.fspath(image)}: cannot be read ({error.strerror}).") from error
 
 
-# Of a batch: probabilities and labels of the images that are good, and of each image what is wrong with it, or None.
+# Results of a batch: probabilities and labels of the good images, and for each image an error message or None.
 _Part = tuple[Any, list[str], list["str | None"]]
 
 
@@ -124,10 +124,10 @@ def _run_pixels(run: _Runner, batch: np.ndarray) -> _Part:
 
 
 def _run_files(run: _Runner, batch: list[Any], names: list[str], skip: bool) -> _Part:
-    """Runs a batch of files; where TensorFlow only says that something in it cannot be decoded, finds out which.
+    """Run a batch of files. If TensorFlow only reports that some image cannot be decoded, find out which one.
 
     Raises:
-        InputError: one cannot be read, and ``skip`` is False.
+        InputError: A file cannot be read, and ``skip`` is False.
     """
     import numpy as np
     import tensorflow as tf
@@ -153,7 +153,7 @@ def _run_files(run: _Runner, batch: list[Any], names: list[str], skip: bool) -> 
                 del encoded[index]
             _raise_first(errors, skip)
     bad = [not label and bool(np.isnan(row).all()) for row, label in zip(values, labels, strict=True)]
-    for index, is_bad in zip(encoded, bad, strict=True):  # the artifact skips what is broken
+    for index, is_bad in zip(encoded, bad, strict=True):  # the artifact skips broken images
         if is_bad:
             errors[index] = str(_unreadable(names[index]))
     _raise_first(errors, skip)
@@ -171,10 +171,10 @@ def _raise_first(errors: Sequence[str | None], skip: bool) -> None:
 
 
 def _broken(run: _Runner, encoded: dict[int, bytes], first_only: bool) -> list[int]:
-    """The images that cannot be decoded; if there are none, those that the artifact by itself refuses."""
+    """The images that cannot be decoded. If there are none, the images that the artifact alone refuses."""
     import tensorflow as tf
 
-    for attempt in (single_file.decode, lambda image: run([image])):  # the second takes longer
+    for attempt in (single_file.decode, lambda image: run([image])):  # the second is slower
         found = []
         for index, image in encoded.items():
             try:
@@ -247,14 +247,14 @@ def _saved_model_runner(path: Path) -> _Runner:
         taken = loaded.signatures[name].structured_input_signature[1][argument].shape
         if not isinstance(batch, list) and not taken[1:].is_compatible_with(batch.shape[1:]):
             raise InputError(
-                f"{path} takes images of {taken[1]} × {taken[2]} pixels and was given {batch.shape[1]} × {batch.shape[2]}; "
-                "resize them, or give files."
+                f"{path} takes images of {taken[1]} × {taken[2]} pixels, not {batch.shape[1]} × {batch.shape[2]}; "
+                "resize the images, or give files."
             )
         values, labels = [], []
         size = taken[0] or len(batch)
         for start in range(0, len(batch), size):
             part = batch[start : start + size]
-            missing = size - len(part)  # only where the signature takes batches of one size
+            missing = size - len(part)  # nonzero only if the signature takes batches of a fixed size
             if missing:
                 part = part + part[-1:] * missing if isinstance(part, list) else np.pad(part, _at_end(missing), "edge")
             outputs = loaded.signatures[name](**{argument: tf.constant(part)})
@@ -266,7 +266,7 @@ def _saved_model_runner(path: Path) -> _Runner:
 
 
 def _at_end(count: int) -> list[tuple[int, int]]:
-    """So many images more, for `numpy.pad`."""
+    """The padding for `numpy.pad` that appends `count` images."""
     return [(0, count), (0, 0), (0, 0), (0, 0)]
 
 
@@ -279,7 +279,7 @@ def _tflite_runner(path: Path) -> _Runner:
         source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     except (ValueError, RuntimeError) as error:
         raise single_file.not_ours(path, "tflite", str(error)) from error
-    size = int(source["shape"][0])  # 1 where the file takes any number
+    size = int(source["shape"][0])  # 1 if the file takes any number
 
     def together(views: np.ndarray) -> np.ndarray:
         missing = size - len(views)
@@ -333,5 +333,5 @@ def _load_keras(path: Path) -> keras.Model:
 
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # a truncated zip, a wrong config: Keras raises whatever it meets
+    except Exception as error:  # Keras can raise any exception, e.g. for a truncated zip or a wrong config
         raise InputError(f"{path} cannot be loaded as a Keras model: {str(error).splitlines()[0]}") from error

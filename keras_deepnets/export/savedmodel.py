@@ -1,4 +1,4 @@
-"""A SavedModel that TF Serving takes without questions: encoded images in, named probabilities and labels out."""
+"""A SavedModel ready for TF Serving: encoded images in, named probabilities and labels out."""
 
 from __future__ import annotations
 
@@ -40,58 +40,59 @@ def saved_model(
     accuracy: float | Mapping[str, float | str] | None = None,
     batch_sizes: Sequence[int] | None = None,
 ) -> Path:
-    """Writes ``directory/<version>/``: a SavedModel with two signatures, complete from the moment it is there.
+    """Write ``directory/<version>/``, a SavedModel with two signatures. The version appears only when it is complete.
 
-    ``serving_default`` takes ``image_bytes`` (string ``[None]``, JPEG, PNG, BMP, GIF or still WebP
-    files, turned upright as their EXIF orientation says), ``serving_images`` takes
-    ``images`` (uint8 ``[None, None, None, 3]``, RGB, all of one size). Both resize and crop as the data pipeline does for
-    evaluation, scale, and give
+    ``serving_default`` takes ``image_bytes``, string ``[None]``: JPEG, PNG, BMP, GIF or still WebP files. They are turned upright by
+    their EXIF orientation. ``serving_images`` takes ``images``, uint8 ``[None, None, None, 3]``: RGB, all of one size. Both resize and
+    crop as the data pipeline does for evaluation, apply the scaling, and return
 
     * ``probabilities`` float32 ``[None, classes]``,
-    * ``classes`` int64 ``[None]``, the most probable one,
-    * ``labels`` string ``[None]``, its name.
+    * ``classes`` int64 ``[None]``, the most probable class,
+    * ``labels`` string ``[None]``, the name of that class.
 
-    The graph computes in float32 whatever the model's precision policy, holds no optimizer and nothing of training, and runs on
-    any device. The weights are constants in it, which makes it faster on a CPU; where they take more than 1.5 GB they are variables.
-    In the folder lie also ``assets/labels.txt``, ``model_card.json`` and TF Serving's warm-up requests.
+    The graph computes in float32 for any precision policy of the model, holds no optimizer or training layers, and runs on any device.
+    The weights are constants in the graph, which is faster on a CPU. Weights of more than 1.5 GB are variables. The folder also contains
+    ``assets/labels.txt``, ``model_card.json`` and TF Serving's warm-up requests.
 
-    An encoded image that is broken or too large makes its request fail, with an error that names its index. What is too large is
-    known from the header: it is never decoded.
+    A broken or too large encoded image makes its request fail. The error names the index of the image. The size is checked in the
+    header, so a too large image is never decoded.
 
     Args:
-        model: an image classifier of fixed input size with one input and one output, probabilities or logits (then a softmax is
-            added). A model of other layers than ours that neither scales its input nor has a `scaling` gets pixels 0–255 as they are,
-            with a warning; of a network of ours the scaling must be known.
-        directory: the model's folder, which TF Serving watches; made if missing.
-        labels: names in the order of the outputs; by default the model's own, else ``"0"``, ``"1"``, …
-        version: a whole number; by default one more than the largest there.
-        fold: whether batch normalisation is folded into convolutions (same outputs, faster).
-        precision: in which weights are stored. ``"bfloat16"`` and ``"float16"`` take half the space. In bfloat16 the graph computes
-            too, up to the pooled features, which is faster on processors that know it; float16 is widened to float32 at each call.
-        top_k: gives also ``top_classes`` int64, ``top_labels`` string and ``top_probabilities`` float32, all ``[None, top_k]``, the
+        model: An image classifier of fixed input size with one input and one output of probabilities or logits (a softmax is then
+            added). A keras_deepnets network must have a known scaling. Any other model that neither scales its input nor has a
+            `scaling` gets unscaled pixels 0–255, with a warning.
+        directory: The model's folder, which TF Serving watches. It is created if missing.
+        labels: Names in the order of the outputs. Default: the model's own, else ``"0"``, ``"1"``, ….
+        version: A whole number. Default: one more than the largest in the folder.
+        fold: Whether to fold batch normalisation into convolutions (same outputs, faster).
+        precision: Dtype of the stored weights. ``"bfloat16"`` and ``"float16"`` halve their size. With bfloat16 the graph also computes
+            in bfloat16 up to the pooled features. This is faster on processors that support it. Float16 is widened to float32 at each
+            call.
+        top_k: Also return ``top_classes`` int64, ``top_labels`` string and ``top_probabilities`` float32, all ``[None, top_k]``, the
             most probable first.
-        features: gives also ``features`` float32 ``[None, length]``: what the last dense layer takes.
-        image_size: the side, or height and width in pixels, that ``serving_images`` is to take; by default any.
-        batch_size: images a request that both signatures are to take; by default any number.
-        on_error: ``"fail"``, or ``"skip"``: a broken encoded image gets probabilities (and features) of NaN, class -1 and an empty
-            label, and the others of its request theirs.
-        max_pixels: height times width that an encoded image may have, those of the network's own size among them; of a GIF, of all its
+        features: Also return ``features`` float32 ``[None, length]``, the input of the last dense layer.
+        image_size: Size of the images that ``serving_images`` takes, in pixels: the side, or (height, width). Default: any.
+        batch_size: Number of images per request that both signatures take. Default: any.
+        on_error: ``"fail"`` or ``"skip"``. With ``"skip"``, a broken encoded image gets probabilities (and features) of NaN, class -1
+            and an empty label. The other images of its request are classified.
+        max_pixels: Limit on height times width of an encoded image; it must allow the network's own size. For a GIF the limit is on all
             frames together.
-        data: what the network was trained on, for the model card.
-        accuracy: how good it is, for the model card: one number, or several by name, with texts about them.
-        batch_sizes: images of each warm-up request; `serving_config` lets the server batch to them; by default 1, 8, 32, or `batch_size`.
+        data: Training data of the network, for the model card.
+        accuracy: Accuracy of the network, for the model card: one number, or several by name, with strings about them.
+        batch_sizes: Numbers of images in the warm-up requests. `serving_config` uses them as the server's batch sizes. Default:
+            1, 8, 32, or `batch_size`.
 
     Returns:
         The path of the version.
 
     Raises:
-        InputError: the model, the labels or an option do not fit, the version exists, or the folder cannot be written. Nothing is left
-            behind.
+        InputError: The model, the labels or an option is not supported, the version exists, or the folder cannot be written. No
+            partial files remain.
     """
     directory = Path(directory)
     accuracy = model_card.measured(accuracy)
     if data is not None and not isinstance(data, (str, os.PathLike)):
-        raise InputError(f"data={data!r} is no name of what the network was trained on; give a text.")
+        raise InputError(f"data={data!r} does not name the training data of the network; give a string.")
     options, batch_sizes = check_options(
         batch_sizes,
         precision=precision,
@@ -112,7 +113,7 @@ def saved_model(
     height, width = options.image_size or (classifier.height, classifier.width)
     if height * width > max_pixels:
         raise InputError(
-            f"max_pixels={max_pixels} is less than the {height} × {width} of a warm-up request; give more."
+            f"max_pixels={max_pixels} is less than the {height} × {width} pixels of a warm-up request; give more."
         )
     served = serving(classifier, options)
     facts = model_card.describe(model, classifier) | {
@@ -127,7 +128,7 @@ def saved_model(
         "batch_sizes": list(batch_sizes),
     }
     with writing.folder_aside(directory) as aside:
-        folder = aside / "model"  # its own folder: what is renamed has nothing else in it
+        folder = aside / "model"  # a separate folder, so that nothing else is renamed with it
         _write(folder, served, classifier)
         write_warmup(folder, height, width, batch_sizes)
         writing.write_json(folder / CARD_FILE, facts | {"sha256": model_card.checksums(folder)})
@@ -137,19 +138,19 @@ def saved_model(
 def _write(folder: Path, served: Serving, classifier: Classifier) -> None:
     import tensorflow as tf
 
-    labels = folder.parent / LABELS_FILE  # an asset keeps the name of the file that it is copied from
+    labels = folder.parent / LABELS_FILE  # an asset keeps the name of its source file
     labels.write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
     served.module.labels = tf.saved_model.Asset(str(labels))
-    # The gradient functions of custom gradients are of no use to a server.
+    # A server does not need the gradient functions of custom gradients.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(served.module, str(folder), signatures=served.signatures, options=options)
 
 
 def check_options(batch_sizes: Sequence[int] | None = None, **options: Any) -> tuple[Options, tuple[int, ...]]:
-    """The options of a graph and the batch sizes of the warm-up requests, of what `saved_model` was given.
+    """Check the arguments of `saved_model`, and return the options of the graph and the batch sizes of the warm-up requests.
 
     Raises:
-        InputError: a value is out of range, or two do not go together.
+        InputError: A value is out of range, or two values are incompatible.
     """
     checked = Options(**options)
     fixed = checked.batch_size
@@ -157,5 +158,7 @@ def check_options(batch_sizes: Sequence[int] | None = None, **options: Any) -> t
         return checked, BATCH_SIZES if fixed is None else (fixed,)
     sizes = checked_batch_sizes(batch_sizes)
     if fixed is not None and sizes != (fixed,):
-        raise InputError(f"batch_sizes={sizes}: signatures of batch_size={fixed} take no other; leave batch_sizes out.")
+        raise InputError(
+            f"batch_sizes={sizes}: signatures with batch_size={fixed} take no other size; leave batch_sizes out."
+        )
     return checked, sizes

@@ -1,4 +1,4 @@
-"""What TF Serving reads beside a model: which versions to serve, how to batch, what to report."""
+"""Files that TF Serving reads next to a model: the versions to serve, batching and monitoring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCHING_FILE = "batching_parameters.txt"
 MONITORING_FILE = "monitoring.config"
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
-# What the server's URLs take as one part: /v1/models/NAME/labels/LABEL:predict.
+# Characters that the server's URLs accept in one part: /v1/models/NAME/labels/LABEL:predict.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -34,34 +34,34 @@ def serving_config(
     base_path: str | None = None,
     version_labels: Mapping[str, int] | None = None,
 ) -> tuple[Path, Path, Path]:
-    """Writes the configuration of ``tensorflow_model_server`` for one model beside its versions.
+    """Write the configuration of ``tensorflow_model_server`` for one model, next to its versions.
 
-    * ``models.config`` for ``--model_config_file``: the model's name, where it lies, which versions are served;
-    * ``batching_parameters.txt`` for ``--enable_batching --batching_parameters_file``: the server joins requests that
-      arrive together and runs them as one batch, filled up to the next of `batch_sizes`;
+    * ``models.config`` for ``--model_config_file``: the model's name, its location and the served versions.
+    * ``batching_parameters.txt`` for ``--enable_batching --batching_parameters_file``: the server joins concurrent requests and runs
+      them as one batch, padded to the next of `batch_sizes`.
     * ``monitoring.config`` for ``--monitoring_config_file``: metrics for Prometheus under ``/monitoring/prometheus/metrics``.
 
-    Each replaces what was there in one step, so that a server that polls them never reads half a file.
+    Each file replaces the old one in one step, so that a polling server never reads half a file.
 
     Args:
-        directory: the model's folder, with the versions that `saved_model` wrote.
-        model_name: what clients call the model; by default the folder's name.
-        batch_sizes: images a batch, in rising order; the server refuses a request of more than the last. By default those that
-            the served versions were exported with, which are the ones that it has warmed up; 1, 8, 32 where no card says them.
-        timeout_micros: how long a request waits for others at most, microseconds; 0 batches only what already waits.
-        threads: batches that run at the same time; by default the server takes the number of the machine's cores.
-        queue: full batches that may wait; the server answers requests beyond it with 503 (UNAVAILABLE).
-        base_path: the folder as the server sees it, absolute or an object store's URL; by default ``/models/<model_name>``.
-        version_labels: names for versions, like ``{"stable": 3, "canary": 4}``: exactly these versions are served then, and
-            clients ask for ``/v1/models/NAME/labels/stable``. Without it the newest version is served, and a new one replaces
-            it as soon as it is there; where it was exported with other batch sizes, write the configuration again.
+        directory: The model's folder, with the versions that `saved_model` wrote.
+        model_name: Name of the model for clients. Default: the folder's name.
+        batch_sizes: Allowed images per batch, in rising order. The server refuses larger requests than the last. Default: the sizes
+            with which the served versions were exported, which are also warmed up. Without a model card: 1, 8, 32.
+        timeout_micros: Maximum time in microseconds that a request waits for others. 0 batches only requests that already wait.
+        threads: Number of batches that run in parallel. Default: the server uses the machine's number of cores.
+        queue: Number of full batches that may wait. The server answers further requests with 503 (UNAVAILABLE).
+        base_path: The folder as the server sees it: absolute, or the URL of an object store. Default: ``/models/<model_name>``.
+        version_labels: Labels of versions, like ``{"stable": 3, "canary": 4}``. Exactly these versions are then served, and clients
+            ask for ``/v1/models/NAME/labels/stable``. Default: the newest version is served, and a new version replaces it as soon as
+            it appears. If the new version has other batch sizes, write the configuration again.
 
     Returns:
         The three paths: models, batching, monitoring.
 
     Raises:
-        InputError: the folder holds no version or lacks a labelled one, a value is out of range, a served version would not load
-            with these batch sizes, or the folder cannot be written. Nothing is written then.
+        InputError: The folder has no version or lacks a labelled one. A value is out of range. A served version would not load with
+            these batch sizes. The folder cannot be written. Nothing is written then.
     """
     directory = Path(directory)
     versions = _versions(directory)
@@ -103,15 +103,15 @@ def _versions(directory: Path) -> list[int]:
                 found.append(int(path.name))
     if not found:
         raise InputError(
-            f"{directory} holds no version of a model; give the folder that was given to export.saved_model."
+            f"{directory} holds no version of a model; give the folder that you passed to export.saved_model."
         )
     return sorted(found)
 
 
 def _sizes_for(served: Sequence[Path], asked: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The batch sizes with which all these versions load: those asked for, else those that they were exported with.
+    """The batch sizes with which all these versions load: the requested ones, or those from the export.
 
-    The server sends a version's warm-up requests through its batches: one that is refused keeps the version from loading.
+    The server runs a version's warm-up requests through its batching. A refused request keeps the version from loading.
     """
     exported = {version: _exported_sizes(version) for version in served}
     together = tuple(sorted({size for sizes, _ in exported.values() for size in sizes}))
@@ -120,18 +120,18 @@ def _sizes_for(served: Sequence[Path], asked: tuple[int, ...] | None) -> tuple[i
         if fixed is not None and sizes != (fixed,):
             way_out = f"give ({fixed},)" if together == (fixed,) else "serve it without the other versions"
             raise InputError(
-                f"batch_sizes={sizes}: {version} takes batches of {fixed} and no others; {way_out}, or export it without batch_size."
+                f"batch_sizes={sizes}: {version} takes only batches of {fixed}; {way_out}, or export it without batch_size."
             )
         if warm_up and warm_up[-1] > sizes[-1]:
             raise InputError(
-                f"batch_sizes={sizes}: {version} warms up with {warm_up[-1]} images, which the server would refuse, and so not load it; "
-                f"let the last be {warm_up[-1]} or more, or export it with batch_sizes={sizes}."
+                f"batch_sizes={sizes}: {version} warms up with {warm_up[-1]} images, which the server would refuse when it loads; "
+                f"make the last size {warm_up[-1]} or more, or export it with batch_sizes={sizes}."
             )
     return sizes
 
 
 def _exported_sizes(version: Path) -> tuple[tuple[int, ...], int | None]:
-    """Images of a version's warm-up requests, and those that its signatures are fixed to; none where no card says so."""
+    """The warm-up batch sizes of a version, and the fixed batch size of its signatures. Empty and None without a model card."""
     path = version / CARD_FILE
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -141,7 +141,9 @@ def _exported_sizes(version: Path) -> tuple[tuple[int, ...], int | None]:
     except FileNotFoundError:
         return (), None
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no model card ({error}); export the version again, or remove the file.") from error
+        raise InputError(
+            f"{path} is not a model card ({error}); export the version again, or remove the file."
+        ) from error
 
 
 def _listed(versions: list[int]) -> str:
@@ -151,7 +153,7 @@ def _listed(versions: list[int]) -> str:
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
-            f"{what} {name!r} does not fit into a URL; use letters and digits, and '_', '.', '-' after the first."
+            f"{what} {name!r} cannot be part of a URL; use letters and digits, and '_', '.', '-' after the first."
         )
 
 
@@ -167,7 +169,7 @@ def _batching(sizes: tuple[int, ...], timeout_micros: int, threads: int | None, 
         limits["num_batch_threads"] = threads
     lines = [f"{key} {{ value: {value} }}" for key, value in limits.items()]
     lines += [f"allowed_batch_sizes: {size}" for size in sizes]
-    # Padding would paste smaller pictures onto larger ones and change their classes.
+    # Padding would paste smaller images onto larger ones and change their classes.
     lines.append("pad_variable_length_inputs: false")
     return "".join(f"{line}\n" for line in lines)
 
@@ -184,7 +186,7 @@ def _models(name: str, base_path: str, labels: dict[str, int]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of the protocol buffers' text format, ASCII only."""
+    """A string in the protocol buffers' text format, ASCII only."""
     plain = [
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode("utf-8")
     ]

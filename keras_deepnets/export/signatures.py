@@ -1,4 +1,4 @@
-"""The graph of a SavedModel: signatures that take images as they come, and the network with its weights as constants."""
+"""The graph of a SavedModel: signatures for encoded images and pixels, and the network with its weights as constants."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ON_ERROR = ("fail", "skip")
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a SavedModel's graph.
+    """Options of a SavedModel's graph.
 
     Attributes:
-        precision: in which weights are stored, one of `weight_precision.STORED`.
-        top_k: how many of the most probable classes are given beside the first, or None.
-        features: whether the classifier's input is given.
-        image_size: height and width that `serving_images` takes; None: any.
-        batch_size: that both signatures take; None: any.
-        on_error: what a broken image does to its batch, one of `ON_ERROR`.
-        max_pixels: of an encoded image.
+        precision: Dtype of the stored weights, one of `weight_precision.STORED`.
+        top_k: Number of most probable classes to return in addition to the first, or None.
+        features: Whether to return the classifier's input.
+        image_size: Height and width that `serving_images` takes. None: any.
+        batch_size: Batch size that both signatures take. None: any.
+        on_error: Effect of a broken image on its batch, one of `ON_ERROR`.
+        max_pixels: Limit on the pixels of an encoded image.
     """
 
     precision: str = "float32"
@@ -41,14 +41,16 @@ class Options:
     max_pixels: int = decoding.MAX_PIXELS
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for a value that cannot be."""
+        """Raise `InputError` for an invalid value."""
         if self.precision not in weight_precision.STORED:
             raise InputError(f"precision={self.precision!r} is not one of {', '.join(weight_precision.STORED)}.")
         if self.on_error not in ON_ERROR:
             raise InputError(f"on_error={self.on_error!r} is not one of {', '.join(ON_ERROR)}.")
         for name in ("top_k", "batch_size"):
             if getattr(self, name) is not None and not _is_count(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)!r} is not a whole number from 1; leave it out for none.")
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} is not a whole number from 1; leave it out for the default."
+                )
         if not _is_count(self.max_pixels):
             raise InputError(f"max_pixels={self.max_pixels!r} is not a whole number from 1.")
         if self.image_size is not None:
@@ -66,12 +68,12 @@ def _is_count(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Serving:
-    """What is saved.
+    """The contents of a SavedModel.
 
     Attributes:
-        module: the trackable object: functions, and variables where the weights are no constants.
-        signatures: name → concrete function.
-        constant: whether the weights are in the graph.
+        module: The trackable object: functions, and variables if the weights are not constants.
+        signatures: Concrete functions by name.
+        constant: Whether the weights are in the graph.
     """
 
     module: tf.Module
@@ -80,11 +82,11 @@ class Serving:
 
 
 def serving(classifier: Classifier, options: Options) -> Serving:
-    """The trackable object and its signatures.
+    """Build the trackable object and its signatures.
 
     Raises:
-        InputError: more classes are asked for than there are, or features of a network without a classifier at its end; or the network
-            is made of what a server does not have.
+        InputError: `top_k` exceeds the number of classes, or `features` is set for a network without a final classifier. The network
+            needs operations that a server lacks.
     """
     import tensorflow as tf
 
@@ -103,7 +105,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
     view_shape = (classifier.height, classifier.width, classifier.channels)
     batch = options.batch_size
 
-    # A function of its own, so that the network is in the file once and not once a signature.
+    # A separate function, so that the file holds the network once and not once per signature.
     @tf.function(input_signature=[tf.TensorSpec([batch, *view_shape], tf.uint8)], autograph=False)
     def classify(views: tf.Tensor) -> dict[str, tf.Tensor]:
         given = views if batch is not None else _at_least_one(views)
@@ -127,7 +129,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
     def view_of_bytes(encoded: tf.Tensor) -> tf.Tensor:
         return classifier.view(transforms.decode(decoding.checked(encoded, options.max_pixels))[tf.newaxis])[0]
 
-    # Decoding has no XLA kernel and images differ in size: one by one, never inside a compiled function.
+    # Decoding has no XLA kernel and images differ in size. So decode one by one and never inside a compiled function.
     @tf.function(input_signature=[tf.TensorSpec([batch], tf.string, name="image_bytes")], autograph=False)
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         views, good = decoding.views(image_bytes, view_of_bytes, view_shape)
@@ -148,14 +150,14 @@ def serving(classifier: Classifier, options: Options) -> Serving:
         "serving_images": serving_images.get_concrete_function(),
     }
     operations.check(signatures["serving_images"].graph.as_graph_def(), classifier.model.name)
-    # Exactly what the graphs read: no optimizer, no seeds, nothing that only training needs; nothing at all where it is constant.
+    # Exactly the variables that the graphs read: no optimizer, no seeds, no training state. Empty if the weights are constant.
     variables = [variable for signature in signatures.values() for variable in signature.graph.variables]
     module.weights = list({id(variable): variable for variable in variables}.values())
     return Serving(module, signatures, weights.constant)
 
 
 def _at_least_one(views: tf.Tensor) -> tf.Tensor:
-    """The views, or a black one where there are none: fused convolutions fail on nothing."""
+    """The views, or a black one if there are none, because fused convolutions fail on empty batches."""
     import tensorflow as tf
 
     missing = tf.cast(tf.equal(tf.shape(views)[0], 0), tf.int32)
@@ -163,7 +165,7 @@ def _at_least_one(views: tf.Tensor) -> tf.Tensor:
 
 
 def _only(good: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """The rows that are good; NaN, -1 or an empty text in the others."""
+    """The value for good rows; NaN, -1 or an empty string for the others."""
     import tensorflow as tf
 
     nothing = {tf.float32: float("nan"), tf.int64: -1, tf.string: ""}[value.dtype]
@@ -171,10 +173,10 @@ def _only(good: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
 
 
 def _with_features(model: keras.Model) -> keras.Model:
-    """The network with a second output: what its last dense layer takes.
+    """The network with a second output, the input of its last dense layer.
 
     Raises:
-        InputError: the network does not end in one.
+        InputError: The network does not end in a dense layer.
     """
     import keras
 
@@ -192,7 +194,7 @@ def _with_features(model: keras.Model) -> keras.Model:
             break
         tensor = source
     raise InputError(
-        f"features=True: {model.name} does not end in a dense layer on a vector of features; leave it out, or export such a network."
+        f"features=True: {model.name} does not end in a dense layer on a vector of features; leave features out, or export one that does."
     )
 
 

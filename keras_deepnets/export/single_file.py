@@ -1,4 +1,4 @@
-"""Artifacts of one file, and the JSON beside it that says how to feed them."""
+"""Single-file artifacts, and the JSON next to each that says how to feed it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ if TYPE_CHECKING:
 
 Card = dict[str, Any]
 
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")  # of what exported graphs decode, WebP apart
+_STARTS = (
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"BM",
+    b"GIF8",
+)  # first bytes of the formats that exported graphs decode, without WebP
 
 
 def check(path: str | os.PathLike[str], ending: str) -> Path:
-    """The path as one that a file can be written to; InputError where it ends otherwise or is a folder."""
+    """Check that the path can be written to; raise InputError if it has another suffix or is a folder."""
     path = Path(path)
     if path.suffix != ending:
-        raise InputError(f"path {str(path)!r} does not end in {ending}; name the file so.")
+        raise InputError(f"path {str(path)!r} does not end in {ending}; change the file name.")
     if path.is_dir():
         raise InputError(f"path {str(path)!r} is a folder; name a file.")
     return path
 
 
 def write(path: Path, content: bytes, card: Card) -> None:
-    """Writes an artifact and its JSON, to which the file's hash is added: both or neither.
+    """Write an artifact and its JSON, with the hash of the file added to the JSON. Either both are replaced or neither.
 
-    Two files cannot be renamed at once. So the JSON comes to know both, the new file and the one that it replaces, before that is
-    replaced: `read` finds a pair at any moment, whoever is killed in between.
+    Two files cannot be renamed at once. So the JSON first describes both the new file and the one to replace, and the file is replaced
+    after that. `read` finds a matching pair at any moment, even if the writer is killed in between.
     """
     beside, card = card_path(path), card | {"sha256": sha256(content)}
     with writing.folder_aside(path.parent) as aside, writing.write_errors(path):
@@ -51,17 +56,17 @@ def write(path: Path, content: bytes, card: Card) -> None:
 
 
 def read(path: Path, writer: str) -> tuple[bytes, Card]:
-    """An artifact's content and its JSON, once their hashes agree.
+    """Read an artifact's content and its JSON, once their hashes agree.
 
     Raises:
-        InputError: one of them cannot be read, or is not what ``export.<writer>`` writes.
+        InputError: A file cannot be read, or ``export.<writer>`` did not write it.
     """
     try:
-        # Between the two a writer may have replaced both; what it wrote then agrees.
+        # A writer may have replaced both files between the two reads. A second read then finds a matching pair.
         found = _pair(path) or _pair(path)
     except OSError as error:
         raise InputError(
-            f"{error.filename} cannot be read ({error.strerror}); export.{writer} writes it beside the model: keep them together."
+            f"{error.filename} cannot be read ({error.strerror}); export.{writer} writes it next to the model; keep them together."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise not_ours(path, writer, f"{type(error).__name__}: {error}") from error
@@ -71,25 +76,25 @@ def read(path: Path, writer: str) -> tuple[bytes, Card]:
 
 
 def not_ours(path: Path, writer: str, why: str) -> InputError:
-    """The error for a file or a JSON of another maker, or a damaged one."""
+    """The error for a damaged file or JSON, or one written by other software."""
     return InputError(
         f"{path} or its JSON is not what export.{writer} writes: {(why.splitlines() or ['it is empty'])[0]}; export it again."
     )
 
 
 def card_path(path: Path) -> Path:
-    """Where the JSON of an artifact of one file lies."""
+    """The path of the JSON for a single-file artifact."""
     return path.with_name(path.name + ".json")
 
 
 def sha256(content: bytes) -> str:
-    """The hash by which a file and its JSON know each other: TensorFlow's interpreter crashes on a torn file."""
+    """The hash that links a file and its JSON. It is needed because TensorFlow's interpreter crashes on a truncated file."""
     return hashlib.sha256(content).hexdigest()
 
 
 @functools.cache
 def _decoder() -> Callable[[Any], tf.Tensor]:
-    """`decode` as a graph, made once."""
+    """`decode` as a graph, created once."""
     import tensorflow as tf
 
     from keras_deepnets.data import transforms
@@ -101,15 +106,15 @@ def _decoder() -> Callable[[Any], tf.Tensor]:
 
 
 def decode(encoded: bytes) -> tf.Tensor:
-    """An image file as uint8 ``[h, w, 3]``, as an exported graph reads it; tf.errors.InvalidArgumentError where it refuses."""
+    """Decode an image file to uint8 ``[h, w, 3]``, as an exported graph does; tf.errors.InvalidArgumentError if that fails."""
     return _decoder()(encoded)
 
 
 def known(encoded: bytes) -> bytes:
-    """The file itself, or as a PNG where it is of a kind that exported graphs do not decode and the data pipeline does.
+    """The file unchanged, or as PNG if only the data pipeline can decode its format.
 
     Raises:
-        ValueError: it is of such a kind, or of none, and cannot be decoded.
+        ValueError: The format needs conversion or is unknown, and the file cannot be decoded.
     """
     import tensorflow as tf
 
@@ -125,9 +130,9 @@ def known(encoded: bytes) -> bytes:
 
 
 def views(images: list[bytes] | np.ndarray, card: Card) -> np.ndarray:
-    """Image files or pixels ``[n, h, w, c]`` as the network sees them, uint8 ``[n, height, width, channels]``.
+    """The network's views of image files or pixels ``[n, h, w, c]``, uint8 ``[n, height, width, channels]``.
 
-    One by one: a file may hold as many pixels as thousands of views.
+    Images are processed one by one, because a file may hold as many pixels as thousands of views.
     """
     import numpy as np
 
@@ -143,7 +148,7 @@ def views(images: list[bytes] | np.ndarray, card: Card) -> np.ndarray:
 
 
 def _pair(path: Path) -> tuple[bytes, Card] | None:
-    """The file and the part of its JSON that belongs to it; None where none does."""
+    """The file and the matching part of its JSON, or None if no part matches."""
     card = json.loads(card_path(path).read_text(encoding="utf-8"))
     content = path.read_bytes()
     found = sha256(content)
@@ -154,7 +159,7 @@ def _pair(path: Path) -> tuple[bytes, Card] | None:
 
 
 def _replaced_by(path: Path) -> Card:
-    """What a new JSON must say of the file that lies there; nothing where that is no artifact."""
+    """The part of a new JSON that describes the existing file; empty if that file is not an artifact."""
     try:
         pair = _pair(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""Layers that stand in for others in an artifact: the same weights and results, in operators that every runtime takes."""
+"""Layers that replace others in an artifact: the same weights and results, with operators that every runtime supports."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetr
 
 
 class EdgePaddedMaxPooling2D(MaxPooling2D):
-    """`MaxPooling2D` with ``padding="symmetric"`` whose border repeats the image's edge in place of minus infinity.
+    """`MaxPooling2D` with ``padding="symmetric"`` whose border repeats the image's edge instead of minus infinity.
 
-    A pixel of the edge lies in every window that reaches beyond it, so that its copies never win over it: the results are the same.
-    Minus infinity would stretch the range of an int8 tensor until nothing else can be told apart. The border is made of slices and
-    concatenations, which XNNPACK runs; TFLite's own mirroring operator takes a third of an int8 ResNet50 on a CPU.
+    Every window that reaches beyond an edge pixel also contains that pixel. So its copies never change the maximum, and the results are
+    the same. Minus infinity would stretch the range of an int8 tensor until other values become indistinguishable. The border is made
+    of slices and concatenations, which XNNPACK runs. TFLite's own mirroring operator takes a third of the time of an int8 ResNet50 on a
+    CPU.
     """
 
     def call(self, inputs: Any) -> Any:
-        """``[n, h, w, c]`` to ``[n, h', w', c]``."""
+        """Pool ``[n, h, w, c]`` to ``[n, h', w', c]``."""
         geometry = list(zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True))
         if all(same_padding_is_symmetric(*axis) for axis in geometry):
             return super().call(inputs)
@@ -33,13 +34,13 @@ class EdgePaddedMaxPooling2D(MaxPooling2D):
 
 
 def substitute(layer: Any, for_device: bool) -> type | None:
-    """The class that takes a layer's place in an export, or None: it stays.
+    """The class that replaces a layer in an export, or None to keep the layer.
 
     Args:
-        layer: a layer of the model.
-        for_device: whether the export may be quantised.
+        layer: A layer of the model.
+        for_device: Whether the export may be quantised.
     """
-    # Keras compiles its own grouped convolution with XLA, which serving builds without XLA refuse; ours is the native op.
+    # Keras compiles its grouped convolution with XLA, which serving builds without XLA refuse. Ours uses the native op.
     if type(layer) is keras.layers.Conv2D and layer.groups > 1 and layer.data_format == "channels_last":
         return Conv2D
     if for_device and type(layer) is MaxPooling2D and layer.padding == "symmetric":

@@ -1,7 +1,8 @@
-"""What a TFLite file says of itself, as the task libraries of TFLite and MediaPipe read it.
+"""TFLite metadata, as the task libraries of TFLite and MediaPipe read it.
 
-A flatbuffer named TFLITE_METADATA among the file's buffers, and `LABELS_FILE` in a zip archive behind the file's own end. TensorFlow has
-the schema of models but not that of metadata (metadata_schema.fbs, identifier "M001"): its few tables are built by hand.
+The metadata is a flatbuffer named TFLITE_METADATA among the file's buffers. `LABELS_FILE` is in a zip archive after the end of the
+file. TensorFlow ships the schema of models but not that of metadata (metadata_schema.fbs, identifier "M001"). So this module builds
+its few tables by hand.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 
 _IDENTIFIER = b"M001"
-_PARSER = "1.0.0"  # the first version has all the fields that are used here
-_NORMALIZATION = 1  # of the union ProcessUnitOptions
-_FEATURE, _IMAGE = 1, 2  # of the union ContentProperties
+_PARSER = "1.0.0"  # the first version has all fields used here
+_NORMALIZATION = 1  # in the union ProcessUnitOptions
+_FEATURE, _IMAGE = 1, 2  # in the union ContentProperties
 _COLOURS = {3: 1, 1: 2}  # ColorSpaceType by channels: RGB, GRAYSCALE
-_AXIS_LABELS = 2  # of AssociatedFileType: a name for each position along the axis of the classes
+_AXIS_LABELS = 2  # in AssociatedFileType: a name for each position along the class axis
 
 
 def attach(content: bytes, card: dict[str, Any]) -> bytes:
-    """The file with metadata and labels inside; it runs as before.
+    """Add metadata and labels to the file. It runs as before.
 
     Args:
-        content: a TFLite file as the converter gives it.
-        card: its JSON: name, labels, input with height, width and channels.
+        content: A TFLite file from the converter.
+        card: Its JSON: name, labels, input with height, width and channels.
     """
     import flatbuffers
     import numpy as np
@@ -47,7 +48,7 @@ def attach(content: bytes, card: dict[str, Any]) -> bytes:
 
 
 def metadata(card: dict[str, Any]) -> bytes:
-    """The flatbuffer ModelMetadata of an image classifier that takes RGB or grey with values 0–255 and scales them itself."""
+    """The ModelMetadata flatbuffer of an image classifier that takes RGB or grey with values 0–255 and scales them itself."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -78,14 +79,14 @@ def _output(builder: flatbuffers.Builder) -> int:
     stats = _table(builder, {0: _floats(builder, [1.0]), 1: _floats(builder, [0.0])})
     said = builder.CreateString("Names of the classes in the order of the outputs.")
     file = _table(builder, {0: builder.CreateString(LABELS_FILE), 1: said}, {2: _AXIS_LABELS})
-    fields = {0: builder.CreateString("probabilities"), 1: builder.CreateString("One a class; they sum to 1.")}
+    fields = {0: builder.CreateString("probabilities"), 1: builder.CreateString("One per class; they sum to 1.")}
     return _table(builder, fields | {3: content, 5: stats, 6: _vector(builder, [file])})
 
 
 def _table(
     builder: flatbuffers.Builder, offsets: dict[int, int], numbers: dict[int, int] | None = None, kind: str = "Uint8"
 ) -> int:
-    """A table from the numbers of its fields: other tables, strings and vectors, and integers of one kind."""
+    """Build a table from fields by number: other tables, strings and vectors, and integers of one kind."""
     numbers = numbers or {}
     builder.StartObject(1 + max([*offsets, *numbers], default=-1))
     for field, offset in offsets.items():
@@ -110,8 +111,8 @@ def _floats(builder: flatbuffers.Builder, values: list[float]) -> int:
 
 
 def _with_file(content: bytes, name: str, text: str) -> bytes:
-    """The content with an archive of one file behind it; not compressed, for readers map it into memory."""
+    """Append a zip archive of one file to the content. It is not compressed, because readers map it into memory."""
     buffer = io.BytesIO(content)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(name), text.encode())  # of 1980: equal networks give equal files
+        archive.writestr(zipfile.ZipInfo(name), text.encode())  # dated 1980, so that equal networks give equal files
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""Warm-up requests for TF Serving: it runs them before a new version takes traffic, so that no user waits for lazy set-up.
+"""Warm-up requests for TF Serving. It runs them before a new version takes traffic, so that no user waits for lazy set-up.
 
-The file is a TFRecord of ``PredictionLog`` messages. They are small enough to be encoded here, which spares the
-tensorflow-serving-api package at run time.
+The file is a TFRecord of ``PredictionLog`` messages. The messages are small enough to be encoded here, which avoids a dependency on
+tensorflow-serving-api at run time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_deepnets.errors import InputError
 
-BATCH_SIZES = (1, 8, 32)  # what a server warms up, and batches to
+BATCH_SIZES = (1, 8, 32)  # warm-up sizes, and the server's batch sizes
 
 # Field numbers of tensorflow_serving/apis: prediction_log.proto, predict.proto, model.proto.
 _LOG_PREDICT, _PREDICT_REQUEST = 6, 1
@@ -24,14 +24,14 @@ _MAP_KEY, _MAP_VALUE = 1, 2
 def write_warmup(
     folder: Path, height: int, width: int, batch_sizes: Sequence[int], model_name: str = "default"
 ) -> Path:
-    """Writes ``assets.extra/tf_serving_warmup_requests`` into a SavedModel folder: each batch size to each signature.
+    """Write ``assets.extra/tf_serving_warmup_requests`` into a SavedModel folder: one request per batch size and signature.
 
     Args:
-        folder: the SavedModel, one version of it.
-        height: rows of the grey pictures that are sent, pixels.
-        width: columns.
-        batch_sizes: pictures a request; as `checked_batch_sizes` gives them.
-        model_name: recorded in the requests; the server fills in its own.
+        folder: The folder of one version of the SavedModel.
+        height: Rows of the grey images to send, pixels.
+        width: Columns, pixels.
+        batch_sizes: Images per request, as `checked_batch_sizes` returns them.
+        model_name: Name recorded in the requests. The server replaces it with its own.
     """
     import tensorflow as tf
 
@@ -40,7 +40,7 @@ def write_warmup(
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
         for size in batch_sizes:
-            # One value for all elements: tensors of any size are a few bytes in the file.
+            # One value for all elements: a tensor of any size takes a few bytes in the file.
             files = tf.make_tensor_proto(encoded, tf.string, [size])
             pixels = tf.make_tensor_proto(128, tf.uint8, [size, height, width, 3])
             writer.write(_prediction_log(model_name, "serving_default", "image_bytes", files.SerializeToString()))
@@ -49,11 +49,11 @@ def write_warmup(
 
 
 def checked_batch_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
-    """The batch sizes as a tuple; InputError unless they are whole numbers from 1, each larger than the one before."""
+    """The batch sizes as a tuple; raise InputError unless they are whole numbers from 1 in strictly rising order."""
     sizes = tuple(batch_sizes) if isinstance(batch_sizes, Iterable) and not isinstance(batch_sizes, str) else ()
     if not sizes or not all(_is_count(size) for size in sizes) or list(sizes) != sorted(set(sizes)):
         raise InputError(
-            f"batch_sizes={batch_sizes!r} are not whole numbers from 1 in rising order; give something like {BATCH_SIZES}."
+            f"batch_sizes={batch_sizes!r} are not whole numbers from 1 in rising order; give for example {BATCH_SIZES}."
         )
     return sizes
 

@@ -1,4 +1,4 @@
-"""The weights of an exported network: in the graph or outside it, in full or in half the space."""
+"""Storage of an exported network's weights: inside the graph or outside, at full or half size."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 STORED = ("float32", "bfloat16", "float16")
-"""The dtypes that weights can have in an artifact."""
+"""Dtypes for the weights of an artifact."""
 MOST_CONSTANTS = 1_500_000_000
-"""Bytes of weights that may lie in the graph itself: protocol buffers end at 2 GiB."""
+"""Maximum bytes of weights inside the graph itself. Protocol buffers are limited to 2 GiB."""
 
 
 class Weights:
-    """The weights of a network as its graph gets them: constants or variables.
+    """The weights of a network for its graph: constants or variables.
 
-    As constants, oneDNN lays out a convolution's weights once and not at each call, and TFLite's converter need not save and load
-    them, which takes longer than the conversion of a network of a thousand layers. TensorFlow copies constants many times meanwhile.
+    oneDNN arranges constant convolution weights once, not at each call. TFLite's converter need not save and load constants. For a
+    network of a thousand layers, saving and loading takes longer than the conversion. TensorFlow copies constants many times in the
+    process.
 
     Args:
-        network: whose weights they are.
-        precision: one of `STORED`.
-        most: bytes beyond which they are variables; by default `MOST_CONSTANTS`.
+        network: The network.
+        precision: One of `STORED`.
+        most: Bytes beyond which the weights are variables. Default: `MOST_CONSTANTS`.
 
     Attributes:
-        constant: whether they are constants.
+        constant: Whether the weights are constants.
     """
 
     def __init__(self, network: keras.Model, precision: str, most: int | None = None):
@@ -41,7 +42,7 @@ class Weights:
         stored = list(stored_weights(network, precision))
         self.constant = sum(value.nbytes for _, value, _ in stored) <= (MOST_CONSTANTS if most is None else most)
         if not self.constant:
-            # Variables of the network that are stored as they are need no copy.
+            # Variables whose stored dtype is unchanged need no copy.
             stored = [
                 (variable, tf.Variable(value, trainable=False), computed)
                 for variable, value, computed in stored
@@ -51,7 +52,7 @@ class Weights:
 
     @contextlib.contextmanager
     def in_graph(self) -> Iterator[None]:
-        """While it lasts, the network reads the stored weights; for use where a function is traced."""
+        """Let the network read the stored weights inside the block. Use it to trace a function."""
         import keras
         import tensorflow as tf
 
@@ -63,7 +64,7 @@ class Weights:
 
 
 def computing_in_bfloat16(model: keras.Model) -> keras.Model:
-    """A copy whose layers with feature maps compute in bfloat16; what scales the input and what follows the pooling stays as it is."""
+    """A copy whose layers with feature maps compute in bfloat16. Input scaling and layers after the pooling stay unchanged."""
     from keras_deepnets.layers import InputScaling
 
     def new_layer(layer: Any) -> Any:
@@ -79,9 +80,9 @@ def computing_in_bfloat16(model: keras.Model) -> keras.Model:
 
 
 def stored_weights(model: keras.Model, precision: str) -> Iterator[tuple[Any, np.ndarray, str]]:
-    """Every variable, its value as it is stored, and the dtype in which it is computed with.
+    """Every variable, its stored value, and the dtype in which it is computed.
 
-    Vectors, a thousandth of a network, stay in float32: statistics and biases of few digits would cost accuracy for nothing.
+    Vectors stay in float32. They are a thousandth of a network, and low-precision statistics and biases would cost accuracy for no gain.
     """
     import numpy as np
     import tensorflow as tf
@@ -103,7 +104,7 @@ def stored_weights(model: keras.Model, precision: str) -> Iterator[tuple[Any, np
 
 
 def _in_bfloat16(config: Any) -> Any:
-    """A layer's config with mixed precision in place of float32, in the graph of a block too."""
+    """The config of a layer with mixed precision instead of float32, including the graph of a block."""
     if isinstance(config, (list, tuple)):
         return type(config)(_in_bfloat16(value) for value in config)
     if not isinstance(config, dict):
@@ -112,7 +113,7 @@ def _in_bfloat16(config: Any) -> Any:
     for key in ("name",) if set(config) == {"name"} else ("dtype",):
         if config.get(key) == "float32":
             config[key] = "mixed_bfloat16"
-    if config.get("class_name") in ("InputLayer", "__keras_tensor__"):  # these have a dtype, and no policy
+    if config.get("class_name") in ("InputLayer", "__keras_tensor__"):  # these have a dtype but no policy
         config["config"]["dtype"] = "bfloat16"
     if isinstance(config.get("graph"), str):
         config["graph"] = _graph_in_bfloat16(config["graph"])

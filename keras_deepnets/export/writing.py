@@ -1,4 +1,4 @@
-"""Writing aside and renaming: a reader sees the whole artifact or none of it."""
+"""Write to a temporary folder and rename, so that readers see the whole artifact or nothing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from typing import Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import flush, flush_entry, write_errors
 
-# Of a process, and of where its number means something; or of before these were in the name.
+# Name of a process's folder: its number and the place where that number is valid; or the form before these were added.
 _ASIDE = re.compile(r"\.writing-(?:(?P<pid>[0-9]+)-(?P<place>[0-9a-f]{8})-)?[0-9a-f]{32}")
 _DAY = 24 * 60 * 60
 
 
 def check_writable(directory: Path) -> None:
-    """Raises `InputError` if a folder cannot be written, or made, as far as can be seen without writing.
+    """Raise `InputError` if a folder cannot be written or created, as far as this can be checked without writing.
 
-    For before work that takes minutes; what it passes may still fail.
+    Call it before work that takes minutes. Writing may still fail later.
     """
     with write_errors(directory):
         existing = next(path for path in (directory, *directory.parents) if path.exists())
@@ -44,13 +44,13 @@ def _error(number: int) -> OSError:
 
 @contextlib.contextmanager
 def folder_aside(directory: Path) -> Iterator[Path]:
-    """An empty folder inside `directory`, to be filled and moved away; it is gone afterwards in any case.
+    """An empty folder inside `directory`, to be filled and moved away. It is always removed at the end.
 
-    Its name starts with a dot and is no number, so that a server polling `directory` for versions passes it by. Parents are made,
-    and unmade if the block fails. What killed processes left behind in `directory` is removed.
+    Its name starts with a dot and is not a number, so a server that polls `directory` for versions ignores it. Missing parents are
+    created, and removed again if the block fails. Folders that killed processes left in `directory` are removed.
 
     Raises:
-        InputError: in place of an OSError or TensorFlow's file errors (no space, no permission, not a folder).
+        InputError: Replaces an OSError or a file error of TensorFlow (no space, no permission, not a folder).
     """
     made = _missing_parents(directory)
     aside = None
@@ -59,7 +59,7 @@ def folder_aside(directory: Path) -> Iterator[Path]:
             directory.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(directory)
             aside = directory / f".writing-{os.getpid()}-{_place()}-{uuid.uuid4().hex}"
-            aside.mkdir()  # not tempfile.mkdtemp: its mode 0700 would keep a server of another user out
+            aside.mkdir()  # not tempfile.mkdtemp, whose mode 0700 would lock out a server that runs as another user
             yield aside
     except BaseException:
         _remove(aside)
@@ -71,23 +71,23 @@ def folder_aside(directory: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes readable JSON, UTF-8."""
+    """Write readable JSON in UTF-8."""
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def move_to_free_version(aside: Path, directory: Path, version: int | None) -> Path:
-    """Renames a finished folder to ``directory/<version>``: an explicit version, or the next one that is free.
+    """Rename a finished folder to ``directory/<version>``, where the version is explicit or the next free one.
 
-    It is on the disk before it is renamed, and so is its name afterwards. Renaming onto a folder that is there fails, also if
-    another process made it a moment ago; the next number is tried then.
+    The folder is flushed to disk before the rename, and its new name afterwards. Renaming onto an existing folder fails, even if
+    another process created it a moment ago. The next number is then tried.
 
     Raises:
-        InputError: the explicit version exists.
+        InputError: The explicit version exists.
     """
     flush(aside)
     while True:
         target = directory / str(newest_version(directory) + 1 if version is None else version)
-        # rename() would replace an *empty* folder without a word.
+        # rename() would silently replace an *empty* folder.
         if not target.exists():
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 renamed = _rename(aside, target)
@@ -98,17 +98,17 @@ def move_to_free_version(aside: Path, directory: Path, version: int | None) -> P
 
 
 def version_exists(target: Path) -> InputError:
-    """The error for a version that is there already."""
+    """The error for a version that exists already."""
     return InputError(
-        f"version {target.name} exists in {target.parent}; give another version, or none for the next free one."
+        f"version {target.name} exists in {target.parent}; give another version, or leave it out for the next free one."
     )
 
 
 def newest_version(directory: Path, is_version: Callable[[Path], bool] = lambda path: True) -> int:
-    """The largest integer name in a folder, 0 if there is none; `is_version` says which folders count."""
+    """The largest integer name in a folder, or 0 if there is none. `is_version` decides which folders count."""
     if not directory.is_dir():
         return 0
-    # isdigit() alone would take "²", and a server reads ASCII digits only.
+    # isdigit() alone would accept "²", and a server reads only ASCII digits.
     names = [
         path.name for path in directory.iterdir() if path.name.isascii() and path.name.isdigit() and is_version(path)
     ]
@@ -119,14 +119,14 @@ def _rename(source: Path, target: Path) -> Path:
     try:
         return source.rename(target)
     except OSError as error:
-        # POSIX reports a folder that is not empty as ENOTEMPTY, which Python does not count as FileExistsError.
+        # POSIX reports a non-empty folder as ENOTEMPTY, which Python does not map to FileExistsError.
         if target.exists():
             raise FileExistsError(error.errno, error.strerror, str(target)) from error
         raise
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Removes the folders of processes that were killed, where that is certain, and those of more than a day."""
+    """Remove the folders of processes that are certainly dead, and those older than a day."""
     for path in directory.glob(".writing-*"):
         found = _ASIDE.fullmatch(path.name)
         with contextlib.suppress(OSError):  # another process may remove it too
@@ -136,7 +136,7 @@ def _remove_leftovers(directory: Path) -> None:
 
 
 def _place() -> str:
-    """Eight hexadecimal digits of where a process number means something: the host, and on Linux the container."""
+    """Eight hexadecimal digits that identify where a process number is valid: the host, and on Linux the container."""
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = Path("/proc/self/ns/pid").readlink()
@@ -144,19 +144,19 @@ def _place() -> str:
 
 
 def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # a signal ends the process there
+    if os.name == "nt":  # a signal would end the process there
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True
 
 
 def _missing_parents(directory: Path) -> list[Path]:
-    """`directory` and its parents that do not exist, innermost first."""
+    """`directory` and its missing parents, innermost first."""
     missing = []
     for path in (directory, *directory.parents):
         if path.exists():

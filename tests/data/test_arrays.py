@@ -74,14 +74,14 @@ def test_labels_that_are_texts():
     np.testing.assert_array_equal(examples(found)[1], np.array([2, 0, 1])[targets()])
     named = data.load((images(), words), labels=["dog10", "cat", "dog2", "cow"])
     assert named.class_counts == (20, 20, 20, 0)
-    raises("label 'dog2' is none of the 2 classes", (images(), words), labels=["dog10", "cat"])
+    raises("label 'dog2' is not one of the 2 classes", (images(), words), labels=["dog10", "cat"])
 
 
 def test_named_classes():
     found = data.load((images(), targets()), labels=("a", "b", "c", "d"))
     assert (found.labels, found.class_counts) == (("a", "b", "c", "d"), (20, 20, 20, 0))
-    raises("label 2 is none of the 2 classes", (images(), targets()), labels=["a", "b"])
-    raises("one-hot labels have 3 classes, and 2 are named", (images(), np.eye(3)[targets()]), labels=["a", "b"])
+    raises("label 2 is not one of the 2 classes", (images(), targets()), labels=["a", "b"])
+    raises("one-hot labels have 3 classes, but 2 names were given", (images(), np.eye(3)[targets()]), labels=["a", "b"])
     raises("labels='ab': give the class names as a list", (images(), targets()), labels="ab")
     raises("for arrays and datasets", "digits", labels=["a", "b"])
 
@@ -149,19 +149,19 @@ def test_splits_of_arrays():
         (images(), "images without labels"),
         (None, "of type NoneType; give"),
         ((images(), targets(), targets()), "3 parts"),
-        (((images(), targets()), (images(), targets())), r"as load_data\(\) gives"),
+        (((images(), targets()), (images(), targets())), r"as load_data\(\) returns"),
         ((images(), targets(59)), "60 images and 59 labels"),
         ((images()[:0], targets(0)), "no images"),
         (([], []), "no images"),
-        ((images(), np.zeros(60, int)), "one class only"),
-        ((images(), targets() + 1), "none is 0; count classes from 0"),
-        ((images(), targets() - 1), "label -1 is none"),
-        ((images(), targets() + 0.5), "labels such as 0.5 are no whole numbers"),
-        ((images(), np.full(60, np.nan)), "are no whole numbers"),
+        ((images(), np.zeros(60, int)), "only one class"),
+        ((images(), targets() + 1), "no image has label 0; count classes from 0"),
+        ((images(), targets() - 1), "label -1 is not one of"),
+        ((images(), targets() + 0.5), "labels such as 0.5 are not whole numbers"),
+        ((images(), np.full(60, np.nan)), "are not whole numbers"),
         ((images(), np.full((60, 3), 1 / 3)), "not one-hot"),
         ((images(), np.zeros((60, 3, 2))), "labels have the shape"),
         ((images(), [{}] * 60), "Python objects"),
-        ((images() / 255, targets()), r"seem to be 0–1\. Give 0–255: images \* 255"),
+        ((images() / 255, targets()), r"seem to be 0–1\. Scale them to 0–255: images \* 255"),
         ((images() > 127, targets()), "images are bool"),
         ((images() / 127.5 - 1, targets()), "values from -1 to 1,"),
         ((images() * 2.0, targets()), "values from 0 to 510,"),
@@ -281,7 +281,7 @@ def test_on_disk_at_the_networks_size_no_second_file_is_made(monkeypatch):
 def test_too_large_for_the_disk(monkeypatch):
     monkeypatch.setattr(verification, "MEMORY_BUDGET", 500)
     monkeypatch.setattr(caching, "DISK_BUDGET", 3_000)
-    raises("too many .at most 0.0 GB may be kept on disk.*give a folder", dataset())
+    raises("too many .at most 0.0 GB may be stored on disk.*give a folder", dataset())
 
 
 def test_augmentation_in_a_dataset_is_applied_once():
@@ -294,8 +294,8 @@ def test_augmentation_in_a_dataset_is_applied_once():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (lambda: dataset().repeat(), r"never ends; leave out repeat\(\)"),
-        (lambda: dataset().take(0), "no images; is it empty"),
+        (lambda: dataset().repeat(), r"never ends; remove repeat\(\)"),
+        (lambda: dataset().take(0), "no images; check that it is not empty"),
         (lambda: dataset().map(lambda image, _: image), "elements are images without labels"),
         (lambda: dataset().map(lambda image, label: (image, label, 1.0)), "elements have 3 parts"),
         (lambda: dataset().map(lambda image, label: {"image": image, "label": label}), r'example\["image"\]'),

@@ -216,7 +216,7 @@ def test_a_set_that_is_fetched_by_hand(tmp_path):
 
 
 def test_not_a_classification_set(tmp_path):
-    raises("kd_sentences: not a set of one image and one class an example", "kd_sentences", data_dir=tmp_path)
+    raises("kd_sentences: its examples are not one image and one class each", "kd_sentences", data_dir=tmp_path)
 
 
 def test_unknown_names(tmp_path, monkeypatch):

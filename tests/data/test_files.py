@@ -74,8 +74,8 @@ def test_pictures_outside_the_classes_and_kinds_that_nothing_reads(tmp_path, cap
     images = data.load(tmp_path, "all")
     assert images.left_out == {".jpg in no class folder": 1, ".heic": 1}
     assert capfd.readouterr().err == (
-        f"{tmp_path}: left out 2 files that are not images or lie in no class folder: 1 .heic, 1 .jpg in no class folder "
-        "(convert .heic to JPEG or PNG to have them read)\n"
+        f"{tmp_path}: left out 2 files that are not images or are in no class folder: 1 .heic, 1 .jpg in no class folder "
+        "(convert .heic to JPEG or PNG to use them)\n"
     )
 
 

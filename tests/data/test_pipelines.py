@@ -240,7 +240,7 @@ def test_from_arrays_checks():
         (np.zeros((2, 4, 4, 2), np.uint8), [0, 1], "1 or 3"),
         (good, [0.0, 1.0], "integer"),
         (good, [0], "integer"),
-        (good, [0, 2], "indices into the 2 labels"),
+        (good, [0, 2], "an index into the 2 labels"),
         (good[:0], np.zeros(0, int), "at least one"),
     ):
         with pytest.raises(InputError, match=message):

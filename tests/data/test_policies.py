@@ -32,11 +32,11 @@ def test_numbers_and_joining():
     [
         ("mixup+blur", "'mixup\\+blur' is unknown"),
         ("mixup(", "is unknown"),
-        ("mixup(a)", r"it is written mixup\(alpha=0.2\)"),
-        ("mixup(1, 2)", r"it is written mixup\(alpha=0.2\)"),
-        ("mixup(-1)", "alpha=-1 must be a number that is not negative"),
+        ("mixup(a)", r"write it as mixup\(alpha=0.2\)"),
+        ("mixup(1, 2)", r"write it as mixup\(alpha=0.2\)"),
+        ("mixup(-1)", "alpha=-1 must be a non-negative number"),
         ("rand_augment(11)", "magnitude=11 must be in"),
-        ("random_erasing(2)+mixup(__import__('os'))", "it is written"),
+        ("random_erasing(2)+mixup(__import__('os'))", "write it as"),
         ("pad_crop_flip+random_resized_crop_flip", "must come first"),
     ],
 )

@@ -127,7 +127,7 @@ def test_sources_without_files_become_png(tmp_path):
         assert ours.image_shape == (8, 8, 1) and ours.labels == theirs.labels
         assert pairs(ours) == pairs(theirs)
     assert {item["image/format"] for item in features(tmp_path / "out/test-00000-of-00002.tfrecord")} == {b"PNG"}
-    with pytest.raises(InputError, match="kept in record files already; load it by its name"):
+    with pytest.raises(InputError, match="already stored in record files; load it by its name"):
         shard_writing.write(tmp_path / "out", tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -172,7 +172,7 @@ def test_what_is_refused_before_anything_is_written(two_classes, tmp_path):
     for arguments, message in (
         ((two_classes, tmp_path / "file"), "is a file; name a new or empty folder"),
         ((two_classes, tmp_path / "full"), "is not empty; name a new or empty folder"),
-        ((two_classes, two_classes / "out"), "lies inside the folder of the images"),
+        ((two_classes, two_classes / "out"), "is inside the image folder"),
         ((two_classes, tmp_path / "new" / "out", 4), "shards=4: the validation split of .* has only 3 examples"),
         ((two_classes, tmp_path / "new" / "out", 0), "shards=0 is not a whole number from 1"),
         ((two_classes, tmp_path / "new" / "out", 2.5), "shards=2.5 is not a whole number from 1"),
@@ -219,7 +219,7 @@ def test_a_killed_process_leaves_nothing_that_loads(two_classes, tmp_path):
         partial = tmp_path / ".partial-out"
         assert len(list(partial.iterdir())) == 2  # it did happen in the middle
         raises("no such folder", out)
-        raises("no shards.json, which says what they are", partial)
+        raises("no shards.json, which describes them", partial)
     done = go(two_classes, out, "never")
     assert done.returncode == 0, done.stderr
     assert data.load(out, "all").class_counts == (20, 10)
@@ -236,7 +236,7 @@ def test_shards_that_are_missing_cut_short_or_changed(written):
     path = written / "train-00001-of-00002.tfrecord"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    raises(rf"train-00001-of-00002.tfrecord has {len(whole) - 1:,} bytes in place of {len(whole):,}", written)
+    raises(rf"train-00001-of-00002.tfrecord has {len(whole) - 1:,} bytes instead of {len(whole):,}", written)
     assert data.load(written, "test").size == 3  # which is whole
     path.unlink()
     raises("shard train-00001-of-00002.tfrecord is missing", written)
@@ -259,7 +259,7 @@ def test_records_are_counted(written, monkeypatch):
     path.write_bytes(whole[:-1])
     assert shards.count_records(path) == 11
     path.write_bytes(whole[first:] + bytes(first))  # as large as it was: empty records at the end
-    raises(rf"train-00000-of-00002.tfrecord holds {11 + first // 16:,} whole records in place of 12", written)
+    raises(rf"train-00000-of-00002.tfrecord holds {11 + first // 16:,} whole records instead of 12", written)
     monkeypatch.setattr(shards, "COUNT_LIMIT", 0)
     assert data.load(written).size == 24
 
@@ -267,13 +267,13 @@ def test_records_are_counted(written, monkeypatch):
 def test_a_damaged_index(written):
     good = (written / shards.INDEX).read_text()
     for function, message in (
-        (lambda values: values.update(version=2), "format version 2 and this keras_deepnets reads version 1; update"),
-        (lambda values: values.update(format="other"), "is no index of shards"),
+        (lambda values: values.update(version=2), "format version 2, but this keras_deepnets reads version 1; update"),
+        (lambda values: values.update(format="other"), "is not an index of shards"),
         (lambda values: values.pop("labels"), "is damaged .KeyError: 'labels'"),
-        (lambda values: values["labels"].append("cow"), "3 labels and counts of 2 classes"),
+        (lambda values: values["labels"].append("cow"), "3 labels but counts of 2 classes"),
         (
             lambda values: values["splits"]["train"].update(examples=25),
-            "train has 25 examples and its shards add up to 24",
+            "train has 25 examples, but its shards add up to 24",
         ),
         (lambda values: values["splits"]["train"].update(class_counts=[1, 2]), "its classes add up to 3"),
         (lambda values: values["splits"]["train"]["shards"][0].pop("bytes"), "is damaged .TypeError"),
@@ -284,6 +284,6 @@ def test_a_damaged_index(written):
     (written / shards.INDEX).write_text(good[:100])
     raises("shards.json is damaged", written)
     (written / shards.INDEX).write_text("[]")
-    raises("is no index of shards", written)
+    raises("is not an index of shards", written)
     (written / shards.INDEX).unlink()
     raises("holds .tfrecord files but no shards.json", written)

@@ -370,7 +370,7 @@ def test_calibration_images_of_several_sizes(small, tmp_path):
     images = [photographs(1, 16 + number, 20, seed=number)[0] for number in range(30)]
     contents = []
     for number, source in enumerate((images, tuple(images), [*images[:-1], images[-1].astype("float32")])):
-        with pytest.warns(UserWarning, match="calibration has 30 images only; about 200") as said:
+        with pytest.warns(UserWarning, match="calibration has only 30 images; use about 200") as said:
             path = export.tflite(small, tmp_path / f"{number}.tflite", "int8", source)
         assert [str(each.message) for each in said if "calibration" in str(each.message)] == [str(said[0].message)]
         assert said[0].filename == __file__ and "\n" not in str(said[0].message)
@@ -563,8 +563,8 @@ def test_the_file_is_replaced_whole(small, tmp_path):
             ("model.tflite", "int8", [np.ones((16, 16, 3), "uint8"), np.ones((0, 16, 3), "uint8")]),
             "no pixels; leave it",
         ),
-        (("model.tflite", "int8", np.ones((3, 16, 0, 3), "uint8")), r"the shape \(16, 0, 3\): no pixels; leave it out"),
-        (("model.tflite", "int8", tf.data.Dataset.from_tensors(np.ones((0, 16, 3), "uint8"))), "without pixels"),
+        (("model.tflite", "int8", np.ones((3, 16, 0, 3), "uint8")), r"shape \(16, 0, 3\), so no pixels; leave it out"),
+        (("model.tflite", "int8", tf.data.Dataset.from_tensors(np.ones((0, 16, 3), "uint8"))), "which have no pixels"),
         (("model.tflite", "int8", []), "no images"),
     ],
 )
@@ -595,9 +595,7 @@ def classifier_like(*steps):
 
 def test_a_layer_without_a_built_in_operator(tmp_path):
     model = classifier_like(Incomplete())
-    message = (
-        r"odd cannot be converted with TFLite's built-in operators \(tf.Betainc\); replace the layers that use others\."
-    )
+    message = r"odd cannot be converted with TFLite's built-in operators \(tf.Betainc\); replace the layers that need other operators\."
     with pytest.raises(InputError, match=message) as error:
         export.tflite(model, tmp_path / "new" / "model.tflite")
     assert "\n" not in str(error.value)
@@ -613,9 +611,7 @@ class Sine(keras.layers.Layer):
 
 def test_a_layer_that_the_quantiser_refuses(tmp_path):
     images = photographs(200, 8, 8)
-    message = (
-        r"odd cannot be converted so \(Quantization to 16x8-bit not .*'SIN'\); give another quantize, or replace the"
-    )
+    message = r"odd cannot be converted with this quantize \(Quantization to 16x8-bit not .*'SIN'\); give another one, or replace the"
     with pytest.raises(InputError, match=message) as error:
         export.tflite(classifier_like(Sine()), tmp_path / "new" / "model.tflite", "int16x8", images)
     assert "\n" not in str(error.value)
@@ -634,7 +630,7 @@ def test_models_and_arguments_that_do_not_fit(small, tmp_path):
         (small, {"labels": "abcd"}, "is one string; give a list of 4 names"),
         (small, {"batch": 0}, "batch=0 is not a whole number from 1, or None"),
         (small, {"batch": True}, "batch=True is not a whole number"),
-        (small, {"calibration_images": 0}, "calibration_images=0 is not a whole number from 1; 200 serve well"),
+        (small, {"calibration_images": 0}, "calibration_images=0 is not a whole number from 1; 200 works well"),
     ):
         with pytest.raises(InputError, match=message) as error:
             export.tflite(model, tmp_path / "new" / "model.tflite", **arguments)

@@ -229,7 +229,7 @@ def test_what_is_no_artifact_is_said_so(artifacts, pictures, tmp_path):
         "empty": "holds no saved_model.pb",
         "torn.keras": "cannot be loaded as a Keras model",
         "torn.tflite": "is not what export.tflite writes",
-        "alone.tflite": "writes it beside the model: keep them together",
+        "alone.tflite": "writes it next to the model; keep them together",
         "torn": "cannot be loaded",
         "foreign": "lacks the signatures",
     }

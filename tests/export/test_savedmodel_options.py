@@ -96,7 +96,7 @@ def test_sizes_can_be_fixed(small, tmp_path):
     np.testing.assert_allclose(export.predict(path, images)["probabilities"], expected, atol=1e-6)
     encoded = [tf.io.encode_png(image).numpy() for image in images]
     np.testing.assert_allclose(export.predict(path, encoded)["probabilities"], expected, atol=1e-6)
-    with pytest.raises(InputError, match="takes images of 16 × 24 pixels and was given 16 × 16"):
+    with pytest.raises(InputError, match="takes images of 16 × 24 pixels, not 16 × 16"):
         export.predict(path, images[:, :, :16])
 
 
@@ -206,7 +206,7 @@ def test_the_card_says_which_weights_the_network_was_built_with(tmp_path):
         ({"accuracy": float("nan")}, "accuracy: nan is not a number that a model card can hold"),
         ({"accuracy": {"top-1": None}}, "accuracy: None is not a number"),
         ({"accuracy": "good"}, "accuracy: 'good' is not a number"),
-        ({"data": 3}, "data=3 is no name"),
+        ({"data": 3}, "data=3 does not name"),
         ({"precision": "int8"}, "precision='int8' is not one of float32, bfloat16, float16"),
         ({"on_error": "ignore"}, "on_error='ignore' is not one of fail, skip"),
         ({"top_k": 0}, "top_k=0 is not a whole number from 1"),

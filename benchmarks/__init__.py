@@ -1,1 +1,1 @@
-"""Measurements for the development of the library: run from the top of the repository, e.g. ``python -m benchmarks.depth``."""
+"""Benchmarks for developing the library. Run them from the top of the repository, e.g. ``python -m benchmarks.depth``."""

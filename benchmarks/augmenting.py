@@ -1,9 +1,9 @@
-"""How fast RandAugment, MixUp, CutMix and random erasing are inside tf.data: Keras' layers, keras-cv's and the library's policies.
+"""Speed of RandAugment, MixUp, CutMix and random erasing inside tf.data: this library's policies, Keras' and keras-cv's layers.
 
     python -m benchmarks.augmenting [--seconds 3]
 
-A batch in memory is augmented again and again by one `map`; keras-cv is left out where it is not installed. The table says too whether
-two runs through the same data give the same images, as the library asks of whatever it uses.
+One `map` augments the same in-memory batch repeatedly. keras-cv is skipped if it is not installed. The table also shows whether two
+passes over the same data give the same images, which this library requires of its augmentations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SIZES = ((128, 32), (64, 224))
-"""Images a batch, side in pixels."""
+"""Batch size and image side in pixels."""
 
 WINDOWS = 5
 CLASSES = 10
@@ -31,11 +31,11 @@ METHODS = ("RandAugment", "MixUp", "CutMix", "random erasing")
 _OURS = dict(zip(METHODS, ("rand_augment(9)", "mixup(0.2)", "cutmix(1.0)", "random_erasing(1.0)"), strict=True))
 
 Augment = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], "tuple[tf.Tensor, tf.Tensor]"]
-"""From images uint8 ``[b, h, w, 3]``, targets float32 ``[b, 10]`` and the batch's number to images and targets."""
+"""Function from images uint8 ``[b, h, w, 3]``, targets float32 ``[b, 10]`` and the batch's number to images and targets."""
 
 
 def ours(method: str) -> Augment:
-    """The library's policy, its numbers drawn as the pipelines draw them."""
+    """The library's policy, with random numbers drawn as in the pipelines."""
     import tensorflow as tf
 
     from keras_deepnets.data import augmentation
@@ -51,7 +51,7 @@ def ours(method: str) -> Augment:
 
 
 def of_layer(layer: Any, method: str) -> Augment:
-    """A layer of Keras or keras-cv: pictures and labels where it mixes, else pictures."""
+    """Wrap a layer of Keras or keras-cv. Mixing layers get images and labels, other layers only images."""
     import tensorflow as tf
 
     from keras_deepnets.data.transforms import to_dtype
@@ -69,7 +69,7 @@ def of_layer(layer: Any, method: str) -> Augment:
 
 
 def keras_layer(method: str) -> Any:
-    """Keras' layer of that name and the same numbers."""
+    """Keras' layer for the method, with the same parameters."""
     import keras
 
     return {
@@ -81,7 +81,7 @@ def keras_layer(method: str) -> Any:
 
 
 def keras_cv_layer(method: str) -> Any:
-    """keras-cv's layer of that name and the same numbers; its cut-out stands for random erasing."""
+    """keras-cv's layer for the method, with the same parameters. Its cut-out is used as random erasing."""
     layers = importlib.import_module("keras_cv").layers
     return {
         "RandAugment": lambda: layers.RandAugment((0, 255), 2, magnitude=0.9, seed=1),
@@ -92,7 +92,7 @@ def keras_cv_layer(method: str) -> Any:
 
 
 def libraries(method: str) -> Iterator[tuple[str, Augment]]:
-    """What is measured: name and function."""
+    """Yield the name and the function of each library to measure."""
     yield "keras_deepnets", ours(method)
     yield "Keras", of_layer(keras_layer(method), method)
     with contextlib.suppress(ImportError):
@@ -100,7 +100,7 @@ def libraries(method: str) -> Iterator[tuple[str, Augment]]:
 
 
 def pipeline(augment: Augment, batch: int, side: int) -> tf.data.Dataset:
-    """Endless batches, each the same images augmented anew."""
+    """Endless batches of the same images, each augmented again."""
     import tensorflow as tf
 
     random = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def pipeline(augment: Augment, batch: int, side: int) -> tf.data.Dataset:
 
 
 def rate(dataset: tf.data.Dataset, batch: int, seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Images a second: the median of `WINDOWS` windows that last `seconds` together, after a warm-up of one more."""
+    """Images per second: the median of `WINDOWS` windows that last `seconds` in total, after one more window of warm-up."""
     batches, found = iter(dataset), []
     for _ in range(WINDOWS + 1):
         count, begin = 0, clock()
@@ -125,28 +125,28 @@ def rate(dataset: tf.data.Dataset, batch: int, seconds: float, clock: Callable[[
 
 
 def repeats(dataset: tf.data.Dataset, batches: int = 3) -> bool:
-    """Whether the dataset gives the same images a second time."""
+    """Whether a second pass over the dataset gives the same images."""
     first, second = (list(itertools.islice(dataset.as_numpy_iterator(), batches)) for _ in range(2))
     return all(np.array_equal(one[0], other[0]) for one, other in zip(first, second, strict=True))
 
 
 def measure(method: str, batch: int, side: int, seconds: float) -> list[tuple[str, float | None, bool | None]]:
-    """Library, images a second and whether it repeats; None where it does not run inside tf.data."""
+    """Return rows of library, images per second and repeatability. The values are None if it does not run inside tf.data."""
     found = []
     for library, augment in libraries(method):
         try:
             dataset = pipeline(augment, batch, side)
             found.append((library, rate(dataset, batch, seconds), repeats(dataset)))
-        except Exception as error:  # whatever a library raises there
+        except Exception as error:  # libraries raise many types of errors here
             print(f"{library} {method}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
             found.append((library, None, None))
     return found
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints the table in Markdown."""
+    """Print the table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of measurement for each number")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds to measure each number")
     seconds = parser.parse_args(arguments).seconds
     print("| method | images | library | images/s | the same twice |\n|---|---|---|---|---|")
     for (batch, side), method in itertools.product(SIZES, METHODS):

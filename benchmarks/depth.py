@@ -1,14 +1,16 @@
-"""What very deep networks take at Python's default recursion limit and stack: building, tracing, training, saving, loading.
+"""Time to build, train, save and load very deep networks, at Python's default recursion limit and stack size.
 
     python -m benchmarks.depth resnet1202 stochasticdepthresnet1202 preactresnet1001
 
-Each network is measured in a fresh process: the seconds of building it, of the first training step (tracing and optimising the graph), of
-a step after that (median), and of saving to a ``.keras`` file and loading it, compiled. SGD with momentum, through `train_on_batch`.
+Each network is measured in a fresh process. The table shows the seconds of building it, of the first training step (tracing and
+optimising the graph) and of a later step (median). It also shows the seconds of saving the compiled model to a ``.keras`` file and
+loading it. Training uses SGD with momentum through `train_on_batch`.
 
     python -m benchmarks.depth --skipping stochasticdepthresnet110 --batch 128 --pairs 30
 
-measures what stochastic depth saves: steps of the network in turn with steps of the same network whose blocks all survive. A block that is
-dropped for a batch is not computed; the paper reports a quarter of the time (G. Huang et al. 2016, section 4).
+measures the time that stochastic depth saves. Steps of the network alternate with steps of the same network in which all blocks survive.
+A block that is dropped for a batch is not computed. The paper reports savings of a quarter of the time (G. Huang et al. 2016,
+section 4).
 """
 
 from __future__ import annotations
@@ -36,17 +38,17 @@ _PROGRAM = "python -m benchmarks.depth"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     return status_of(lambda: _run(argv))
 
 
 def measure(name: str, batch: int, steps: int) -> dict[str, Any]:
-    """Builds, trains, saves and loads one network in this process.
+    """Build, train, save and load one network in this process.
 
     Args:
-        name: of the network in the registry.
-        batch: images a step.
-        steps: after the first, of which the median counts.
+        name: Name of the network in the registry.
+        batch: Batch size.
+        steps: Number of steps after the first one, for the median.
 
     Returns:
         ``name``, ``parameters``, and the seconds ``build``, ``first_step``, ``step``, ``save`` and ``load``.
@@ -77,9 +79,9 @@ def measure(name: str, batch: int, steps: int) -> dict[str, Any]:
 
 
 def skipping(name: str, batch: int, pairs: int) -> dict[str, Any]:
-    """Mean seconds of a step with stochastic depth and, in turn with it, of the same network whose blocks all survive.
+    """Compare the mean seconds of a step with stochastic depth and with all blocks surviving, in alternating steps.
 
-    The number of blocks that a step drops is random, so that means are compared and not medians.
+    The number of dropped blocks per step is random, so means are compared instead of medians.
 
     Returns:
         ``name``, ``survival`` (the mean over the blocks), ``dropping`` and ``surviving`` (seconds) and ``ratio``.
@@ -107,7 +109,7 @@ def skipping(name: str, batch: int, pairs: int) -> dict[str, Any]:
 
 
 def training_step(model: keras.Model, batch: int) -> Callable[[], Any]:
-    """A step of `train_on_batch` on made-up images."""
+    """A step of `train_on_batch` on synthetic images."""
     import keras
     import numpy as np
 
@@ -119,7 +121,7 @@ def training_step(model: keras.Model, batch: int) -> Callable[[], Any]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What `call` gives, and the seconds that it takes."""
+    """Run `call`, and return its result and its seconds."""
     start = time.perf_counter()
     return call(), time.perf_counter() - start
 
@@ -130,12 +132,12 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", metavar="NETWORK", help="names as `keras-deepnets list` has them")
-    parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")
+    parser.add_argument("models", nargs="+", metavar="NETWORK", help="names from `keras-deepnets list`")
+    parser.add_argument("--batch", type=int, default=8, help="batch size (default: 8)")
     parser.add_argument("--steps", type=int, default=3, help="steps after the first (default: 3)")
-    parser.add_argument("--skipping", action="store_true", help="measure what stochastic depth saves")
+    parser.add_argument("--skipping", action="store_true", help="measure the time that stochastic depth saves")
     parser.add_argument("--pairs", type=int, default=30, help="steps of each network with --skipping (default: 30)")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="JSON in place of the table")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON instead of the table")
     asked = parser.parse_args(argv)
     for option in ("batch", "steps", "pairs"):
         if getattr(asked, option) < 1:
@@ -144,7 +146,7 @@ def _run(argv: Sequence[str] | None) -> int:
         registry.constructor_of(name)
         if asked.skipping and "final_survival" not in registry.constructor_of(name).facts.options:
             raise InputError(
-                f"--skipping measures stochastic depth, which {name} has not; name a stochasticdepth network."
+                f"--skipping measures stochastic depth, which {name} does not have; name a stochasticdepth network."
             )
     if len(asked.models) > 1:
         rows = [_in_a_fresh_process(name, asked) for name in asked.models]
@@ -174,7 +176,7 @@ def _in_a_fresh_process(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        raise InputError(f"{name} could not be measured; see above.")
+        raise InputError(f"{name} could not be measured; see the error above.")
     (row,) = json.loads(done.stdout)["rows"]
     return row
 

@@ -1,12 +1,13 @@
-"""What it takes to export networks, and how far the artifacts compute from them.
+"""Time and size of exporting networks, and the difference of the exports' outputs from the Keras model's.
 
     python -m benchmarks.exports resnet20 resnet50 resnet1202
 
-Each named network is built with its preprocessing, given weights for which its probabilities differ, and written as a SavedModel and as
-TFLite files in float32 and with float16 weights. The table says the seconds of writing (building the network apart) and of loading, the
-bytes, and the largest difference of a probability from the Keras model's over a few images.
+Each network is built with its preprocessing, and gets weights with which its probabilities differ. It is written as a SavedModel, as a
+float32 TFLite file and as a TFLite file with float16 weights. The table shows the seconds of writing (without building the network) and
+of loading, and the bytes. It also shows the largest difference of a probability from the Keras model's over a few images.
 
-A network of hundreds of layers with weights that nothing has learnt magnifies what float16 rounds; trained ones do not.
+In an untrained network of hundreds of layers, float16 rounding errors grow from layer to layer. Trained networks do not have this
+problem.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ if TYPE_CHECKING:
 _PROGRAM = "python -m benchmarks.exports"
 _IMAGES = 2
 _MANY = 300
-"""Residual blocks from which branches at full strength overflow, or drown the images in what they add, where nothing has been learnt."""
+"""Number of residual blocks from which untrained branches at full strength overflow or dominate the output."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     return status_of(lambda: _run(argv))
 
 
 def measure(name: str, size: int | None = None) -> dict[str, Any]:
-    """Exports one network and runs what was written.
+    """Export one network and run the exports.
 
     Args:
-        name: of the network in the registry.
-        size: side of its images, pixels; by default its own.
+        name: Name of the network in the registry.
+        size: Image side in pixels. Default: the network's own size.
 
     Returns:
-        ``name``, ``size``, ``depth``, ``build_seconds``, and of ``saved_model``, ``tflite`` and ``tflite_float16`` each ``{…}_seconds``,
-        ``{…}_load_seconds``, ``{…}_bytes`` and ``{…}_difference``, the largest of a probability.
+        ``name``, ``size``, ``depth`` and ``build_seconds``. Also, for each of ``saved_model``, ``tflite`` and ``tflite_float16``:
+        ``{…}_seconds``, ``{…}_load_seconds``, ``{…}_bytes`` and ``{…}_difference``, the largest difference of a probability.
     """
     import keras
 
@@ -94,7 +95,7 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def _made_up(side: int) -> np.ndarray:
-    """RGB images, neither noise nor flat."""
+    """Synthetic RGB images that are neither noise nor flat."""
     import numpy as np
     import tensorflow as tf
 
@@ -103,7 +104,7 @@ def _made_up(side: int) -> np.ndarray:
 
 
 def _tell_apart(model: keras.Model, views: np.ndarray) -> None:
-    """Gives the network weights for which its probabilities are neither alike nor saturated."""
+    """Give the network weights with which its probabilities are neither equal nor saturated."""
     import keras
     import numpy as np
 
@@ -127,7 +128,7 @@ def _saved_model(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_images"]
-    # The function does not keep what it was loaded from alive.
+    # Keep a reference: the function alone does not keep the loaded model alive.
     return lambda images, _keep=loaded: serve(images=tf.constant(images))["probabilities"].numpy()
 
 
@@ -156,9 +157,9 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", metavar="NETWORK", help="names as `keras-deepnets list` has them")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images (default: the network's own)")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="JSON in place of the table")
+    parser.add_argument("models", nargs="+", metavar="NETWORK", help="names from `keras-deepnets list`")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="image side (default: the network's own size)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON instead of the table")
     asked = parser.parse_args(argv)
     if asked.size is not None and asked.size < 1:
         raise InputError(f"--size {asked.size} must be at least 1.")

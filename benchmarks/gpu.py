@@ -1,10 +1,10 @@
-"""Training steps and inference on one GPU: ours under JAX against torchvision in PyTorch, eager and compiled.
+"""Training and inference on one GPU: this library on JAX against torchvision in PyTorch, eager and compiled.
 
     KERAS_BACKEND=jax python -m benchmarks.gpu resnet50 densenet121 --batch 256
 
-Needs JAX, PyTorch and torchvision with their GPU libraries; TensorFlow is not used. All sides compute in bfloat16 with float32
-weights (PyTorch: autocast, channels last), on images that lie on the card. A training step is forward, backward and SGD with
-momentum. The sides take turns; a row has the median of the rounds.
+This needs JAX, PyTorch and torchvision with their GPU libraries. TensorFlow is not used. All sides compute in bfloat16 with float32
+weights (PyTorch: autocast, channels last), on images in GPU memory. A training step is a forward pass, a backward pass and an SGD update
+with momentum. The sides alternate, and a row shows the median of the rounds.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the same card
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory on the same GPU
 
 Side = Callable[[int], float]
-"""Does so many steps and returns the seconds that they took."""
+"""Function that runs a number of steps and returns their seconds."""
 
 
 def ours(name: str, batch: int, size: int, training: bool) -> Side:
-    """Our network as one jitted function, with donated buffers in training."""
+    """This library's network as one jitted function, with donated buffers in training."""
     import jax
     import keras
     from jax import numpy as jnp
@@ -74,7 +74,7 @@ def ours(name: str, batch: int, size: int, training: bool) -> Side:
 
 
 def theirs(name: str, batch: int, size: int, training: bool, compiled: bool) -> Side:
-    """The network of that name in torchvision."""
+    """The network of the same name in torchvision."""
     import torch
     import torchvision
 
@@ -116,14 +116,14 @@ def card() -> str:
 
 
 def main() -> None:
-    """Prints a JSON object for each network and mode: images a second of each side."""
+    """Print a JSON object for each network and mode, with the images per second of each side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="names that torchvision has too")
-    parser.add_argument("--batch", type=int, default=256, help="images a step (256)")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (224)")
+    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="names that torchvision also has")
+    parser.add_argument("--batch", type=int, default=256, help="batch size (256)")
+    parser.add_argument("--image-size", type=int, default=224, help="image side in pixels (224)")
     parser.add_argument("--mode", default="train,inference", help="train, inference or both (both)")
-    parser.add_argument("--steps", type=int, default=20, help="steps a round (20)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, in which the sides take turns (5)")
+    parser.add_argument("--steps", type=int, default=20, help="steps per round (20)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, in which the sides alternate (5)")
     asked = parser.parse_args()
     for name in asked.networks:
         for mode in asked.mode.split(","):

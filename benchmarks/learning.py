@@ -1,9 +1,10 @@
-"""The same network, images and recipe in stock Keras: what accuracy and speed a run of ours is measured against.
+"""Train the same network on the same images with the same recipe in stock Keras, as a baseline for accuracy and speed.
 
     python -m benchmarks.learning resnet20 FOLDER --epochs 15 --dtype bfloat16
 
-Layers, optimizer, loss and averaging of the weights are Keras' own; the input pipeline, which is no bottleneck, is ours. Prints a line
-an epoch and the test accuracy. Ours is `keras-deepnets train resnet20 FOLDER --set epochs=15 --precision mixed_bfloat16`.
+Layers, optimizer, loss and weight averaging come from Keras. The input pipeline comes from this library and is not a bottleneck. Prints
+one line per epoch and the test accuracy. The matching run of this library is
+`keras-deepnets train resnet20 FOLDER --set epochs=15 --precision mixed_bfloat16`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
@@ -48,7 +49,7 @@ def main() -> None:
         learning_rate(recipe, steps, steps_per_epoch),
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
-        # Keras' decay bypasses the momentum, which would multiply it.
+        # Keras applies weight decay outside the momentum, so it lacks the factor 1 / (1 - momentum).
         weight_decay=recipe.weight_decay / (1.0 - recipe.momentum),
         use_ema=recipe.ema is not None,
         ema_momentum=recipe.ema or 0.99,

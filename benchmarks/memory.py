@@ -1,8 +1,8 @@
-"""Peak memory of a training step against depth, for DenseNet-BC as it is and with ``memory_efficient=True``.
+"""Peak memory of a training step by depth, for DenseNet-BC with and without ``memory_efficient=True``.
 
 python -m benchmarks.memory --growth-rate 12 --batch 64 --depths 40,70,100,130 --out memory
 
-Each point is measured in a fresh process. Prints a table; writes ``memory.csv`` and ``memory.png``.
+Each point is measured in a fresh process. Prints a table, and writes ``memory.csv`` and ``memory.png``.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _NAMES = {False: "plain", True: "memory_efficient=True"}
 
 @dataclass(frozen=True)
 class Point:
-    """A network's training step.
+    """Measurements of a network's training step.
 
     Attributes:
-        depth: layers.
-        growth_rate: channels that a layer adds.
-        batch: images a step.
-        image_size: side in pixels.
+        depth: Number of layers.
+        growth_rate: Number of channels that a layer adds.
+        batch: Batch size.
+        image_size: Image side in pixels.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        memory_efficient: whether what the layers read is recomputed.
-        activation_bytes: what a step holds at its peak beyond what is held before it.
-        activation_source: who says so.
-        process_peak_bytes: resident memory of the process at its peak, the framework included.
-        seconds_per_step: median.
-        first_step_seconds: tracing, compiling and the step.
-        parameters: trainable ones.
-        device: the accelerator, or CPU.
+        memory_efficient: Whether the inputs of the layers are recomputed.
+        activation_bytes: Peak memory of a step minus the memory held before it.
+        activation_source: Source of `activation_bytes`.
+        process_peak_bytes: Peak resident memory of the process, including the framework.
+        seconds_per_step: Median seconds per step.
+        first_step_seconds: Seconds of the first step, including tracing and compiling.
+        parameters: Number of trainable parameters.
+        device: Name of the accelerator, or CPU.
     """
 
     depth: int
@@ -76,7 +76,7 @@ def measure(
     steps: int = 3,
     start: Callable[[Job, str], Worker] = Worker,
 ) -> Point:
-    """A DenseNet-BC's training step in a fresh process."""
+    """Measure a training step of a DenseNet-BC in a fresh process."""
     options = {**_network(depth, growth_rate), "memory_efficient": memory_efficient}
     job = Job(model="DenseNet", options=options, dtype=dtype, batch=batch, image_size=image_size)
     name = f"DenseNet-BC-{depth}, {_NAMES[memory_efficient]}"
@@ -104,7 +104,7 @@ def _network(depth: int, growth_rate: int) -> dict[str, object]:
 
 
 def draw_curves(points: Sequence[Point], path: Path) -> Path:
-    """Draws memory and time against depth."""
+    """Draw memory and time by depth."""
     figure(points).savefig(path, dpi=150, facecolor="white")
     return path
 
@@ -122,7 +122,7 @@ def figure(points: Sequence[Point]) -> Figure:
         known = [point for point in own if point.activation_bytes is not None]
         memory.plot([point.depth for point in known], [point.activation_bytes / unit for point in known], **style)
         seconds.plot([point.depth for point in own], [point.seconds_per_step for point in own], **style)
-    for panel, label in ((memory, f"peak memory of a step ({name})"), (seconds, "seconds a step")):
+    for panel, label in ((memory, f"peak memory of a step ({name})"), (seconds, "seconds per step")):
         panel.set_xlabel("depth (layers)")
         panel.set_title(label, loc="left", fontsize=10)
         panel.set_ylim(0)
@@ -140,7 +140,7 @@ def figure(points: Sequence[Point]) -> Figure:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """The command; raises InputError before anything is started where a value is wrong."""
+    """Run the command. Raise InputError for a wrong value before anything starts."""
     from keras_deepnets.cli import show
     from keras_deepnets.cli.problems import CheckFailed
     from keras_deepnets.families.densenet import DenseNet
@@ -150,7 +150,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     for flag in ("growth_rate", "batch", "image_size", "steps"):
         checks.counts(str(getattr(given, flag)), f"--{flag.replace('_', '-')}")
     for depth in depths:
-        DenseNet.facts.family.spec(**_network(depth, given.growth_rate))  # which checks it
+        DenseNet.facts.family.spec(**_network(depth, given.growth_rate))  # raises an error for a wrong depth
     (dtype,) = checks.words(given.dtype, DTYPES, "--dtype")
     checks.folder(given.out, "--out")
     points: list[Point] = []
@@ -167,14 +167,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
                     image_size=given.image_size,
                     steps=given.steps,
                 )
-            except WorkerError as error:  # the deepest plain one may be too large
+            except WorkerError as error:  # the deepest plain network may need too much memory
                 failures.append(str(error))
                 print(f"failed: {error}", file=sys.stderr, flush=True)
                 continue
             points.append(point)
             write_csv(given.out / CSV, points, [*_PROGRAM.split(), *(sys.argv[1:] if arguments is None else arguments)])
     if points:
-        columns = ("depth", "network", "a step", "process", "seconds a step", "first step", "parameters")
+        columns = ("depth", "network", "a step", "process", "seconds per step", "first step", "parameters")
         rows = [
             (
                 str(point.depth),
@@ -201,8 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--dtype", default="float32", help=", ".join(DTYPES))
-    parser.add_argument("--steps", type=int, default=3, help="steps that are timed")
-    parser.add_argument("--out", type=Path, default=Path("memory"), help="folder of the files")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps")
+    parser.add_argument("--out", type=Path, default=Path("memory"), help="output folder")
     return parser
 
 

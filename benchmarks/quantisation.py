@@ -1,14 +1,14 @@
-"""What quantisation costs in accuracy and saves in size and time: trained networks as TFLite files, on images that they do not know.
+"""Accuracy, size and latency of quantised networks: trained networks as TFLite files, on unseen images.
 
     python -m benchmarks.quantisation runs/a runs/b --data FOLDER
 
-Each run folder (or ``.keras`` file) becomes a float32 file and one for each quantisation, calibrated on training images. All are run on
-the same test images, as `export.predict` runs them; their latency for one image is taken in turns. The table says of each: family,
-accuracy, its difference from float32 in percentage points, size, milliseconds an image, and how many times faster than float32 it is.
+Each run folder (or ``.keras`` file) becomes a float32 file and one file per quantisation, calibrated on training images. All files run
+on the same test images through `export.predict`. Their latency for one image is measured in alternation. The table shows the family, the
+accuracy, its difference from float32 in percentage points, and the size. It also shows milliseconds per image and the relative speed.
 
     python -m benchmarks.quantisation --speed resnet50
 
-measures size and latency alone, of named networks with fresh weights, calibrated on made-up images.
+measures only size and latency, for named networks with untrained weights that are calibrated on synthetic images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROGRAM = "python -m benchmarks.quantisation"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     return status_of(lambda: _run(argv))
 
 
@@ -54,24 +54,25 @@ def measure(
     rounds: int = 20,
     seconds: float = 10.0,
 ) -> list[dict[str, Any]]:
-    """A row for float32 and for each quantisation of one network.
+    """Return one row for float32 and one for each quantisation of a network.
 
     Args:
-        model: an image classifier.
-        name: what the rows call it.
-        quantizations: as `export.tflite` takes them.
-        calibration: as `export.tflite` takes it.
-        test: on which the accuracy is measured; None: it is not.
-        threads: of the runtime; by default as many as the machine has.
-        rounds: of the latency, at most.
-        seconds: of the latency, about, warm-up apart.
+        model: An image classifier.
+        name: Name of the network in the rows.
+        quantizations: Quantisations, as in `export.tflite`.
+        calibration: Calibration data, as in `export.tflite`.
+        test: Data for measuring the accuracy. None to skip the measurement.
+        threads: Threads of the runtime. Default: all of the machine.
+        rounds: Maximum number of latency rounds.
+        seconds: Approximate seconds of latency measurement, without warm-up.
 
     Returns:
-        ``name``, ``family``, ``quantize``, ``accuracy`` and ``points`` (None without `test`), ``bytes``, ``milliseconds`` (median),
-        ``fastest`` (the shortest, ms) and ``speedup`` (median of float32's time over this one's in the same round).
+        Rows with these keys: ``name``, ``family``, ``quantize``, ``accuracy``, ``points``, ``bytes``, ``milliseconds``, ``fastest`` and
+        ``speedup``. ``accuracy`` and ``points`` are None without `test`. ``milliseconds`` is the median, and ``fastest`` the minimum in
+        ms. ``speedup`` is the median ratio of float32's time to this file's time in the same round.
 
     Raises:
-        InputError: the model cannot be exported, or its classes are not those of `test`.
+        InputError: The model cannot be exported, or its classes differ from those of `test`.
     """
     from keras_deepnets import export
     from keras_deepnets.export import measuring
@@ -80,7 +81,7 @@ def measure(
     labels = labels_of(model)
     if test is not None and labels is not None and list(labels) != list(test.labels):
         raise InputError(
-            f"{name} knows {len(labels)} classes ({labels[0]!r} …) and the data has {len(test.labels)} "
+            f"{name} has {len(labels)} classes ({labels[0]!r} …) and the data has {len(test.labels)} "
             f"({test.labels[0]!r} …); measure it on data with the same classes."
         )
     kinds = [FLOAT, *quantizations]
@@ -117,7 +118,7 @@ def _calibrated() -> tuple[str, ...]:
 
 
 def _accuracy(path: Path, test: ImageData) -> float:
-    """The share of test images that a file names rightly."""
+    """The share of test images that a file classifies correctly."""
     import tensorflow as tf
 
     from keras_deepnets import export
@@ -136,16 +137,20 @@ def _run(argv: Sequence[str] | None) -> int:
         prog=_PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", metavar="RUN", help="run folders or .keras files; names with --speed")
-    parser.add_argument("--data", help="what the runs were trained on: a folder, shards, a TFDS name, digits")
+    parser.add_argument("--data", help="training data of the runs: a folder, shards, a TFDS name, digits")
     parser.add_argument(
-        "--speed", action="store_true", help="named networks with fresh weights: size and latency alone"
+        "--speed", action="store_true", help="measure only size and latency, of named networks with untrained weights"
     )
-    parser.add_argument("--quantize", default=",".join(QUANTIZATIONS), help="with commas; by default all")
-    parser.add_argument("--limit", type=int, help="at most so many test images")
-    parser.add_argument("--threads", type=int, help="of the runtime; by default as many as the machine has")
-    parser.add_argument("--rounds", type=int, default=20, help="of the latency, at most")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of the latency of one network, about")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="JSON in place of the table")
+    parser.add_argument(
+        "--quantize", default=",".join(QUANTIZATIONS), help="comma-separated quantisations (default: all)"
+    )
+    parser.add_argument("--limit", type=int, help="maximum number of test images")
+    parser.add_argument("--threads", type=int, help="threads of the runtime (default: all of the machine)")
+    parser.add_argument("--rounds", type=int, default=20, help="maximum number of latency rounds")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="approximate seconds of latency measurement per network"
+    )
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON instead of the table")
     asked = parser.parse_args(argv)
     quantizations = [word for word in asked.quantize.split(",") if word]
     for word in quantizations:
@@ -190,14 +195,14 @@ def _named(name: str) -> str:
 def _trained(path: Path) -> artifacts.Artifact:
     artifact = artifacts.find(path)
     if artifact.kind != artifacts.KERAS:
-        artifact.model()  # says what to give instead
+        artifact.model()  # raises an error that names what to give instead
     return artifact
 
 
 def _material(
     source: str | artifacts.Artifact, data: str | None, limit: int | None
 ) -> tuple[keras.Model, Any, ImageData | None]:
-    """The network, what calibrates it and what it is tested on."""
+    """Return the network, its calibration data and its test data."""
     if isinstance(source, str):
         import keras
 
@@ -215,7 +220,7 @@ def _material(
 
 
 def _made_up(shape: tuple[int, int, int]) -> np.ndarray:
-    """A few images that are neither noise nor flat."""
+    """A few synthetic images that are neither noise nor flat."""
     import numpy as np
     import tensorflow as tf
 
@@ -254,7 +259,7 @@ def _print(rows: list[dict[str, Any]], threads: int, *, as_json: bool) -> None:
             )
         )
     show.print_table(columns, cells, right=columns[3:])
-    print(f"One image at a time, {threads} threads, median of rounds in which all files of a network take turns.")
+    print(f"One image per call, {threads} threads. Median of rounds, in which all files of a network alternate.")
 
 
 if __name__ == "__main__":

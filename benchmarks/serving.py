@@ -1,9 +1,9 @@
-"""What an exported network costs: ours through `export.saved_model`, and that of keras.applications through `model.export`.
+"""Compare exported networks: this library's through `export.saved_model`, and keras.applications' through `model.export`.
 
 python -m benchmarks.serving resnet50 --batch 1,32 --pairs 10 --out serving
 
-Both SavedModels are written, loaded, and called in turn in one process. Both take pixels of the network's size, ours uint8, which it
-scales, the other float32. Prints a table; writes ``serving.csv``.
+Both SavedModels are written, loaded, and called alternately in one process. Both take images of the network's size. This library's model
+takes uint8 and scales it, and the other takes float32. Prints a table and writes ``serving.csv``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ WARMUP = 2
 
 @dataclass(frozen=True)
 class Artifact:
-    """A SavedModel, written and loaded.
+    """A SavedModel that was written and loaded.
 
     Attributes:
-        export_seconds: writing it.
-        load_seconds: loading it.
-        size: bytes on disk.
-        call: runs it on pixels 0–255, uint8 ``[n, h, w, 3]``, and returns when the probabilities are there.
+        export_seconds: Seconds to write it.
+        load_seconds: Seconds to load it.
+        size: Bytes on disk.
+        call: Function that runs it on pixels 0–255, uint8 ``[n, h, w, 3]``. It returns when the probabilities are available.
     """
 
     export_seconds: float
@@ -49,25 +49,25 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Row:
-    """Ours and theirs at one batch size.
+    """Comparison of both networks at one batch size. "ours" is this library, and "theirs" is keras.applications.
 
     Attributes:
-        model: our name of the network.
-        batch: images a call.
-        pairs: calls of each, in turn.
-        ours_ms: median of a call.
-        theirs_ms: median of a call.
-        ratio: how many times faster ours is: the median of the ratios pair by pair.
-        ratio_of_best: the same of the fastest calls, which other processes disturb the least.
-        ours_first_seconds: the first call, in which TensorFlow optimises the graph.
-        theirs_first_seconds: the same.
-        ours_export_seconds: writing the SavedModel.
-        theirs_export_seconds: the same.
-        ours_load_seconds: loading it.
-        theirs_load_seconds: the same.
-        ours_bytes: on disk.
-        theirs_bytes: the same.
-        others_busy: processors busy with other processes meanwhile: 0 on a quiet machine.
+        model: This library's name of the network.
+        batch: Images per call.
+        pairs: Number of alternating calls of each side.
+        ours_ms: Median milliseconds per call.
+        theirs_ms: The same for keras.applications.
+        ratio: Speed of this library relative to keras.applications: the median of the ratios of each pair of calls.
+        ratio_of_best: The same ratio for the fastest calls, which other processes disturb the least.
+        ours_first_seconds: Seconds of the first call, in which TensorFlow optimises the graph.
+        theirs_first_seconds: The same for keras.applications.
+        ours_export_seconds: Seconds to write the SavedModel.
+        theirs_export_seconds: The same for keras.applications.
+        ours_load_seconds: Seconds to load the SavedModel.
+        theirs_load_seconds: The same for keras.applications.
+        ours_bytes: Size of the SavedModel on disk.
+        theirs_bytes: The same for keras.applications.
+        others_busy: Number of processors busy with other processes meanwhile. 0 on an idle machine.
     """
 
     model: str
@@ -89,14 +89,14 @@ class Row:
 
 
 def measure(name: str, batches: Sequence[int], pairs: int, folder: Path, precision: str = "float32") -> Iterator[Row]:
-    """Exports both networks into `folder`, and times them in turn.
+    """Export both networks into `folder`, and time alternating calls.
 
     Args:
-        name: of ours in the registry, one that keras.applications has too.
-        batches: images a call.
-        pairs: calls of each that count.
-        folder: an empty one.
-        precision: of our export.
+        name: Name of a network in the registry that keras.applications also has.
+        batches: Batch sizes.
+        pairs: Number of timed calls of each side.
+        folder: An empty folder.
+        precision: Precision of this library's export.
     """
     import keras
     import numpy as np
@@ -104,7 +104,7 @@ def measure(name: str, batches: Sequence[int], pairs: int, folder: Path, precisi
 
     from keras_deepnets import create_model, export
 
-    # Weights are exported by the same path whatever they are, but not statistics of 0 and 1: those vanish in a folded graph.
+    # Untrained weights are exported like trained ones, except for statistics of 0 and 1, which vanish in a folded graph.
     networks = [create_model(name), getattr(keras.applications, APPLICATIONS[name])(weights=None)]
     for network in networks:
         settle(network)
@@ -150,7 +150,7 @@ def _artifact(write: Callable[[], Path], name: str, dtype: str) -> Artifact:
     signature = loaded.signatures[name]
     (argument,) = signature.structured_input_signature[1]
 
-    def call(images: Any, _keep: Any = loaded) -> None:  # the signature alone does not hold the weights
+    def call(images: Any, _keep: Any = loaded) -> None:  # the signature alone does not keep the weights alive
         for value in signature(**{argument: tf.cast(images, dtype)}).values():
             value.numpy()
 
@@ -165,13 +165,13 @@ def _timed(call: Callable[[Any], Any], images: Any) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog=_PROGRAM, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", choices=sorted(APPLICATIONS), help="a network that keras.applications has too")
-    parser.add_argument("--batch", default="1,32", help="images a call; several with commas (default: %(default)s)")
-    parser.add_argument("--pairs", default="10", help="calls of each side that count (default: %(default)s)")
-    parser.add_argument("--precision", default="float32", help="of our weights (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help=f"folder of {CSV}")
+    parser.add_argument("model", choices=sorted(APPLICATIONS), help="a network that keras.applications also has")
+    parser.add_argument("--batch", default="1,32", help="images per call, comma-separated (default: %(default)s)")
+    parser.add_argument("--pairs", default="10", help="timed calls of each side (default: %(default)s)")
+    parser.add_argument("--precision", default="float32", help="precision of our weights (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help=f"output folder for {CSV}")
     options = parser.parse_args(arguments)
     try:
         batches = checks.counts(options.batch, "--batch")

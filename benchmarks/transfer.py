@@ -1,11 +1,13 @@
-"""Fine-tuning against training from scratch and against the recipe of keras.io's transfer-learning guide.
+"""Compare fine-tuning with training from scratch and with the recipe of keras.io's transfer-learning guide.
 
     python -m benchmarks.transfer resnet18 FOLDER --weights RUN --counts 20,100,all
 
-All three train the same network on the same images: so many a class, of which a tenth is cut out for validation. The accuracy is
-that of the test split. The guide's recipe starts from the same weights and has as many epochs in each of its two parts. It
-flips and rotates the images, drops 20 % of the features, and trains with Adam: the classifier at a rate of 1e-3 on a frozen
-network, then all layers at 1e-5 with batch normalisation in inference mode.
+All three train the same network on the same images, with a fixed number of images per class. A tenth of them is held out for validation.
+The accuracy is measured on the test split.
+
+The guide's recipe starts from the same weights and uses the same numbers of epochs in its two phases. It flips and rotates the images,
+drops 20 % of the features, and trains with Adam. First it trains the classifier at a learning rate of 1e-3 with the other layers frozen.
+Then it trains all layers at 1e-5 with batch normalisation in inference mode.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def some_of_each(data: ImageData, count: int, seed: int) -> ImageData:
 
 
 def by_the_guide(model: keras.Model, recipe: Recipe, train: ImageData, seed: int) -> keras.Model:
-    """Trains `model`, which has the weights to start from, as keras.io's guide does; returns what classifies."""
+    """Train `model`, which has the initial weights, as in keras.io's guide. Return the trained classifier."""
     import keras
 
     from keras_deepnets.training import feed
@@ -65,7 +67,7 @@ def by_the_guide(model: keras.Model, recipe: Recipe, train: ImageData, seed: int
 
 
 def accuracy(model: keras.Model, like: keras.Model, test: ImageData) -> float:
-    """The share of `test` that `model` gets right, which takes what `like` takes."""
+    """The share of `test` that `model` classifies correctly. `model` has the same input as `like`."""
     import numpy as np
 
     from keras_deepnets.training import feed
@@ -77,7 +79,7 @@ def accuracy(model: keras.Model, like: keras.Model, test: ImageData) -> float:
 
 
 def compare(arguments: argparse.Namespace, data: ImageData, test: ImageData, count: int | None) -> None:
-    """Prints a row for each way of training on `count` images a class; None: all."""
+    """Print one row per way of training on `count` images per class. None means all images."""
     from keras_deepnets import training
     from keras_deepnets.training.pretrained import PretrainedNetwork
     from keras_deepnets.training.sizing import sized
@@ -101,7 +103,7 @@ def compare(arguments: argparse.Namespace, data: ImageData, test: ImageData, cou
         model = network.build(arguments.precision, network.scaling())
         return accuracy(by_the_guide(model, recipe, train, arguments.seed), model, test)
 
-    # From scratch the network is the one that the weights are of.
+    # Training from scratch uses the architecture of the weights.
     recipe = sized(training.get_recipe("fine_tune", **size), train.size)
     architecture = PretrainedNetwork(arguments.model, arguments.weights, {}, train, recipe).options
     ways = {
@@ -117,20 +119,21 @@ def compare(arguments: argparse.Namespace, data: ImageData, test: ImageData, cou
         top1 = way()
         minutes = (time.perf_counter() - begin) / 60
         print(
-            f"| {count or 'all'} a class ({train.size}) | {name} | {100 * top1:.1f} % | {minutes:.1f} min |", flush=True
+            f"| {count or 'all'} per class ({train.size}) | {name} | {100 * top1:.1f} % | {minutes:.1f} min |",
+            flush=True,
         )
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a network's name")
+    parser.add_argument("model", help="name of a network")
     parser.add_argument("data", help="a folder with a train and a test split")
-    parser.add_argument("--weights", required=True, help="a card, a file, or the folder of a run")
-    parser.add_argument("--counts", default="20,100,all", help="images a class")
+    parser.add_argument("--weights", required=True, help="a card, a file, or a run folder")
+    parser.add_argument("--counts", default="20,100,all", help="numbers of images per class, comma-separated")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--precision", default="mixed_bfloat16")
-    parser.add_argument("--only", help="part of the name of the one way to measure")
+    parser.add_argument("--only", help="measure only the recipe whose name contains this text")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Very deep image networks for Keras.
+"""Very deep convolutional image networks for Keras.
 
 >>> import keras_deepnets as kd
 >>> model = kd.ResNet50(weights=None)
@@ -219,7 +219,7 @@ __all__ = [
 
 
 def _resolve_weights(*given):
-    """Finds the weights that a constructor is given. Imported when first needed."""
+    """Finds the weights for a constructor. The import is deferred until weights are needed."""
     from keras_deepnets.weights import source
 
     return source.resolve(*given)

@@ -1,14 +1,14 @@
-"""The error of bad input."""
+"""Exceptions for invalid input."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """What the caller gave cannot be used. The message is one line: the value, the rule, the way out.
+    """The caller's input cannot be used. The message is one line with the value, the rule and a way out.
 
-    The command line prints it and exits with status 2.
+    The command line prints the message and exits with status 2.
     """
 
 
-class NoSuchSplit(InputError):  # noqa: N818 - said as what it is
-    """A source of images has no split of that name, or none with labels: one may do without it, unlike a broken one."""
+class NoSuchSplit(InputError):  # noqa: N818 - the name states the condition
+    """An image source has no split with this name, or no labelled one. Callers may continue without it, unlike with a broken split."""

@@ -1,4 +1,4 @@
-"""What a classifier does on a set of images: the figures of an evaluation."""
+"""The results of evaluating a classifier on a set of images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Mistake(NamedTuple):
     """A misclassified image.
 
     Attributes:
-        index: its position in the data, as in `ImageData.examples`.
-        true: its label.
-        predicted: the label of the class with the highest probability.
-        probability: of the predicted class.
+        index: position in the data, as in `ImageData.examples`.
+        true: label of the image.
+        predicted: label of the class with the highest probability.
+        probability: probability of the predicted class.
         loss: cross entropy of the image, in nats.
     """
 
@@ -29,13 +29,13 @@ class Mistake(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """A class that is taken for another.
+    """A pair of classes in which the first is mistaken for the second.
 
     Attributes:
-        true: label of the images.
-        predicted: label that they were given.
+        true: true label of the images.
+        predicted: label predicted for them.
         count: number of images.
-        share: `count` as a share of the true class's images.
+        share: `count` as a share of the images of the true class.
     """
 
     true: str
@@ -46,20 +46,20 @@ class ConfusedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier does on a set of images.
+    """The results of a classifier on a set of images.
 
     Attributes:
-        top1: share of the images whose class has the highest probability.
-        top5: share of those whose class is among the five highest.
-        loss: mean cross entropy, in nats, without label smoothing.
-        size: how many images.
-        per_class: `top1` of each class's images, by label (with its index where two classes have one: ImageNet's "crane (134)");
-            classes without an image are left out.
-        images_per_second: input pipeline included, first batch (which compiles) left out if there are more. An image counts once,
-            however many crops and scales of it are classified.
-        confusion: int64 ``[classes, classes]``: how many images of the class of the row were taken for that of the column.
-        labels: class names, in the order of `confusion`; distinct as in `per_class`.
-        worst: the misclassified images with the highest loss, the highest first; as many as `evaluate` was asked to keep.
+        top1: share of images whose true class has the highest probability.
+        top5: share of images whose true class is among the five highest probabilities.
+        loss: mean cross entropy in nats, without label smoothing.
+        size: number of images.
+        per_class: top-1 accuracy of each class, by label. Labels shared by several classes get their index (ImageNet's "crane (134)").
+            Classes without images are left out.
+        images_per_second: throughput, input pipeline included. If there are several batches, the first one, which compiles, is left out.
+            Each image counts once, even if several crops and scales of it are classified.
+        confusion: int64 ``[classes, classes]``: the number of images of the row's class that were classified as the column's class.
+        labels: class names in the order of `confusion`, made distinct as in `per_class`.
+        worst: misclassified images with the highest loss, in descending order. `evaluate` limits their number.
     """
 
     top1: float
@@ -74,7 +74,7 @@ class Evaluation:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean of the classes' accuracies (recalls); classes without an image are left out."""
+        """Mean of the per-class accuracies (recalls). Classes without images are left out."""
         return float(np.mean(list(self.per_class.values())))
 
     @property
@@ -83,13 +83,13 @@ class Evaluation:
         return int(self.confusion.sum() - self.confusion.trace())
 
     def confused_pairs(self, top: int = 5) -> list[ConfusedPair]:
-        """The pairs of classes with the most errors, the largest number first; of equal ones the larger share first.
+        """The pairs of classes with the most errors, by descending count, then by descending share.
 
         Args:
-            top: number of pairs, at most. Pairs without an error are left out.
+            top: maximum number of pairs. Pairs without errors are left out.
 
         Raises:
-            InputError: `top` is no positive whole number.
+            InputError: `top` is not a positive whole number.
         """
         check_count("top", top)
         counts = self.confusion.sum(axis=1)
@@ -104,7 +104,10 @@ class Evaluation:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as plain JSON values; `confusion` as a list of its rows, with `balanced_accuracy` and `confused_pairs`."""
+        """The values as plain JSON values, with `confusion` as a list of rows.
+
+        `balanced_accuracy` and `confused_pairs` are included.
+        """
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return values | {
             "per_class": dict(self.per_class),
@@ -117,6 +120,6 @@ class Evaluation:
 
 
 def check_count(name: str, value: int) -> None:
-    """Raises InputError unless an argument is a positive whole number."""
+    """Raises InputError unless an argument is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{name}={value!r} must be a whole number of at least 1.")

@@ -1,4 +1,4 @@
-"""What is known of a network without building it, and counted where it is in no table."""
+"""Facts about networks: recorded for the named ones, counted from the model for all others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_deepnets.weights.cards import Card, cards_of
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a network without building it.
+    """Facts about a network that are known without building it.
 
     Attributes:
         name: lower-case registry name.
@@ -21,13 +21,13 @@ class ModelInfo:
         family: name of the family.
         paper: authors, year and title.
         source: section or table of the paper.
-        dataset: TFDS name of the data it was designed for.
+        dataset: TFDS name of the data set that it was designed for.
         input_shape: default ``(height, width, channels)``.
         classes: default number of classes.
-        depth: layers with weights along the longest path, as the paper counts.
-        parameters: trainable parameters.
-        flops: multiply-adds of one image of the default size.
-        error: published error, as text, or "".
+        depth: layers with weights along the longest path, counted as in the paper.
+        parameters: number of trainable parameters.
+        flops: multiply-adds for one image of the default size.
+        error: published error as text, or "".
         weights: names of the published weights that it can load.
     """
 
@@ -47,16 +47,16 @@ class ModelInfo:
 
 
 def model_info(name: str, **options: Any) -> ModelInfo:
-    """What is known of the network called `name`.
+    """Return facts about the network called `name`.
 
     Args:
-        name: of a network, or of a builder with the options that it needs.
-        **options: architecture options. With them, and for a builder, the network is built to count parameters and
-            multiply-adds, and `weights` names the published weights of exactly this architecture.
+        name: name of a network, or of a builder together with the options that it needs.
+        **options: architecture options. With options, and for a builder, the network is built to count parameters and
+            multiply-adds. `weights` then lists the published weights of exactly this architecture.
 
     Raises:
-        ValueError: unknown name, or a bad value.
-        TypeError: unknown option.
+        ValueError: the name is unknown, or a value is invalid.
+        TypeError: an option is unknown.
     """
     facts = registry.constructor_of(name).facts
     spec = facts.spec_with(options)
@@ -80,7 +80,7 @@ def model_info(name: str, **options: Any) -> ModelInfo:
 
 
 def count(name: str, **options: Any) -> dict[str, int]:
-    """Trainable parameters and multiply-adds of one image, from the model itself."""
+    """Trainable parameters and multiply-adds of one image, counted from the built model."""
     from keras_deepnets import models
 
     model = registry.create_model(name, **options)
@@ -88,6 +88,6 @@ def count(name: str, **options: Any) -> dict[str, int]:
 
 
 def _is_of(card: Card, facts: VariantFacts, options: dict[str, Any]) -> bool:
-    """Whether published weights are of the network that some options make."""
+    """Whether the published weights belong to the architecture with these options."""
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in card.options.items()}
     return facts.spec_with(given) == facts.spec_with(options)

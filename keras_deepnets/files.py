@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside, then renamed; and the folder of Keras' own."""
+"""Atomic writes: a file is complete or does not exist. Also Keras' own folder, digests and write errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from keras_deepnets.errors import InputError
 
-# What a file system may say to somebody who writes.
+# Reasons for which a file system refuses to write.
 _REFUSALS = (
     *("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ESTALE"),
     *("ENOENT", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE", "ENAMETOOLONG"),
@@ -23,16 +23,16 @@ _WORDS = tuple(os.strerror(getattr(errno, name)) for name in _REFUSALS if hasatt
 
 
 def keras_home() -> Path:
-    """Keras' folder: ``$KERAS_HOME``, by default ``~/.keras``."""
+    """Keras' folder: ``$KERAS_HOME``, or ``~/.keras`` by default."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A path to write to (a file, or a folder that the caller makes) which becomes `path` when the block ends well.
+    """A temporary path (for a file, or a folder that the caller creates) that replaces `path` when the block succeeds.
 
-    What stood at `path` is replaced only then. If the block fails, nothing of it stays behind.
-    The name keeps the ending of `path`, which some writers go by.
+    Until then, whatever exists at `path` is kept. If the block fails, the temporary path is removed.
+    The temporary name keeps the suffix of `path`, because some writers depend on it.
     """
     aside = path.with_name(f".partial-{path.name}")
     _remove(aside)
@@ -49,13 +49,13 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes plain values as JSON, whole or not at all."""
+    """Writes plain values as JSON, atomically."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
-    """The digest of a file, in hexadecimal; `kind` as for `hashlib.new`."""
+    """The hexadecimal digest of a file. `kind` is an algorithm of `hashlib.new`."""
     found = hashlib.new(kind)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -71,7 +71,10 @@ def _remove(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Brings a file, or a folder and all in it, to the disk: a rename may otherwise survive a power cut that the data does not."""
+    """Flushes a file, or a folder with all its content, to the disk.
+
+    Otherwise, a rename may survive a power failure although the data does not.
+    """
     if path.is_dir():
         for entry in path.iterdir():
             flush(entry)
@@ -82,8 +85,8 @@ def flush(path: Path) -> None:
 
 
 def flush_entry(folder: Path) -> None:
-    """Brings to the disk which names a folder holds."""
-    if os.name == "nt":  # folders cannot be opened there
+    """Flushes the list of names in a folder to the disk."""
+    if os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -94,7 +97,7 @@ def flush_entry(folder: Path) -> None:
 
 @contextlib.contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """Turns what goes wrong while writing to `target` into a one-line InputError."""
+    """Turns errors while writing to `target` into a one-line InputError."""
     try:
         yield
     except OSError as error:
@@ -104,13 +107,13 @@ def write_errors(target: Path) -> Iterator[None]:
     except Exception as error:
         if not _is_of_writing(error, target):
             raise
-        # TensorFlow puts the device, the file and the op around what the system said.
+        # TensorFlow adds the device, the file and the op to the system's message.
         reason = str(error).splitlines()[0].split("; ")[-1].split(" [Op:")[0]
         raise InputError(f"cannot write to {target}: {reason}; give a writable place with enough space.") from error
 
 
 def _is_of_writing(error: Exception, target: Path) -> bool:
-    """Whether an error of TensorFlow comes from the file system: of the others, running out of memory has the same class."""
+    """Whether a TensorFlow error comes from the file system. Running out of memory raises the same class."""
     if not type(error).__module__.startswith("tensorflow.python.framework.errors"):
         return False
     return str(target) in str(error) or any(words in str(error) for words in _WORDS)

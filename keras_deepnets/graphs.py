@@ -1,7 +1,7 @@
-"""Rebuilding a functional model layer by layer: what folding and the change of precision have in common.
+"""Rebuild a functional model layer by layer, as folding and changes of precision need it.
 
-`keras.models.clone_model` would compile the copy where the original was compiled, and decides layer by layer; here the
-unit is the node (one call of a layer), so that a layer may be left out in one place and kept in another.
+`keras.models.clone_model` compiles the copy if the original is compiled, and it decides per layer. Here, the unit is the node: one
+call of a layer. A layer can thus be left out in one place and kept in another.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 HALF = ("float16", "bfloat16")
-"""The compute dtypes that a mixed-precision model uses."""
+"""Compute dtypes of mixed-precision models."""
 
 _FULL_PRECISION = {"mixed_float16": "float32", "mixed_bfloat16": "float32", "float16": "float32", "bfloat16": "float32"}
 
 
 def as_functional(model: keras.Model) -> keras.Model:
-    """The model as a graph of layers: itself, or the graph inside a built `keras.Sequential`.
+    """The model as a graph of layers: the model itself, or the graph inside a built `keras.Sequential`.
 
     Raises:
-        InputError: the model is not built, or is a subclass without a graph.
+        InputError: the model is not built, or it is a subclassed model without a graph.
     """
     import keras
 
@@ -45,16 +45,16 @@ def as_functional(model: keras.Model) -> keras.Model:
 
 
 def is_functional(model: Any) -> bool:
-    """Whether the object is a Keras model with a graph of layers (`keras.Sequential` is not one by itself)."""
+    """Whether the object is a Keras model with a graph of layers. A `keras.Sequential` does not count."""
     import keras
 
     return isinstance(model, keras.Model) and hasattr(model, "operations") and not isinstance(model, keras.Sequential)
 
 
 def nodes(model: keras.Model) -> list[Any]:
-    """The calls that lead from the model's inputs to its outputs, each after those that it needs.
+    """The calls that lead from the model's inputs to its outputs, in topological order.
 
-    A node has `.operation`, `.arguments`, `.input_tensors` and `.outputs`. The walk is iterative: networks of a
+    A node has `.operation`, `.arguments`, `.input_tensors` and `.outputs`. The walk is iterative, so networks with a
     thousand layers do not exhaust Python's stack.
     """
     order: list[Any] = []
@@ -89,17 +89,17 @@ def rebuild(
     nested: Callable[[keras.Model], keras.Model] | None = None,
     marks: dict[str, Any] | None = None,
 ) -> keras.Model:
-    """A copy of a functional model, not compiled, under the same layer names.
+    """Return an uncompiled copy of a functional model with the same layer names.
 
     Args:
-        model: a functional model; it is not changed.
+        model: functional model; it is not changed.
         full_precision: layers that compute in float16 or bfloat16 compute in float32 in the copy.
         any_size: the copy takes images of any height and width.
-        new_layer: gives what takes a layer's place, or None for a copy from its config.
-        weights_of: the weights for the copy of a layer; by default the layer's.
-        left_out: whether a node is skipped: its output becomes its first input.
-        nested: how sub-models are copied; by default with the same arguments.
-        marks: what to add to the copy's `architecture`.
+        new_layer: returns the replacement of a layer, or None to copy the layer from its config.
+        weights_of: returns the weights for the copy of a layer. Default: the weights of the layer.
+        left_out: whether to skip a node; its first input then replaces its output.
+        nested: copies sub-models. Default: a call of `rebuild` with the same arguments.
+        marks: entries to add to the copy's `architecture`.
     """
     import keras
 
@@ -139,7 +139,7 @@ def rebuild(
                 args, kwargs = node.arguments.fill_in(tensors)
                 made = copy_of(node.operation)
                 if type(made) is not type(node.operation):
-                    # Another kind of layer may not know all the arguments that were left open.
+                    # A different layer class may not accept all the arguments that are None.
                     kwargs = {name: value for name, value in kwargs.items() if value is not None}
                 results = made(*args, **kwargs)
             tensors.update(zip(map(id, node.outputs), keras.tree.flatten(results), strict=True))
@@ -155,14 +155,14 @@ def rebuild(
 
 
 def computes_in_half(model: keras.Model) -> bool:
-    """Whether any layer of the model, nested ones too, computes in float16 or bfloat16."""
+    """Whether any layer of the model, including nested models, computes in float16 or bfloat16."""
     from keras_deepnets.models import flat_layers
 
     return any(layer.compute_dtype in HALF for layer in flat_layers(model))
 
 
 def _model_like(model: keras.Model, inputs: Any, outputs: Any, marks: dict[str, Any]) -> keras.Model:
-    """A model on the new graph that carries the record of the old one, `marks` added to its architecture."""
+    """A model on the new graph with the record of the old model; `marks` are added to its architecture."""
     import keras
 
     from keras_deepnets.models import DeepNet
@@ -188,16 +188,16 @@ def _new_input(tensor: Any, full_precision: bool, any_size: bool) -> Any:
 
 
 def same(operation: Any, full_precision: bool = False, kind: type | None = None, any_size: bool = False) -> Any:
-    """A copy of a layer or operation from its config; the object itself where it cannot be described by one.
+    """A copy of a layer or operation from its config, or the object itself if it has no config.
 
     Args:
-        operation: the layer or operation.
-        full_precision: replace half precision by float32.
-        kind: the class of the copy, if another than the original's.
-        any_size: let a block take maps of any height and width.
+        operation: layer or operation.
+        full_precision: whether to replace half precision by float32.
+        kind: class of the copy, if different from the original's.
+        any_size: whether a block takes feature maps of any height and width.
 
     Raises:
-        InputError: the config does not make such a layer.
+        InputError: the config does not produce such a layer.
     """
     from keras_deepnets.layers import Block
 
@@ -215,20 +215,20 @@ def same(operation: Any, full_precision: bool = False, kind: type | None = None,
 
 
 def from_config(kind: type, config: dict[str, Any], original: Any) -> Any:
-    """A layer or operation of a class from a config.
+    """A layer or operation of class `kind` from a config.
 
     Raises:
-        InputError: it cannot be made; `original` is named.
+        InputError: it cannot be created. The message names `original`.
     """
     try:
         return kind.from_config(config)
     except Exception as error:
         reason = next(
             iter(str(error.__context__ or error).splitlines()), type(error).__name__
-        )  # Keras adds the config to it
+        )  # Keras adds the config to the message
         raise InputError(
-            f"layer {original.name!r} ({type(original).__name__}) cannot be made again from its config ({reason}); "
-            "let its get_config give the arguments of its __init__."
+            f"layer {original.name!r} ({type(original).__name__}) cannot be recreated from its config ({reason}); "
+            "its get_config must return the arguments of its __init__."
         ) from error
 
 
@@ -247,12 +247,12 @@ def _graph_of_any_size(graph: str) -> str:
 
 
 def _of_any_size(shape: Any) -> list[int | None]:
-    """The shape of a batch of maps with height and width left open; another shape as it is."""
+    """The shape of a batch of feature maps with height and width left open. Other shapes stay unchanged."""
     return [shape[0], None, None, shape[3]] if len(shape) == 4 else list(shape)
 
 
 def in_full_precision(config: Any) -> Any:
-    """A layer's config with every half-precision dtype or dtype policy replaced by float32, in wrapped layers too."""
+    """A layer's config with every half-precision dtype or dtype policy replaced by float32, including wrapped layers."""
     if isinstance(config, (list, tuple)):
         return type(config)(in_full_precision(value) for value in config)
     if not isinstance(config, dict):

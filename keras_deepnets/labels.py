@@ -1,4 +1,4 @@
-"""Class names: those of ImageNet, and how two lists of names compare."""
+"""Class names: those of ImageNet, and the comparison of two lists of names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """WordNet id and name of ImageNet's 1,000 classes, in the order that every published checkpoint has."""
+    """WordNet id and name of the 1,000 ImageNet classes, in the order of all published checkpoints."""
     return tuple(map(tuple, json.loads(Path(__file__).with_name("imagenet_classes.json").read_text())))
 
 
 def first_difference(labels: Sequence[str], others: Sequence[str]) -> int | None:
-    """The first index at which two lists of class names say something else, or None.
+    """The first index at which two lists of class names differ, or None.
 
-    ImageNet's WordNet ids, as folders and TFDS have them, in the order of `imagenet_classes`, are the same as its names.
+    ImageNet's WordNet ids, as in folders and TFDS, count as equal to its names if they are in the order of `imagenet_classes`.
     """
     if len(labels) != len(others):
         return min(len(labels), len(others))
@@ -33,6 +33,6 @@ def _imagenet_names(labels: Sequence[str]) -> list[str]:
 
 
 def distinct(labels: Sequence[str]) -> list[str]:
-    """Class names of which no two are the same: those that several classes have get their index (``"crane (134)"``)."""
+    """Class names without duplicates. Names shared by several classes get their index (``"crane (134)"``)."""
     counts = collections.Counter(labels)
     return [label if counts[label] == 1 else f"{label} ({index})" for index, label in enumerate(labels)]

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first asked for."""
+"""Packages that import their public names on first use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def lazy_names(
     """The ``__getattr__`` and ``__dir__`` of a package.
 
     Args:
-        package: its ``__name__``.
-        modules: its module to the public names that come from there.
+        package: ``__name__`` of the package.
+        modules: maps each module of the package to the public names that it provides.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""The model that every constructor returns: an ordinary functional Keras model that knows what it is."""
+"""The model class that all constructors return: a functional Keras model with a record of its architecture."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from keras_deepnets.scaling import Scaling
 _DEEP_ENOUGH = 20_000
 
 _COPIED, _READERS = "_kd_record", "_kd_records"
-"""Notes on symbolic tensors: the record of the network that gives it; those of the networks that begin with it."""
+"""Attributes of symbolic tensors: the record of the network that outputs the tensor, and the records of the networks that begin with it."""
 
 
 @contextlib.contextmanager
 def deep_graphs() -> Iterator[None]:
-    """For building and walking functional graphs of thousands of layers.
+    """A scope for building and walking functional graphs with thousands of layers.
 
-    Keras walks them by recursion (one Python frame a layer); and nothing of what is built is garbage, for which Python would search all
-    of it time and again.
+    It raises the recursion limit, because Keras walks graphs recursively, with one Python frame per layer. It pauses garbage collection:
+    nothing that is built is garbage, and Python would search all of it repeatedly.
     """
     limit, collects = sys.getrecursionlimit(), gc.isenabled()
     sys.setrecursionlimit(max(limit, _DEEP_ENOUGH))
@@ -41,19 +41,19 @@ def deep_graphs() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class DeepNet(keras.Model):
-    """A functional `keras.Model` whose config carries a record of what it is.
+    """A functional `keras.Model` whose config includes a record of its architecture.
 
     Attributes:
-        architecture: ``{"constructor": …, "family": …, "options": {…}}``: the call that makes this network again. Where it was
-            called with weights, ``"weights"`` is the name of their card or file.
+        architecture: ``{"constructor": …, "family": …, "options": {…}}``: the call that recreates this network. If the network was
+            built with weights, ``"weights"`` is the name of the published weights or of the file.
         labels: class names in the order of the outputs, or None.
-        scaling: what the network expects of its input, or None where that is not known.
+        scaling: input scaling that the network expects, or None if unknown.
     """
 
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
     ):
-        """As `keras.Model(inputs, outputs)`; `record` holds `architecture`, `labels` and `scaling` as JSON values."""
+        """As `keras.Model(inputs, outputs)`. `record` holds `architecture`, `labels` and `scaling` as JSON values."""
         copied = record is None
         if copied:
             record = next(
@@ -63,13 +63,13 @@ class DeepNet(keras.Model):
             super().__init__(inputs, outputs, name=name, **kwargs)
         scaling, labels = record.get("scaling"), record.get("labels")
         if copied and labels and len(labels) != self.output_shape[-1]:
-            labels = None  # the copy has another classifier
+            labels = None  # the copy has a different classifier
         self._record = {
             "architecture": record.get("architecture"),
             "labels": list(labels) if labels else None,
             "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else scaling,
         }
-        for tensor in self.inputs:  # so that a part of this network knows what it expects
+        for tensor in self.inputs:  # models made from a part of this network look up the record here
             setattr(tensor, _READERS, [*getattr(tensor, _READERS, ()), self._record])
 
     @property
@@ -79,7 +79,7 @@ class DeepNet(keras.Model):
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Class names in the order of the outputs."""
+        """Class names in the order of the outputs, or None."""
         labels = self._record["labels"]
         return tuple(labels) if labels else None
 
@@ -89,13 +89,13 @@ class DeepNet(keras.Model):
         outputs = self.output_shape[-1]
         if labels is not None and len(labels) != outputs:
             raise InputError(
-                f"{len(labels)} labels were given for the {outputs} outputs of {self.name}; give one label an output."
+                f"{len(labels)} labels were given for the {outputs} outputs of {self.name}; give one label per output."
             )
         self._record["labels"] = labels
 
     @property
     def scaling(self) -> Scaling | None:
-        """What the network expects of images with values 0–255."""
+        """The scaling that the network expects for images with values 0–255."""
         scaling = self._record["scaling"]
         return Scaling.from_dict(scaling) if scaling else None
 
@@ -109,7 +109,7 @@ class DeepNet(keras.Model):
         return includes_preprocessing(self)
 
     def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras has it. `keras.models.clone_model` makes its copy of what this gives: symbolic outputs carry the record."""
+        """As in Keras, and symbolic outputs carry the record. `keras.models.clone_model` builds its copy from these outputs."""
         outputs = super()._run_through_graph(*args, **kwargs)
         for tensor in keras.tree.flatten(outputs):
             if isinstance(tensor, keras.KerasTensor):
@@ -117,9 +117,10 @@ class DeepNet(keras.Model):
         return outputs
 
     def make_train_function(self, force: bool = False) -> Any:
-        """As Keras has it, with the optimiser's variables made beforehand, and momentum in one op a variable.
+        """As in Keras, but the optimiser's variables are created first, and SGD with momentum updates each variable in one op.
 
-        Where tracing finds none, TensorFlow traces the whole step twice, and makes them one by one under conditions.
+        If the variables do not exist when the training step is traced, TensorFlow traces the step twice. It then also creates the variables
+        one by one under conditions.
         """
         if self.optimizer is not None and self.built and keras.backend.backend() == "tensorflow":
             from keras_deepnets.layers import quickly
@@ -132,7 +133,7 @@ class DeepNet(keras.Model):
         return super().make_train_function(force)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """As Keras has it: compiles the model and makes the optimiser's variables."""
+        """As in Keras, but the optimiser's variables are created faster."""
         from keras_deepnets.layers import quickly
 
         with quickly():
@@ -140,7 +141,7 @@ class DeepNet(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """The functional config and the record."""
-        # That of a plain model on the same tensors: which subclasses Keras takes for functional differs between its versions.
+        # Keras versions differ in which subclasses count as functional, so the config is that of a plain model on the same tensors.
         with deep_graphs():
             plain = keras.Model(self.input, self.output, name=self.name)
         record = {"format": FORMAT_VERSION, **self._record}
@@ -148,11 +149,11 @@ class DeepNet(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> DeepNet:
-        """The model of a config; every layer stays as trainable as it was. Raises InputError for a record of a later version."""
+        """The model of a config, with the trainable state of every layer. Raises InputError if a later version wrote the record."""
         config = dict(config)
         record = config.pop("record", None)
         check_format(record or {}, f"the config of {config.get('name', 'a model')}")
-        # Keras would set the model's flag on all of its layers, which thaws frozen ones.
+        # Keras would set the model's flag on all of its layers, which would unfreeze frozen layers.
         trainable = config.pop("trainable", True)
         with deep_graphs():
             plain = keras.Model.from_config(config, custom_objects=custom_objects)
@@ -163,13 +164,13 @@ class DeepNet(keras.Model):
 
 
 def network_of(model: keras.Model) -> DeepNet | None:
-    """The one network of ours that `model` is, or that is nested in it; None where there is none, or more than one."""
+    """The only `DeepNet` that `model` is or contains. None if there are none or several."""
     found = networks_in(model)
     return found[0] if len(found) == 1 else None
 
 
 def networks_in(model: keras.Model) -> list[DeepNet]:
-    """The model itself where it is a network of ours, or those that are nested in it."""
+    """The model itself if it is a `DeepNet`, otherwise the `DeepNet` models nested in it."""
     if isinstance(model, DeepNet):
         return [model]
     found = [net for layer in model.layers if isinstance(layer, keras.Model) for net in networks_in(layer)]
@@ -177,7 +178,7 @@ def networks_in(model: keras.Model) -> list[DeepNet]:
 
 
 def layer_prefix(model: keras.Model) -> str:
-    """What the names of a network's layers begin with: its constructor's ``layer_prefix``."""
+    """The prefix of a network's layer names: the ``layer_prefix`` of its constructor."""
     return ((getattr(model, "architecture", None) or {}).get("options") or {}).get("layer_prefix", "")
 
 
@@ -187,14 +188,14 @@ def weight_owners(layer: keras.layers.Layer) -> list[str]:
 
 
 def layers_before(tensor: Any) -> list[keras.layers.Layer]:
-    """The layers that a symbolic tensor is computed by, in the order of the computation."""
+    """The layers that compute a symbolic tensor, in the order of computation."""
     inputs = keras.utils.get_source_inputs(tensor)
     with deep_graphs():
         return keras.Model(inputs, tensor).layers
 
 
 def scales(layer: keras.layers.Layer) -> bool:
-    """Whether a layer that stands before a network changes the scale of what it gets."""
+    """Whether a layer in front of a network changes the scale of its input."""
     from keras_deepnets.layers import InputScaling
 
     if isinstance(layer, keras.Model):
@@ -203,17 +204,20 @@ def scales(layer: keras.layers.Layer) -> bool:
 
 
 def includes_preprocessing(model: keras.Model) -> bool:
-    """Whether `model` scales its input itself: with an `InputScaling`, or with a layer of Keras' before all others that count."""
+    """Whether `model` scales its own input, with an `InputScaling` or a Keras scaling layer at its beginning.
+
+    Layers that keep the values, such as resizing, may precede the Keras layer.
+    """
     from keras_deepnets.layers import InputScaling
 
     return any(isinstance(layer, InputScaling) for layer in flat_layers(model)) or _asked(model) == {_SCALED}
 
 
 def scaling_of(model: keras.Model) -> Scaling | None:
-    """The scaling that `model` (ours or another) is known to expect of its caller, or None.
+    """The scaling that `model`, of any origin, expects from its caller, or None if unknown.
 
-    Known is that of our networks and, where no layer between changes the scale, that of a model which begins with one: a network
-    nested in it, or one that it is a part of.
+    It is known for a `DeepNet`. It is also known for a model that begins with a nested `DeepNet`, or that is the first part of one.
+    No preceding layer may change the scale.
     """
     from keras_deepnets.layers import InputScaling
 
@@ -229,25 +233,31 @@ def scaling_of(model: keras.Model) -> Scaling | None:
 
 
 def is_made_of_ours(model: keras.Model) -> bool:
-    """Whether any layer of `model` is one of this package."""
+    """Whether any layer of `model` belongs to this package."""
     return any(type(layer).__module__.partition(".")[0] == "keras_deepnets" for layer in flat_layers(model))
 
 
 def begins_like_ours(model: keras.Model) -> bool:
-    """Whether `model` has our layers, and the first ones of our networks by name: it is one, a part of one or a copy without its record."""
+    """Whether `model` has layers of this package and, by name, the first layers of its networks.
+
+    Such a model is a network of this package, a part of one, or a copy without its record.
+    """
     return is_made_of_ours(model) and any(layer.name.endswith(_FIRST) for layer in flat_layers(model))
 
 
 _FIRST = ("conv1_conv", "conv1_1_conv", "fc1")
-"""How the name of the first layer with weights ends in every family."""
+"""Suffixes of the name of the first layer with weights, in all families."""
 
 _SCALED = "scaled"
 _KEEPING = ("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D", "Identity", "Dropout", "Concatenate")
-"""Layers of Keras' that leave values as they are; those that augment are called ``Random…``."""
+"""Keras layers that keep the scale of the values. The names of augmentation layers begin with ``Random``."""
 
 
 def _asked(model: keras.Model) -> set[Scaling | str | None]:
-    """What the first layers that count ask of the model's input: a scaling, nothing (`_SCALED`: they scale), or None: not known."""
+    """What the first layers that may change values ask of the model's input.
+
+    It is a set of scalings, `_SCALED` (the layers scale the input themselves) and None (unknown).
+    """
     if not getattr(model, "inputs", None):
         return {None}
     if isinstance(model, keras.Sequential):
@@ -285,12 +295,12 @@ def _keeps_values(layer: Any) -> bool:
 
 
 def labels_of(model: keras.Model) -> tuple[str, ...] | None:
-    """The class names that `model` carries, or None."""
+    """The class names of `model`, or None."""
     return getattr(model, "labels", None)
 
 
 def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of `model`, those of nested models in place of them; a `layers.Block` is one layer."""
+    """The layers of `model`, with nested models replaced by their layers. A `layers.Block` counts as one layer."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from flat_layers(layer)
@@ -299,18 +309,18 @@ def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def trainable_parameters(model: keras.Model) -> int:
-    """Trainable parameters, which is what the papers count (no moving statistics)."""
+    """The number of trainable parameters, as the papers count (without moving statistics)."""
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 class Product(NamedTuple):
-    """What a convolution or a fully connected layer does for one image.
+    """The work of a convolution or a fully connected layer for one image.
 
     Attributes:
-        layer: it.
-        channels: that it reads, of all groups.
-        filters: channels or units that it makes.
-        multiply_adds: how many.
+        layer: the layer.
+        channels: number of input channels of all groups.
+        filters: number of output channels or units.
+        multiply_adds: number of multiply-adds.
     """
 
     layer: keras.layers.Layer
@@ -320,7 +330,7 @@ class Product(NamedTuple):
 
 
 def products(model: keras.Model) -> Iterator[Product]:
-    """The convolutions and fully connected layers of a model, those in nested models and blocks too; needs a fixed input size."""
+    """The convolutions and fully connected layers of a model, including nested models and blocks. Needs a fixed input size."""
     from keras_deepnets.layers import Block, RecomputedConv2D
 
     for layer in model.layers:
@@ -342,5 +352,5 @@ def products(model: keras.Model) -> Iterator[Product]:
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image in convolutions and fully connected layers, the papers' "FLOPs"; needs a fixed input size."""
+    """Multiply-adds of one image in convolutions and fully connected layers (the papers' "FLOPs"). Needs a fixed input size."""
     return sum(product.multiply_adds for product in products(model))

@@ -1,4 +1,4 @@
-"""From images to a network's input, and from its outputs to names."""
+"""Convert images to a network's input, and its outputs to class names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def preprocess_input(x: Any, model: keras.Model | str) -> Any:
-    """Images with values 0–255 as the network takes them.
+    """Scale images with values 0–255 as a network expects them.
 
     Args:
-        x: ``[…, height, width, channels]`` RGB, uint8 or float, a NumPy array or a tensor; it is not changed.
-        model: a model of ours, or the name of one. A model that scales its input itself gets the images as they are.
+        x: ``[…, height, width, channels]`` RGB, uint8 or float, as a NumPy array or a tensor; it is not changed.
+        model: model, or name of a network. If the model scales its input itself, the images are only cast to float32.
 
     Returns:
-        float32 of the same shape.
+        float32 images of the same shape.
 
     Raises:
-        ValueError: unknown name, a model whose scaling is not known, or another number of channels.
+        ValueError: the name is unknown, the scaling of the model is unknown, or the number of channels differs.
     """
     import numpy as np
 
@@ -32,7 +32,7 @@ def preprocess_input(x: Any, model: keras.Model | str) -> Any:
     if isinstance(model, str):
         facts = registry.constructor_of(model).facts
         if not facts.row:
-            raise InputError(f"{model} is a builder of many networks; give the model itself.")
+            raise InputError(f"{model} is a builder of many networks; pass the model itself.")
         name, scaling, inside = model, facts.spec.domain.scaling, False
     else:
         from keras_deepnets.models import includes_preprocessing, scaling_of
@@ -40,7 +40,7 @@ def preprocess_input(x: Any, model: keras.Model | str) -> Any:
         name, scaling, inside = model.name, scaling_of(model), includes_preprocessing(model)
     if scaling is None:
         raise InputError(
-            f"{name}: it is not known how its input is scaled; set model.scaling = keras_deepnets.Scaling(mean, std)."
+            f"{name}: the input scaling is unknown; set model.scaling = keras_deepnets.Scaling(mean, std)."
         )
     if x.shape[-1] != scaling.channels:
         raise InputError(
@@ -57,18 +57,18 @@ def preprocess_input(x: Any, model: keras.Model | str) -> Any:
 def decode_predictions(
     probabilities: Any, top: int = 5, labels: Sequence[str] | keras.Model | None = None
 ) -> list[list[tuple[str, str, float]]]:
-    """The best classes of each image.
+    """Return the most probable classes of each image.
 
     Args:
         probabilities: ``[n, classes]``.
-        top: how many, best first.
-        labels: class names, or a model that carries them; None: ImageNet's for 1,000 classes.
+        top: number of classes to return, most probable first.
+        labels: class names, or a model that has them. None selects ImageNet's names if there are 1,000 classes.
 
     Returns:
-        For each image `top` triples: id (WordNet's for ImageNet, else the index as text), name, probability.
+        For each image, `top` triples of id, name and probability. The id is WordNet's for ImageNet, otherwise the index as text.
 
     Raises:
-        ValueError: another rank, no labels known, or as many labels as there are classes are not given.
+        ValueError: the probabilities are not two-dimensional, the class names are unknown, or their number differs from the classes.
     """
     import numpy as np
 
@@ -84,9 +84,9 @@ def decode_predictions(
     elif classes == 1000:
         names = list(imagenet_classes())
     else:
-        raise InputError(f"The names of these {classes} classes are not known; pass labels=[…] or labels=model.")
+        raise InputError(f"The names of the {classes} classes are unknown; pass labels=[…] or labels=model.")
     if len(names) != classes:
-        raise InputError(f"{len(names)} labels were given for {classes} classes; give one label a class.")
+        raise InputError(f"{len(names)} labels were given for {classes} classes; give one label per class.")
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         [(*names[index], float(row[index])) for index in order] for row, order in zip(probabilities, best, strict=True)

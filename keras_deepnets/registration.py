@@ -1,8 +1,8 @@
-"""Registers our layers, optimizer, schedules and loss with Keras once both packages are there, in whichever order they are imported.
+"""Register the layers, optimizer, schedules and loss of this package with Keras, whichever of the two is imported first.
 
-`import keras_deepnets` must not import Keras (the command line lists models without it), yet after it `keras.saving.load_model`
-must know all of them, for a model may have been saved compiled. If Keras is loaded, they are registered at once; if not, right
-after Keras is first imported.
+`import keras_deepnets` must not import Keras, because the command line lists models without it. After that import, however,
+`keras.saving.load_model` must know all registered objects, because the saved model may be compiled. If Keras is loaded, the objects are
+registered at once. Otherwise, they are registered right after the first import of Keras.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from types import ModuleType
 
 def register() -> None:
     """Imports the modules that define serialisable objects."""
-    from keras_deepnets import layers, models  # noqa: F401  (importing registers)
+    from keras_deepnets import layers, models  # noqa: F401  (the import registers them)
     from keras_deepnets.training import losses, optimizers, schedules  # noqa: F401
 
     layers.register()
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Finds Keras as usual, and registers our layers after its module has run."""
+    """Finds Keras as usual, and registers the objects of this package after Keras' module has run."""
 
     def find_spec(self, fullname: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
         if fullname != "keras":
@@ -43,9 +43,9 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
 
 
 def register_with_keras() -> None:
-    """Registers now if Keras is loaded, else as soon as it is."""
+    """Registers at once if Keras is loaded, otherwise right after its first import."""
     keras = sys.modules.get("keras")
-    # While Keras itself is still being imported its names are not all there.
+    # While Keras itself is being imported, some of its names are still missing.
     if keras is not None and hasattr(keras, "saving"):
         register()
     else:

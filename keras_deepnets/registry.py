@@ -1,4 +1,4 @@
-"""The table of networks: every constructor by its name."""
+"""The registry of networks: all constructors by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _natural(name: str) -> list[Any]:
 
 @functools.cache
 def _all() -> dict[str, Constructor]:
-    """Every constructor by its name in lower case."""
+    """All constructors by lower-case name."""
     values = [value for module in FAMILY_MODULES for value in vars(module).values()]
     found = {
         value.facts.name.lower(): value for value in values if isinstance(getattr(value, "facts", None), VariantFacts)
@@ -49,20 +49,20 @@ def _constructors() -> dict[str, Constructor]:
 
 
 def builders() -> list[str]:
-    """The public names of the builders, which make any network of their family from options, e.g. ``"ResNet"``."""
+    """The public names of the builders, e.g. ``"ResNet"``. A builder makes any network of its family from options."""
     return [constructor.__name__ for constructor in _all().values() if not constructor.facts.row]
 
 
 def list_models(pattern: str = "*", family: str | None = None, dataset: str | None = None) -> list[str]:
-    """The names of the networks, lower case, in natural order.
+    """Return the names of the networks, in lower case and natural order.
 
     Args:
-        pattern: shell pattern, e.g. ``"resnet*"``; case does not matter.
-        family: only this family, e.g. ``"ResNet"``; case does not matter.
-        dataset: only those designed for this data, a TFDS name, e.g. ``"cifar10"``.
+        pattern: shell pattern, e.g. ``"resnet*"``, case-insensitive.
+        family: return only networks of this family, e.g. ``"ResNet"``, case-insensitive.
+        dataset: return only networks designed for this data set, given by its TFDS name, e.g. ``"cifar10"``.
 
     Raises:
-        ValueError: unknown family or dataset.
+        ValueError: the family or the data set is unknown.
     """
     constructors = _constructors()
     infos = {name: constructor.facts for name, constructor in constructors.items()}
@@ -84,21 +84,26 @@ def list_models(pattern: str = "*", family: str | None = None, dataset: str | No
 
 
 def constructor_of(name: str) -> Constructor:
-    """The constructor of a network, or the builder, called `name` (case does not matter). Raises ValueError with the nearest names."""
+    """The constructor of the network or builder called `name`, case-insensitive. Raises ValueError with the most similar names."""
     constructors = _all()
     key = str(name).lower()
     if key not in constructors:
         near = difflib.get_close_matches(key, constructors, n=4, cutoff=0.5)
-        hint = f"Did you mean {', '.join(near)}?" if near else "`keras_deepnets.list_models()` names them all."
+        hint = f"Did you mean {', '.join(near)}?" if near else "`keras_deepnets.list_models()` lists all names."
         raise InputError(f"Unknown model {name!r}. {hint}")
     return constructors[key]
 
 
 def create_model(name: str, **kwargs: Any) -> keras.Model:
-    """Builds the network called `name`; the keywords are its constructor's. Raises ValueError for an unknown name.
+    """Build the network called `name`.
 
     Args:
-        name: of a network, or of a builder with the options that it needs: ``create_model("resnet", depth=26, stem="cifar")``.
+        name: name of a network, or of a builder together with the options that it needs:
+            ``create_model("resnet", depth=26, stem="cifar")``.
         **kwargs: arguments of the constructor.
+
+    Raises:
+        ValueError: the name is unknown, or a value is invalid.
+        TypeError: an option is unknown.
     """
     return constructor_of(name)(**kwargs)

@@ -1,4 +1,4 @@
-"""How a network expects its input to be scaled: data, not code, so that it travels with the weights."""
+"""The input scaling of a network. It is data, not code, so it can be saved with the weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from keras_deepnets.errors import InputError
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a network expects of RGB images with values 0–255, channels last.
+    """The scaling that a network expects for RGB images with values 0–255, channels last.
 
     The input becomes ``(image[..., order] - mean) / std``.
 
     Attributes:
-        mean: one number a channel, in 0–255 units, in the network's channel order.
-        std: one number a channel, in 0–255 units, in the network's channel order.
-        channel_order: ``"RGB"``, or ``"BGR"`` where the network was trained on swapped channels.
-        crop_fraction: at test time the shorter side is resized to ``size / crop_fraction`` and the centre cropped.
-        interpolation: how images are resized, a method of ``tf.image.resize``.
+        mean: one number per channel, in units of 0–255, in the network's channel order.
+        std: one number per channel, in units of 0–255, in the network's channel order.
+        channel_order: ``"RGB"``, or ``"BGR"`` if the network was trained on swapped channels.
+        crop_fraction: at test time, the shorter side is resized to ``size / crop_fraction`` and the centre is cropped.
+        interpolation: resizing method, as in ``tf.image.resize``.
     """
 
     mean: tuple[float, ...]
@@ -29,12 +29,12 @@ class Scaling:
     interpolation: str = "bilinear"
 
     def __post_init__(self):
-        """Checks the values and makes the numbers plain tuples of floats."""
+        """Checks the values and converts the numbers to tuples of floats."""
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if len(self.mean) != len(self.std):
             raise InputError(
-                f"Scaling: mean has {len(self.mean)} values and std {len(self.std)}; give one a channel to each."
+                f"Scaling: mean has {len(self.mean)} values and std {len(self.std)}; give each one value per channel."
             )
         if any(value <= 0 for value in self.std):
             raise InputError(f"Scaling: std={self.std} must be positive (0–255 units).")
@@ -45,11 +45,11 @@ class Scaling:
 
     @property
     def channels(self) -> int:
-        """How many channels the network takes."""
+        """Number of input channels of the network."""
         return len(self.mean)
 
     def apply(self, images: Any) -> Any:
-        """Scales float images (NumPy array or a backend's tensor), ``[..., channels]``, values 0–255."""
+        """Scale float images ``[..., channels]`` with values 0–255 (NumPy array or backend tensor)."""
         if self.channel_order == "BGR":
             images = images[..., ::-1]
         if hasattr(images, "__array_interface__"):
@@ -64,7 +64,7 @@ class Scaling:
         return (images - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
+        """The scaling as plain JSON values."""
         values = asdict(self)
         return values | {"mean": list(self.mean), "std": list(self.std)}
 
@@ -75,15 +75,15 @@ class Scaling:
 
 
 def _unit_interval(mean, std, **kwargs) -> Scaling:
-    """Statistics quoted for values 0–1, as torchvision does."""
+    """A scaling from statistics for values 0–1, as torchvision gives them."""
     return Scaling([255 * value for value in mean], [255 * value for value in std], **kwargs)
 
 
 IMAGENET = _unit_interval((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""ImageNet's statistics as torchvision and timm use them; 256/224 centre crop."""
+"""ImageNet statistics of torchvision and timm, with a 256/224 centre crop."""
 
 CIFAR = _unit_interval((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), crop_fraction=1.0)
-"""CIFAR-10's training-set statistics; no crop."""
+"""Statistics of the CIFAR-10 training set, without a crop."""
 
 GRAYSCALE = Scaling((0.0,), (255.0,), crop_fraction=1.0)
-"""One channel, to 0–1."""
+"""One channel, scaled to 0–1."""

@@ -1,4 +1,4 @@
-"""Working with a built model: its feature pyramid, another classifier, frozen parts."""
+"""Modify a built model: feature pyramid, new classifier, frozen layers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _BLOCK_ENDS = re.compile(r"(conv\d+)_block\d+_(out|concat)|post_relu|relu")
 
 
 def feature_pyramid(model: keras.Model) -> keras.Model:
-    """The feature maps at the end of each stage, for detection and segmentation.
+    """Feature maps at the end of each stage, for detection and segmentation.
 
     Args:
-        model: an image network, with or without its top.
+        model: image network, with or without its top.
 
     Returns:
-        A model on the same layers with outputs ``{"P2": …, "P5": …}``, where level l has stride 2ˡ. A CIFAR network gives the
-        levels that it has (P0, P1, P2). The last map of a pre-activation network or a DenseNet is the normalised, activated one.
+        A model on the same layers with outputs ``{"P2": …, "P5": …}``, where level l has stride 2ˡ. A CIFAR network has the levels
+        P0, P1 and P2. The last feature map of a pre-activation network or a DenseNet is normalised and activated.
 
     Raises:
-        ValueError: the model has no feature maps of fixed channels behind a single image input.
+        ValueError: the model does not have a single image input, or has no feature maps.
     """
     import keras
 
@@ -39,7 +39,7 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
     ]
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or not maps:
         raise InputError(
-            f"{model.name}: a feature pyramid needs a network on one image input; it takes {model.input_shape}."
+            f"{model.name}: a feature pyramid needs a network with one image input; its input shape is {model.input_shape}."
         )
     strides = _strides(model, maps)
     levels: dict[int, Any] = {}
@@ -53,14 +53,14 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
 
 
 def _input_of(model: keras.Model) -> Any:
-    """Its input tensors in their structure; a sequential model has one."""
+    """The input tensors of a model in their structure. A sequential model has one."""
     import keras
 
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def _output(layer: keras.layers.Layer) -> Any:
-    """The layer's one output tensor, or None."""
+    """The only output tensor of a layer, or None."""
     try:
         output = layer.output
     except (AttributeError, ValueError):  # never called, or called more than once
@@ -69,14 +69,14 @@ def _output(layer: keras.layers.Layer) -> Any:
 
 
 def _strides(model: keras.Model, maps: list[keras.layers.Layer]) -> dict[str, int]:
-    """Layer name to log2 of the stride of its output."""
+    """Maps layer names to log2 of the stride of their outputs."""
     import keras
 
     from keras_deepnets.models import deep_graphs
 
     height, width = model.inputs[0].shape[1:3]
     if None in (height, width):
-        # Shapes at a size that every stride divides, without building anything.
+        # Compute the shapes at a size that all strides divide, without building anything.
         size = (1, 256, 256, model.inputs[0].shape[3])
         with deep_graphs():
             probe = keras.Model(_input_of(model), [_output(layer) for layer in maps])
@@ -89,12 +89,12 @@ def _strides(model: keras.Model, maps: list[keras.layers.Layer]) -> dict[str, in
 
 
 def replace_classifier(model: keras.Model, classes: int, classifier_activation: Any = "softmax") -> keras.Model:
-    """The same network with a new, freshly initialised classifier; the other layers and their weights are shared.
+    """Return the same network with a new, randomly initialised classifier. All other layers and their weights are shared.
 
     Args:
-        model: a network that ends in a fully connected classifier.
-        classes: number of outputs of the new one.
-        classifier_activation: of the new one; None gives logits.
+        model: network that ends in a fully connected classifier.
+        classes: number of outputs of the new classifier.
+        classifier_activation: activation of the new classifier; None returns logits.
 
     Raises:
         ValueError: `classes` is not a whole number of at least 1, or the model does not end in a fully connected layer.
@@ -109,29 +109,28 @@ def replace_classifier(model: keras.Model, classes: int, classifier_activation: 
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):
         way = (
-            f"it is a model: give replace_classifier that, model.get_layer({head.name!r})"
+            f"it is a model: call replace_classifier on it, model.get_layer({head.name!r})"
             if isinstance(head, keras.Model)
             else "build it with include_top=True"
             if isinstance(model, DeepNet)
             else "add one: keras.layers.Dense(classes)"
         )
-        raise InputError(f"{model.name}: its last layer {head.name!r} is no fully connected classifier; {way}.")
+        raise InputError(f"{model.name}: its last layer {head.name!r} is not a fully connected classifier; {way}.")
     outputs = layers.classifier(head.input, classes, classifier_activation, name=head.name)
     record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
     return DeepNet(_input_of(model), outputs, name=model.name, record=record)
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
-    """Freezes the lower part of a network, in place.
+    """Freeze the lower part of a network, in place.
 
-    Frozen weights get no updates; frozen batch normalisation works with its moving statistics, which stand still, and frozen
-    dropout and stochastic depth drop nothing: in training the frozen part computes what it computes at inference.
-    Compile the model afterwards.
+    Frozen weights are not updated. Frozen batch normalisation uses its moving statistics and does not update them. Frozen dropout and
+    stochastic depth drop nothing. In training, the frozen part therefore computes the same as at inference. Compile the model afterwards.
 
     Args:
-        model: a network.
-        up_to: name of the last frozen layer, e.g. ``"conv4_block6_out"``, with or without the network's ``layer_prefix``; None
-            freezes all but the classifier (without a top, all).
+        model: network to freeze.
+        up_to: name of the last frozen layer, e.g. ``"conv4_block6_out"``, with or without the network's ``layer_prefix``. None
+            freezes all layers except the classifier (without a top, all layers).
 
     Returns:
         The same model.
@@ -153,7 +152,7 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
         frozen = _ancestors(model.get_layer(up_to)) & set(names)
     else:
         near = difflib.get_close_matches(up_to, names, n=3)
-        hint = f"Did you mean {', '.join(near)}?" if near else "`model.summary()` names its layers."
+        hint = f"Did you mean {', '.join(near)}?" if near else "`model.summary()` lists its layers."
         raise InputError(f"{model.name} has no layer {up_to!r}. {hint}")
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
@@ -161,7 +160,7 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
 
 
 def _ancestors(layer: keras.layers.Layer) -> set[str]:
-    """The names of the layer and of all that its output is computed from."""
+    """The names of the layer and of all layers that compute its input."""
     found, waiting = {layer.name}, [layer]
     while waiting:
         node = waiting.pop()._inbound_nodes[0]

@@ -1,4 +1,4 @@
-"""Versions of this package and of those that it works with, whether they are installed or only on the path."""
+"""Versions of this package and of other packages, installed or only on the path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ DISTRIBUTION = "keras-deepnets"
 
 
 def version(package: str) -> str | None:
-    """The version of a distribution: ours as the package itself says, another's as installed, or as its loaded module says; else None."""
+    """The version of a distribution, or None if unknown.
+
+    This package knows its own version. Other versions are those of the installed distribution or of the loaded module.
+    """
     if package == DISTRIBUTION:
         return __version__
     try:

@@ -96,7 +96,7 @@ def test_no_network_is_told_of_an_option_that_it_lacks(name):
             continue
         call = re.search(r"keras_deepnets\.(\w+)\((.*)\)\.$", way)
         if call is None:
-            assert way.endswith("these are weights of another network.")
+            assert way.endswith("these weights belong to another network.")
             continue
         options = made(f"dict({call[2]})")
         facts = getattr(kd, call[1]).facts
@@ -166,7 +166,7 @@ def test_only_the_classifier_differs(tmp_path):
 
 def test_files_that_do_not_say_their_network(tmp_path):
     without_top = peer_tensors(fill(kd.ResNet20(include_top=False)), naming.PLAIN_CIFAR_RESNET)
-    taken(lambda: open_model(without_top), r"does not say which network it is of; (name the network)\.$")
+    taken(lambda: open_model(without_top), r"no record of its network; (name the network)\.$")
     assert open_model(without_top, "resnet20").output_shape[-1] == 64
     unnamed = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
     taken(lambda: open_model(unnamed), r"; (name the network, or build it and use load_weights)\.$")
@@ -222,7 +222,7 @@ FAMILIES = {
     ),
     "scaling of other channels": (
         lambda: kd.ResNet20(input_shape=(16, 16, 1), include_preprocessing=True),
-        r"pass (include_preprocessing=keras_deepnets\.Scaling)\(mean, std\) with one number a channel\.$",
+        r"pass (include_preprocessing=keras_deepnets\.Scaling)\(mean, std\) with one number per channel\.$",
         lambda call: kd.ResNet20(input_shape=(16, 16, 1), **made(f"dict({call}((1,), (2,)))")),
     ),
     "shape and tensor": (
@@ -267,7 +267,7 @@ FAMILIES = {
     ),
     "neither depth nor blocks": (
         lambda: kd.ResNet(input_shape=(32, 32, 3)),
-        r"give (blocks), e\.g\. (blocks=\(.*?\)), or with (stem='cifar') a depth\.$",
+        r"give (blocks), e\.g\. (blocks=\(.*?\)), or a depth with (stem='cifar')\.$",
         lambda _, blocks, stem: (
             kd.ResNet(**SIDE, classes=2, **made(f"dict({blocks})")),
             kd.ResNet(**SIDE, depth=8, **made(f"dict({stem})")),
@@ -275,7 +275,7 @@ FAMILIES = {
     ),
     "neither, of a plain network": (
         lambda: kd.PlainNet(input_shape=(32, 32, 3)),
-        r"give (blocks), e\.g\. (blocks=\(.*?\)), or with (stem='cifar') a depth\.$",
+        r"give (blocks), e\.g\. (blocks=\(.*?\)), or a depth with (stem='cifar')\.$",
         lambda _, blocks, stem: (
             kd.PlainNet(**SIDE, classes=2, **made(f"dict({blocks})")),
             kd.PlainNet(**SIDE, depth=8, **made(f"dict({stem})")),
@@ -283,7 +283,7 @@ FAMILIES = {
     ),
     "neither, of a dense network": (
         lambda: kd.DenseNet(input_shape=(32, 32, 3)),
-        r"give blocks, e\.g\. (blocks=\(.*?\)), or with (stem='cifar') a depth\.$",
+        r"give blocks, e\.g\. (blocks=\(.*?\)), or a depth with (stem='cifar')\.$",
         lambda blocks, stem: (
             kd.DenseNet(**SIDE, growth_rate=2, **made(f"dict({blocks})")),
             kd.DenseNet(**SIDE, growth_rate=4, depth=10, **made(f"dict({stem})")),
@@ -337,7 +337,7 @@ FAMILIES = {
     ),
     "groups of normalisation": (
         lambda: kd.ResNet(blocks=(1, 1), filters=(8, 16), norm="group", **CIFAR),
-        r"give filters that (32) divides\.$",
+        r"give filters divisible by (32)\.$",
         lambda divisor: kd.ResNet(blocks=(1, 1), filters=(int(divisor), 2 * int(divisor)), norm="group", **CIFAR),
     ),
     "sides of a fully connected network": (

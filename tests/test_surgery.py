@@ -31,7 +31,7 @@ def test_pyramid_of_a_cifar_network():
 
 def test_pyramid_needs_images():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="needs a network on one image input"):
+    with pytest.raises(ValueError, match="needs a network with one image input"):
         kd.feature_pyramid(model)
 
 
@@ -129,7 +129,7 @@ def test_decode_predictions():
     assert kd.decode_predictions(np.array([[0.2, 0.8]]), labels=["no", "yes"]) == [
         [("1", "yes", 0.8), ("0", "no", 0.2)]
     ]
-    with pytest.raises(ValueError, match="names of these 2 classes are not known"):
+    with pytest.raises(ValueError, match="names of the 2 classes are unknown"):
         kd.decode_predictions(np.array([[0.2, 0.8]]))
     with pytest.raises(ValueError, match="1 labels were given for 2 classes"):
         kd.decode_predictions(np.array([[0.2, 0.8]]), labels=["no"])

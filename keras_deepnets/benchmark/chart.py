@@ -1,4 +1,4 @@
-"""The bar chart of a benchmark."""
+"""Bar chart of a benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour-blind safe (Wong, Nature Methods 8, 441, 2011); ours is the strongest.
+# Colour-blind safe palette (Wong, Nature Methods 8, 441, 2011). This library has the strongest colour.
 _OURS = "#0072b2"
 _PEERS = ("#e69f00", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
 _GREY = "#555555"
@@ -25,9 +25,9 @@ Pair = list[Result]
 
 
 def draw_bars(results: Sequence[Result], path: Path, subtitle: str = "") -> Path:
-    """Draws images a second, a panel for each network and mode, a group of bars for each precision, batch and peer.
+    """Draw images per second: one panel per network and mode, one group of bars per precision, batch size and peer.
 
-    The number above a pair says how many times faster ours is. Bars are hatched where the machine was busy with other things.
+    The number above a pair is the relative speed of this library. Hatched bars mark measurements on a busy machine.
     """
     figure(results, subtitle).savefig(path, dpi=150, facecolor="white")
     return path
@@ -59,13 +59,13 @@ def figure(results: Sequence[Result], subtitle: str = "") -> Figure:
     if any(is_noise(result.others_busy, result.threads) for result in results):
         subtitle = f"Hatched: measured while other processes kept the machine busy. {subtitle}"
     if subtitle:
-        characters = int(drawing.get_figwidth() * 15)  # that a line of this size holds
+        characters = int(drawing.get_figwidth() * 15)  # characters per line at this font size
         drawing.supxlabel("\n".join(textwrap.wrap(subtitle, characters)), fontsize=8, color=_GREY)
     return drawing
 
 
 def _pairs(results: Sequence[Result]) -> list[Pair]:
-    """The results of each pair together; one alone where ours ran alone."""
+    """Group the results by pair. A group has one result if this library's network ran alone."""
     pairs: list[Pair] = []
     for result in results:
         if pairs and len(pairs[-1]) == 1 and result.side == result.against == pairs[-1][0].against:
@@ -98,7 +98,7 @@ def _draw_panel(panel: Axes, key: tuple[str, str, int], pairs: list[Pair], colou
                 label=result.side if own else _legend(result),
                 zorder=2,
             )
-            # A bar's own number inside it where there is room.
+            # The bar's number goes inside the bar if there is room.
             inside = result.images_per_second > 0.12 * top
             panel.annotate(
                 _number(result.images_per_second),
@@ -128,7 +128,7 @@ def _draw_panel(panel: Axes, key: tuple[str, str, int], pairs: list[Pair], colou
     panel.set_xticks(range(len(pairs)), [f"{pair[0].dtype}\nbatch {pair[0].batch}" for pair in pairs], fontsize=8)
     panel.set_xlim(-0.6, len(pairs) - 0.4)
     panel.set_ylim(0, 1.16 * top)
-    panel.set_ylabel("images a second")
+    panel.set_ylabel("images per second")
     model, mode, size = key
     panel.set_title(f"{model}, {_MODES[mode]}, {size} × {size} pixels", fontsize=10, loc="left")
     panel.grid(axis="y", color="#dddddd", linewidth=0.6, zorder=0)

@@ -1,4 +1,4 @@
-"""What is said of wrong input before anything is started."""
+"""Check input before anything starts."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from keras_deepnets.errors import InputError
 
 
 def words(text: str, known: Iterable[str], flag: str) -> list[str]:
-    """The different words of a comma-separated list, each one of `known`."""
+    """Return the distinct words of a comma-separated list. Each must be one of `known`."""
     known = list(known)
     found = [word.strip().lower() for word in text.split(",") if word.strip()]
     for word in found:
         if word not in known:
             raise InputError(f"{flag} {word!r} is not one of {', '.join(known)}.")
     if not found:
-        raise InputError(f"{flag} names nothing; give one or more of {', '.join(known)}.")
+        raise InputError(f"{flag} is empty; give one or more of {', '.join(known)}.")
     return list(dict.fromkeys(found))
 
 
 def counts(text: str, flag: str) -> list[int]:
-    """The different numbers of a comma-separated list, each a whole one from 1."""
+    """Return the distinct numbers of a comma-separated list. Each must be a whole number of at least 1."""
     found = []
     for word in text.split(","):
         number = int(word) if word.strip().isdecimal() else 0
@@ -33,7 +33,7 @@ def counts(text: str, flag: str) -> list[int]:
 
 
 def folder(path: Path, flag: str) -> None:
-    """Makes a folder, and sees whether files can be written into it."""
+    """Create a folder, and check that files can be written to it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -1,4 +1,4 @@
-"""What is measured: a configuration, and the job that one process gets. No framework is imported here."""
+"""Benchmark configurations, and the jobs of single processes. This module imports no framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 MODES = ("train", "inference", "export")
 DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-"""The names that the command takes, and Keras' policy for each."""
+"""Dtype names of the command, with the Keras policy for each."""
 
 OURS, FOLDED = "ours", "ours-folded"
 TORCH = ("torchvision", "timm", "pytorchcv")
@@ -17,15 +17,15 @@ TORCH = ("torchvision", "timm", "pytorchcv")
 
 @dataclass(frozen=True)
 class Configuration:
-    """One line of what is asked: a network in a mode, a precision, a batch size.
+    """One measurement: a network with a mode, a precision and a batch size.
 
     Attributes:
-        model: name in the registry.
-        mode: one of `MODES`.
-        dtype: one of `DTYPES`.
-        batch: images a step.
-        image_size: side of the images in pixels; None for what the network was designed for.
-        threads: of each side on the CPU; None leaves that to the frameworks.
+        model: Name in the registry.
+        mode: One of `MODES`.
+        dtype: One of `DTYPES`.
+        batch: Batch size.
+        image_size: Image side in pixels. None for the size that the network was designed for.
+        threads: CPU threads of each side. None leaves the choice to the frameworks.
     """
 
     model: str
@@ -42,21 +42,21 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process is told on its first line.
+    """The job of a worker process, sent on its first line.
 
     Attributes:
-        kind: ``"network"``, or ``"ceiling"``, a large matrix product.
+        kind: ``"network"``, or ``"ceiling"`` for a large matrix product.
         library: ``"ours"``, ``"ours-folded"``, ``"keras.applications"``, ``"keras-twin"``, ``"torchvision"``, ``"timm"``,
             ``"pytorchcv"``.
-        model: our name in the registry, or a constructor's.
-        options: of our constructor; those of the twin, too.
-        peer: how a peer's library builds its network: its name, or a function's name and its keywords.
-        mode: one of `MODES`.
-        dtype: one of `DTYPES`.
-        batch: images a step.
-        image_size: side in pixels, or None.
-        size: side of the matrices of a ceiling; None chooses by the device.
-        threads: as in `Configuration`.
+        model: Name in this library's registry, or a constructor's name.
+        options: Options of this library's constructor, also used for the twin.
+        peer: How a peer's library builds its network: a network's name, or a function's name and its keywords.
+        mode: One of `MODES`.
+        dtype: One of `DTYPES`.
+        batch: Batch size.
+        image_size: Image side in pixels, or None.
+        size: Side of the matrices of a ceiling. None chooses it by the device.
+        threads: As in `Configuration`.
     """
 
     kind: str = "network"
@@ -72,12 +72,12 @@ class Job:
     threads: int | None = None
 
     def to_json(self) -> str:
-        """One line."""
+        """The job as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> Job:
-        """The job of a line."""
+        """The job from a line of JSON."""
         values = json.loads(line)
         if values["peer"] is not None:
             values["peer"] = tuple(values["peer"])

@@ -1,4 +1,4 @@
-"""Sides made of Keras: ours, keras.applications, the stock twin; and the ceiling of matrix products. Runs in a worker."""
+"""Sides that use Keras: this library, keras.applications and the stock twin. Also the ceiling. Runs in a worker."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from keras_deepnets.benchmark.side import Side
 from keras_deepnets.versions import version
 
 _SIZES = (512, 1024, 2048, 4096, 8192, 16384)
-_LONG_ENOUGH = 0.1  # seconds of a matrix product
+_LONG_ENOUGH = 0.1  # seconds of one matrix product
 
 
 def build(job: Job) -> Side:
-    """The side of a job."""
+    """Build the side of a job."""
     start = time.perf_counter()
     import keras
 
-    import keras_deepnets.models  # noqa: F401 - so that it does not count as building
+    import keras_deepnets.models  # noqa: F401 - so that the import does not count as building
 
     imported = time.perf_counter()
     facts = {"import_seconds": imported - start, "device": _device(), "versions": _versions()}
@@ -35,13 +35,13 @@ def build(job: Job) -> Side:
     facts |= _counts(network) | {"image_size": network.input_shape[1]}
     makers = {"train": _training, "inference": _inference, "export": _exported}
     step, more = makers[job.mode](job, network)
-    # A twin is a copy of ours, which is there by then: that is no measure of building.
+    # A twin is a copy of an existing network, so the time is not comparable with building one.
     facts["build_seconds"] = None if job.library == "keras-twin" else building
     return Side(step, facts | more, _meter())
 
 
 def _network(job: Job) -> tuple[Any, float]:
-    """The network and the seconds that building it took."""
+    """Build the network. Return it and the seconds that building took."""
     import keras
 
     from keras_deepnets import export, registry
@@ -72,10 +72,10 @@ def _network(job: Job) -> tuple[Any, float]:
 
 
 def settle(network: Any) -> None:
-    """Gives batch normalisation statistics and parameters unlike those that it begins with.
+    """Give batch normalisation statistics and parameters that differ from their initial values.
 
-    A network fresh from its constructor is no measure of inference: its folded biases are zeros, which TensorFlow optimises away,
-    and with them the fusion of a convolution with its ReLU, which needs a bias.
+    A freshly built network is not representative of inference. Its folded biases are zeros, which TensorFlow optimises away. Without
+    a bias, TensorFlow does not fuse a convolution with its ReLU.
     """
     import numpy as np
 
@@ -87,7 +87,7 @@ def settle(network: Any) -> None:
 
 
 def _stock_options(constructor: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of the same network of layers that Keras has too: neither recomputed nor a layer a block."""
+    """Options for the same network with layers that Keras also has: without recomputing and without block layers."""
     plain = {"memory_efficient": False, "block_layers": False}
     known = inspect.signature(constructor).parameters
     return options | {name: value for name, value in plain.items() if name in known}
@@ -100,7 +100,7 @@ def _counts(network: Any) -> dict[str, int]:
 
 
 def _data(job: Job, network: Any) -> tuple[Any, Any]:
-    """Images and labels, on the device."""
+    """Images and labels on the device."""
     import keras
     import numpy as np
 
@@ -117,14 +117,14 @@ def _training(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]
     network.compile(
         keras.optimizers.SGD(0.001, momentum=0.9),
         "sparse_categorical_crossentropy",
-        # XLA is no faster on a CPU and takes minutes to compile; JAX knows nothing else.
+        # XLA is not faster on a CPU and takes minutes to compile. JAX supports only XLA.
         jit_compile=keras.backend.backend() == "jax",
     )
     if keras.backend.backend() != "tensorflow":
         return lambda: float(network.train_on_batch(images, labels)), {}
     import tensorflow as tf
 
-    # The compiled step itself on data that is already there: neither input pipelines nor Keras' bookkeeping are measured.
+    # Run the compiled step itself on existing data, so that input pipelines and Keras' bookkeeping are not measured.
     batch = (images, labels, None)
     compiled = None
 
@@ -172,7 +172,7 @@ def _inference(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any
 
 
 def _exported(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """Writes a SavedModel and loads it: ours through `export.saved_model`, another through Keras' own."""
+    """Write a SavedModel and load it. This library's network uses `export.saved_model`, others use Keras' export."""
     import numpy as np
     import tensorflow as tf
 
@@ -197,7 +197,7 @@ def _exported(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]
     signature = loaded.signatures[name]
     (argument,) = signature.structured_input_signature[1]
 
-    def step(_keep: Any = loaded) -> None:  # the signature alone does not hold the weights
+    def step(_keep: Any = loaded) -> None:  # the signature alone does not keep the weights alive
         for value in signature(**{argument: images}).values():
             value.numpy()
 
@@ -205,7 +205,7 @@ def _exported(job: Job, network: Any) -> tuple[Callable[[], Any], dict[str, Any]
 
 
 def _ceiling(job: Job) -> float:
-    """GFLOP/s of a square matrix product so large that one takes a tenth of a second: the best of a few."""
+    """Best GFLOP/s of a few square matrix products, each large enough to take a tenth of a second."""
     import keras
 
     best = 0.0
@@ -240,10 +240,10 @@ def _meter() -> Meter:
         info, reset = tf.config.experimental.get_memory_info, tf.config.experimental.reset_memory_stats
         try:
             info(device)
-        except ValueError:  # an allocator without statistics, as the plain one of the CPU
+        except ValueError:  # an allocator without statistics, such as the CPU's default one
             return ProcessMeter()
-        # With oneDNN the CPU has an arena that is never given back, of which the process shows nothing in a single step. What is
-        # smaller than 256 KiB does not come from the arena; of that the process shows all, and the statistics nothing.
+        # With oneDNN, the CPU allocator keeps its arena, so the process does not show a single step's use of it. Allocations below
+        # 256 KiB do not use the arena. They appear only in the memory of the process, not in the statistics.
         return AllocatorMeter(
             "TensorFlow's allocator",
             lambda: reset(device),

@@ -1,4 +1,4 @@
-"""Ours and a peer take turns, step by step, each in a fresh process. No framework is imported here."""
+"""Alternate steps of this library's network and a peer's, each in a fresh process. This module imports no framework."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LEAST, MOST = 5, 30
 
 @dataclass(frozen=True)
 class Plan:
-    """How long is measured.
+    """Length of a measurement.
 
     Attributes:
-        warmup: steps of each side before any counts; the first is where a framework traces and compiles.
-        pairs: steps of each side that count; None for as many as fit into `seconds`, from `LEAST` to `MOST`.
-        seconds: see `pairs`.
+        warmup: Number of steps of each side that are not timed. In the first one, a framework traces and compiles.
+        pairs: Number of timed steps of each side. None for as many as fit in `seconds`, from `LEAST` to `MOST`.
+        seconds: Seconds to measure if `pairs` is None.
     """
 
     warmup: int = 3
@@ -35,7 +35,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process gave."""
+    """Measurements of one process."""
 
     facts: dict[str, Any]
     first: float
@@ -46,7 +46,7 @@ class Measured:
 
 
 def job_of(configuration: Configuration, library: str, peer: Peer | None, options: dict[str, Any]) -> Job:
-    """The job of one side: ours, or that of `library`."""
+    """The job of one side: this library's, or that of `library`."""
     return Job(
         library=library,
         model=configuration.model,
@@ -70,22 +70,22 @@ def measure(
     gflops: float | None = None,
     start: Callable[[Job, str], Worker] = Worker,
 ) -> list[Result]:
-    """Measures ours, and `peer` with it.
+    """Measure this library's network together with `peer`.
 
     Args:
-        configuration: what is measured.
-        peer: who takes turns with ours; None for ours alone.
-        plan: how long.
-        folded: whether ours is measured with batch normalisation folded; on TensorFlow as `export.inference_function` makes it.
-        options: of our constructor, over those with which it is the peer's network.
-        gflops: of the ceiling, if that was measured.
-        start: starts a worker for a job, under a name for messages.
+        configuration: What to measure.
+        peer: The network to compare with. None to measure this library's network alone.
+        plan: Length of the measurement.
+        folded: Whether to fold this library's batch normalisation, on TensorFlow with `export.inference_function`.
+        options: Options of this library's constructor. They override those that give the peer's network.
+        gflops: Speed of the ceiling, if it was measured.
+        start: Function that starts a worker for a job, with a name for messages.
 
     Returns:
-        The result of ours, then that of the peer.
+        The result of this library's network, then that of the peer.
 
     Raises:
-        WorkerError: a side could not be built, or died. Both processes are gone then.
+        WorkerError: A side could not be built, or its process died. Both processes have ended then.
     """
     own = (dict(peer.options) if peer else {}) | (options or {})
     mine = FOLDED if folded else OURS
@@ -102,9 +102,9 @@ def measure(
 def take_turns(
     jobs: dict[str, Job], what: str, plan: Plan, start: Callable[[Job, str], Worker] = Worker
 ) -> dict[str, Measured]:
-    """Builds the jobs, each in a process of its own, and has them step in turn; one may be alone.
+    """Build each job in a separate process, and alternate their steps. A single job is allowed.
 
-    They are built one after the other, so that building is timed on a machine that does nothing else.
+    The jobs are built one after another, so that building is timed on an otherwise idle machine.
     """
     with contextlib.ExitStack() as stack:
         workers = []
@@ -116,7 +116,8 @@ def take_turns(
         for _ in range(plan.warmup - 2):
             for worker in workers:
                 worker.step()
-        memory = [worker.ask("memory") for worker in workers]  # a step too, when allocators have what they need
+        # Also a warm-up step: allocators have reserved their memory by now.
+        memory = [worker.ask("memory") for worker in workers]
         bystander = Bystander(worker.pid for worker in workers)
         times = _times(workers, plan)
         others = bystander.others()
@@ -159,7 +160,7 @@ def ceiling(
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """How many times faster ours was, pair by pair."""
+    """Speed of this library relative to the peer, for each pair of steps."""
     return [other / own for own, other in zip(ours, theirs, strict=True)]
 
 
@@ -181,7 +182,7 @@ def _results(
     for (side, measured), network in zip(sides.items(), names, strict=False):
         facts, median = measured.facts, statistics.median(measured.times)
         speed = configuration.batch / median
-        # A peer that cannot count its own is the same network.
+        # A peer that cannot count its multiply-adds is the same network, so the counts are equal.
         multiply_adds = facts.get("multiply_adds", ours.facts.get("multiply_adds"))
         share = None
         if gflops and multiply_adds:

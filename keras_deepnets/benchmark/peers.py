@@ -1,4 +1,4 @@
-"""Who ours is measured against, and what the same network is called there. No framework is imported here."""
+"""Libraries to compare with, and the names of the same networks there. This module imports no framework."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pytorchcv": ("torch", "pytorchcv"),
     OURS: ("keras",),
 }
-"""What ``--against`` takes, and the packages that it needs."""
+"""Values of ``--against``, with the packages that each one needs."""
 
 Build = tuple[str, dict[str, Any]]
 
@@ -26,9 +26,9 @@ class Peer:
     """A network of another library.
 
     Attributes:
-        library: as in `Job.library`.
-        build: how it is built there: a name, or a function's name and its keywords.
-        options: with which ours is the same network.
+        library: As in `Job.library`.
+        build: How that library builds the network: a name, or a function's name and its keywords.
+        options: Options that give the same network in this library.
     """
 
     library: str
@@ -37,7 +37,7 @@ class Peer:
 
     @property
     def description(self) -> str:
-        """For tables."""
+        """Description for tables."""
         if self.library == "keras-twin":
             return "stock Keras twin"
         if self.library == OURS:
@@ -46,7 +46,7 @@ class Peer:
 
 
 def _named(*pairs: str, **options: Any) -> dict[str, tuple[Build, dict[str, Any]]]:
-    """``"ours"`` or ``"ours=theirs"`` to how theirs is built and with which options ours is the same."""
+    """Map the names in ``"ours"`` or ``"ours=theirs"`` to the peer's way to build the network and this library's options."""
     table = {}
     for pair in pairs:
         ours, _, theirs = pair.partition("=")
@@ -54,7 +54,7 @@ def _named(*pairs: str, **options: Any) -> dict[str, tuple[Build, dict[str, Any]
     return table
 
 
-# Their bottlenecks stride in the 3×3 convolution ("v1.5"), the paper's in the first 1×1.
+# The peers' bottlenecks stride in the 3×3 convolution ("v1.5"). The paper's stride in the first 1×1 convolution.
 _BASIC = _named("resnet18", "resnet34")
 _V1_5 = _named("resnet50", "resnet101", "resnet152", downsample="3x3")
 _WIDE = {**_named("wideresnet50_2=wide_resnet50_2", "wideresnet101_2=wide_resnet101_2")}
@@ -70,7 +70,7 @@ def _function(name: str, **kwargs: Any) -> tuple[Build, dict[str, Any]]:
     return (name, kwargs), {}
 
 
-# keras.applications' ResNetV2s are left out: they stride in a stage's last block, 15 % less work than the paper's network.
+# The ResNetV2s of keras.applications are not listed. They stride in a stage's last block, which is 15 % less work than in the paper.
 APPLICATIONS = {
     "resnet50": "ResNet50",
     "resnet101": "ResNet101",
@@ -121,7 +121,7 @@ _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
 
 
 def missing(against: str) -> str | None:
-    """Why `against` cannot be measured on this machine, with the command that helps; None where it can."""
+    """Why `against` cannot be measured on this machine, with the install command. None if it can be measured."""
     absent = [package for package in LIBRARIES[against] if importlib.util.find_spec(package) is None]
     if not absent:
         return None
@@ -130,7 +130,7 @@ def missing(against: str) -> str | None:
 
 
 def find(against: str, model: str) -> Peer | None:
-    """The network that is `model` in the library called `against` on the command line; None where it has none."""
+    """Return the counterpart of `model` in the library `against`, a value of ``--against``. None if there is none."""
     model = model.lower()
     if against == OURS:
         return Peer(OURS, (model, {}))

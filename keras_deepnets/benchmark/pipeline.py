@@ -1,4 +1,4 @@
-"""How many images a second the input pipeline delivers by itself, with no network behind it."""
+"""Measure the images per second of the input pipeline alone, without a network."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 WINDOWS = 5
-"""How many stretches of time the median is of."""
+"""Number of time windows for the median."""
 
 _SMALL, _LARGE = 32, 224
 _CROP = 0.875  # 224 of 256 pixels
 _PHOTOGRAPH = (375, 500)
 _FILES = 256
-_REPEATED = 32  # so many files stand for a set that is too large to be kept in memory
+_REPEATED = 32  # repeats of the files, to imitate a data set that does not fit in memory
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Case:
     """One pipeline.
 
     Attributes:
-        name: what it is.
-        images: what it reads.
-        arguments: of `ImageData.batches`.
+        name: Name of the pipeline.
+        images: Images that it reads.
+        arguments: Arguments for `ImageData.batches`.
     """
 
     name: str
@@ -48,21 +48,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Rate:
-    """What one pipeline delivered.
+    """Throughput of one pipeline.
 
     Attributes:
-        name: of the pipeline.
-        place: where its images are: ``memory``, ``files`` or ``shards``.
-        augment: policy; ``view`` stands for the evaluation view.
-        height: of the batches, pixels.
-        width: the same.
-        batch: images a batch.
-        images_per_second: median over windows of time.
-        low: of the slowest window.
-        high: of the fastest window.
-        windows: how many there were.
-        threads: processors that the pipeline could use.
-        others_busy: processors busy with other processes meanwhile: 0 on a quiet machine.
+        name: Name of the pipeline.
+        place: Location of its images: ``memory``, ``files`` or ``shards``.
+        augment: Augmentation policy. ``view`` means the evaluation view.
+        height: Image height of the batches in pixels.
+        width: Image width of the batches in pixels.
+        batch: Batch size.
+        images_per_second: Median over the time windows.
+        low: Images per second of the slowest window.
+        high: Images per second of the fastest window.
+        windows: Number of windows.
+        threads: Number of processors that the pipeline could use.
+        others_busy: Number of processors busy with other processes meanwhile. 0 on an idle machine.
     """
 
     name: str
@@ -80,10 +80,10 @@ class Rate:
 
 
 def measure(case: Case, seconds: float) -> Rate:
-    """Takes batches for `WINDOWS` windows that last ``seconds`` together, after a warm-up of one more."""
+    """Take batches for `WINDOWS` windows that last ``seconds`` in total, after one more window of warm-up."""
     window = seconds / WINDOWS
     batches = _batches(case)
-    (height, width), _ = _run(batches, window)  # the pipeline finds out how many threads it needs
+    (height, width), _ = _run(batches, window)  # warm-up: tf.data tunes its number of threads
     bystander = Bystander()
     rates = [_run(batches, window)[1] for _ in range(WINDOWS)]
     return Rate(
@@ -103,7 +103,7 @@ def measure(case: Case, seconds: float) -> Rate:
 
 
 def _run(batches: Iterator[tf.Tensor], seconds: float, clock: Callable[[], float] = time.perf_counter):
-    """Takes batches for so long, one at least; their height and width, and images a second."""
+    """Take batches for `seconds`, at least one. Return their height and width, and the images per second."""
     count, begin = 0, clock()
     while True:
         images = next(batches)
@@ -113,7 +113,7 @@ def _run(batches: Iterator[tf.Tensor], seconds: float, clock: Callable[[], float
 
 
 def _batches(case: Case) -> Iterator[tf.Tensor]:
-    """Images of batches without end."""
+    """Endless image batches."""
     if case.arguments.get("training"):
         dataset = case.images.batches(**case.arguments, repeat=True)
     else:
@@ -122,9 +122,9 @@ def _batches(case: Case) -> Iterator[tf.Tensor]:
 
 
 def _large(case: Case) -> ImageData:
-    """The images of an evaluation, so many times over that their views are not kept for the next pass.
+    """Repeat the images of an evaluation until their views exceed the cache, so that no pass reuses them.
 
-    What lies in memory from the beginning is as it is.
+    Images that are already in memory stay unchanged.
     """
     from keras_deepnets.data import pipelines
 
@@ -137,7 +137,7 @@ def _large(case: Case) -> ImageData:
 
 
 def _repeated(images: ImageData, times: int) -> ImageData:
-    """A set in which each example comes ``times`` times."""
+    """A data set that repeats each example ``times`` times."""
     from keras_deepnets.data import ImageData
     from keras_deepnets.data.records import SHUFFLE_BYTES, RecordStore
     from keras_deepnets.data.stores import IndexedStore
@@ -154,7 +154,7 @@ def _repeated(images: ImageData, times: int) -> ImageData:
 
 
 def place_of(images: ImageData) -> str:
-    """Where the images of a set are."""
+    """Location of a data set's images: ``shards``, ``memory`` or ``files``."""
     from keras_deepnets.data.records import RecordStore
 
     if isinstance(images.store, RecordStore):
@@ -166,13 +166,13 @@ def of_source(images: ImageData, augment: str | None, image_size: int | None, ba
     """The pipelines of a user's images: training with a policy, and evaluation.
 
     Args:
-        images: the set.
-        augment: the policy; None: the one that suits images of this size.
-        image_size: side in pixels; None: the images' own, or 224 where they differ in size.
-        batch: images a batch; None: 128 of small ones, else 64.
+        images: The data set.
+        augment: Augmentation policy. None chooses one by the image size.
+        image_size: Image side in pixels. None for the images' own size, or 224 if they differ in size.
+        batch: Batch size. None for 128 small images, or 64 otherwise.
 
     Raises:
-        InputError: an unknown policy.
+        InputError: The policy is unknown.
     """
     from keras_deepnets.data import augmentation
 
@@ -188,10 +188,10 @@ def of_source(images: ImageData, augment: str | None, image_size: int | None, ba
 
 
 def synthetic(folder: Path) -> list[Case]:
-    """Pipelines like those of CIFAR and ImageNet, on made-up images.
+    """Pipelines like those of CIFAR and ImageNet, on synthetic images.
 
     Args:
-        folder: an empty one, where JPEG files and shards of them are written.
+        folder: An empty folder for JPEG files and their shards.
     """
     files, sharded = _photographs(folder)
     train = {"batch_size": 64, "image_size": _LARGE, "training": True, "augment": "random_resized_crop_flip"}
@@ -215,7 +215,7 @@ def _small_images(count: int = 50_000) -> ImageData:
 
 
 def _photographs(folder: Path) -> tuple[ImageData, ImageData]:
-    """As many JPEG files as an epoch of a large set would read, and shards of them; few lie on the disk, each is read many times."""
+    """Synthetic JPEG files as in an epoch of a large data set, and shards of them. Few files are on disk, each is read many times."""
     from keras_deepnets.data import ImageData, shard_writing, shards
     from keras_deepnets.data.stores import FilePixels, IndexedStore
 
@@ -233,7 +233,7 @@ def _photographs(folder: Path) -> tuple[ImageData, ImageData]:
 
 
 def photograph(number: int) -> bytes:
-    """A JPEG file of 500 × 375 pixels, smooth patches and grain: about as large, and as long to decode, as one of ImageNet's."""
+    """A JPEG file of 500 × 375 pixels with smooth patches and grain. Its size and decoding time resemble ImageNet's files."""
     import tensorflow as tf
 
     height, width = _PHOTOGRAPH
@@ -245,10 +245,10 @@ def photograph(number: int) -> bytes:
 
 
 def check_source(source: str | None, augment: str | None, image_size: int | None) -> None:
-    """What can be said before TensorFlow is loaded.
+    """Check the arguments before TensorFlow is loaded.
 
     Raises:
-        InputError: an unknown policy, or options of a source where none is given.
+        InputError: The policy is unknown, or an option needs a source and none is given.
     """
     from keras_deepnets.data import augmentation
 

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it. No framework is imported here."""
+"""The parent's side of a worker process. This module imports no framework."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _COMMAND = (sys.executable, "-m", "keras_deepnets.benchmark.worker")
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "NONE",
-    # Two processes share a GPU here, and each framework would otherwise take all of it.
+    # Two processes share the GPU. By default, each framework would reserve all of its memory.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-# PyTorch's threads spin for milliseconds where they wait for each other. Beside another busy process, which may have the processor
-# that the other thread needs, that makes a step ten times slower; alone on the machine it is a little faster so.
+# PyTorch's threads spin for milliseconds while they wait for each other. If another process is busy, it may occupy the processor that
+# the other thread needs. Then spinning makes a step ten times slower. On an idle machine, spinning is a little faster.
 _WHERE_OTHERS_ARE_BUSY = {"GOMP_SPINCOUNT": "3000"}
-_PATIENCE = 10.0  # seconds that a worker gets to end by itself
+_PATIENCE = 10.0  # seconds that a worker gets to exit by itself
 
 
 class WorkerError(RuntimeError):
-    """A worker could not do its job; one line."""
+    """A worker could not do its job. The message is one line."""
 
 
 class Worker:
-    """A process that builds one side and takes its steps. A context manager: at its end the process is gone, whatever happens.
+    """A process that builds one side and runs its steps. Use it as a context manager, which always ends the process.
 
     Attributes:
-        name: of the side, for messages.
-        facts: what the worker said when it had built its side.
+        name: Name of the side for messages.
+        facts: Facts that the worker sent after building its side.
     """
 
     def __init__(self, job: Job, name: str, command: Sequence[str] = _COMMAND):
-        """Starts the process and hands it its job, without waiting for it."""
+        """Start the process and send the job, without waiting for an answer."""
         self.name = name
         self.facts: dict[str, Any] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
@@ -66,32 +66,32 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """ID of the process."""
         return self._process.pid
 
     def built(self) -> dict[str, Any]:
-        """Waits until the side is built; its facts."""
+        """Wait until the side is built, and return its facts."""
         self.facts = self._answer()
         return self.facts
 
     def ask(self, command: str) -> dict[str, Any]:
-        """Has the worker carry out a command, and gives its answer."""
+        """Send a command to the worker and return its answer."""
         self._say(command)
         return self._answer()
 
     def step(self) -> float:
-        """Seconds of one step."""
+        """Run one step and return its seconds."""
         return self.ask("step")["seconds"]
 
     def quit(self) -> dict[str, Any]:
-        """Ends the worker; what it says at its end."""
+        """End the worker and return its last answer."""
         answer = self.ask("quit")
         self.close()
         return answer
 
     def close(self) -> None:
-        """Ends the process if it still runs."""
-        with contextlib.suppress(OSError):  # what is still in the pipe has no reader
+        """End the process if it still runs."""
+        with contextlib.suppress(OSError):  # the reader of buffered data may be gone
             self._process.stdin.close()  # type: ignore[union-attr]
         if self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -111,7 +111,7 @@ class Worker:
         self.close()
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died, which its missing answer will tell
+        with contextlib.suppress(BrokenPipeError):  # the process has died; `_answer` reports it
             self._process.stdin.write(f"{line}\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
 
@@ -127,7 +127,7 @@ class Worker:
         return answer
 
     def _obituary(self) -> str:
-        """How the process ended, and its last word."""
+        """How the process ended, and the last line of its stderr."""
         status = self._process.wait()
         how = f"ended with status {status}"
         if status < 0:

@@ -1,4 +1,4 @@
-"""Memory of this process and of one step."""
+"""Measure the memory of this process and of single steps."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _earlier_peak = 0
 
 
 class Meter(Protocol):
-    """Measures what a step takes.
+    """Measure the memory of a step.
 
     Attributes:
-        source: what the numbers are from, for tables.
+        source: Source of the numbers, for tables.
     """
 
     source: str
 
     def measure(self, step: Callable[[], Any]) -> int | None:
-        """Takes a step; the bytes held at its peak beyond those held before it. None where that cannot be known."""
+        """Run a step and return its peak bytes minus the bytes held before it. None if they cannot be measured."""
 
 
 class ProcessMeter:
-    """The resident memory of the process: for allocators that give back what they do not need."""
+    """Meter of the process's resident memory, for allocators that return unused memory to the system."""
 
     source = "resident memory"
 
     def measure(self, step: Callable[[], Any]) -> int | None:
-        """As `Meter.measure`; None where the system has no high-water mark that can be reset."""
+        """Like `Meter.measure`. None if the system has no high-water mark that can be reset."""
         trim()
         if not _reset_peak():
             step()
@@ -43,7 +43,7 @@ class ProcessMeter:
 
 
 class AllocatorMeter:
-    """A framework's own statistics of the device's memory."""
+    """Meter that reads a framework's statistics of the device memory."""
 
     def __init__(
         self,
@@ -54,22 +54,22 @@ class AllocatorMeter:
         *,
         with_process: bool = False,
     ):
-        """What the numbers are from, and how they are had.
+        """Create the meter.
 
         Args:
-            source: who says so.
-            reset: sets the peak to what is held now.
-            current: bytes held now.
-            peak: bytes held at the peak.
-            with_process: whether what the allocator does not see is added: growth of the process. Only right where the allocator's
-                own memory does not grow any more.
+            source: Source of the numbers.
+            reset: Function that sets the peak to the current use.
+            current: Function that returns the bytes in use.
+            peak: Function that returns the peak bytes.
+            with_process: Whether to add the growth of the process, which covers memory outside the allocator. This is correct only if
+                the allocator's own memory no longer grows.
         """
         self.source = f"{source}{f' and {ProcessMeter.source}' if with_process else ''}"
         self._reset, self._current, self._peak = reset, current, peak
         self._with_process = with_process
 
     def measure(self, step: Callable[[], Any]) -> int | None:
-        """As `Meter.measure`."""
+        """Like `Meter.measure`."""
         self._reset()
         before = self._current()
         beside = None
@@ -81,7 +81,7 @@ class AllocatorMeter:
 
 
 def lifetime_peak() -> int:
-    """Bytes of resident memory at the peak of the process' life."""
+    """Peak resident memory of the process in bytes, over its whole life."""
     if _STATUS.exists():
         return max(_earlier_peak, _status("VmHWM"))
     import resource  # POSIX only
@@ -91,13 +91,13 @@ def lifetime_peak() -> int:
 
 
 def trim() -> None:
-    """Gives free memory back to the system, so that it is not taken for used; glibc alone can."""
+    """Return free memory to the system, so that it does not count as used. Only glibc supports this."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _reset_peak() -> bool:
-    """Sets the high-water mark to what is resident now; whether that worked. The peak of before is kept for `lifetime_peak`."""
+    """Reset the high-water mark to the current resident memory, and keep the old peak for `lifetime_peak`. Return success."""
     global _earlier_peak
     if not _STATUS.exists():
         return False
@@ -106,7 +106,7 @@ def _reset_peak() -> bool:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
-    # Some kernels and sandboxes take the write and do nothing.
+    # Some kernels and sandboxes accept the write and ignore it.
     return _status("VmHWM") <= _status("VmRSS") * 1.02 + (1 << 20)
 
 

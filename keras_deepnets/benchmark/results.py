@@ -1,4 +1,4 @@
-"""What was measured: a row for each side of each pair, and the CSV file of them."""
+"""Benchmark results: one row per side of each pair, and their CSV file."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ class Result:
     """One side of a pair.
 
     Attributes:
-        model: our name of the network.
+        model: This library's name of the network.
         mode: ``train``, ``inference`` or ``export``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        batch: images a step.
-        image_size: side in pixels.
-        against: who ours took turns with; empty where ours ran alone.
+        batch: Batch size.
+        image_size: Image side in pixels.
+        against: The peer of this pair. Empty if this library's network ran alone.
         side: ``ours``, ``ours-folded`` or the peer.
-        network: what was built.
-        pairs: how many steps of each side the medians are of.
-        ms_per_step: median.
-        images_per_second: at the median step.
-        ratio: how many times faster ours is than `against`: the median of the ratios pair by pair; None where ours ran alone.
-        ratio_low: lower quartile of the same.
-        ratio_high: upper quartile of the same.
-        first_step_seconds: tracing, compiling and the step.
-        build_seconds: making the network; None for a stock twin, which is made from ours.
-        export_seconds: writing the SavedModel.
-        artifact_bytes: of the SavedModel on disk.
-        activation_bytes: what a step holds at its peak beyond what is held before it.
-        activation_source: who says so.
-        process_peak_bytes: resident memory of the process at its peak, the framework included.
-        parameters: trainable ones.
-        multiply_adds: of an image.
-        ceiling_gflops: of a large matrix product in this precision on this device.
-        share_of_ceiling: the network's own arithmetic as a part of that.
-        threads: that each side may use on the CPU.
-        others_busy: processors busy with other processes while the steps were timed: 0 on a quiet machine.
-        device: the accelerator, or CPU.
-        versions: of the libraries of this side.
+        network: Description of the network.
+        pairs: Number of steps of each side in the medians.
+        ms_per_step: Median milliseconds per step.
+        images_per_second: Throughput at the median step.
+        ratio: Speed of this library relative to `against`: the median of the ratios of each pair of steps. None without a peer.
+        ratio_low: Lower quartile of these ratios.
+        ratio_high: Upper quartile of these ratios.
+        first_step_seconds: Seconds of the first step, including tracing and compiling.
+        build_seconds: Seconds to build the network. None for a stock twin, which is a copy of this library's network.
+        export_seconds: Seconds to write the SavedModel.
+        artifact_bytes: Size of the SavedModel on disk.
+        activation_bytes: Peak memory of a step minus the memory held before it.
+        activation_source: Source of `activation_bytes`.
+        process_peak_bytes: Peak resident memory of the process, including the framework.
+        parameters: Number of trainable parameters.
+        multiply_adds: Multiply-adds per image.
+        ceiling_gflops: Speed of a large matrix product in this precision on this device.
+        share_of_ceiling: The network's own arithmetic as a share of `ceiling_gflops`.
+        threads: Number of CPU threads that each side may use.
+        others_busy: Number of processors busy with other processes while the steps were timed. 0 on an idle machine.
+        device: Name of the accelerator, or CPU.
+        versions: Versions of the libraries of this side.
     """
 
     model: str
@@ -84,16 +84,16 @@ class Result:
 
 
 def share_of_ceiling(multiply_adds: int, mode: str, images_per_second: float, gflops: float) -> float:
-    """Arithmetic that a network needs, as a part of what a matrix product reaches.
+    """The arithmetic of a network as a share of the speed of a matrix product.
 
-    A multiply-add is two operations; a backward pass takes two forward passes' arithmetic.
+    A multiply-add counts as two operations. A backward pass counts as two forward passes.
     """
     passes = 3 if mode == "train" else 1
     return 2 * multiply_adds * passes * images_per_second / (gflops * GIGA)
 
 
 def write_csv(path: Path, rows: Sequence[object], command: Sequence[str] | None = None) -> None:
-    """Writes rows (instances of one dataclass) below comments that say when, where and by which command they were measured."""
+    """Write rows (instances of one dataclass) as CSV, below comments with the date, the machine and the command."""
     names = [field.name for field in dataclasses.fields(rows[0])]  # type: ignore[arg-type]
     with path.open("w", encoding="utf-8", newline="") as file:
         for name, value in circumstances(command).items():
@@ -105,7 +105,7 @@ def write_csv(path: Path, rows: Sequence[object], command: Sequence[str] | None 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of such a file as texts."""
+    """Read the rows of a file from `write_csv` as text."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
@@ -134,7 +134,7 @@ def processor() -> str:
 
 
 def threads() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

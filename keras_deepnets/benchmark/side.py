@@ -1,4 +1,4 @@
-"""What a worker holds when it has built its job. No framework is imported here."""
+"""The result of building a job in a worker. This module imports no framework."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from keras_deepnets.benchmark.process_memory import Meter, ProcessMeter
 
 @dataclass(frozen=True)
 class Side:
-    """One side, built.
+    """One side of a comparison, ready to run.
 
     Attributes:
-        step: takes a step and returns when all of its results are there.
-        facts: what the parent is told when it is built, JSON values.
-        meter: of the memory that a step takes.
+        step: Function that runs one step and returns when all results are available.
+        facts: JSON values for the parent process, sent after building.
+        meter: Meter of a step's memory.
     """
 
     step: Callable[[], Any]

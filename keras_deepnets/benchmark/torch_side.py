@@ -1,4 +1,4 @@
-"""Sides made of PyTorch: torchvision, timm, pytorchcv. Runs in a worker."""
+"""Sides that use PyTorch: torchvision, timm, pytorchcv. Runs in a worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_deepnets.versions import version
 
 
 def build(job: Job) -> Side:
-    """The side of a job, as its users run it without compiling it: channels last, autocast for 16 bits."""
+    """Build the side of a job as typical eager PyTorch: channels last, autocast for 16-bit types."""
     start = time.perf_counter()
     import torch
 
@@ -26,7 +26,7 @@ def build(job: Job) -> Side:
         "versions": _versions(job.library),
     }
     torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True  # shapes do not change
+    torch.backends.cudnn.benchmark = True  # shapes are constant
     torch.backends.cuda.matmul.allow_tf32 = True  # as TensorFlow does
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size, classes = (32, 10) if job.library == "pytorchcv" else (224, 1000)
@@ -58,7 +58,7 @@ def _training(job: Job, network: Any, images: Any, labels: Any) -> Callable[[], 
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad(set_to_none=True)  # last: gradients are memory of this step, as they are in Keras
+        optimizer.zero_grad(set_to_none=True)  # last, so that gradients count as memory of the step, as in Keras
         _synchronise()
 
     return step
@@ -93,7 +93,7 @@ def _synchronise() -> None:
 
 
 def _builder(job: Job) -> Callable[[], Any]:
-    """Imports the library; what makes the network."""
+    """Import the library and return a function that builds the network."""
     assert job.peer is not None
     name, kwargs = job.peer
     with without_compiled_operators():
@@ -114,7 +114,7 @@ def _builder(job: Job) -> Callable[[], Any]:
 
 
 def _averaging_the_whole_map(network: Any) -> Any:
-    """Their CIFAR networks average over 8×8, which is the whole map only at 32 pixels."""
+    """Use global average pooling. pytorchcv's CIFAR networks average over 8×8, the whole feature map only at 32 pixels."""
     import torch
 
     network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
@@ -123,9 +123,9 @@ def _averaging_the_whole_map(network: Any) -> Any:
 
 @contextlib.contextmanager
 def without_compiled_operators() -> Any:
-    """Lets torchvision be imported where its compiled operators do not load, as beside a CPU build of torch.
+    """Allow importing torchvision if its compiled operators do not load, e.g. with a CPU build of torch.
 
-    Registering their shapes then fails; they are for detection, and no classifier needs them.
+    Registering the operators' shapes fails then. The operators are for detection, and classifiers do not need them.
     """
     import torch
 
@@ -148,7 +148,7 @@ def without_compiled_operators() -> Any:
 
 
 def meter() -> Meter:
-    """Of torch's memory: CUDA's statistics, or the process, to which torch on a CPU gives back what it does not need."""
+    """Meter of torch's memory: CUDA's statistics, or resident memory on a CPU, where torch returns unused memory to the system."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The same network made of stock Keras layers: what the library's speed is measured against."""
+"""Build the same network from stock Keras layers, as a baseline for speed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _COUNTERPARTS = ("Activation", "AveragePooling2D", "BatchNormalization", "Concat
 
 
 def stock_twin(model: keras.Model) -> keras.Model:
-    """A copy of `model` in which every layer that has a stock Keras counterpart is that counterpart.
+    """Copy `model` and replace every layer that has a stock Keras counterpart by that counterpart.
 
-    Convolutions and poolings get Keras' ``"same"`` padding where ours is symmetric. The weights are copied.
+    Convolutions and poolings with symmetric padding get Keras' ``"same"`` padding. The weights are copied.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -1,13 +1,13 @@
-"""The process that builds one side and takes its steps when it is told to.
+"""The process that builds one side and runs its steps on command.
 
-``python -m keras_deepnets.benchmark.worker`` reads a `Job` as JSON from its first line of stdin and answers with a line of JSON when
-the side is built. Then it obeys, a line of JSON for a line of text:
+``python -m keras_deepnets.benchmark.worker`` reads a `Job` as JSON from the first line of stdin. It answers with one line of JSON when
+the side is built. Then it answers each command, a line of text, with one line of JSON:
 
-* ``step``: takes one step, ``{"seconds": …}``;
-* ``memory``: takes one step, ``{"activation_bytes": …, "activation_source": …}``;
-* ``quit``: ``{"process_peak_bytes": …}``, and ends.
+* ``step``: run one step, ``{"seconds": …}``.
+* ``memory``: run one step, ``{"activation_bytes": …, "activation_source": …}``.
+* ``quit``: answer ``{"process_peak_bytes": …}`` and exit.
 
-What goes wrong is answered too, ``{"error": …}`` or ``{"bad_input": …}``. Between commands it sleeps.
+The answer to an error is ``{"error": …}`` or ``{"bad_input": …}``. The process sleeps between commands.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from keras_deepnets.benchmark.side import Side
 
 
 def build(job: Job) -> Side:
-    """The side of a job; the framework is imported here."""
+    """Import the framework and build the side of a job."""
     if job.library in TORCH:
         from keras_deepnets.benchmark import torch_side
 
@@ -39,9 +39,9 @@ def build(job: Job) -> Side:
 
 
 def serve(builder: Callable[[Job], Side] = build) -> int:
-    """Obeys stdin until it ends or says ``quit``."""
+    """Answer commands from stdin until it ends or ``quit`` arrives."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # frameworks print to stdout, which belongs to the answers
+    os.dup2(2, 1)  # frameworks print to stdout, which is reserved for answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     commands = _commands()
 
@@ -72,7 +72,7 @@ def serve(builder: Callable[[Job], Side] = build) -> int:
 
 
 def _commands() -> queue.SimpleQueue[str]:
-    """The lines of stdin as they come. When it ends the parent is gone, and so is this process, even in the middle of a step."""
+    """A queue of the lines of stdin. When stdin ends, the parent is gone, and this process exits even during a step."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
@@ -87,4 +87,4 @@ def _commands() -> queue.SimpleQueue[str]:
 if __name__ == "__main__":
     status = serve()
     sys.stderr.flush()
-    os._exit(status)  # nothing is left to tidy, and frameworks take seconds to
+    os._exit(status)  # nothing needs cleanup, and frameworks take seconds to shut down

@@ -1,6 +1,6 @@
 """The command line: a thin layer over the library.
 
-Importing this package imports neither TensorFlow nor Keras; the commands that need them load them, quietly.
+Importing this package imports neither TensorFlow nor Keras. Commands that need them load them without log output.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
-        argv: its words, without the program's name; those of the process by default.
+        argv: The words of the command, without the program's name. By default those of the process.
 
     Returns:
-        The exit status: 0; 1 where a check failed; 2 for bad input, said in one line on stderr; 130 when interrupted.
+        The exit status: 0 on success, 1 if a check failed, 2 for bad input (one line on stderr), 130 if interrupted.
     """
     from keras_deepnets.cli import app, problems
 

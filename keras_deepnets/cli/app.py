@@ -1,4 +1,4 @@
-"""The commands and their options. What they do stands in modules of their own, which are imported when a command runs."""
+"""The commands and their options. Each command imports its implementation when it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_deepnets.training.measured import RULE
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Very deep image networks for Keras: look them up, train them on your images, use and export them.",
+    help="Very deep image networks for Keras: look them up, train them on your images, evaluate and export them.",
     epilog=f"Start with `{PROGRAM} demo`. Every command has its own --help.",
     add_completion=True,
     no_args_is_help=False,
@@ -30,7 +30,7 @@ app.add_typer(data_app, name="data", rich_help_panel=WORK)
 
 
 def run(argv: Sequence[str] | None = None) -> int | None:
-    """Runs the command that `argv` asks for; what goes wrong is raised, typer's and click's usage errors too."""
+    """Run the command in `argv`. All errors are raised, including the usage errors of typer and click."""
     command = typer.main.get_command(app)
     words = None if argv is None else list(argv)
     return command.main(args=words, prog_name=PROGRAM, standalone_mode=False)
@@ -57,9 +57,9 @@ def _program(
 
 @app.command(rich_help_panel=BEGIN)
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("demo"),
 ) -> None:
-    """Train ResNet20 on the embedded digits, export it, compare, predict: everything once, in about two minutes."""
+    """Run the whole workflow on the embedded digits: train ResNet20, export it, compare, predict. Takes about two minutes."""
     import time
 
     from keras_deepnets.cli.quiet import load_tensorflow
@@ -83,27 +83,27 @@ def train(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A network's name, as `list` prints it, a builder (ResNet, DenseNet, … with --option), or a .keras file.",
+            help="Network name from `list`, a builder (ResNet, DenseNet, … with --option), or a .keras file.",
             show_default=False,
         ),
     ],
     data: Data,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; by default runs/MODEL-DATA-RECIPE.", show_default=False)
+        Path | None, typer.Option(help="Run folder. Default: runs/MODEL-DATA-RECIPE.", show_default=False)
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="WEIGHTS",
-            help='What to start from: "imagenet", a name of `list --weights`, a weight file, or the folder of a finished run.',
+            help='Initial weights: "imagenet", a name from `list --weights`, a weight file, or the folder of a finished run.',
             show_default=False,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help=f"How it is trained: a name that `{PROGRAM} recipes` lists, or a .yaml file. "
-            "By default fine_tune with --weights, else fast.",
+            help=f"Training recipe: a name from `{PROGRAM} recipes`, or a .yaml file. "
+            "Default: fine_tune with --weights, otherwise fast.",
             show_default=False,
         ),
     ] = None,
@@ -111,23 +111,23 @@ def train(
         float | None,
         typer.Option(
             min=0,
-            help="Length of the run (with --weights, of its second part), in place of the recipe's. More than a finished run has: it "
-            "continues.",
+            help="Number of epochs, instead of the recipe's. With --weights, the epochs of the second phase. A finished run continues "
+            "if you raise the number.",
         ),
     ] = None,
     freeze: Annotated[
         str | None,
         typer.Option(
-            metavar="LAYER", help="Keep the network frozen up to this layer, e.g. conv4_block6_out.", show_default=False
+            metavar="LAYER", help="Freeze the layers up to this one, e.g. conv4_block6_out.", show_default=False
         ),
     ] = None,
     head_only: Annotated[
-        bool, typer.Option("--head-only", help="With --weights: train the classifier alone, which takes seconds.")
+        bool, typer.Option("--head-only", help="With --weights: train only the classifier. This takes seconds.")
     ] = False,
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Which weights to keep: of the last epoch, or of the one with the best validation accuracy.",
+            help="Weights to keep: those of the last epoch, or of the epoch with the best validation accuracy.",
             metavar="last|best",
             show_default=False,
         ),
@@ -137,7 +137,7 @@ def train(
         typer.Option(
             min=1,
             metavar="EPOCHS",
-            help="Stop after so many epochs without a better validation accuracy.",
+            help="Stop after this many epochs without a better validation accuracy.",
             show_default=False,
         ),
     ] = None,
@@ -146,7 +146,7 @@ def train(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help=f"Another field of the recipe, e.g. batch_size=64; `{PROGRAM} recipes NAME` shows them all.",
+            help=f"Override a recipe field, e.g. batch_size=64. `{PROGRAM} recipes NAME` lists the fields.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer makes a new list
@@ -155,39 +155,39 @@ def train(
         typer.Option(
             "--option",
             metavar="NAME=VALUE",
-            help="An option of the network, as `info` prints them, e.g. shortcut=B.",
+            help="Set a network option, e.g. shortcut=B. `info` lists the options.",
             show_default=False,
         ),
     ] = [],  # noqa: B006
     precision: Annotated[
         str | None,
         typer.Option(
-            help="float32, mixed_bfloat16, mixed_float16 or auto; by default the recipe's.", show_default=False
+            help="float32, mixed_bfloat16, mixed_float16 or auto. Default: the recipe's precision.", show_default=False
         ),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
+        typer.Option(min=1, help="Image size (side in pixels). Default: the size the network was designed for."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for initialisation, image order and augmentation.")] = 0,
     validation: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="What to measure on after each epoch: how many or which share (0.1) of the training images to cut out, another "
-            "DATA, or none; by default the data's validation split, else its test split, else a tenth of the training images.",
+            help="Validation images: a number or a fraction (0.1) of the training images to hold out, another DATA, or none. "
+            "Default: the data's validation split, else its test split, else a tenth of the training images.",
             show_default=False,
         ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Train on at most N images, each class in proportion.", show_default=False),
+        typer.Option(metavar="N", help="Train on at most N images. Class proportions are kept.", show_default=False),
     ] = None,
     class_weight: Annotated[
         str | None,
         typer.Option(
             metavar="WEIGHTS",
-            help="How much the images of a class count in the training loss: balanced, or LABEL=WEIGHT,… (others have 1).",
+            help="Class weights in the training loss: balanced, or LABEL=WEIGHT,… (other classes have weight 1).",
             show_default=False,
         ),
     ] = None,
@@ -195,14 +195,14 @@ def train(
         str | None,
         typer.Option(
             metavar="FIRST:LAST",
-            help="Record these steps, e.g. 10:15, for the profile plugin of TensorBoard.",
+            help="Profile these steps, e.g. 10:15, for TensorBoard's profile plugin.",
             show_default=False,
         ),
     ] = None,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on images, from scratch or from weights. The same command resumes a run that was interrupted."""
+    """Train a network on images, from scratch or from weights. Rerun the same command to resume an interrupted run."""
     from keras_deepnets.cli import train as command
 
     fields = command.pairs(settings, "--set")
@@ -246,36 +246,34 @@ def evaluate(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights in place of a trained model: anybody's file, or a name of `list --weights`. MODEL, if given, says "
-            "of which network.",
+            help="Evaluate these weights instead of a trained model: a file from any supported library, or a name from "
+            "`list --weights`. MODEL can then name the network.",
             show_default=False,
         ),
     ] = None,
     options: WeightsOptions = [],  # noqa: B006
-    data_option: Annotated[str | None, typer.Option("--data", help="The same as DATA.", show_default=False)] = None,
+    data_option: Annotated[str | None, typer.Option("--data", help="Same as DATA.", show_default=False)] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help=f"Part of the data: test, validation, train, or all (everything). By default {RULE}.",
+            help=f"Data set split: test, validation, train, or all (everything). Default: {RULE}.",
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            help="Of what belongs to which split of a folder; by default that of the run.", show_default=False
-        ),
+        typer.Option(help="Seed that divides a folder into splits. Default: the seed of the run.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
     crops: Annotated[
         int,
-        typer.Option(help="1: the centre of each image; 10: corners and centre, and their mirror images, averaged."),
+        typer.Option(help="1: the centre crop. 10: average over the corner and centre crops and their mirror images."),
     ] = 1,
     scales: Annotated[
         str | None,
         typer.Option(
             metavar="SIDE,…",
-            help="Average over whole images at these shorter sides in pixels, e.g. 224,256,384,480,640.",
+            help="Average over whole images resized to these shorter sides in pixels, e.g. 224,256,384,480,640.",
             show_default=False,
         ),
     ] = None,
@@ -283,7 +281,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw which class is taken for which into a .png, .svg or .pdf file.",
+            help="Draw the confusion matrix to a .png, .svg or .pdf file.",
             show_default=False,
         ),
     ] = None,
@@ -291,15 +289,17 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the worst errors into a .png file: the images with their true and predicted classes.",
+            help="Draw the worst errors to a .png file: the images with their true and predicted classes.",
             show_default=False,
         ),
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, help="Number of errors that --errors draws and --json names.")] = 25,
+    worst: Annotated[
+        int, typer.Option(min=1, help="Number of errors to draw with --errors and to list with --json.")
+    ] = 25,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a trained model on labelled images: top-1, top-5, each class, confused classes, worst errors."""
+    """Evaluate a trained model on labelled images: top-1, top-5 and per-class accuracy, confused classes, worst errors."""
     from keras_deepnets.cli import use
     from keras_deepnets.cli.train import pairs as pairs_of
 
@@ -327,27 +327,27 @@ def convert(
         str,
         typer.Argument(
             metavar="SRC",
-            help="Weights of keras.applications, torchvision, timm, pytorchcv or KerasHub: "
-            ".h5 .weights.h5 .keras .safetensors .pth .pth.tar .pt .th .bin; or a name of `list --weights`.",
+            help="Weight file from keras.applications, torchvision, timm, pytorchcv or KerasHub "
+            "(.h5 .weights.h5 .keras .safetensors .pth .pth.tar .pt .th .bin), or a name from `list --weights`.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path,
-        typer.Argument(metavar="DST", help="What to write: .safetensors, .weights.h5 or .keras.", show_default=False),
+        typer.Argument(metavar="DST", help="Output file: .safetensors, .weights.h5 or .keras.", show_default=False),
     ],
     network: Annotated[
         str | None,
         typer.Option(
             "--network",
-            help="Name of the network, ours or its publisher's (timm/resnet50d); by default recognised.",
+            help="Network name: from `list`, or the publisher's (timm/resnet50d). Default: recognised from the weights.",
             show_default=False,
         ),
     ] = None,
     options: WeightsOptions = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Convert anybody's weights to a file of this library."""
+    """Convert weights from any supported library to a file of this library."""
     from keras_deepnets.cli import use
     from keras_deepnets.cli.train import pairs as pairs_of
 
@@ -358,18 +358,19 @@ def convert(
 def predict(
     model: Artifact,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.", show_default=False)
+        list[Path], typer.Argument(metavar="IMAGE…", help="Image files or folders of images.", show_default=False)
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes are named.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print per image.")] = 5,
     table: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write the predictions as CSV too.", show_default=False)
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Also write the predictions to this CSV file.", show_default=False),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first broken image, instead of reporting it at its place.")
+        bool, typer.Option("--strict", help="Stop at the first broken image instead of reporting it in its row.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Name what is on images: a line for each, the most probable classes first. Exit status 1 if images are broken."""
+    """Classify images: one line per image, most probable classes first. The exit status is 1 if any image is broken."""
     from keras_deepnets.cli import use
 
     use.predict(model, images, top, strict=strict, table=table, as_json=as_json)
@@ -386,7 +387,7 @@ def benchmark(
         list[str] | None,
         typer.Argument(
             metavar="MODEL…",
-            help="Names of networks, as `list` prints them. With --data: [SOURCE].",
+            help="Network names from `list`. With --data: [SOURCE].",
             show_default=False,
         ),
     ] = None,
@@ -394,37 +395,37 @@ def benchmark(
         bool,
         typer.Option(
             "--data",
-            help="Measure the input pipeline alone: of SOURCE (as DATA of `train`), or of made-up images like CIFAR's and ImageNet's.",
+            help="Measure only the input pipeline, on SOURCE (same as DATA of `train`) or on synthetic images like CIFAR's and ImageNet's.",
         ),
     ] = False,
     augment: Annotated[
         str | None,
-        typer.Option(help="With --data SOURCE: augmentation policy, or none; by default what suits the images' size."),
+        typer.Option(help="With --data SOURCE: augmentation policy, or none. Default: depends on the image size."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="train, inference, export; several with commas.")] = "train",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16; several with commas.")] = "float32",
+    mode: Annotated[str, typer.Option(help="train, inference, export, or a comma-separated list.")] = "train",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or a comma-separated list.")] = "float32",
     batch: Annotated[
         str | None,
-        typer.Option(help="Images a step; several with commas. By default 16 at ImageNet's size, else 128."),
+        typer.Option(help="Batch size, or a comma-separated list. Default: 16 for ImageNet networks, otherwise 128."),
     ] = None,
     against: Annotated[
         str,
         typer.Option(
-            help="Peers that take turns with ours: keras (keras.applications, or else the same network of stock layers), "
-            "keras-twin, torchvision, timm, pytorchcv, ours (with default options), none; several with commas."
+            help="Peers to compare with: keras (keras.applications, otherwise the same network built from stock Keras layers), "
+            "keras-twin, torchvision, timm, pytorchcv, ours (with default options), none, or a comma-separated list."
         ),
     ] = "keras",
     image_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the images in pixels; by default what the network was designed for."),
+        typer.Option(min=1, help="Image size (side in pixels). Default: the size the network was designed for."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each side on the CPU; by default what the frameworks choose.")
+        int | None, typer.Option(min=1, help="CPU threads of each side. Default: chosen by the frameworks.")
     ] = None,
     fold: Annotated[
         bool,
         typer.Option(
-            "--fold", help="Our batch normalisation folded, on TensorFlow by export.inference_function (inference)."
+            "--fold", help="Inference: fold our batch normalisation, on TensorFlow with export.inference_function."
         ),
     ] = False,
     options: Annotated[
@@ -432,27 +433,27 @@ def benchmark(
         typer.Option(
             "--option",
             metavar="NAME=VALUE",
-            help="An option of our network, as `info` prints them.",
+            help="Set an option of our network. `info` lists the options.",
             show_default=False,
         ),
     ] = [],  # noqa: B006
-    warmup: Annotated[int, typer.Option(min=2, help="Steps of each side that do not count.")] = 3,
+    warmup: Annotated[int, typer.Option(min=2, help="Warm-up steps of each side, which are not timed.")] = 3,
     pairs: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps of each side that count; by default as many as fit into --seconds, 5 to 30."),
+        typer.Option(min=1, help="Timed steps of each side. Default: as many as fit in --seconds, from 5 to 30."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0, help="How long a pair (a pipeline) is measured, warm-up apart.")
+        float, typer.Option(min=0, help="Seconds to measure each pair (or each pipeline), without warm-up.")
     ] = 30.0,
     ceiling: Annotated[
-        bool, typer.Option(help="Measure a large matrix product too, and the share of it that is reached.")
+        bool, typer.Option(help="Also time a large matrix product, and report each network's speed as a share of it.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for benchmark.csv and benchmark.png.", show_default=False)
+        Path | None, typer.Option(help="Output folder for benchmark.csv and benchmark.png.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory side by side with peers, step by step in turn, each in a fresh process. Or the input pipeline."""
+    """Measure speed and memory next to other libraries, in alternating steps and fresh processes. Or measure the input pipeline."""
     given = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
     if data:
         from keras_deepnets.cli import pipeline
@@ -461,7 +462,7 @@ def benchmark(
         pipeline.benchmark(models or [], augment, image_size, batch, seconds, out, as_json=as_json)
         return
     if not models:
-        raise InputError("Missing argument 'MODEL…': name one network or more, or give --data.")
+        raise InputError("Missing argument 'MODEL…': name one or more networks, or pass --data.")
     if augment is not None:
         raise InputError("--augment is for --data SOURCE; leave it out.")
     from keras_deepnets.benchmark.pairs import Plan
@@ -487,7 +488,7 @@ def benchmark(
 
 @data_app.callback(invoke_without_command=True)
 def _data(context: typer.Context) -> None:
-    """Write labelled images as TFRecord shards, and check those."""
+    """Write labelled images as TFRecord shards, and verify the shards."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -498,21 +499,19 @@ def shard(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.", show_default=False)],
     shards: Annotated[
         int | None,
-        typer.Option(min=1, help="Files for each split; by default as many as make them about 128 MiB."),
+        typer.Option(min=1, help="Files per split. Default: enough for about 128 MiB per file."),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="train, validation, test or all; by default every split that the data has.", show_default=False
-        ),
+        typer.Option(help="train, validation, test or all. Default: every split of the data.", show_default=False),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of the order, and of what belongs to which split of a folder of class folders.")
+        int, typer.Option(help="Seed for the order, and for dividing a folder of class folders into splits.")
     ] = 0,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Write labelled images as a few large TFRecord files, which `train` and `evaluate` take as DATA."""
+    """Write labelled images as a few large TFRecord files. `train` and `evaluate` accept the folder as DATA."""
     from keras_deepnets.cli import shards as command
 
     command.shard(data, out, shards, split, seed=seed, skip_broken=skip_broken, as_json=as_json)
@@ -521,11 +520,11 @@ def shard(
 @data_app.command()
 def check(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="TFRecord shards of `data shard`.", show_default=False)
+        Path, typer.Argument(metavar="FOLDER", help="Folder of TFRecord shards from `data shard`.", show_default=False)
     ],
     as_json: Json = False,
 ) -> None:
-    """Read TFRecord shards whole and compare them with the digests of the day they were written."""
+    """Read all TFRecord shards and compare them with the digests recorded when they were written."""
     from keras_deepnets.cli import shards as command
 
     command.check(folder, as_json=as_json)

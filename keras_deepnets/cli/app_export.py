@@ -9,7 +9,7 @@ import typer
 
 from keras_deepnets.cli.options import Json
 
-_DEVICE, _SERVER, _CHECK = "Of a .tflite file", "Of a SavedModel", "Comparison and output"
+_DEVICE, _SERVER, _CHECK = "Options for .tflite files", "Options for SavedModels", "Comparison and output"
 
 
 def export(
@@ -18,7 +18,7 @@ def export(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="The folder of versions (savedmodel), or the .tflite, .onnx or .keras file.",
+            help="Output: the model's folder of versions (savedmodel), or the .tflite, .onnx or .keras file.",
             show_default=False,
         ),
     ],
@@ -27,7 +27,7 @@ def export(
         typer.Option(
             "--format",
             help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes) or "
-            "keras (folded for inference; Python loads it after `import keras_deepnets`).",
+            "keras (folded for inference, to load in Python after `import keras_deepnets`).",
             show_default=False,
         ),
     ],
@@ -35,19 +35,19 @@ def export(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Names of the classes, a line each, in the order of the outputs; by default the model's own.",
+            help="Text file with one class name per line, in the order of the outputs. Default: the model's own labels.",
             show_default=False,
         ),
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="float16, dynamic, int8 or int16x8.", show_default=False, rich_help_panel=_DEVICE),
+        typer.Option(help="Quantise: float16, dynamic, int8 or int16x8.", show_default=False, rich_help_panel=_DEVICE),
     ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Typical images, which int8 and int16x8 need.",
+            help="Representative images. int8 and int16x8 need them.",
             show_default=False,
             rich_help_panel=_DEVICE,
         ),
@@ -55,37 +55,42 @@ def export(
     calibration_images: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many of them are read; by default 200.", show_default=False, rich_help_panel=_DEVICE
+            min=1,
+            help="Number of calibration images to read. Default: 200.",
+            show_default=False,
+            rich_help_panel=_DEVICE,
         ),
     ] = None,
     integer_io: Annotated[
         bool,
         typer.Option(
             "--integer-io/--float-io",
-            help="Whether a file of integers takes and gives integers too.",
+            help="Use integer (or float) inputs and outputs in an integer-quantised file.",
             rich_help_panel=_DEVICE,
         ),
     ] = True,
     any_batch: Annotated[
         bool,
-        typer.Option("--any-batch", help="For any number of images at once, not for one.", rich_help_panel=_DEVICE),
+        typer.Option("--any-batch", help="Accept any batch size instead of one image.", rich_help_panel=_DEVICE),
     ] = False,
     version: Annotated[
         int | None,
-        typer.Option("--model-version", min=0, help="By default the next free number.", rich_help_panel=_SERVER),
+        typer.Option(
+            "--model-version", min=0, help="Version number. Default: the next free number.", rich_help_panel=_SERVER
+        ),
     ] = None,
     fold: Annotated[
         bool,
         typer.Option(
             "--fold/--no-fold",
-            help="Whether batch normalisation is folded into convolutions: same outputs, faster.",
+            help="Fold batch normalisation into the convolutions: same outputs, faster.",
             rich_help_panel=_SERVER,
         ),
     ] = True,
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Of the weights as they are stored: float32 (the default), bfloat16 (computes in it too) or float16.",
+            help="Type of the stored weights: float32 (default), bfloat16 (also used for computation) or float16.",
             show_default=False,
             rich_help_panel=_SERVER,
         ),
@@ -93,29 +98,32 @@ def export(
     top_k: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Give the so many most probable classes too.", show_default=False, rich_help_panel=_SERVER
+            min=1, help="Also return this many most probable classes.", show_default=False, rich_help_panel=_SERVER
         ),
     ] = None,
     features: Annotated[
-        bool, typer.Option("--features", help="Give what the last layer takes too.", rich_help_panel=_SERVER)
+        bool,
+        typer.Option(
+            "--features", help="Also return the features, i.e. the inputs of the last layer.", rich_help_panel=_SERVER
+        ),
     ] = False,
     image_size: Annotated[
         str | None,
         typer.Option(
             metavar="SIDE|HxW",
-            help="Pixels of the images that serving_images takes, e.g. 224 or 224x160; by default any.",
+            help="Image size in pixels that serving_images accepts, e.g. 224 or 224x160. Default: any.",
             show_default=False,
             rich_help_panel=_SERVER,
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a request; by default any.", show_default=False, rich_help_panel=_SERVER),
+        typer.Option(min=1, help="Images per request. Default: any.", show_default=False, rich_help_panel=_SERVER),
     ] = None,
     on_error: Annotated[
         str | None,
         typer.Option(
-            help="What a broken image does to its request: fail (the default), or skip (it alone gets no class).",
+            help="Effect of a broken image on its request: fail (default), or skip (only this image gets no class).",
             show_default=False,
             rich_help_panel=_SERVER,
         ),
@@ -124,7 +132,7 @@ def export(
         int | None,
         typer.Option(
             min=1,
-            help="Height times width that an image file may have; by default 50 million.",
+            help="Largest image file, as height times width in pixels. Default: 50 million.",
             show_default=False,
             rich_help_panel=_SERVER,
         ),
@@ -133,7 +141,7 @@ def export(
         str | None,
         typer.Option(
             metavar="N,…",
-            help="Images of the warm-up requests; by default 1,8,32, or --batch-size.",
+            help="Batch sizes of the warm-up requests. Default: 1,8,32, or --batch-size.",
             show_default=False,
             rich_help_panel=_SERVER,
         ),
@@ -142,17 +150,17 @@ def export(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Labelled images: compare the accuracy on their test split, and write it on a SavedModel's card.",
+            help="Labelled images. Compares the accuracy on their test split, and records it on a SavedModel's card.",
             show_default=False,
             rich_help_panel=_CHECK,
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_CHECK)
+        bool, typer.Option("--overwrite", help="Replace an existing file.", rich_help_panel=_CHECK)
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a trained model as a SavedModel, a TFLite, ONNX or Keras file; compare size, latency and outputs."""
+    """Export a trained model as a SavedModel, TFLite, ONNX or Keras file. Compares size, latency and outputs."""
     from keras_deepnets.cli import export as command
 
     options = {
@@ -186,38 +194,42 @@ def export(
 def serving_config(
     directory: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="The folder of versions that `export` wrote: OUT.", show_default=False),
+        typer.Argument(metavar="FOLDER", help="Folder of versions: the OUT of `export`.", show_default=False),
     ],
     model_name: Annotated[
         str | None,
-        typer.Option("--name", help="What clients call the model; by default the folder's name.", show_default=False),
+        typer.Option("--name", help="Model name for clients. Default: the folder's name.", show_default=False),
     ] = None,
     batch_sizes: Annotated[
         str | None,
         typer.Option(
             metavar="N,…",
-            help="Images of a batch, in rising order; by default those of the export. The last is the most that a request may have.",
+            help="Allowed batch sizes, in rising order. The last one limits the images per request. Default: those of the export.",
             show_default=False,
         ),
     ] = None,
     timeout_micros: Annotated[
         int | None,
-        typer.Option(min=0, help="How long a request waits for others at most; by default 2000.", show_default=False),
+        typer.Option(
+            min=0,
+            help="Longest time in microseconds that a request waits for others. Default: 2000.",
+            show_default=False,
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Batches at the same time; by default the server's cores.", show_default=False),
+        typer.Option(min=1, help="Batches processed in parallel. Default: the server's cores.", show_default=False),
     ] = None,
     queue: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Full batches that may wait before requests are refused; by default 100.", show_default=False
+            min=1, help="Full batches that may wait before requests are refused. Default: 100.", show_default=False
         ),
     ] = None,
     base_path: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="The folder as the server sees it; by default /models/NAME.", show_default=False
+            metavar="PATH", help="Path of the folder on the server. Default: /models/NAME.", show_default=False
         ),
     ] = None,
     labels: Annotated[
@@ -225,13 +237,13 @@ def serving_config(
         typer.Option(
             "--label",
             metavar="NAME=VERSION",
-            help="Serve this version under this name too, e.g. stable=3, and only such; by default the newest.",
+            help="Also serve this version under this name, e.g. stable=3. Only labelled versions are served then. Default: the newest.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer makes a new list
     as_json: Json = False,
 ) -> None:
-    """Write TF Serving's configuration beside a model's versions: which are served, batching, metrics."""
+    """Write TF Serving's configuration into a model's folder of versions: versions to serve, batching, metrics."""
     from keras_deepnets.cli import export as command
 
     values = {

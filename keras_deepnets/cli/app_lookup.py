@@ -1,4 +1,4 @@
-"""The commands that look things up or fetch them, and their options: list, info, recipes, download."""
+"""The commands `list`, `info`, `recipes` and `download` and their options."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from keras_deepnets.cli.options import Json, Options
 
 def list_command(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Shell pattern of the names, e.g. 'resnet*'.")
+        str, typer.Argument(metavar="PATTERN", help="Shell pattern for the names, e.g. 'resnet*'.")
     ] = "*",
     family: Annotated[str | None, typer.Option(help="Only this family, e.g. ResNet.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data, e.g. cifar10.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data set, e.g. cifar10.")] = None,
     weights: Annotated[
         bool,
-        typer.Option("--weights", help="List published weights instead; PATTERN is of a network's or of their names."),
+        typer.Option(
+            "--weights", help="List published weights instead. PATTERN matches network names and weight names."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks: name, family, data, depth, parameters, multiply-adds, published error. Or published weights."""
+    """List the networks: name, family, data set, depth, parameters, multiply-adds, published error. Or list published weights."""
     from keras_deepnets.cli import catalog
 
     if weights:
@@ -34,18 +36,16 @@ def list_command(
 def info(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="A network's name, as `list` prints it, or a builder's.", show_default=False
-        ),
+        typer.Argument(metavar="NAME", help="Network name from `list`, or a builder's name.", show_default=False),
     ],
     options: Options = [],  # noqa: B006 - typer makes a new list
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw the network into a .png, .svg or .pdf file.", show_default=False),
+        typer.Option(metavar="FILE", help="Draw the network to a .png, .svg or .pdf file.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is known of a network, and its options; draw it. With --option: of the network that they make."""
+    """Show a network's facts and options, and draw it. With --option: show the network that the options make."""
     from keras_deepnets.cli import catalog
     from keras_deepnets.cli.train import pairs
 
@@ -58,11 +58,11 @@ def info(
 def recipes_command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A recipe's name, or a .yaml file of one.", show_default=False),
+        typer.Argument(metavar="[NAME]", help="Recipe name or .yaml file.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the training recipes and when to use which; with NAME the fields of one, their values and what they may be."""
+    """List the training recipes and when to use them. With NAME: list that recipe's fields, values and allowed values."""
     from keras_deepnets.cli import recipes
 
     if name is None:
@@ -76,17 +76,19 @@ def download(
         list[str],
         typer.Argument(
             metavar="NAME…",
-            help="A network (its ImageNet weights), a name of `list --weights`, or both: NETWORK:NAME.",
+            help="A network (its ImageNet weights), a name from `list --weights`, or both: NETWORK:NAME.",
             show_default=False,
         ),
     ],
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", "--list", help="Say what would be fetched from where to where, and fetch nothing."),
+        typer.Option(
+            "--dry-run", "--list", help="Print what would be downloaded, with source and target, and download nothing."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch published weights into the cache folder, which may then be copied to a machine without network."""
+    """Download published weights into the cache folder. You can copy this folder to a machine without network access."""
     from keras_deepnets.cli import downloads
 
     downloads.download_weights(names, dry_run=dry_run, as_json=as_json)

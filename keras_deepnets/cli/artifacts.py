@@ -1,4 +1,4 @@
-"""What a user may name where a trained model is wanted, found before TensorFlow is loaded."""
+"""Find the trained model that a user names, before TensorFlow is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import keras
 
 KERAS, SAVED_MODEL, TFLITE, ONNX, WEIGHTS = "keras", "savedmodel", "tflite", "onnx", "weights"
-_KINDS = "a run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file"
+_KINDS = "a run folder, a .keras file, a SavedModel folder, a .tflite file or an .onnx file"
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Artifact:
     """A trained model on disk.
 
     Attributes:
-        path: what `export.predict` takes: a file, or a SavedModel's own folder.
-        kind: `KERAS`, `SAVED_MODEL`, `TFLITE`, `ONNX` or, where these are asked for, `WEIGHTS`.
-        network: of weights, where the user named it.
-        options: of that network.
+        path: Path for `export.predict`: a file, or the folder of one SavedModel version.
+        kind: `KERAS`, `SAVED_MODEL`, `TFLITE`, `ONNX` or, with ``--weights``, `WEIGHTS`.
+        network: Network that the weights belong to, if the user named it.
+        options: Options of that network.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Artifact:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def labels(self) -> list[str] | None:
-        """The class names that lie with it, in the order of its outputs; None where there are none, or they cannot be read."""
+        """The class names stored with the model, in the order of its outputs. None if they are missing or unreadable."""
         try:
             if self.kind == SAVED_MODEL:
                 return (self.path / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
@@ -52,7 +52,7 @@ class Artifact:
             return None
 
     def record(self) -> RunRecord | None:
-        """What is known of its training: by the run that it is the result of, or the card of a SavedModel."""
+        """The record of the model's training, from its run or from the card of a SavedModel. None if unknown."""
         if self.kind != SAVED_MODEL:
             return RunRecord.beside(self.path)
         try:
@@ -62,17 +62,17 @@ class Artifact:
         return None if data is None else RunRecord(None, str(data))
 
     def seed(self) -> int:
-        """The seed of the run that it is the result of, which chose the images of each split; 0 where it is of no run."""
+        """The seed of the model's run, which chose the images of each split. 0 if the run is unknown."""
         record = self.record()
         return 0 if record is None else record.seed or 0
 
     def trained_on(self) -> str | None:
-        """The data of the run that it is the result of, a folder without the path to it; None where it is of no run."""
+        """The data of the model's run; for a folder, only its name. None if the run is unknown."""
         record = self.record()
         return record and record.data
 
     def model(self) -> keras.Model:
-        """The Keras model; InputError where it is none, or cannot be read."""
+        """Load the Keras model. Raise InputError if it is not a Keras model or cannot be read."""
         if self.kind == WEIGHTS:
             from keras_deepnets.weights import open_model
 
@@ -87,18 +87,18 @@ class Artifact:
 
         try:
             return keras.saving.load_model(self.path, compile=False)
-        except Exception as error:  # a truncated zip, a strange config: Keras raises whatever it meets
+        except Exception as error:  # Keras raises many types, e.g. for a truncated zip or an invalid config
             raise InputError(f"{self.path} cannot be loaded as a Keras model: {_first_line(error)}") from error
 
 
 def find(path: Path) -> Artifact:
-    """The trained model that a path names. Raises InputError where there is none."""
+    """Return the trained model at a path. Raise InputError if there is none."""
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
         kinds = {".keras": KERAS, ".tflite": TFLITE, ".onnx": ONNX}
         if path.suffix not in kinds:
-            raise InputError(f"{path} is no trained model; give {_KINDS}.")
+            raise InputError(f"{path} is not a trained model; give {_KINDS}.")
         return Artifact(path, kinds[path.suffix])
     if str(path).lower() in registry.list_models():
         raise InputError(f"{path} is a network without trained weights; train it first: `{PROGRAM} train {path} DATA`.")
@@ -106,17 +106,17 @@ def find(path: Path) -> Artifact:
 
 
 def weights(source: str, network: str | None, options: Mapping[str, Any]) -> Artifact:
-    """Published weights or a weight file as a trained model of `network`, or of the one that it is recognised as.
+    """Return published weights or a weight file as a trained model of `network`, or of the recognised network.
 
     Raises:
-        InputError: no such file, card or network.
+        InputError: The file, the card or the network does not exist.
     """
     check_weights("--weights", source, network)
     return Artifact(Path(source), WEIGHTS, network, options)
 
 
 def check_weights(owner: str, source: str, network: str | None) -> None:
-    """Raises InputError where there is no such card or file, or no such network."""
+    """Raise InputError if the card, the file or the network does not exist."""
     constructor = None if network is None else networks.named(network)[0]
     if cards.is_name(source):
         cards.only(source, constructor)
@@ -129,13 +129,13 @@ def _in_folder(path: Path) -> Artifact:
         return Artifact(path / "model.keras", KERAS)
     if (path / "saved_model.pb").is_file():
         return Artifact(path, SAVED_MODEL)
-    # A server reads ASCII digits only; isdigit() alone would take "²".
+    # TF Serving reads only ASCII digits. isdigit() alone would accept "²".
     names = (entry.name for entry in path.iterdir() if (entry / "saved_model.pb").is_file())
     versions = [name for name in names if name.isascii() and name.isdigit()]
     if versions:
         return Artifact(path / max(versions, key=int), SAVED_MODEL)
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        raise InputError(f"{path} holds a run that has not ended; give the same `train` command again to finish it.")
+        raise InputError(f"{path} holds an unfinished run; rerun the same `train` command to finish it.")
     raise InputError(f"{path} holds no trained model; give {_KINDS}.")
 
 

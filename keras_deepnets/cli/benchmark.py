@@ -1,4 +1,4 @@
-"""The command that measures speed, side by side with peers. It loads no framework itself."""
+"""The `benchmark` command, which measures speed next to other libraries. This module imports no framework."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ CSV, PICTURE = "benchmark.csv", "benchmark.png"
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for, each list as it stood on the command line.
+    """A benchmark as requested on the command line. Lists are unparsed text.
 
     Attributes:
-        models: names in the registry.
-        modes: comma-separated.
-        dtypes: comma-separated.
-        batches: comma-separated; None for what fits the network's data.
-        against: comma-separated peers; "none" for ours alone.
-        image_size: side in pixels, or None.
-        threads: of each side on the CPU, or None.
-        folded: whether ours is measured with batch normalisation folded.
-        options: of our networks.
-        plan: how long is measured.
-        with_ceiling: whether matrix products are measured too.
-        out: folder of the files, or None.
+        models: Names in the registry.
+        modes: Comma-separated modes.
+        dtypes: Comma-separated dtypes.
+        batches: Comma-separated batch sizes. None for a default that fits the network's data.
+        against: Comma-separated peers. "none" measures only this library.
+        image_size: Image side in pixels, or None.
+        threads: CPU threads of each side, or None.
+        folded: Whether this library's networks are measured with batch normalisation folded.
+        options: Options of this library's networks.
+        plan: Numbers of steps and seconds to measure.
+        with_ceiling: Whether matrix products are measured too.
+        out: Output folder, or None.
     """
 
     models: Sequence[str]
@@ -59,7 +59,7 @@ class Request:
 
 
 def benchmark(request: Request, *, as_json: bool) -> None:
-    """Measures what is asked for, pair by pair; prints a table, and writes the files as results come."""
+    """Measure pair by pair. Print a table, and update the CSV file after each pair."""
     configurations = list(_configurations(request))
     names = checks.words(request.against, [*peers.LIBRARIES, "none"], "--against")
     if request.out is not None:
@@ -85,7 +85,7 @@ def benchmark(request: Request, *, as_json: bool) -> None:
             )
         except (WorkerError, InputError) as error:
             if isinstance(error, InputError) and not rows:
-                raise  # such as images too small for the network: what is wrong is wrong from the start
+                raise  # an error in the request itself, e.g. images that are too small for the network
             failures.append(str(error))
             _say(f"failed: {error}")
             continue
@@ -106,9 +106,11 @@ def _configurations(request: Request) -> Iterator[Configuration]:
     dtypes = checks.words(request.dtypes, DTYPES, "--dtype")
     batches = None if request.batches is None else checks.counts(request.batches, "--batch")
     if "export" in modes and dtypes != ["float32"]:
-        raise InputError("--mode export measures SavedModels, which compute in float32; leave --dtype out.")
+        raise InputError("--mode export measures SavedModels, which compute in float32; leave out --dtype.")
     if request.folded and modes != ["inference"]:
-        raise InputError("--fold is for --mode inference: a folded network cannot be trained, and an export is folded.")
+        raise InputError(
+            "--fold is for --mode inference: a folded network cannot be trained, and an export is always folded."
+        )
     for name in request.models:
         check_options(name, request.options, complete=True)
         facts = registry.constructor_of(name).facts
@@ -118,21 +120,21 @@ def _configurations(request: Request) -> Iterator[Configuration]:
 
 
 def _at_hand(names: Iterator[str]) -> tuple[list[str], list[str]]:
-    """The peers that are installed, and a word about each of the others."""
+    """Return the installed peers, and a note about each missing one."""
     there, notes = [], []
     for name in names:
         problem = peers.missing(name)
         if problem is None:
             there.append(name)
         else:
-            notes.append(f"{name} was left out; {problem}")
+            notes.append(f"{name} was skipped; {problem}")
     return there, notes
 
 
 def _work(
     configurations: Sequence[Configuration], against: Sequence[str], notes: list[str]
 ) -> Iterator[tuple[Configuration, Peer | None]]:
-    """What is measured with whom; what has no counterpart is added to `notes`. Ours alone where nobody is left."""
+    """Yield each configuration with its peers, or with None if it has no peer. Add missing counterparts to `notes`."""
     for configuration in configurations:
         found = []
         for name in against:
@@ -140,7 +142,7 @@ def _work(
             if peer is None:
                 note = f"{name} has no {configuration.model}"
             elif configuration.mode == "export" and name in TORCH:
-                note = f"{name} writes no SavedModel, so it was left out of --mode export"
+                note = f"{name} writes no SavedModel, so --mode export skips it"
             else:
                 found.append(peer)
                 continue
@@ -187,7 +189,7 @@ def _report(
 
 
 def _print_table(rows: Sequence[Result]) -> None:
-    """A table for each network and mode, so that it is narrow enough for a terminal."""
+    """Print one table per network and mode, so that each table fits a terminal."""
     for number, ((model, mode, size), group) in enumerate(itertools.groupby(rows, _subject)):
         lines = list(group)
         print(f"{'' if number == 0 else chr(10)}{model}, {mode}, {size} × {size} pixels")
@@ -219,7 +221,7 @@ def _cells(row: Result, exported: bool) -> list[str]:
 
 
 def _subtitle(rows: Sequence[Result]) -> str:
-    """Where it was measured, and with what."""
+    """The device, the matrix-product speeds and the versions of the measurement."""
     devices = dict.fromkeys(row.device for row in rows if row.device != "CPU")
     threads = rows[0].threads
     place = ", ".join(devices) or f"{results.processor()}, {threads} thread{'' if threads == 1 else 's'}"
@@ -230,14 +232,14 @@ def _subtitle(rows: Sequence[Result]) -> str:
 
 
 def _noise(rows: Sequence[Result]) -> str:
-    """A warning where other processes took part of the machine while steps were timed, else nothing."""
+    """A warning if other processes kept the machine busy while steps were timed, else an empty text."""
     noisy = [row for row in rows if is_noise(row.others_busy, row.threads)]
     if not noisy:
         return ""
     worst = max(row.others_busy or 0.0 for row in noisy)
     return (
-        f"* Other processes kept up to {worst:.1f} of {results.threads()} processors busy meanwhile, which slows one side more than "
-        "the other; measure again on a quiet machine."
+        f"* Other processes kept up to {worst:.1f} of {results.threads()} processors busy meanwhile. This can slow one side more than "
+        "the other; measure again on an idle machine."
     )
 
 

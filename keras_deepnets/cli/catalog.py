@@ -1,4 +1,4 @@
-"""The commands that look things up. None of them loads TensorFlow or Keras, but for drawing."""
+"""The commands `list` and `info`. They load TensorFlow and Keras only to draw or to build a network with options."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from keras_deepnets.weights import cards
 from keras_deepnets.weights.cards import networks
 
 _MOST_WEIGHTS = 24
-"""Names of weights that `info` prints."""
+"""Maximum number of weight names that `info` prints."""
 
 
 def print_version() -> None:
-    """Prints the versions that a bug report needs."""
+    """Print the versions for a bug report."""
     below = [f"{package} {version(package) or 'missing'}" for package in ("tensorflow", "keras")]
     print(f"{PROGRAM} {version('keras-deepnets')} ({', '.join(below)}, python {platform.python_version()})")
 
 
 def list_networks(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
-    """Prints a row for each network that fits."""
+    """Print one row per matching network."""
     infos = [model_info(name) for name in registry.list_models(pattern, family, dataset)]
     if not infos:
-        raise InputError(f"No network's name fits {pattern!r}; `{PROGRAM} list` prints them all.")
+        raise InputError(f"No network name matches {pattern!r}; `{PROGRAM} list` prints all of them.")
     if as_json:
         show.print_json([_facts(info) for info in infos])
         return
@@ -54,11 +54,11 @@ def list_networks(pattern: str, family: str | None, dataset: str | None, as_json
 
 
 def list_weights(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
-    """Prints a row for each set of published weights that fits."""
+    """Print one row per matching set of published weights."""
     found = [card for card in cards.list_weights(pattern) if _is_of(card, family, dataset)]
     if not found:
         raise InputError(
-            f"No published weights are called {pattern!r} or are of such a network; `{PROGRAM} list --weights` prints them all."
+            f"No published weights match {pattern!r} by their own name or their network's; `{PROGRAM} list --weights` prints all."
         )
     if as_json:
         show.print_json([card.to_dict() for card in found])
@@ -79,7 +79,7 @@ def list_weights(pattern: str, family: str | None, dataset: str | None, as_json:
 
 
 def _is_of(card: cards.Card, family: str | None, dataset: str | None) -> bool:
-    """Whether the card's network is of that family, and designed for that data."""
+    """Whether the card's network belongs to the family and was designed for the data set."""
     facts = registry.constructor_of(card.constructor).facts
     domain = facts.family.spec(**(facts.row | card.options)).domain
     return (family is None or facts.family.name.lower() == family.lower()) and (
@@ -88,12 +88,12 @@ def _is_of(card: cards.Card, family: str | None, dataset: str | None) -> bool:
 
 
 def show_network(name: str, given: dict[str, Any], as_json: bool) -> None:
-    """Prints a network's facts and options; of a builder without options what they may be.
+    """Print the facts and options of a network. For a builder without options, print what all its networks share.
 
     Args:
-        name: of a network or a builder.
-        given: options of it. With them the network is built, to count.
-        as_json: whether to print JSON.
+        name: Name of a network or a builder.
+        given: Options for it. With options, the network is built to count its parameters.
+        as_json: Whether to print JSON.
     """
     check_options(name, given, complete=bool(given))
     facts, options = _facts_of(name, given), options_of(name)
@@ -124,11 +124,11 @@ def show_network(name: str, given: dict[str, Any], as_json: bool) -> None:
         ]
         show.print_table(("option", "value" if given else "default", "meaning"), rows)
     if facts["depth"] is None:
-        print(f"A builder: `{PROGRAM} info {name} --option NAME=VALUE …` shows the network that some options make.")
+        print(f"A builder: `{PROGRAM} info {name} --option NAME=VALUE …` shows the network with these options.")
 
 
 def _facts_of(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a network; of a builder without options those that all its networks share, the others None."""
+    """The facts of a network. For a builder without options, facts that its networks do not share are None."""
     facts = registry.constructor_of(name).facts
     if facts.row or given:
         if given:
@@ -145,14 +145,14 @@ def _facts_of(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _few(names: Sequence[str], constructor: str) -> str:
-    """The names of weights, of many the first."""
+    """The names of weights, shortened if there are many."""
     if len(names) <= _MOST_WEIGHTS:
         return ", ".join(names)
     return f"{', '.join(names[:3])}, … ({len(names)}: `{PROGRAM} list --weights {constructor}`)"
 
 
 def draw_network(name: str, path: Path, given: dict[str, Any]) -> None:
-    """Draws a network into a picture; a wrong name, option or suffix is said before TensorFlow is loaded."""
+    """Draw a network to a picture file. A wrong name, option or suffix is reported before TensorFlow is loaded."""
     check_options(name, given, complete=True)
     from keras_deepnets.insight import diagram
 
@@ -162,9 +162,9 @@ def draw_network(name: str, path: Path, given: dict[str, Any]) -> None:
 
 
 def check_options(name: str, options: Mapping[str, Any], complete: bool = False) -> None:
-    """Raises InputError for an unknown network, or an option that it does not have.
+    """Raise InputError for an unknown network or an unknown option.
 
-    With `complete` also where a value is wrong, or an option that a builder needs is missing.
+    With `complete`, also raise it for a wrong value or a missing option that a builder needs.
     """
     valid = [option["name"] for option in options_of(name)]
     for option in options:
@@ -190,7 +190,7 @@ def options_of(name: str) -> list[dict[str, Any]]:
 
 
 def giga(count: float) -> str:
-    """A number of multiply-adds in thousand millions, three digits."""
+    """Format a number of multiply-adds in billions (G), to three digits."""
     value = count / 1e9
     return f"{value:.3g} G" if value < 100 else f"{value:.0f} G"
 

@@ -1,4 +1,4 @@
-"""The main job on the embedded digits: train, evaluate, export, compare, predict. What ``keras-deepnets demo`` runs."""
+"""The ``keras-deepnets demo`` command: train, evaluate, export, compare and predict on the embedded digits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 MODEL, DATA, RECIPE = "resnet20", "digits", "fast"
-EPOCHS = 20  # in place of the recipe's own 69, which take three minutes
+EPOCHS = 20  # the recipe's own 69 epochs take three minutes
 EXPECTED_ACCURACY = 0.97
-_TITLES = ("Train", "Evaluate", "Export", "Compare", "Predict image files", "What lies where")
+_TITLES = ("Train", "Evaluate", "Export", "Compare", "Predict image files", "Files")
 
-# What the demo leaves, in the order in which it is told.
+# Files that the demo writes, in the order in which they are printed.
 _MADE = {
     "run": "",
     "run/model.keras": "the trained model",
@@ -31,30 +31,30 @@ _MADE = {
     "run/metrics.csv": "the same as numbers",
     "run/inputs.png": "training images as the network sees them",
     "run/tensorboard": "the same for `tensorboard --logdir`",
-    "run/config.json": "what the run was asked to do",
-    "run/checkpoints": "from which an interrupted run resumes",
-    "savedmodel": "for TF Serving: the folder that it watches",
+    "run/config.json": "configuration of the run",
+    "run/checkpoints": "checkpoints to resume an interrupted run",
+    "savedmodel": "model folder for TF Serving",
     "savedmodel/1": "image files or pixels in, probabilities and labels out",
     "digits.tflite": "for devices, float32",
     "digits.tflite.json": "its input, output and labels",
     "digits-int8.tflite": "for devices, integers only",
     "digits-int8.tflite.json": "its input, output and labels",
-    "images": "a test digit of each class",
+    "images": "one test digit per class",
 }
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the predictions of an exported model relate to those of the Keras model.
+    """Agreement of an exported model's predictions with those of the Keras model.
 
     Attributes:
-        name: what was exported.
-        path: where it lies.
-        max_difference: largest difference of a probability.
-        same_top1: share of the images with the same most probable class.
-        accuracy: on the same images.
-        tolerance: of `max_difference`; None where the numbers are quantised and cannot be the same.
-        least_same: of `same_top1`.
+        name: Name of the export.
+        path: Path of the export.
+        max_difference: Largest difference of a probability.
+        same_top1: Share of the images with the same most probable class.
+        accuracy: Accuracy on the same images.
+        tolerance: Upper limit for `max_difference`. None for quantised exports, whose probabilities differ.
+        least_same: Lower limit for `same_top1`.
     """
 
     name: str
@@ -67,29 +67,31 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether the export does what the Keras model does."""
+        """Whether the export agrees with the Keras model within the limits."""
         near = self.tolerance is None or self.max_difference <= self.tolerance
         return near and self.same_top1 >= self.least_same
 
 
 def run(out: Path, begin: float | None = None) -> None:
-    """Runs the demo.
+    """Run the demo.
 
-    Training resumes, or is skipped where it had ended; everything else is made anew in the same places.
+    An interrupted training run resumes, and a finished one is skipped. All other files are written again.
 
     Args:
-        out: folder of everything that it writes.
-        begin: when the user started it, by `time.perf_counter`.
+        out: Output folder.
+        begin: Start time of the command, from `time.perf_counter`.
 
     Raises:
-        CheckFailed: the test accuracy is below 97 %, or an export does not predict what the Keras model does.
-        InputError: the folder cannot be used.
+        CheckFailed: The test accuracy is below 97 %, or the predictions of an export differ from those of the Keras model.
+        InputError: The folder cannot be used.
     """
     from keras_deepnets import data, training
 
     begin = time.perf_counter() if begin is None else begin
     test = data.load(DATA, split="test")
-    print(f"The main job on {DATA}: real handwritten digits, 8 × 8 pixels, {test.size} of them kept for the test.")
+    print(
+        f"The whole workflow on {DATA}: real handwritten digits, 8 × 8 pixels, {test.size} of them in the test split."
+    )
 
     _title(1)
     before = (out / "run" / "model.keras").exists()
@@ -97,7 +99,7 @@ def run(out: Path, begin: float | None = None) -> None:
         MODEL, DATA, RECIPE, out / "run", precision="float32", epochs=EPOCHS, verbose=0 if before else "auto"
     )
     if before:
-        print(f"{out / 'run'} holds this run already, complete: it is used as it is. Delete it to train again.")
+        print(f"{out / 'run'} already holds this run, finished. The demo uses it; delete it to train again.")
 
     _title(2)
     result = training.evaluate(trained.model, test)
@@ -105,7 +107,7 @@ def run(out: Path, begin: float | None = None) -> None:
     if result.top1 < EXPECTED_ACCURACY:
         raise CheckFailed(
             f"the test accuracy is {show.percent(result.top1)} and should be at least {show.percent(EXPECTED_ACCURACY)}; "
-            f"{out / 'run' / 'curves.png'} shows how the training went."
+            f"see the training curves in {out / 'run' / 'curves.png'}."
         )
 
     _title(3)
@@ -127,7 +129,7 @@ def run(out: Path, begin: float | None = None) -> None:
 
 
 def export_all(model: keras.Model, out: Path) -> dict[str, Path]:
-    """Writes the SavedModel and both TFLite files in place of those of an earlier demo; name to path."""
+    """Write the SavedModel and both TFLite files, replacing those of an earlier demo. Return name to path."""
     from keras_deepnets import data, export
 
     folder = out / "savedmodel"
@@ -142,10 +144,10 @@ def export_all(model: keras.Model, out: Path) -> dict[str, Path]:
 
 
 def compare(model: keras.Model, exports: dict[str, Path], test: ImageData) -> list[Agreement]:
-    """Loads each export afresh and holds its predictions against the Keras model's on the test images.
+    """Load each export and compare its predictions with the Keras model's on the test images.
 
-    The Keras model is fed by the data pipeline, the exports take the 8 × 8 images as they are: the comparison covers the way
-    from the image to the network too.
+    The Keras model gets its input from the data pipeline. The exports get the unchanged 8 × 8 images. So the comparison also
+    covers the preprocessing.
     """
     import numpy as np
 
@@ -176,23 +178,23 @@ def _agreement(name: str, path: Path, found: np.ndarray, expected: np.ndarray, t
 
 
 def print_agreements(agreements: list[Agreement]) -> None:
-    """Prints a row for each export; CheckFailed where one is not what it should be."""
+    """Print one row per export. Raise CheckFailed if an export does not agree with the Keras model."""
     rows = [
         (each.name, f"{each.max_difference:.1e}", show.percent(each.same_top1), show.percent(each.accuracy))
         for each in agreements
     ]
     columns = ("reloaded", "largest difference", "same top-1", "test accuracy")
-    show.print_table(columns, rows, right=columns[1:], title="Against the Keras model, on the test images")
+    show.print_table(columns, rows, right=columns[1:], title="Compared with the Keras model, on the test images")
     for each in agreements:
         if not each.holds:
             raise CheckFailed(
-                f"{each.path} does not predict what the Keras model does: probabilities differ by up to "
-                f"{each.max_difference:.1e}, the same class in {show.percent(each.same_top1)}."
+                f"{each.path} does not agree with the Keras model: probabilities differ by up to "
+                f"{each.max_difference:.1e}, and the top class is the same for {show.percent(each.same_top1)} of the images."
             )
 
 
 def write_digits(test: ImageData, folder: Path) -> list[Path]:
-    """Writes the first test image of each class as a PNG file named after what it shows."""
+    """Write the first test image of each class as a PNG file named after its digit."""
     import tensorflow as tf
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +209,7 @@ def write_digits(test: ImageData, folder: Path) -> list[Path]:
 
 
 def predict_files(model: Path, files: list[Path]) -> None:
-    """Prints what the exported model says of image files."""
+    """Print the exported model's predictions for image files."""
     from keras_deepnets import export
 
     result = export.predict(model, files)
@@ -216,7 +218,7 @@ def predict_files(model: Path, files: list[Path]) -> None:
 
 
 def print_tree(out: Path) -> None:
-    """Prints the files and folders with their sizes and what they are for."""
+    """Print the files and folders with their sizes and purposes."""
     rows = []
     for name, meaning in _MADE.items():
         path = out / name
@@ -227,7 +229,7 @@ def print_tree(out: Path) -> None:
 
 
 def print_next(out: Path, exports: dict[str, Path]) -> None:
-    """Prints commands that work with what the demo left."""
+    """Print commands that use the demo's files."""
     image = out / "images" / "digit-7.png"
     lines = (
         f"{PROGRAM} predict {exports['TFLite int8']} {image}",

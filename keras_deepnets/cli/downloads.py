@@ -1,4 +1,4 @@
-"""The command that fetches published weights. It loads neither TensorFlow nor Keras."""
+"""The `download` command, which fetches published weights. It loads neither TensorFlow nor Keras."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from keras_deepnets.weights.cards import Card, networks
 
 
 def download_weights(names: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
-    """Fetches weights into the cache folder, or says what it would fetch; prints where each file lies.
+    """Download weights into the cache folder and print the paths. With `dry_run`, only print what would be downloaded.
 
     Raises:
-        InputError: a name that is of no weights, before anything is fetched; or a file that cannot be had, after the others
-            have been tried.
+        InputError: A name matches no weights; nothing is downloaded then. Or a download fails; the other files are still tried.
     """
     found = list({(card.constructor, card.name): card for card in map(card_of, names)}.values())
     problems: list[str] = []
@@ -37,15 +36,15 @@ def download_weights(names: Sequence[str], *, dry_run: bool, as_json: bool) -> N
 
 
 def card_of(name: str) -> Card:
-    """The card that a word of the command names: ``network``, ``source/tag`` or ``network:source/tag``.
+    """Return the card for a name of the form ``network``, ``source/tag`` or ``network:source/tag``.
 
     Raises:
-        InputError: there is none, or the weights of several networks have that name.
+        InputError: No card has this name, or several networks have weights of this name.
     """
     network, colon, weights = name.partition(":")
     if not colon and cards.is_name(name):
         if name == cards.DEFAULT:
-            raise InputError(f"{name!r} stands for the default weights of a network; name the network, e.g. resnet50.")
+            raise InputError(f"{name!r} means the default weights of a network; name the network, e.g. resnet50.")
         return cards.only(name, None)
     return cards.card(networks.named(network)[0], weights if colon else cards.DEFAULT)
 
@@ -64,7 +63,7 @@ def _print(rows: Sequence[dict[str, Any]], dry_run: bool) -> None:
         columns = ("weights", "size", "file")
         cells = [(_name(row), _size(row, "failed"), row["path"] if row["there"] else "–") for row in rows]
     show.print_table(columns, cells, right=("size",))
-    print(f"Cache folder, which can be copied to other machines: {download.cache_folder()}")
+    print(f"Cache folder (you can copy it to other machines): {download.cache_folder()}")
 
 
 def _name(row: dict[str, Any]) -> str:

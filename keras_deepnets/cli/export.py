@@ -1,4 +1,4 @@
-"""The commands that write what servers and devices run: export, serving-config."""
+"""The commands `export` and `serving-config`."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 FORMATS = ("savedmodel", "tflite", "onnx", "keras")
-# Images on which an export is compared with its model.
+# Number of images for comparing an export with its model.
 _COMPARED = 8
 
 
 @dataclass(frozen=True)
 class Export:
-    """What the command line asks of an export.
+    """An export as requested on the command line.
 
     Attributes:
-        out: the file, or the folder of versions.
-        form: one of `FORMATS`.
-        quantize: of a TFLite file, as `export.tflite` takes it.
-        calibration: name of the data that calibrates.
-        calibration_images: how many of them are read at most; None: the default.
-        integer_io: whether a TFLite file of integers takes and gives integers.
-        any_batch: whether a TFLite file takes any number of images.
-        version: of a SavedModel; None: the next free one.
-        fold: whether batch normalisation is folded in a SavedModel.
-        options: the other ones of a SavedModel that were asked for, as `export.saved_model` takes them.
-        labels: a file of class names, a line each; None: the model's own.
-        data: name of the data that the accuracy is measured on; None: it is not.
-        overwrite: whether a file may be replaced.
+        out: Output file, or the folder of versions.
+        form: One of `FORMATS`.
+        quantize: Quantisation of a TFLite file, as in `export.tflite`.
+        calibration: Name of the calibration data.
+        calibration_images: Maximum number of calibration images. None for the default.
+        integer_io: Whether an integer TFLite file has integer inputs and outputs.
+        any_batch: Whether a TFLite file accepts any batch size.
+        version: Version of a SavedModel. None for the next free number.
+        fold: Whether batch normalisation is folded in a SavedModel.
+        options: Further SavedModel options, as in `export.saved_model`.
+        labels: Text file with one class name per line. None for the model's own labels.
+        data: Name of the data for measuring the accuracy. None to skip the measurement.
+        overwrite: Whether an existing file may be replaced.
     """
 
     out: Path
@@ -59,7 +59,7 @@ class Export:
 
 
 def export_model(model: Path, request: Export, *, as_json: bool) -> None:
-    """Writes what a server or a device runs; prints where it lies, its size, latency and how far it is from the Keras model."""
+    """Export a model. Print the path, the size, the latency and the difference from the Keras model."""
     from keras_deepnets.export.calibrating import too_few
     from keras_deepnets.export.classifier import unscaled
 
@@ -67,7 +67,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     labels = None if request.labels is None else _names(request.labels)
     artifact = artifacts.find(model)
     if artifact.kind != artifacts.KERAS:
-        artifact.model()  # says what to give instead
+        artifact.model()  # raises an error that names what to give instead
     if request.form == "onnx":
         from keras_deepnets.export import onnx_export
 
@@ -91,7 +91,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         rows = _compared(artifact, network, path, request, labels, test, top1, say)
     few = None if calibration is None else too_few(calibration.size, _most(request))
     unknown = None if request.form == "keras" else unscaled(network)
-    for said in filter(None, (few, unknown)):  # warnings themselves are kept from whoever uses the command
+    for said in filter(None, (few, unknown)):  # Python warnings are hidden from users of the command
         print(f"Warning: {said}", file=sys.stderr)
     size = show.size_of(path)
     load = _how_to_load(path) if request.form == "keras" else None
@@ -112,7 +112,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         for row in rows
     ]
     batch = request.options.get("batch_size", 1)
-    taken = "one image" if batch == 1 else f"one image or {batch}"  # a request has that many, whatever is in it
+    taken = "one image" if batch == 1 else f"one image or {batch}"  # a request always has the fixed batch size
     columns = ("", "size", taken, "largest difference", *([] if test is None else ["top-1"]))
     show.print_table(columns, cells, right=columns[1:])
     if rows[1]["latency_ms"] is None:
@@ -122,14 +122,14 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
 
 
 def _how_to_load(path: Path) -> str:
-    """The Python that loads a .keras file, as the JSON beside it says."""
+    """The Python code that loads a .keras file, from the JSON file next to it."""
     from keras_deepnets.export import single_file
 
     return json.loads(single_file.card_path(path).read_text(encoding="utf-8"))["load"]
 
 
 def _of_the_card(artifact: artifacts.Artifact, test: ImageData | None, top1: float | None) -> dict[str, Any]:
-    """What a SavedModel's card says of the training and of the test, as far as they are known."""
+    """The training data and the test accuracy for a SavedModel's card, where known."""
     accuracy = None if test is None else {"top-1": top1, "images": test.size, "data": Path(test.name).name}
     return {"data": artifact.trained_on(), "accuracy": accuracy}
 
@@ -160,7 +160,7 @@ def _write(
 
 
 def _most(request: Export) -> int:
-    """How many images calibrate at most."""
+    """Maximum number of calibration images."""
     from keras_deepnets.export import calibrating
 
     return request.calibration_images or calibrating.IMAGES
@@ -176,7 +176,7 @@ def _compared(
     top1: float | None,
     say: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Size, milliseconds an image, largest difference of a probability on a few images and accuracy: of the model, of the export."""
+    """Measure the model and the export: size, milliseconds per image, largest probability difference on a few images, accuracy."""
     from importlib.util import find_spec
 
     import numpy as np
@@ -203,7 +203,7 @@ def _compared(
 
 
 def _few_images(network: Any, request: Export, test: ImageData | None) -> Any:
-    """What the export and the model are compared on: test images as PNG files, or noise where there are none."""
+    """Images for comparing the export with the model: test images as PNG files, or noise without test data."""
     import numpy as np
 
     if test is not None:
@@ -213,7 +213,7 @@ def _few_images(network: Any, request: Export, test: ImageData | None) -> Any:
 
 
 def _check(request: Export) -> None:
-    """What can be said of the options alone, before anything is loaded."""
+    """Check the options before anything is loaded."""
     from keras_deepnets.export import savedmodel
     from keras_deepnets.export.litert import CALIBRATED, QUANTIZATIONS
 
@@ -223,47 +223,51 @@ def _check(request: Export) -> None:
     if form != "tflite" and (request.quantize or request.calibration):
         raise InputError(f"--quantize and --calibration are for --format tflite; {form} computes in float32.")
     if form != "tflite" and (request.any_batch or not request.integer_io):
-        raise InputError("--any-batch and --float-io are for --format tflite; the other formats are so already.")
+        raise InputError("--any-batch and --float-io are for --format tflite; leave them out for other formats.")
     if form != "savedmodel" and request.version is not None:
         raise InputError(f"--model-version is for --format savedmodel; a .{form} file has no version.")
     if form != "savedmodel" and not request.fold:
-        raise InputError(f"--no-fold is for --format savedmodel; a .{form} file is folded where that is exact.")
+        raise InputError(
+            f"--no-fold is for --format savedmodel; a .{form} file is always folded where folding is exact."
+        )
     if form != "savedmodel" and request.options:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in request.options)
-        raise InputError(f"{flags}: for --format savedmodel only; leave it out with {form}.")
+        raise InputError(f"{flags}: for --format savedmodel only; leave it out for {form}.")
     if form == "keras" and request.labels is not None:
-        raise InputError("--labels: a .keras file keeps the names that its model has; leave it out.")
+        raise InputError("--labels: a .keras file keeps the labels of its model; leave it out.")
     savedmodel.check_options(**request.options)
     if form != "savedmodel" and out.suffix != f".{form}":
-        raise InputError(
-            f"OUT {str(out)!r} does not end in .{form}; name the file so, e.g. {out.name or 'model'}.{form}."
-        )
+        raise InputError(f"OUT {str(out)!r} does not end in .{form}; use a name such as {out.name or 'model'}.{form}.")
     if form != "savedmodel" and out.is_file() and not request.overwrite:
         raise InputError(f"{out} exists; name another file, or give --overwrite.")
     if request.quantize is not None and request.quantize not in QUANTIZATIONS:
         raise InputError(f"--quantize {request.quantize!r} is not one of {', '.join(QUANTIZATIONS)}.")
     if request.quantize in CALIBRATED and not request.calibration:
         raise InputError(
-            f"--quantize {request.quantize} needs --calibration DATA: images from which the ranges of the activations are read."
+            f"--quantize {request.quantize} needs --calibration DATA: images for measuring the ranges of the activations."
         )
     if request.calibration and request.quantize not in CALIBRATED:
         raise InputError(f"--calibration is for --quantize {' and '.join(CALIBRATED)}.")
     if request.calibration_images is not None and not request.calibration:
-        raise InputError("--calibration-images is for --calibration DATA; give both.")
+        raise InputError("--calibration-images needs --calibration DATA; give both.")
     if not request.integer_io and request.quantize not in CALIBRATED:
-        raise InputError(f"--float-io is for --quantize {' and '.join(CALIBRATED)}; others take floats anyway.")
+        raise InputError(
+            f"--float-io is for --quantize {' and '.join(CALIBRATED)}; other files always have float inputs."
+        )
 
 
 def _names(path: Path) -> list[str]:
-    """The class names of a file, a line each."""
+    """The class names in a text file with one name per line."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"--labels {path} cannot be read ({error}); give a text file with a name a line.") from error
+        raise InputError(
+            f"--labels {path} cannot be read ({error}); give a text file with one name per line."
+        ) from error
 
 
 def height_and_width(text: str | None) -> tuple[int, int] | None:
-    """The pixels that ``--image-size`` names, ``224`` or ``HEIGHTxWIDTH``; None where it is not given."""
+    """The height and width from ``--image-size``, ``224`` or ``HEIGHTxWIDTH``. None if it is not given."""
     if text is None:
         return None
     found = re.fullmatch(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?", text)
@@ -273,30 +277,30 @@ def height_and_width(text: str | None) -> tuple[int, int] | None:
 
 
 def counts(text: str | None) -> tuple[int, ...] | None:
-    """The numbers of images that ``--batch-sizes`` names; None where it is not given."""
+    """The batch sizes from ``--batch-sizes``. None if it is not given."""
     if text is None:
         return None
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise InputError(f"--batch-sizes {text!r} must be whole numbers with commas, e.g. 1,8,32.") from None
+        raise InputError(f"--batch-sizes {text!r} must be comma-separated whole numbers, e.g. 1,8,32.") from None
 
 
 def serving_config(directory: Path, labels: list[str], values: Mapping[str, Any], *, as_json: bool) -> None:
-    """Writes what TF Serving reads beside the versions of a model; prints where.
+    """Write TF Serving's configuration files next to the versions of a model. Print their paths.
 
     Args:
-        directory: the folder of versions.
-        labels: ``name=version`` texts.
-        values: the other arguments of `export.serving_config`; None: its default.
-        as_json: whether to print JSON.
+        directory: The folder of versions.
+        labels: Texts of the form ``name=version``.
+        values: The other arguments of `export.serving_config`. None means the default.
+        as_json: Whether to print JSON.
     """
     from keras_deepnets import export
 
     given = {name: value for name, value in values.items() if value is not None}
     versions = dict(_label(text) for text in labels)
     if len(versions) < len(labels):
-        raise InputError(f"--label {', '.join(labels)}: a label is for one version; name each once.")
+        raise InputError(f"--label {', '.join(labels)}: each label belongs to one version; name each label once.")
     models, batching, monitoring = export.serving_config(directory, version_labels=versions, **given)
     if as_json:
         show.print_json({"models": str(models), "batching": str(batching), "monitoring": str(monitoring)})

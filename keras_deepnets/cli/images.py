@@ -1,4 +1,4 @@
-"""Images that a user names: labelled sets, and single files."""
+"""Load the images that a user names: labelled data sets and single files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def images_of(source: str, split: str, seed: int) -> ImageData:
-    """A split of a labelled set, as `keras_deepnets.data.load` gives it."""
+    """Load a split of a labelled data set with `keras_deepnets.data.load`."""
     from keras_deepnets import data
 
     with loading(source):
@@ -25,24 +25,24 @@ def images_of(source: str, split: str, seed: int) -> ImageData:
 
 @contextlib.contextmanager
 def loading(source: str) -> Iterator[None]:
-    """Around the loading of a source: TensorFlow is set up before it looks for devices, and what it says is held back.
+    """Context for loading a source: set up TensorFlow before it looks for devices, and hold back its output.
 
-    Which files were left out is said at the end.
+    Messages about skipped files are printed at the end.
     """
     load_tensorflow()
     from keras_deepnets.data import files
 
-    # A name: a download shows its progress on stderr.
+    # Loading a TFDS name may download data and show progress on stderr, so its output is not held back.
     quiet = native_output_held_back() if Path(source).exists() else contextlib.nullcontext()
     with files.lines_held_back(), quiet:
         yield
 
 
 def image_files(paths: list[Path]) -> list[Path]:
-    """The image files that are named, those below a folder in the order of their names; says which others were left out.
+    """Return the named image files. A folder gives all its images, sorted by name. Print a note about skipped files.
 
     Raises:
-        InputError: a path that does not exist, or a folder without images.
+        InputError: A path does not exist, or a folder holds no images.
     """
     from keras_deepnets.data import files
 
@@ -58,7 +58,7 @@ def image_files(paths: list[Path]) -> list[Path]:
         elif path.is_file():
             named.append(path)
         else:
-            raise InputError(f"{path} does not exist; give image files, or folders of them.")
+            raise InputError(f"{path} does not exist; give image files or folders of images.")
     for folder, counts in left_out.items():
         files.say_left_out(folder, counts)
     return named

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Annotated
 
 import typer
 
-ARTIFACT = "A run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file."
+ARTIFACT = "A run folder, a .keras file, a SavedModel folder, a .tflite file or an .onnx file."
 DATA = (
-    'Where the images come from: "digits" (embedded), a folder of class folders (FOLDER/<class>/*.jpg), '
-    'a folder of TFRecord shards, or the TFDS name of a data set, e.g. "cifar10".'
+    'The images: "digits" (embedded), a folder with one sub-folder per class (FOLDER/<class>/*.jpg), '
+    'a folder of TFRecord shards, or the name of a TFDS data set, e.g. "cifar10".'
 )
-BEGIN, WORK = "Begin", "Work"
+BEGIN, WORK = "Get started", "Train, evaluate, export"
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA, show_default=False)]
 Artifact = Annotated[Path, typer.Argument(metavar="MODEL", help=ARTIFACT, show_default=False)]
 SkipBroken = Annotated[
     bool,
-    typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and count them, instead of stopping."),
+    typer.Option("--skip-broken", help="Skip and count images that cannot be decoded, instead of stopping."),
 ]
 Options = Annotated[
     list[str],
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="An option of the network, as `info` prints them, e.g. shortcut=B; a builder's, e.g. blocks=3,4,6,3.",
+        help="Set an option of the network, e.g. shortcut=B, or of a builder, e.g. blocks=3,4,6,3. `info` lists the options.",
         show_default=False,
     ),
 ]
@@ -35,7 +35,7 @@ WeightsOptions = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="An option of the network that the weights are of, as `info` prints them, e.g. antialias=blur.",
+        help="Set an option of the network that the weights belong to, e.g. antialias=blur. `info` lists the options.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""The command that measures the input pipeline by itself."""
+"""The command `benchmark --data`, which measures the input pipeline without a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPTIONS = {"models", "data", "augment", "image_size", "batch", "seconds", "out"
 
 
 def check_options(given: Iterable[str]) -> None:
-    """Raises InputError for options that the measuring of a pipeline does not have."""
+    """Raise InputError for options that do not apply to a pipeline."""
     for name in sorted(set(given) - _OPTIONS):
         flag = name.removesuffix("s") if name == "options" else name
         raise InputError(f"--data measures the input pipeline, to which --{flag} does not apply; leave it out.")
@@ -37,9 +37,9 @@ def benchmark(
     *,
     as_json: bool,
 ) -> None:
-    """Measures the pipelines of a source, or of made-up images; prints a table, and writes a CSV file."""
+    """Measure the pipelines of a source or of synthetic images. Print a table and write a CSV file."""
     if len(sources) > 1:
-        raise InputError(f"--data takes one SOURCE and got {len(sources)}: {', '.join(sources)}.")
+        raise InputError(f"--data takes one SOURCE, but got {len(sources)}: {', '.join(sources)}.")
     source = sources[0] if sources else None
     pipeline.check_source(source, augment, image_size)
     sizes = [None] if batch is None else checks.counts(batch, "--batch")
@@ -78,8 +78,8 @@ def _report(rates: Sequence[Rate], out: Path | None, as_json: bool) -> None:
     noisy = [rate.others_busy or 0.0 for rate in rates if is_noise(rate.others_busy)]
     if noisy:
         print(
-            f"* Other processes kept up to {max(noisy):.1f} of {results.threads()} processors busy meanwhile; measure again on a "
-            "quiet machine."
+            f"* Other processes kept up to {max(noisy):.1f} of {results.threads()} processors busy meanwhile; measure again on an "
+            "idle machine."
         )
     for file in files:
         print(file)

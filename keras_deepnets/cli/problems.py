@@ -1,4 +1,4 @@
-"""What goes wrong becomes one line on stderr and an exit status; never a traceback, unless it is asked for."""
+"""Turn errors into one line on stderr and an exit status. Tracebacks appear only on request."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ DEBUG = "KERAS_DEEPNETS_DEBUG"
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The user stopped a command that has something to say about it, or has said it (no text)."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The user stopped a command. The text is the message to print; it is empty if the command has printed one."""
 
 
-class CheckFailed(Exception):  # noqa: N818 - the message says it all
-    """A command did its work, and the result is not what it should be."""
+class CheckFailed(Exception):  # noqa: N818 - not an error of the program
+    """A command finished, and its result failed a check."""
 
 
 def status_of(command: Callable[[], int | None]) -> int:
-    """Runs `command`; says what went wrong, if anything did, and gives the exit status."""
+    """Run `command`, print its error if there is one, and return the exit status."""
     try:
         status = command() or OK
-        sys.stdout.flush()  # so that a closed pipe or a full disk shows here, not at the interpreter's end
+        sys.stdout.flush()  # a closed pipe or a full disk raises here, not when the interpreter exits
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else FAILED
     except BrokenPipeError:
         _forget_stdout()
-        return FAILED  # as typer says where it meets it first
+        return FAILED  # same status as typer's
     except BaseException as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
@@ -42,21 +42,21 @@ def status_of(command: Callable[[], int | None]) -> int:
         if line:
             _say(line)
     else:
-        # Typer turns Ctrl-C into this status without a word.
+        # Typer turns Ctrl-C into this status without a message.
         if status == INTERRUPTED:
             _say("interrupted")
     return status
 
 
 def _judge(error: BaseException) -> tuple[int, str]:
-    """The exit status and the line for an exception."""
+    """Return the exit status and the message for an exception."""
     if isinstance(error, Interrupted):
         return INTERRUPTED, str(error)
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return INTERRUPTED, "interrupted"
     if isinstance(error, CheckFailed):
         return FAILED, f"failed: {error}"
-    if hasattr(error, "format_message"):  # a usage error; typer has brought its own click along since 0.26
+    if hasattr(error, "format_message"):  # a usage error; typer bundles its own click since 0.26
         return BAD_INPUT, f"error: {_usage(error)}"
     if isinstance(error, InputError):
         return BAD_INPUT, f"error: {error}"
@@ -65,7 +65,7 @@ def _judge(error: BaseException) -> tuple[int, str]:
         return BAD_INPUT, f"error: No space left on the device{place}; make room and run the same command again."
     if type(error).__name__ == "DataLossError":
         return BAD_INPUT, (
-            f"error: The data's record files are damaged ({str(error).splitlines()[0]}); `{PROGRAM} data check FOLDER` says which."
+            f"error: The data's record files are damaged ({str(error).splitlines()[0]}); `{PROGRAM} data check FOLDER` names them."
         )
     if isinstance(error, OSError):
         return BAD_INPUT, f"error: {_os_error(error)}"
@@ -76,7 +76,7 @@ def _judge(error: BaseException) -> tuple[int, str]:
 
 
 def _usage(error: BaseException) -> str:
-    """A usage error's sentence and where the rules stand."""
+    """The message of a usage error, with a pointer to ``--help``."""
     message = error.format_message().strip()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else PROGRAM
@@ -99,6 +99,6 @@ def _say(line: str) -> None:
 
 
 def _forget_stdout() -> None:
-    """What stdout still holds has nowhere to go: without this the interpreter complains of it when it ends."""
-    with contextlib.suppress(OSError, ValueError):  # replaced by something that is no file
+    """Discard buffered stdout. Otherwise the interpreter reports an error about it on exit."""
+    with contextlib.suppress(OSError, ValueError):  # stdout may be replaced by an object that is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""TensorFlow without its log: what its native code writes to stderr by the way is not for the user of a command."""
+"""Load TensorFlow without its log messages, which do not concern users of a command."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from keras_deepnets.errors import InputError
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "NONE",
-    "MPLBACKEND": "Agg",  # pictures go to files; a display is neither needed nor opened
+    "MPLBACKEND": "Agg",  # pictures go to files, so no display is needed
 }
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow and Keras, saying nothing unless that fails. Cheap when they are there already."""
+    """Import TensorFlow and Keras without output, unless that fails. Cheap if they are already loaded."""
     if os.environ.get(DEBUG):
         _prepare()
         return
@@ -29,9 +29,9 @@ def load_tensorflow() -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")  # of the libraries below us, to their callers
+    warnings.simplefilter("ignore")  # hide warnings that other libraries address to developers
     with native_output_held_back():
-        # The first look for devices is the last thing that TensorFlow always talks about.
+        # TensorFlow always logs until it has first looked for devices.
         _prepare()
 
 
@@ -43,10 +43,10 @@ def _prepare() -> None:
 
 @contextlib.contextmanager
 def native_output_held_back() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2 in the block; shows it if the block fails for an unknown reason.
+    """Hold back writes to file descriptor 2 in the block. Show them if the block fails with an unexpected error.
 
-    `logging` levels and ``TF_CPP_MIN_LOG_LEVEL`` do not reach lines that are logged before the native logger is set up, nor those
-    of other native libraries, such as libjpeg's on a broken file.
+    `logging` levels and ``TF_CPP_MIN_LOG_LEVEL`` do not affect lines logged before the native logger is set up. They do not
+    affect other native libraries either, such as libjpeg on a broken file.
     """
     try:
         kept = os.dup(2)
@@ -59,7 +59,7 @@ def native_output_held_back() -> Iterator[None]:
         try:
             yield
         except InputError:
-            raise  # which says all there is to say
+            raise  # its message is complete
         except Exception:
             _restore(kept)
             held.seek(0)

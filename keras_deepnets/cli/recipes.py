@@ -1,4 +1,4 @@
-"""The command that lists training recipes and their fields. It loads neither TensorFlow nor Keras."""
+"""The `recipes` command, which lists training recipes and their fields. It loads neither TensorFlow nor Keras."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from keras_deepnets.training.recipe_fields import recipe_fields
 
 
 def list_recipes(as_json: bool) -> None:
-    """Prints a row for each recipe: its length and when to use it."""
+    """Print one row per recipe: its length and when to use it."""
     found = [training.get_recipe(name) for name in training.recipes()]
     if as_json:
         show.print_json([_summary(recipe) for recipe in found])
         return
     rows = [(recipe.name, _length(recipe), recipe.use) for recipe in found]
     show.print_table(("recipe", "length", "when to use it"), rows)
-    print(f"`{PROGRAM} recipes NAME` shows the fields of one; `train --recipe NAME --set FIELD=VALUE` changes them.")
+    print(f"`{PROGRAM} recipes NAME` shows a recipe's fields; `train --recipe NAME --set FIELD=VALUE` changes them.")
 
 
 def show_recipe(name: str, as_json: bool) -> None:
-    """Prints the fields of a recipe: values, what they may be, what they mean."""
+    """Print the fields of a recipe with their values, allowed values and meanings."""
     recipe = training.get_recipe(name)
     found = recipe_fields(recipe)
     if as_json:
@@ -53,7 +53,7 @@ def _length(recipe: Recipe) -> str:
 
 
 def _text(value: Any) -> str:
-    """A field's value as ``--set`` takes it."""
+    """Format a field's value in the syntax of ``--set``."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The commands that write and check TFRecord shards."""
+"""The commands `data shard` and `data check`, which write and check TFRecord shards."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def shard(
     source: str, out: Path, shards: int | None, split: str | None, *, seed: int, skip_broken: bool, as_json: bool
 ) -> None:
-    """Writes a set as shards; prints what lies where."""
+    """Write a data set as shards. Print a summary of the shards."""
     from keras_deepnets.data import shard_writing as work
 
-    work.check_arguments(source, out, shards, split)  # an answer in a blink, before TensorFlow is loaded
-    with _bar("looking at the images", "writing", hidden=as_json) as report, loading(source):
+    work.check_arguments(source, out, shards, split)  # report errors immediately, before TensorFlow is loaded
+    with _bar("reading the images", "writing", hidden=as_json) as report, loading(source):
         index = work.write(source, out, shards, split=split, seed=seed, skip_broken=skip_broken, report=report)
     if as_json:
         show.print_json({"out": str(out), **_facts(index)})
@@ -34,11 +34,11 @@ def shard(
 
 
 def check(folder: Path, *, as_json: bool) -> None:
-    """Compares shards with their digests; prints what they hold."""
+    """Compare shards with their digests. Print a summary of the shards."""
     from keras_deepnets.data import shards as work
 
     if not work.is_shards(folder):
-        raise InputError(f"{folder} holds no TFRecord shards; write some with `{PROGRAM} data shard DATA OUT`.")
+        raise InputError(f"{folder} holds no TFRecord shards; write them with `{PROGRAM} data shard DATA OUT`.")
     with _bar("checking", "checking", hidden=as_json) as report:
         index = work.verify(folder, report)
     if as_json:
@@ -48,7 +48,7 @@ def check(folder: Path, *, as_json: bool) -> None:
 
 
 def _facts(index: Index) -> dict[str, object]:
-    """The index without the files."""
+    """The index without the list of files."""
     splits = {
         name: {
             "examples": split.examples,
@@ -62,7 +62,7 @@ def _facts(index: Index) -> dict[str, object]:
 
 
 def _print(index: Index, folder: Path) -> None:
-    skipped = f", {len(index.skipped):,} broken left out" if index.skipped else ""
+    skipped = f", {len(index.skipped):,} skipped as broken" if index.skipped else ""
     print(f"{folder}: {index.source}, {len(index.labels):,} classes{skipped}")
     rows = []
     for name, split in index.splits.items():
@@ -73,7 +73,7 @@ def _print(index: Index, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _bar(before: str, doing: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """What moves a bar on a terminal; elsewhere there is none."""
+    """Yield a function that updates a progress bar at a terminal, or None elsewhere."""
     console = show.console()
     if hidden or not console.is_terminal:
         yield None

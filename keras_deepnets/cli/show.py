@@ -1,4 +1,4 @@
-"""What the commands print: tables at a terminal, plain columns in a pipe, JSON where it is asked for."""
+"""Output of the commands: tables at a terminal, plain columns in a pipe, JSON on request."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from rich.table import Table
 if TYPE_CHECKING:
     from keras_deepnets.evaluation import Evaluation
 
-_WIDE = 10_000  # of a pipe: whoever reads it must get whole lines
+_WIDE = 10_000  # width of a pipe, so that lines are not wrapped
 
 
 def console() -> Console:
-    """The console on the present stdout."""
+    """A console on the current stdout."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON, and nothing else, on stdout."""
+    """Print a value as JSON on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = (), title: str = ""
 ) -> None:
-    """Prints rows of text under their columns' names.
+    """Print rows of text below the column names.
 
     Args:
-        columns: the names.
-        rows: a text for each column.
-        right: the columns whose numbers stand to the right.
-        title: a line above, at a terminal only.
+        columns: Column names.
+        rows: One text per column.
+        right: Names of right-aligned columns.
+        title: Line above the table, printed only at a terminal.
     """
     from rich import box
 
@@ -59,10 +59,10 @@ def print_table(
 
 @contextlib.contextmanager
 def steps(quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A line at a terminal that says what is being done and for how long; gone when the block ends. Nothing elsewhere.
+    """Show the current step and the elapsed time in one line at a terminal, until the block ends. Elsewhere, print nothing.
 
     Args:
-        quiet: whether to say nothing at a terminal either.
+        quiet: Whether to print nothing at a terminal either.
     """
     if quiet or not sys.stdout.isatty():
         yield lambda step: None
@@ -70,7 +70,7 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # Without redirection: native output is held back by those who make it.
+    # No redirection: the callers hold back native output themselves.
     with Progress(*columns, console=console(), transient=True, redirect_stdout=False, redirect_stderr=False) as line:
         task = line.add_task("")
         yield lambda step: line.update(task, description=step)
@@ -79,18 +79,18 @@ def steps(quiet: bool = False) -> Iterator[Callable[[str], None]]:
 def _plain(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text)  # labels and paths may hold what rich would take for markup
+    return Text(text)  # labels and paths may contain text that looks like rich markup
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Size in bytes of a file, or of all files in a folder tree."""
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def bytes_text(count: int) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes for people, e.g. ``1.5 MB``."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= limit:
             return f"{count / limit:.1f} {unit}"
@@ -98,12 +98,12 @@ def bytes_text(count: int) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction as a percentage."""
+    """Format a fraction as a percentage."""
     return f"{100 * fraction:.2f} %"
 
 
 def print_confused(result: Evaluation) -> None:
-    """Prints the classes that a model confuses most; nothing where it confuses none."""
+    """Print the classes that a model confuses most. Print nothing if it confuses none."""
     if pairs := result.confused_pairs():
         print()
         rows = [(pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)) for pair in pairs]

@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""The `train` command."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from keras_deepnets.training.feed import Sets
 
 KERAS_FILE = ".keras"
-# What lies in a run folder, in the order in which a user cares.
+# Files of a run folder, the most useful ones first.
 RUN_FILES = {
     "model.keras": "the trained model",
     "curves.png": "loss, accuracy and learning rate over the epochs",
-    "metrics.csv": "the same as numbers, a row an epoch",
-    "confusion.png": "which class is taken for which",
+    "metrics.csv": "the same as numbers, one row per epoch",
+    "confusion.png": "confusion matrix",
     "errors.png": "the worst errors: images with true and predicted classes",
     "inputs.png": "training images as the network sees them",
-    "config.json": "what the run was asked to do",
-    "tensorboard": "the same, and the inputs, for `tensorboard --logdir`",
-    "checkpoints": "the newest states, from which it resumes",
+    "config.json": "configuration of the run",
+    "tensorboard": "curves and inputs for `tensorboard --logdir`",
+    "checkpoints": "the latest checkpoints, used to resume",
 }
 
 
@@ -52,17 +52,17 @@ def train(
     skip_broken: bool,
     as_json: bool,
 ) -> None:
-    """Trains a named network, or the model of a file, on images, or goes on with a run; prints what lies where."""
+    """Train a named network or a saved model on images, or resume a run. Print the files of the run."""
     from keras_deepnets import training
 
-    # What needs no images is checked first: an answer in a blink, not after a download.
+    # Checks that need no images come first, so that errors appear immediately and not after a download.
     check_options(name, options)
     _check_weights(name, weights)
     recipe = recipe or ("fast" if weights is None else "fine_tune")
     if precision is not None:
         settings = _with_precision(settings, precision)
     training.get_recipe(recipe, **settings)
-    # `training.train` has arguments of these names; its `model_options` come on top of the recipe's.
+    # `training.train` has arguments with these names. Its `model_options` override the recipe's.
     precision, of_recipe = settings.pop("precision", None), settings.pop("model_options", None)
     base = training.get_recipe(recipe, **({} if of_recipe is None else {"model_options": of_recipe}))
     check_options(name, (of_recipe or {}) | options, complete=weights is None)
@@ -94,16 +94,18 @@ def train(
             model_options=options,
             class_weight=class_weight,
             profile=profile,
-            # Not before: until here something may be wrong with what the user gave.
+            # Print the heading only when training begins: until then, the user's input may still be rejected.
             callbacks=[keras.callbacks.LambdaCallback(on_train_begin=begin)],
             **settings,
         )
     except DownloadError as error:
-        raise InputError(f"{error} Without --weights it trains from scratch.") from error
+        raise InputError(f"{error} Leave out --weights to train from scratch.") from error
     except KeyboardInterrupt:
-        # A run that has begun says itself where it stands.
+        # A run that has begun prints its own message.
         said = begun and not as_json
-        raise Interrupted("" if said else "interrupted; the same command goes on from the last checkpoint") from None
+        raise Interrupted(
+            "" if said else "interrupted; rerun the same command to resume from the last checkpoint"
+        ) from None
     if as_json:
         files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
         show.print_json(
@@ -132,7 +134,7 @@ def train(
 
 
 def _json(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    """What a run does on its validation images as plain JSON values."""
+    """The validation results of a run as plain JSON values."""
     if evaluation is None:
         return None
     pairs = [pair._asdict() for pair in evaluation.confused_pairs()]
@@ -144,65 +146,63 @@ def _json(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 
 def _with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
-    """The recipe's fields with that of ``--precision``; InputError where ``--set`` says otherwise."""
+    """Return the recipe's fields with the value of ``--precision``. Raise InputError if ``--set`` contradicts it."""
     if settings.get("precision", precision) != precision:
         raise InputError(
-            f"--precision {precision} and --set precision={settings['precision']} differ; leave one of them out."
+            f"--precision {precision} and --set precision={settings['precision']} differ; leave out one of them."
         )
     return settings | {"precision": precision}
 
 
 def _measured(sets: Sets, source: str, validation: str | float | bool | None) -> str:
-    """DATA and options of `evaluate` for what the run was measured on; of one without, for the test split."""
+    """DATA and options for `evaluate`: the run's validation images, or the test split if it has none."""
     source = validation if isinstance(validation, str) else source
     split = sets.held.split if sets.held is not None else "test"
     return source if split == "test" else f"{source} --split {split}"
 
 
 def _check_weights(name: str, weights: str | None) -> None:
-    """Raises InputError where there are no such weights for the network."""
+    """Raise InputError if the weights do not exist for the network."""
     if weights is None:
         return
     if name.endswith(KERAS_FILE):
-        raise InputError(f"--weights {weights} is for a network's name; {name} has its weights already. Leave it out.")
+        raise InputError(f"--weights {weights} is for a network's name, but {name} already has weights. Leave it out.")
     artifacts.check_weights("--weights", file_of(weights), name)
 
 
 def _heading(name: str, sets: Sets, recipe: str, weights: str | None) -> str:
-    """What is about to happen, in one line."""
+    """One line that describes the run."""
     images, held = sets.train, sets.held
     parts = [f"{images.size:,} images of {images.name}, {len(images.labels)} classes"]
     if held is not None:
-        parts.append(f"{held.size:,} to measure on ({held.split})")
+        parts.append(f"{held.size:,} for validation ({held.split} split)")
     if skipped := _skipped(sets):
-        parts.append(f"{skipped:,} broken left out")
+        parts.append(f"{skipped:,} skipped as broken")
     start = f" from {weights}" if weights else ""
     return f"Training {name}{start} with recipe {recipe}: {', '.join(parts)}."
 
 
 def _skipped(sets: Sets) -> int:
-    """How many files were left out; the splits of one folder share their list."""
+    """Number of skipped files. The splits of one folder share their list."""
     return len({*sets.train.skipped, *(sets.held.skipped if sets.held is not None else ())})
 
 
 def check_options(name: str, options: dict[str, Any], complete: bool = False) -> None:
-    """Raises InputError for an unknown network, a file that is not there, or an option that it does not have.
+    """Raise InputError for an unknown network, a missing file, or an unknown option.
 
-    With `complete` also where a value is wrong, or an option that a builder needs is missing.
+    With `complete`, also raise it for a wrong value or a missing option that a builder needs.
     """
     if name.endswith(KERAS_FILE):
         if not Path(name).is_file():
-            raise InputError(
-                f"{name} does not exist; give a {KERAS_FILE} file, or a network's name, as `list` prints it."
-            )
+            raise InputError(f"{name} does not exist; give a {KERAS_FILE} file, or a network name from `list`.")
         if options:
-            raise InputError(f"{name} is built already: options ({', '.join(options)}) are for a network's name.")
+            raise InputError(f"{name} is built already: options ({', '.join(options)}) need a network's name.")
         return
     catalog.check_options(name, options, complete)
 
 
 def pairs(texts: list[str], flag: str) -> dict[str, Any]:
-    """``field=value`` texts as a dictionary; values are Python literals where they look so, else text."""
+    """Return ``field=value`` texts as a dictionary. A value becomes a Python literal if it can be parsed as one."""
     values = {}
     for text in texts:
         field, equals, value = text.partition("=")
@@ -213,7 +213,7 @@ def pairs(texts: list[str], flag: str) -> dict[str, Any]:
 
 
 def steps(text: str | None, flag: str) -> tuple[int, int] | None:
-    """``10:15`` as the first and the last of some steps."""
+    """Return the first and last step of a range such as ``10:15``."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
@@ -224,7 +224,7 @@ def steps(text: str | None, flag: str) -> tuple[int, int] | None:
 
 
 def class_weight_of(text: str | None) -> str | dict[str, Any] | None:
-    """What ``--class-weight`` says: ``balanced``, or ``label=weight,…`` as a dictionary."""
+    """Return the value of ``--class-weight``: ``balanced``, or ``label=weight,…`` as a dictionary."""
     if text is None or text == "balanced":
         return text
     weights: dict[str, Any] = {}
@@ -239,7 +239,7 @@ def class_weight_of(text: str | None) -> str | dict[str, Any] | None:
 
 
 def validation_of(text: str | None) -> str | float | bool | None:
-    """What ``--validation`` says, as `training.train` takes it: how many images, which share, none, or another source."""
+    """Return the value of ``--validation`` for `training.train`: a number of images, a fraction, none, or another source."""
     value = None if text is None else _literal(text)
     if value is None:
         return None if text is None else False
@@ -257,7 +257,7 @@ def _literal(text: str) -> Any:
 
 
 def summary(metrics: dict[str, float]) -> str:
-    """The end of a run in one line."""
+    """One line that summarises a run."""
     count, seconds, speed = (metrics[name] for name in ("epochs", "seconds", "images_per_second"))
     parts = [f"Trained {count:g} epoch{'s' if count != 1 else ''} in {seconds:.0f} s ({speed:,.0f} img/s)"]
     for key, words in (("accuracy", "training accuracy"), ("val_accuracy", "validation accuracy")):
@@ -267,7 +267,7 @@ def summary(metrics: dict[str, float]) -> str:
 
 
 def print_files(folder: Path) -> None:
-    """Prints what lies in a run folder."""
+    """Print the files of a run folder."""
     rows = [
         (str(folder / file), show.bytes_text(show.size_of(folder / file)), meaning)
         for file, meaning in RUN_FILES.items()

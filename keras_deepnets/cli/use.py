@@ -1,4 +1,4 @@
-"""The commands that use a trained model: evaluate, predict; and convert."""
+"""The commands `evaluate`, `predict` and `convert`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
     from keras_deepnets.evaluation import Evaluation
 
-# Encoded test images that are held at once: a few hundred megabytes of photographs.
+# Number of encoded test images held in memory: a few hundred megabytes of photographs.
 _CHUNK = 2048
 
 
@@ -43,7 +43,7 @@ def evaluate(
     skip_broken: bool,
     as_json: bool,
 ) -> None:
-    """Prints the accuracy of a trained model on labelled images and what it confuses; draws both."""
+    """Print the accuracy and the confused classes of a trained model on labelled images. Draw pictures if requested."""
     from keras_deepnets.insight import confusion as pictures
     from keras_deepnets.insight import errors as grids
     from keras_deepnets.training import evaluation
@@ -55,7 +55,7 @@ def evaluate(
     if errors is not None:
         grids.check_path(errors)
     if options and weights is None:
-        raise InputError("evaluate: --option is for --weights; a trained model has its options.")
+        raise InputError("evaluate: --option is for --weights; a trained model already has its options.")
     if weights is not None:
         artifact = artifacts.weights(weights, None if model is None else model.as_posix(), options)
     elif model is not None:
@@ -67,8 +67,8 @@ def evaluate(
     whole = artifact.kind in (artifacts.KERAS, artifacts.WEIGHTS)
     if not whole and (crops != 1 or scales is not None):
         raise InputError(
-            f"{artifact.path} is an exported model, which chooses its view of an image itself; give --crops and --scales the run "
-            "folder or the .keras file that it was made of."
+            f"{artifact.path} is an exported model with a fixed view of each image; for --crops and --scales, give the run folder "
+            "or the .keras file that it was made of."
         )
     load_tensorflow()
     with loading(source):
@@ -103,19 +103,19 @@ def evaluate(
         f"top-1 {show.percent(result.top1)}, top-5 {show.percent(result.top5)}, "
         f"balanced accuracy {show.percent(result.balanced_accuracy)}, loss {result.loss:.4f}, "
         f"{result.images_per_second:,.0f} img/s"
-        f"{f', {len(images.skipped):,} broken left out' if images.skipped else ''}"
+        f"{f', {len(images.skipped):,} skipped as broken' if images.skipped else ''}"
     )
     rows = [(label, show.percent(value)) for label, value in result.per_class.items()]
     show.print_table(("class", "accuracy"), rows, right=("accuracy",))
     show.print_confused(result)
     if confusion is not None:
-        print(f"Which class is taken for which: {confusion}")
+        print(f"Confusion matrix: {confusion}")
     if errors is not None:
-        print(f"The worst errors: {drawn}" if drawn else "No errors: no picture of them was drawn.")
+        print(f"Worst errors: {drawn}" if drawn else "No errors, so no picture of them was drawn.")
 
 
 def _values(result: Evaluation, images: ImageData) -> dict[str, Any]:
-    """An evaluation as JSON values, without the matrix, the errors with the names of their files where they are files."""
+    """Return an evaluation as JSON values without the confusion matrix. Errors get file names if the images are files."""
     values = result.to_dict()
     values["images"] = values.pop("size")
     for name in ("confusion", "labels"):
@@ -126,23 +126,23 @@ def _values(result: Evaluation, images: ImageData) -> dict[str, Any]:
 
 
 def sides(text: str | None) -> tuple[int, ...] | None:
-    """The numbers of pixels that ``--scales`` names; None where it is not given."""
+    """The side lengths in pixels from ``--scales``. None if it is not given."""
     if text is None:
         return None
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise InputError(
-            f"--scales {text!r} must be whole numbers of pixels with commas, e.g. --scales 224,256,384,480,640."
+            f"--scales {text!r} must be comma-separated whole numbers of pixels, e.g. --scales 224,256,384,480,640."
         ) from None
 
 
 def check_classes(artifact: artifacts.Artifact, images: ImageData, labels: Sequence[str] | None = None) -> None:
-    """Raises InputError where a model's classes (`labels`, or else its own) are not those of the images."""
+    """Raise InputError if a model's classes (`labels`, or else its own) differ from those of the images."""
     labels = artifact.labels() if labels is None else labels
     if labels is not None and first_difference(labels, images.labels) is not None:
         raise InputError(
-            f"{artifact.path} knows {len(labels)} classes ({labels[0]!r} …) and the data has {len(images.labels)} "
+            f"{artifact.path} has {len(labels)} classes ({labels[0]!r} …) and the data has {len(images.labels)} "
             f"({images.labels[0]!r} …); evaluate it on data with the same classes."
         )
 
@@ -150,7 +150,7 @@ def check_classes(artifact: artifacts.Artifact, images: ImageData, labels: Seque
 def evaluate_exported(
     artifact: artifacts.Artifact, images: ImageData, labels: Sequence[str] | None = None, worst: int = 1
 ) -> Evaluation:
-    """Measures what a server or a device would run: it is given image files, as they would be."""
+    """Evaluate an exported model on encoded image files, as a server or a device would receive them."""
     from keras_deepnets import export
     from keras_deepnets.training.evaluation import Tally
 
@@ -165,7 +165,7 @@ def evaluate_exported(
 
 
 def encoded_chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]]:
-    """The images as PNG files, which lose nothing, with their labels."""
+    """Yield chunks of the images as lossless PNG files, with their labels."""
     import numpy as np
     import tensorflow as tf
 
@@ -175,7 +175,7 @@ def encoded_chunks(images: ImageData) -> Iterator[tuple[list[bytes], np.ndarray]
 
 
 def convert(source: str, out: Path, network: str | None, options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Writes the weights of a file or a card in a format of ours; prints what was found."""
+    """Convert the weights of a file or a card to a format of this library. Print what was found."""
     from keras_deepnets.weights import saving
 
     artifacts.check_weights("convert", source, network)
@@ -203,18 +203,18 @@ def convert(source: str, out: Path, network: str | None, options: Mapping[str, A
 
 
 def predict(model: Path, paths: list[Path], top: int, *, strict: bool, table: Path | None, as_json: bool) -> None:
-    """Prints the most probable classes of image files, a line an image; at a broken one what is wrong with it.
+    """Print the most probable classes of image files, one line per image. For a broken image, print the error.
 
     Args:
-        model: a trained model.
-        paths: image files, or folders of them.
-        top: how many classes are named.
-        strict: whether the first broken image is an error.
-        table: a CSV file that gets the rows too.
-        as_json: whether to print JSON.
+        model: A trained model.
+        paths: Image files or folders of images.
+        top: Number of classes to print per image.
+        strict: Whether the first broken image is an error.
+        table: A CSV file for the predictions, or None.
+        as_json: Whether to print JSON.
 
     Raises:
-        CheckFailed: in the end, if images were broken.
+        CheckFailed: Some images were broken. Raised after all images are done.
     """
     artifact = artifacts.find(model)
     if table is not None:
@@ -249,7 +249,7 @@ def predict(model: Path, paths: list[Path], top: int, *, strict: bool, table: Pa
 
 
 def _check_table(path: Path) -> None:
-    """Raises InputError where no CSV file can be written."""
+    """Raise InputError if the CSV file cannot be written."""
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(
             f"--csv {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}; name a file."
@@ -257,7 +257,7 @@ def _check_table(path: Path) -> None:
 
 
 def _write_table(path: Path, results: Sequence[Mapping[str, Any]], top: int) -> None:
-    """Writes predictions as CSV: image, label 1, probability 1, …, error; whole or not at all."""
+    """Write predictions as CSV: image, label 1, probability 1, …, error. The write is atomic."""
     from keras_deepnets.files import written_aside
 
     columns = [f"{name}_{place}" for place in range(1, top + 1) for name in ("label", "probability")]

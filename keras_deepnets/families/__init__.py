@@ -1,1 +1,1 @@
-"""One file a paper: a table of variants, the network, its named constructors. Importing them builds nothing."""
+"""One module per paper: a table of variants, the network and its named constructors. Importing a module builds nothing."""

@@ -1,7 +1,7 @@
-"""What every family shares: a variant is a row of a spec, and one function makes the model from it.
+"""What all families share: a variant is one row of a spec, and one function builds the model from it.
 
-A family module gives a `Family` (spec, network function, paper) and its rows; `variant` and `builder` turn them into constructors
-with the signature of `keras.applications`. Nothing here imports Keras before a network is built.
+A family module defines a `Family` (spec, network function, paper) and its rows. `variant` and `builder` turn the rows into
+constructors with the signature of `keras.applications`. Nothing here imports Keras before a network is built.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Domain:
-    """The images that a network was designed for: what a constructor assumes when nothing is said."""
+    """The images that a network was designed for. A constructor takes its defaults from them."""
 
     dataset: str
     input_shape: tuple[int, int, int]
@@ -34,24 +34,24 @@ MNIST = Domain("mnist", (28, 28, 1), 10, scalings.GRAYSCALE)
 
 
 class Spec(Protocol):
-    """An architecture: a frozen dataclass that checks its values and knows these facts of the network it describes."""
+    """An architecture: a frozen dataclass that checks its values and knows these facts about its network."""
 
     @property
     def domain(self) -> Domain:
-        """The images it is for."""
+        """The images that the network was designed for."""
 
     @property
     def depth(self) -> int:
-        """Layers with weights along the longest path, as the paper counts."""
+        """Layers with weights along the longest path, counted as in the paper."""
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map; the smallest side of an input."""
+        """Stride of the last feature map in input pixels. It is also the smallest side of an input."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a network comes from."""
+    """The paper that introduced a network."""
 
     key: str
     title: str
@@ -65,14 +65,14 @@ class Paper:
 
 @dataclass(frozen=True)
 class Family:
-    """One paper's networks.
+    """The networks of one paper.
 
     Attributes:
-        name: as users see it.
-        spec: the frozen dataclass of an architecture.
-        features: ``(x, spec) -> x``: the network from scaled images to the last feature map (or vector), without classifier.
-        paper: its source.
-        options: the spec's fields that named constructors let the caller set.
+        name: public name.
+        spec: frozen dataclass that describes an architecture.
+        features: ``(x, spec) -> x``. It maps scaled images to the last feature map (or vector), without the classifier.
+        paper: source of the networks.
+        options: fields of the spec that callers of the named constructors can set.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Family:
 
 
 class Constructor(Protocol):
-    """The signature of every constructor: that of `keras.applications`, then keywords."""
+    """The signature of every constructor: that of `keras.applications`, plus keyword-only arguments."""
 
     __name__: str
     facts: VariantFacts
@@ -108,7 +108,7 @@ class Constructor(Protocol):
 
 @dataclass(frozen=True)
 class VariantFacts:
-    """What is known of a constructor without building its network."""
+    """The facts about a constructor that are known without building its network."""
 
     name: str
     family: Family
@@ -119,15 +119,15 @@ class VariantFacts:
 
     @property
     def spec(self) -> Any:
-        """The architecture when no option is given."""
+        """The architecture with default options."""
         return self.family.spec(**self.row)
 
     def spec_with(self, options: dict[str, Any]) -> Any:
-        """The architecture that some options make.
+        """The architecture with the given options.
 
         Raises:
-            TypeError: an option that the constructor does not have; the message lists those that it has.
-            InputError: a bad value, or options that a builder needs are missing; the message names them.
+            TypeError: the constructor does not have such an option. The message lists the options that it has.
+            InputError: a value is invalid, or a builder lacks options that it needs. The message names them.
         """
         unknown = sorted(set(options) - set(self.options))
         if unknown:
@@ -139,40 +139,40 @@ class VariantFacts:
 
 
 LAYER_PREFIX = "layer_prefix"
-"""The option that every constructor has and no spec: it names layers, and changes nothing else."""
+"""Option of every constructor that is not a field of any spec. It changes layer names only."""
 
 
 class Source(Protocol):
-    """Weights that a network is to be built for, found by what the caller gave as ``weights``."""
+    """Weights to build a network for, found from the ``weights`` argument."""
 
     options: dict[str, Any]
     scaling: Scaling | None
 
     @property
     def name(self) -> str:
-        """What a record says of them."""
+        """Name of the weights in the model's record."""
 
     def input_shape(self, spec: Any) -> tuple[int | None, ...]:
-        """The shape to build where the caller gives none."""
+        """The input shape to build if the caller gives none."""
 
     def check_classes(self, classes: int | None) -> int | None:
-        """The number of classes to build. Raises InputError where the caller wants another than the weights have."""
+        """The number of classes to build. Raises InputError if the caller asks for a different number than the weights have."""
 
     def load_into(self, model: keras.Model) -> None:
-        """Gives the weights to the network that was built for them."""
+        """Loads the weights into the network that was built for them."""
 
 
 Resolver = Callable[[VariantFacts, Any, Any, dict[str, Any]], Source]
-"""From a constructor's facts, its spec (None for a builder), ``weights`` and the given options to the weights."""
+"""Maps a constructor's facts, its spec (None for a builder), ``weights`` and the given options to the weights."""
 
 RESOLVERS: list[Resolver] = []
 
 
 def resolve_weights_with(resolver: Resolver) -> None:
-    """Sets what finds the weights that a constructor is given. The package does so: families know nothing of weight files."""
+    """Sets the function that finds a constructor's weights. The package calls this, so families do not depend on weight files."""
     RESOLVERS[:] = [resolver]
 
 
 def option(default: Any, doc: str) -> Any:
-    """A spec field with its sentence for the constructors' docstrings."""
+    """A spec field together with its description for the constructors' docstrings."""
     return dataclasses.field(default=default, metadata={"doc": doc})

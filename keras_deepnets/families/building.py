@@ -1,4 +1,4 @@
-"""Builds the model of a spec: input, scaling, features, classifier, weights, record."""
+"""Build the model of a spec: input, scaling, features, classifier, weights and record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(
     include_preprocessing: bool | Scaling,
     layer_prefix: str,
 ) -> keras.Model:
-    """The model of `spec`: input, scaling, features, classifier or pooling, weights, record."""
+    """The model of `spec`: input, scaling, features, classifier or pooling, weights and record."""
     import keras
 
     from keras_deepnets import layers
@@ -62,7 +62,7 @@ def build(
         if any(layer.weights for layer in before):
             architecture["before"] = list(dict.fromkeys(name for layer in before for name in weight_owners(layer)))
         if scaling is not None and any(map(scales, before)) and not include_preprocessing:
-            scaling = None  # they scale
+            scaling = None  # the layers before the network scale
     model = DeepNet(inputs, x, name=name, record={"architecture": architecture, "scaling": scaling})
     if source is not None:
         source.load_into(model)
@@ -88,7 +88,7 @@ def _scaling(
     if scaling.channels != channels:
         raise InputError(
             f"{facts.name}: include_preprocessing scales {scaling.channels} channels and the input has {channels}; "
-            "pass include_preprocessing=keras_deepnets.Scaling(mean, std) with one number a channel."
+            "pass include_preprocessing=keras_deepnets.Scaling(mean, std) with one number per channel."
         )
     return scaling
 
@@ -100,13 +100,13 @@ def _input(
 
     if keras.config.image_data_format() != "channels_last":
         raise InputError(
-            f"{facts.name}: the image data format is 'channels_first' and these networks are channels last; "
+            f"{facts.name}: the image data format is 'channels_first', but these networks are channels last; "
             "call keras.config.set_image_data_format('channels_last')."
         )
     if input_tensor is not None:
         if not keras.backend.is_keras_tensor(input_tensor):
             raise InputError(
-                f"{facts.name}: input_tensor must be a Keras tensor such as keras.Input(...); it is a {type(input_tensor).__name__}."
+                f"{facts.name}: input_tensor must be a Keras tensor such as keras.Input(...), not a {type(input_tensor).__name__}."
             )
         shape = tuple(input_tensor.shape[1:])
         if input_shape is not None and tuple(input_shape) != shape:
@@ -131,7 +131,9 @@ def _check_shape(facts: VariantFacts, spec: Any, shape: tuple[Any, ...]) -> None
         raise InputError(f"{facts.name}: input_shape={shape} must be {rule}.")
     height, width, channels = shape
     if channels is None:
-        raise InputError(f"{facts.name}: input_shape={shape} leaves the channels open; they must be known: {rule}.")
+        raise InputError(
+            f"{facts.name}: input_shape={shape} leaves the number of channels open; it must be given: {rule}."
+        )
     if height in (1, 3) and channels > 4:
         raise InputError(
             f"{facts.name}: input_shape={shape} looks like channels first; these networks are channels last: {rule}."

@@ -1,4 +1,4 @@
-"""Checks of the values that specs and constructors are given."""
+"""Checks of the values given to specs and constructors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
 
 
 def check_layer_prefix(owner: str, prefix: Any) -> None:
-    """Raises InputError unless names of layers may begin with `prefix`."""
+    """Raises InputError unless `prefix` is a valid beginning of layer names."""
     if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z][A-Za-z0-9_.-]*)?", prefix):
         raise InputError(
-            f"{owner}: layer_prefix={prefix!r} must be a text of letters, digits, '_', '.' and '-' that begins with a letter, "
+            f"{owner}: layer_prefix={prefix!r} must consist of letters, digits, '_', '.' and '-' and begin with a letter, "
             "e.g. 'left_'."
         )
 
 
 def check_probability(owner: str, name: str, value: Any) -> None:
-    """Raises InputError unless `value` is a drop probability."""
+    """Raises InputError unless `value` is a drop probability in [0, 1)."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
         raise InputError(f"{owner}: {name}={value!r} must be a drop probability in [0, 1).")
 
 
 def check_counts(owner: str, **values: Any) -> None:
-    """Raises InputError unless every value (a number or a tuple of them) is a whole number of at least 1."""
+    """Raises InputError unless every value (a number or a tuple of numbers) is a whole number of at least 1."""
     for name, value in values.items():
         numbers = value if isinstance(value, tuple) else (value,)
         if any(not isinstance(number, int) or isinstance(number, bool) or number < 1 for number in numbers):
@@ -38,7 +38,7 @@ def check_counts(owner: str, **values: Any) -> None:
 
 
 def check_deep_stem(owner: str, deep_stem: Any, stem: str) -> tuple[int, ...]:
-    """`deep_stem` as a tuple. Raises InputError unless it is of whole numbers, one at least, and the stem is ImageNet's."""
+    """`deep_stem` as a tuple. Raises InputError unless it has at least one whole number and the stem is ImageNet's."""
     deep_stem = tuple(deep_stem)
     if stem != "imagenet" or not deep_stem:
         raise InputError(
@@ -49,7 +49,7 @@ def check_deep_stem(owner: str, deep_stem: Any, stem: str) -> tuple[int, ...]:
 
 
 def repeats_of_depth(owner: str, depth: Any, step: int, rest: int, what: str) -> int:
-    """The n of a depth of ``step·n + rest`` layers. Raises InputError naming the rule and the nearest depth."""
+    """The n of a depth of ``step·n + rest`` layers. Raises InputError with the rule and the nearest valid depth."""
     check_counts(owner, depth=depth)
     repeats, remainder = divmod(depth - rest, step)
     if remainder or repeats < 1:

@@ -1,4 +1,4 @@
-"""Makes constructors from the rows of a family: functions with the signature of `keras.applications`.
+"""Constructors made from the rows of a family: functions with the signature of `keras.applications`.
 
 Nothing here imports Keras before a network is built.
 """
@@ -16,50 +16,52 @@ from keras_deepnets.families.counts import recorded
 
 _COMMON = """
     Args:
-        include_top: whether the classifier is part of the model.
-        weights: None (random initialisation); ``"imagenet"`` or the name of a card (`model_info` lists them), downloaded
-            once; or the path of a file, as for `load_weights`. What the weights need (options, input scaling, number of
-            classes) is set.
-        input_tensor: a Keras tensor to build on, instead of a new input.
-        input_shape: ``(height, width, channels)``; sides may be None. By default that of the data it was designed for, or the
-            size at which published weights are evaluated; without the top any size.
-        pooling: without the top, ``"avg"`` or ``"max"`` pools the last feature map, None leaves it.
+        include_top: whether the model includes the classifier.
+        weights: None for random initialisation; ``"imagenet"`` or the name of published weights (`model_info` lists them),
+            which are downloaded once; or the path of a weight file, as for `load_weights`. Architecture options, input
+            scaling and number of classes follow from the weights.
+        input_tensor: Keras tensor to use as the input of the network instead of a new input layer.
+        input_shape: ``(height, width, channels)``; height and width may be None. Default with the top: the shape of the data
+            set that the network was designed for, or the size at which the published weights are evaluated. Without the
+            top, convolutional networks take any size by default.
+        pooling: without the top, ``"avg"`` or ``"max"`` adds global pooling; None returns the last feature map.
         classes: number of classes.
-        classifier_activation: of the classifier; None gives logits.
-        name: of the model.
-        include_preprocessing: True: the model takes RGB 0–255 (uint8 or float) and scales it inside as the dataset's
-            statistics say; a `Scaling`: as that says.
-        layer_prefix: put before the name of every layer (and of the model, where `name` is not given), so that several networks
-            fit into one functional model, whose layers need different names. Weight files do not depend on it.
+        classifier_activation: activation of the classifier; None returns logits.
+        name: name of the model.
+        include_preprocessing: if True, the model takes RGB images with values 0–255 (uint8 or float) and scales them
+            with the statistics of its data set or of its weights. A `Scaling` is applied instead of these.
+        layer_prefix: prefix of all layer names, and of the model name unless `name` is given. It allows several networks in
+            one functional model, which needs unique layer names. Weight files do not depend on it.
 {options}
     Returns:
-        A functional `keras.Model`: ``[n, height, width, channels]`` to ``[n, classes]``.
+        A functional `keras.Model`: ``[n, height, width, channels]`` to ``[n, classes]``. Without the top, its output is the last
+        feature map or the pooled features.
 
     Raises:
-        ValueError: bad value; the message names it, the rule and the way out.
-        TypeError: unknown option; the message lists the valid ones.
+        ValueError: a value is invalid. The message names the value, the rule and a way out.
+        TypeError: an option is unknown. The message lists the valid options.
 """
 
 
 def variant(
     name: str, family: Family, *, source: str = "", error: str = "", options: tuple[str, ...] | None = None, **row: Any
 ) -> Constructor:
-    """A named constructor: the row of a family's table as a function.
+    """A named constructor, made from one row of a family's table.
 
     Args:
-        name: its public name.
-        family: its family.
+        name: public name.
+        family: family of the network.
         source: section or table of the paper.
         error: published error, as text.
-        options: the options it takes, where these are not all of the family's.
-        **row: the fields of the spec that make this variant.
+        options: options of the constructor. Default: all options of the family.
+        **row: values of the spec's fields that define this variant.
     """
     facts = VariantFacts(name, family, row, tuple(family.options if options is None else options), source, error)
     return _constructor(facts, facts.spec.domain)
 
 
 def builder(name: str, family: Family, *, without: tuple[str, ...] = ()) -> Constructor:
-    """The constructor of everything between the rows: the fields of the family's spec are options, except `without`."""
+    """The constructor of custom networks of a family. All fields of the family's spec are options, except `without`."""
     fields = tuple(field.name for field in dataclasses.fields(family.spec) if field.name not in without)  # type: ignore[arg-type]
     return _constructor(VariantFacts(name, family, {}, fields), None)
 
@@ -155,7 +157,7 @@ def _docstring(facts: VariantFacts) -> str:
         summary = f"    {spec.depth} layers"
         if counts:
             summary += f", {counts['parameters']:,} parameters, {counts['flops'] / 1e9:.3g}e9 multiply-adds"
-        lines.append(f"{summary}. Input {spec.domain.input_shape}, {spec.domain.classes} classes unless said.")
+        lines.append(f"{summary}. Default input shape {spec.domain.input_shape}, {spec.domain.classes} classes.")
         if facts.error:
             lines.append(f"    Published error: {facts.error}.")
     descriptions = {field.name: field.metadata.get("doc") for field in dataclasses.fields(family.spec)}  # type: ignore[arg-type]

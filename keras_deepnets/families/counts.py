@@ -1,6 +1,6 @@
-"""Parameters and multiply-adds of every variant, so that they can be listed without building a network.
+"""Parameters and multiply-adds of every variant. They can be listed without building a network.
 
-`counts.json` is computed from the models, never typed: ``python -m tools.count_networks`` writes it, a test compares it.
+``python -m tools.count_networks`` computes `counts.json` from the models. A test checks the file. Never edit it by hand.
 """
 
 from __future__ import annotations

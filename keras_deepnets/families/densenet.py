@@ -25,7 +25,7 @@ PAPER = Paper(
 )
 
 BOTTLENECK_WIDTH = 4
-"""Channels of a bottleneck's 1×1 convolution in growth rates (section 3, "Bottleneck layers")."""
+"""Channels of a bottleneck's 1×1 convolution, as a multiple of the growth rate (section 3, "Bottleneck layers")."""
 
 STEMS = ("imagenet", "cifar")
 CIFAR_BLOCKS = 3
@@ -34,40 +34,49 @@ PLAIN_CIFAR_FILTERS = 16
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """A DenseNet: every layer of a block reads the feature maps of all layers before it (section 3)."""
+    """A DenseNet: every layer of a block reads the feature maps of all preceding layers (section 3)."""
 
-    blocks: tuple[int, ...] | None = option(None, "layers a dense block, e.g. (6, 12, 24, 16); or give depth.")
-    depth: int | None = option(None, "on CIFAR instead of blocks: 3n+4, with bottlenecks 6n+4.")
-    growth_rate: int = option(32, "k: feature maps that each layer adds.")
-    bottleneck: bool = option(True, "B: a 1×1 convolution to 4k channels before each 3×3.")
-    compression: float = option(0.5, "C: θ, the share of channels that a transition keeps; 1 keeps all.")
-    stem: str = option("imagenet", '"imagenet" (7×7/2 and max pooling) or "cifar" (3×3).')
+    blocks: tuple[int, ...] | None = option(None, "layers per dense block, e.g. (6, 12, 24, 16); alternative to depth.")
+    depth: int | None = option(
+        None, "number of layers, for CIFAR networks instead of blocks: 3n+4, or 6n+4 with bottlenecks."
+    )
+    growth_rate: int = option(32, "growth rate k: feature maps that each layer adds.")
+    bottleneck: bool = option(True, "DenseNet-B: a 1×1 convolution to 4k channels before each 3×3.")
+    compression: float = option(
+        0.5, "DenseNet-C: θ, the share of channels that a transition keeps; 1 keeps all channels."
+    )
+    stem: str = option(
+        "imagenet", '"imagenet" (7×7 convolution with stride 2, then max pooling) or "cifar" (3×3 convolution).'
+    )
     initial_filters: int | None = option(
-        None, "of the first convolution; 2k, or 16 on CIFAR unless bottlenecks and compression are both on."
+        None,
+        "filters of the first convolution. Default: 2k, but 16 with the CIFAR stem unless both bottlenecks and compression are on.",
     )
     deep_stem: tuple[int, ...] | None = option(
         None,
-        "filters of 3×3 convolutions in place of the ImageNet stem's 7×7, e.g. (32, 32, 64) (as in ResNet-C, T. He et al. 2019); "
-        "the last of them is initial_filters.",
+        "filters of the 3×3 convolutions that replace the 7×7 convolution of the ImageNet stem, e.g. (32, 32, 64) (as in ResNet-C, "
+        "T. He et al. 2019). The last number equals initial_filters.",
     )
     stem_padding: str = option(
         "symmetric",
-        "of the ImageNet stem: \"symmetric\" (the paper's, torch's) or \"same\" (TensorFlow's, by which KerasHub's are trained).",
+        'padding of the ImageNet stem: "symmetric" (the paper and torch) or "same" (TensorFlow; KerasHub\'s weights need it).',
     )
     antialias: str | None = option(
         None,
-        '"blur": the stem\'s max pooling is blurred before it leaves out pixels (Zhang 2019); transitions average anyway.',
+        '"blur" blurs the output of the stem\'s max pooling before subsampling it (Zhang 2019). Transitions use average pooling anyway.',
     )
     dropout: float = option(
-        0.0, "drop probability after each convolution but the first (section 4.2: 0.2 without augmentation)."
+        0.0, "dropout rate after each convolution except the first (section 4.2: 0.2 without augmentation)."
     )
 
     memory_efficient: bool = option(
-        False, "recompute what the layers read in the backward pass: memory linear in depth; same weights and results."
+        False,
+        "recompute the inputs of the convolutions in the backward pass. Memory then grows linearly with depth. Weights and results do not "
+        "change.",
     )
 
     def __post_init__(self):
-        """Checks every value and fills in what follows from others."""
+        """Checks all values and fills in the derived ones."""
         check_choice("DenseNet", "stem", self.stem, STEMS)
         for name in ("bottleneck", "memory_efficient"):
             check_choice("DenseNet", name, getattr(self, name), (True, False))
@@ -78,12 +87,12 @@ class DenseSpec:
         check_choice("DenseNet", "antialias", self.antialias, (None, "blur"))
         if self.antialias and self.stem != "imagenet":
             raise InputError(
-                f"DenseNet: antialias={self.antialias!r} is of the max pooling of stem='imagenet'; stem is {self.stem!r}."
+                f"DenseNet: antialias={self.antialias!r} applies to the max pooling of stem='imagenet'; stem is {self.stem!r}."
             )
         check_choice("DenseNet", "stem_padding", self.stem_padding, ("symmetric", "same"))
         if self.stem_padding == "same" and (self.stem != "imagenet" or self.antialias):
             raise InputError(
-                f"DenseNet: stem_padding='same' is of the strides and the max pooling of stem='imagenet'; stem is {self.stem!r}, "
+                f"DenseNet: stem_padding='same' applies to stem='imagenet' without antialias; stem is {self.stem!r}, "
                 f"antialias {self.antialias!r}. Leave it out."
             )
         self._check_deep_stem()
@@ -99,7 +108,7 @@ class DenseSpec:
         object.__setattr__(self, "deep_stem", check_deep_stem("DenseNet", self.deep_stem, self.stem))
         if self.initial_filters not in (None, self.deep_stem[-1]):
             raise InputError(
-                f"DenseNet: initial_filters={self.initial_filters} contradicts deep_stem={self.deep_stem}, whose last are "
+                f"DenseNet: initial_filters={self.initial_filters} contradicts deep_stem={self.deep_stem}, whose last number is "
                 f"{self.deep_stem[-1]}; give one of them."
             )
 
@@ -122,10 +131,10 @@ class DenseSpec:
                 raise InputError(f"DenseNet: depth={self.depth} contradicts blocks={blocks}; give one of them.")
             return blocks
         if self.depth is None:
-            raise InputError("DenseNet: give blocks, e.g. blocks=(6, 12, 24, 16), or with stem='cifar' a depth.")
+            raise InputError("DenseNet: give blocks, e.g. blocks=(6, 12, 24, 16), or a depth with stem='cifar'.")
         if self.stem != "cifar":
             raise InputError(
-                f"DenseNet: depth={self.depth} fixes the blocks of CIFAR networks only; give blocks=(…) with stem='imagenet'."
+                f"DenseNet: depth={self.depth} determines the blocks of CIFAR networks only; give blocks=(…) with stem='imagenet'."
             )
         kind = "with" if self.bottleneck else "without"
         step, rest = CIFAR_BLOCKS * self._convolutions, CIFAR_BLOCKS + 1
@@ -134,17 +143,20 @@ class DenseSpec:
 
     @property
     def domain(self) -> Domain:
-        """ImageNet or CIFAR, as the stem says."""
+        """ImageNet or CIFAR-10, depending on the stem."""
         return IMAGENET if self.stem == "imagenet" else CIFAR10
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map."""
+        """Stride of the last feature map in input pixels."""
         return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.blocks) - 1)
 
 
 def stem(x: Any, spec: DenseSpec) -> Any:
-    """The first convolution (Table 1; section 3, "Implementation Details", for CIFAR, where the first layer's BN follows it)."""
+    """The first convolution (Table 1; for CIFAR section 3, "Implementation Details").
+
+    On CIFAR, the BN of the first dense layer follows it directly.
+    """
     if spec.stem == "cifar":
         return layers.conv2d(x, spec.initial_filters, 3, name="conv1_conv")
     x = layers.stem_convolutions(x, spec.initial_filters, spec.deep_stem, padding=spec.stem_padding)
@@ -155,7 +167,10 @@ def stem(x: Any, spec: DenseSpec) -> Any:
 
 
 def composite(x: Any, filters: int, kernel_size: int, spec: DenseSpec, before: str, name: str) -> Any:
-    """BN, ReLU, convolution, dropout ("Composite function", section 3): ``{before}_bn``, ``{before}_relu``, ``{name}_conv``."""
+    """BN, ReLU, convolution and dropout ("Composite function", section 3).
+
+    The layers are ``{before}_bn``, ``{before}_relu``, ``{name}_conv`` and ``{name}_dropout``.
+    """
     x = layers.batch_norm(x, name=f"{before}_bn")
     x = layers.activation(x, name=f"{before}_relu")
     x = layers.conv2d(x, filters, kernel_size, name=f"{name}_conv")
@@ -165,9 +180,10 @@ def composite(x: Any, filters: int, kernel_size: int, spec: DenseSpec, before: s
 def dense_composite(
     x: Any, maps: list[Any], filters: int, kernel_size: int, spec: DenseSpec, before: str, name: str
 ) -> Any:
-    """The composite function of `x`, which is `maps` concatenated; of a memory-efficient network, without storing what it reads.
+    """The composite function of `x`, the concatenation of `maps`.
 
-    Then BN and convolution are the sublayers of ``{before}_recomputed``.
+    A memory-efficient network does not store the inputs of the convolution. BN and convolution are then sublayers of
+    ``{before}_recomputed``.
     """
     if not spec.memory_efficient:
         return composite(x, filters, kernel_size, spec, before, name)
@@ -177,10 +193,10 @@ def dense_composite(
 
 
 def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> tuple[Any, list[Any]]:
-    """Layers that each add `growth_rate` feature maps to all that came before (equation 2).
+    """Layers that each add `growth_rate` feature maps to all preceding maps (equation 2).
 
     Returns:
-        The concatenation of all maps, and the maps.
+        The concatenation of all maps, and the list of maps.
     """
     maps = [x]
     for number in range(1, count + 1):
@@ -196,7 +212,7 @@ def dense_block(x: Any, count: int, spec: DenseSpec, name: str) -> tuple[Any, li
 
 
 def transition(x: Any, maps: list[Any], spec: DenseSpec, name: str) -> Any:
-    """1×1 convolution to ⌊θm⌋ channels and 2×2 average pooling; an odd last row or column is left out, as in torch."""
+    """A 1×1 convolution to ⌊θm⌋ channels, then 2×2 average pooling. An odd last row or column is dropped, as in torch."""
     filters = int(x.shape[-1] * spec.compression)
     if filters < 1:
         raise InputError(
@@ -231,7 +247,7 @@ DenseNet121 = _imagenet(121, 6, 12, 24, 16, top1=25.02)
 DenseNet161 = _imagenet(161, 6, 12, 36, 24, growth_rate=48)
 DenseNet169 = _imagenet(169, 6, 12, 32, 32, top1=23.80)
 DenseNet201 = _imagenet(201, 6, 12, 48, 32, top1=22.58)
-# Table 1's blocks make 265 layers by the count that gives the others their names.
+# By the count that names the other networks, the blocks of Table 1 have 265 layers.
 DenseNet264 = _imagenet(264, 6, 12, 64, 48, top1=22.15)
 
 

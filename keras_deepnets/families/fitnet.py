@@ -1,16 +1,17 @@
 """FitNets: thin, deep maxout networks.
 
 A. Romero, N. Ballas, S. E. Kahou, A. Chassang, C. Gatta, Y. Bengio: "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550.
-Appendix A.1.2 and Table 7 give the networks; where the paper leaves a choice or contradicts itself, this is what is built:
+Appendix A.1.2 and Table 7 describe the networks. Where the paper is ambiguous or contradicts itself, this library builds the following:
 
-* The fully connected layer has 500 maxout units of **two** pieces. The appendix says "as the ones on the teachers", which have five;
-  the parameters and multiplications of Table 5 (250K and 30M, 862K and 108M, 2.5M and 382M) come out with two and not with five.
-  ``FitNet(hidden_pieces=5)`` builds the other.
-* FitNet 3's first stage has 64, 64, 64, 64 channels. Table 7 prints 32, 48, 64, 64, which makes 1.51M parameters and 324M multiplications
-  against 1.6M and 392M in Table 5; with 64 throughout they are 1.57M and 392M. That Table 5 measured this network is an inference
-  from its two numbers. ``FitNet(filters=((32, 48, 64, 64), (80,) * 4, (128,) * 3))`` builds the printed one.
-* Weights start with the variance that keeps a signal's second moment through a two-piece maxout. The paper draws them from
-  U(-0.005, 0.005), from which a network this deep learns only with the paper's hints.
+* The fully connected layer has 500 maxout units with **two** pieces. The appendix says "as the ones on the teachers", which have five.
+  Two pieces give the parameters and multiplications of Table 5 (250K and 30M, 862K and 108M, 2.5M and 382M). Five pieces do not.
+  ``FitNet(hidden_pieces=5)`` builds the other variant.
+* The first stage of FitNet 3 has 64, 64, 64, 64 channels. Table 7 prints 32, 48, 64, 64. These give 1.51M parameters and 324M
+  multiplications, but Table 5 reports 1.6M and 392M. With 64 channels throughout, the counts are 1.57M and 392M. That Table 5
+  describes this network is inferred from these two numbers.
+  ``FitNet(filters=((32, 48, 64, 64), (80,) * 4, (128,) * 3))`` builds the printed variant.
+* The initial variance of the weights preserves a signal's second moment through a two-piece maxout. The paper draws the weights from
+  U(-0.005, 0.005). From those, a network this deep learns only with the paper's hints.
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ _OWNER = "FitNet"
 
 @dataclass(frozen=True)
 class FitNetSpec:
-    """Stages of 3×3 maxout convolutions with 2×2 max pooling between them, a fully connected maxout layer (Appendix A.1.2)."""
+    """Stages of 3×3 maxout convolutions with 2×2 max pooling between them, then a fully connected maxout layer (Appendix A.1.2)."""
 
     filters: tuple[tuple[int, ...], ...] = option(
-        ((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6), "channels of each convolution, a tuple a stage."
+        ((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6), "channels of each convolution, one tuple per stage."
     )
-    pieces: int = option(2, "linear pieces of the convolutions' maxout.")
+    pieces: int = option(2, "linear pieces per maxout unit in the convolutions.")
     hidden: int = option(500, "units of the fully connected maxout layer.")
-    hidden_pieces: int = option(2, "linear pieces of the fully connected layer's maxout.")
+    hidden_pieces: int = option(2, "linear pieces per maxout unit in the fully connected layer.")
 
     def __post_init__(self):
-        """Checks every value."""
+        """Checks all values."""
         if not isinstance(self.filters, (tuple, list)) or not all(
             isinstance(stage, (tuple, list)) and stage for stage in self.filters or [()]
         ):
             raise InputError(
-                f"{_OWNER}: filters={self.filters!r} must be a tuple of channels a stage, e.g. ((16, 16, 16), (32, 32, 32), (48, 48, 64))."
+                f"{_OWNER}: filters={self.filters!r} must have one tuple of channels per stage, e.g. ((16, 16, 16), (32, 32, 32), "
+                "(48, 48, 64))."
             )
         object.__setattr__(self, "filters", tuple(tuple(stage) for stage in self.filters))
         for stage in self.filters:
@@ -60,12 +62,12 @@ class FitNetSpec:
 
     @property
     def depth(self) -> int:
-        """Convolutions, the fully connected layer and the softmax layer, as Table 5 counts."""
+        """Convolutions, the fully connected layer and the softmax layer, counted as in Table 5."""
         return sum(map(len, self.filters)) + 2
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map."""
+        """Stride of the last feature map in input pixels."""
         return 2 ** (len(self.filters) - 1)
 
 
@@ -86,7 +88,7 @@ FAMILY = Family("FitNet", FitNetSpec, features, PAPER, ())
 FitNet = builder("FitNet", FAMILY)
 
 
-_PIECES = "two pieces in the fully connected layer as the counts of Table 5 imply"
+_PIECES = "two pieces in the fully connected layer, as implied by the counts of Table 5"
 
 
 def _row(number: int, filters: tuple[tuple[int, ...], ...], error: float, source: str = f"Table 7; {_PIECES}") -> Any:

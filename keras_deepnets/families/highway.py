@@ -1,26 +1,30 @@
-"""Highway networks, convolutional and fully connected, and the plain networks that they were compared with.
+"""Highway networks, convolutional and fully connected, and the plain networks that the papers compare them with.
 
-R. K. Srivastava, K. Greff, J. Schmidhuber: "Highway Networks", ICML 2015 Deep Learning Workshop, arXiv:1505.00387, here [S15]; the same
-authors' longer "Training Very Deep Networks", NIPS 2015, arXiv:1507.06228, here [TVDN], whose Highway A, B and C are Highway 1, 2 and 4.
+[S15] is R. K. Srivastava, K. Greff, J. Schmidhuber: "Highway Networks", ICML 2015 Deep Learning Workshop, arXiv:1505.00387.
+[TVDN] is the longer paper of the same authors: "Training Very Deep Networks", NIPS 2015, arXiv:1507.06228. Its Highway A, B and C are
+Highway 1, 2 and 4 here.
 
-The papers name depth and parameters of the CIFAR networks and what they were based on, not their layers. What they say:
+The papers report depth and parameters of the CIFAR networks and name the networks that they derive from. They do not list the layers.
+They state:
 
-* Highway 1 and 2 follow FitNet 1 and FitNet 4 ([S15] Table 1); Highway 4 alternates 3×3 and 1×1 fields ([TVDN] 3.3.1).
-* Where the number of channels changes the layer is plain ([TVDN] 2.1); all others are highway layers, with ReLU and sigmoid gates.
-* These networks end in a fully connected layer; those of [TVDN] Table 3 in a 1×1 convolution and global average pooling ([TVDN] 3.3.2).
-* The gates' bias starts at about -1, -2, -3 for depth 10, 20, 30 ([TVDN] 2.2); other weights by "normalized initialization" (3.1),
-  here that of He et al. 2015.
+* Highway 1 and 2 follow FitNet 1 and FitNet 4 ([S15] Table 1). Highway 4 alternates 3×3 and 1×1 fields ([TVDN] 3.3.1).
+* Layers that change the number of channels are plain ([TVDN] 2.1). All others are highway layers, with ReLU and sigmoid gates.
+* These networks end in a fully connected layer. Those of [TVDN] Table 3 end in a 1×1 convolution and global average pooling
+  ([TVDN] 3.3.2).
+* The gate bias starts at about -1, -2, -3 for depth 10, 20, 30 ([TVDN] 2.2). The other weights use "normalized initialization" (3.1).
+  Here they use the initialisation of He et al. 2015.
 
-What they leave open, and the choice made here:
+The papers leave the following open. This library chooses:
 
-* Equal channels inside a stage: 16, 32, 64 for Highway 1; 32, 80, 128 for Highway 2, which are those of the authors' published network for
-  Table 3 of [TVDN] (``Highway(head="conv", hidden=100)`` builds it, without its dropout); 32, 64, 96 for Highway 3 and 4, whose
-  papers only call them thinner. Layers a stage are those of the FitNets, ten each in Highway 4.
-* The fully connected layer has 250 ReLU units on FitNets' max pooling over all positions: with them Highway 1 has the printed 236K
+* Equal channels within a stage: 16, 32, 64 for Highway 1; 32, 80, 128 for Highway 2; 32, 64, 96 for Highway 3 and 4. The channels of
+  Highway 2 are those of the authors' published network for Table 3 of [TVDN]. ``Highway(head="conv", hidden=100)`` builds that network
+  without its dropout. The papers only call Highway 3 and 4 thinner. The layers per stage are those of the FitNets, and ten in Highway 4.
+* The fully connected layer has 250 ReLU units on FitNets' max pooling over all positions. This gives Highway 1 the printed 236K
   parameters. The four networks then have 236,328, 2,277,688, 1,375,208 and 1,280,552 (printed: ~236K, ~2.3M, ~1.4M, ~1.25M).
-* Fully connected networks: [TVDN] 3.1 gives the layers, and searched for ReLU or tanh and for a gate bias between -1 and -10. Here ReLU,
-  and -1, -2, -4, -4 for depth 10, 20, 50, 100. The one bias that the papers name, for 50 layers ([S15] Figure 2), is -2 on MNIST
-  and -4 on CIFAR-100; on the embedded digits SGD with momentum 0.9 at 0.01 and at 0.05 trains 50 layers from -4 and not from -2.
+* Fully connected networks: [TVDN] 3.1 gives the layers. The authors searched over ReLU or tanh and over gate biases between -1 and -10.
+  This library uses ReLU, and gate biases of -1, -2, -4, -4 for depth 10, 20, 50, 100. The papers report a bias only for 50 layers
+  ([S15] Figure 2): -2 on MNIST and -4 on CIFAR-100. On the embedded digits, SGD with momentum 0.9 at learning rates 0.01 and 0.05
+  trains 50 layers with a bias of -4 but not with -2.
 """
 
 from __future__ import annotations
@@ -39,14 +43,16 @@ PAPER = Paper("S15", "Highway Networks", "Srivastava et al.", 2015, "https://arx
 
 HEADS = ("dense", "conv")
 ACTIVATIONS = ("relu", "tanh")
-_GATE_BIAS = "initial bias of the transform gates; the more negative, the more a layer starts by carrying its input."
+_GATE_BIAS = (
+    "initial bias of the transform gates. The more negative it is, the more of its input a layer initially carries on."
+)
 
 
 def _check_gate_bias(owner: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value > 0:
         raise InputError(
-            f"{owner}: gate_bias={value!r} must be a number of at most 0: a network starts by carrying; e.g. -2."
+            f"{owner}: gate_bias={value!r} must be a number of at most 0, so that layers initially carry their input, e.g. -2."
         )
 
 
@@ -54,23 +60,24 @@ def _check_gate_bias(owner: str, value: Any) -> None:
 class HighwaySpec:
     """Stages of convolutions with 2×2 max pooling between them.
 
-    A convolution is a highway layer unless it changes the number of channels or is the network's first ([TVDN] 2.1).
+    A convolution is a plain layer if it is the first of the network or changes the number of channels. All others are highway layers
+    ([TVDN] 2.1).
     """
 
-    filters: tuple[int, ...] = option((32, 80, 128), "channels a stage.")
-    convolutions: tuple[int, ...] = option((5, 6, 6), "convolutions a stage.")
-    kernels: tuple[int, ...] = option((3,), "kernel sizes, taken in turn in each stage; odd.")
+    filters: tuple[int, ...] = option((32, 80, 128), "channels per stage.")
+    convolutions: tuple[int, ...] = option((5, 6, 6), "convolutions per stage.")
+    kernels: tuple[int, ...] = option((3,), "odd kernel sizes, used cyclically within each stage.")
     gate_bias: float = option(-2.0, _GATE_BIAS)
     hidden: int = option(250, "ReLU units of the last layer before the softmax.")
     head: str = option(
         "dense",
-        'that layer: "dense" on the maximum over all positions, or "conv" (1×1) under global average pooling.',
+        'the last hidden layer: "dense" (fully connected, after global max pooling) or "conv" (1×1, before global average pooling).',
     )
 
     owner: ClassVar[str] = "Highway"
 
     def __post_init__(self):
-        """Checks every value."""
+        """Checks all values."""
         name = self.owner
         for field in ("filters", "convolutions", "kernels"):
             value = getattr(self, field)
@@ -80,11 +87,11 @@ class HighwaySpec:
             check_counts(name, **{field: getattr(self, field)})
         if len(self.filters) != len(self.convolutions):
             raise InputError(
-                f"{name}: filters={self.filters} and convolutions={self.convolutions} must have one number a stage each."
+                f"{name}: filters={self.filters} and convolutions={self.convolutions} must each have one number per stage."
             )
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise InputError(
-                f"{name}: kernels={self.kernels} must be odd, so that a layer keeps its size; e.g. (3, 1)."
+                f"{name}: kernels={self.kernels} must be odd, so that layers keep the size of their input, e.g. (3, 1)."
             )
         check_counts(name, hidden=self.hidden)
         check_choice(name, "head", self.head, HEADS)
@@ -97,12 +104,12 @@ class HighwaySpec:
 
     @property
     def depth(self) -> int:
-        """Convolutions, the last hidden layer and the softmax layer, as Table 1 counts."""
+        """Convolutions, the last hidden layer and the softmax layer, counted as in Table 1."""
         return sum(self.convolutions) + 2
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map."""
+        """Stride of the last feature map in input pixels."""
         return 2 ** (len(self.filters) - 1)
 
 
@@ -127,17 +134,17 @@ def features(x: Any, spec: HighwaySpec) -> Any:
 
 @dataclass(frozen=True)
 class PlainMLPSpec:
-    """Fully connected layers of one width on the pixels ([TVDN] 3.1)."""
+    """Fully connected layers of equal width on the pixels ([TVDN] 3.1)."""
 
-    depth: int = option(10, "hidden layers; the softmax layer is not counted.")
-    width: int = option(71, "units a layer.")
+    depth: int = option(10, "number of hidden layers, without the softmax layer.")
+    width: int = option(71, "units per layer.")
     activation: str = option("relu", '"relu" or "tanh".')
 
     owner: ClassVar[str] = "PlainMLP"
     fixed_input_size: ClassVar[bool] = True
 
     def __post_init__(self):
-        """Checks every value."""
+        """Checks all values."""
         check_counts(self.owner, depth=self.depth, width=self.width)
         check_choice(self.owner, "activation", self.activation, ACTIVATIONS)
 
@@ -148,21 +155,21 @@ class PlainMLPSpec:
 
     @property
     def total_stride(self) -> int:
-        """The smallest side of an input: any will do."""
+        """The smallest side of an input. Every size is allowed."""
         return 1
 
 
 @dataclass(frozen=True)
 class HighwayMLPSpec(PlainMLPSpec):
-    """A plain layer to the width of the network, then highway layers ([TVDN] 3.1)."""
+    """A plain layer that maps to the width of the network, then highway layers ([TVDN] 3.1)."""
 
-    width: int = option(50, "units (blocks) a layer.")
+    width: int = option(50, "units (blocks) per layer.")
     gate_bias: float = option(-2.0, _GATE_BIAS)
 
     owner: ClassVar[str] = "HighwayMLP"
 
     def __post_init__(self):
-        """Checks every value."""
+        """Checks all values."""
         super().__post_init__()
         _check_gate_bias(self.owner, self.gate_bias)
 
@@ -171,7 +178,7 @@ def mlp_features(x: Any, spec: PlainMLPSpec) -> Any:
     """The fully connected network, from images to the output of the last hidden layer."""
     if None in x.shape[1:]:
         raise InputError(
-            f"{spec.owner}: a fully connected network needs both sides of its input; pass e.g. input_shape={spec.domain.input_shape}."
+            f"{spec.owner}: a fully connected network needs a fixed height and width; pass e.g. input_shape={spec.domain.input_shape}."
         )
     x = layers.flatten(x, name="pixels")
     for number in range(1, spec.depth + 1):
@@ -192,7 +199,7 @@ PlainMLP = builder("PlainMLP", PLAIN_MLP)
 
 
 def _row(number: int, error: str, *, filters: tuple[int, ...], **row: Any) -> Any:
-    chosen = f"the {', '.join(map(str, filters))} channels a stage and the 250 fully connected units are a choice of this library"
+    chosen = f"the {', '.join(map(str, filters))} channels per stage and the 250 fully connected units are a choice of this library"
     return variant(f"Highway{number}", FAMILY, source=f"Table 1; {chosen}", error=error, filters=filters, **row)
 
 
@@ -220,7 +227,7 @@ Highway4 = _row(
 
 
 def _highway_mlp(depth: int, gate_bias: float) -> Any:
-    source = "Figure 1; ReLU and the gate bias are a choice of this library"
+    source = "Figure 1; ReLU and the gate bias are choices of this library"
     return variant(f"HighwayMLP{depth}", MLP, source=source, depth=depth, gate_bias=gate_bias)
 
 

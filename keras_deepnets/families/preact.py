@@ -23,12 +23,12 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class Unit:
-    """Where a residual unit (Figure 4) has its BN and ReLU, beside those between its convolutions.
+    """The positions of BN and ReLU in a residual unit (Figure 4), besides those between its convolutions.
 
     Attributes:
-        before: in front of the first convolution; the network then ends with the same (appendix).
-        last: behind the last convolution, inside the branch.
-        after: behind the sum.
+        before: before the first convolution. The network then ends with the same sequence (appendix).
+        last: after the last convolution, inside the branch.
+        after: after the sum.
     """
 
     before: tuple[str, ...] = ()
@@ -47,35 +47,36 @@ UNITS = {
 
 @dataclass(frozen=True)
 class PreActSpec(ResidualSpec):
-    """A residual network of any of the five units. Projections have BN where the branch ends in BN, and none elsewhere."""
+    """A residual network of one of the five units. Projections have BN only if the branch ends in BN."""
 
-    downsample: str = option("3x3", 'which convolution of a bottleneck strides: "1x1" or "3x3".')
+    downsample: str = option("3x3", 'the strided convolution of a bottleneck: "1x1" or "3x3".')
     unit: str = option(
         "full_preactivation", "residual unit of Figure 4: " + ", ".join(f'"{unit}"' for unit in UNITS) + "."
     )
-    stem_filters: int | None = option(None, "filters of the first convolution; those of the first stage if not given.")
+    stem_filters: int | None = option(None, "filters of the first convolution. Default: those of the first stage.")
     activate_first: bool | None = option(
         None,
-        "activate right after the first convolution, so that the first unit's shortcut is activated too (the paper's appendix; "
-        "its CIFAR networks); False: the first unit has its own pre-activation (ImageNet networks, as timm and Keras have them).",
+        "apply the activation directly after the first convolution, so that the first unit's shortcut is activated too (the paper's "
+        "appendix, its CIFAR networks). If False, the first unit has its own pre-activation (ImageNet networks, as in timm and Keras).",
     )
 
     form: str = option(
         "paper",
-        '"paper", or "keras" for the weights of keras.applications: stages stride in their last unit, whose shortcut leaves out pixels; '
-        "stem, projections and last convolutions have biases; the stem's pooling is padded with zeros.",
+        '"paper", or "keras" to match the weights of keras.applications. With "keras", each stage but the last strides in its last unit, '
+        "whose identity shortcut is subsampled. Stem, projections and last convolutions have biases. The stem's pooling pads with zeros.",
     )
 
     owner: ClassVar[str] = "PreActResNet"
 
     def __post_init__(self):
-        """Checks every value and fills in what follows from others."""
+        """Checks all values and fills in the derived ones."""
         check_choice(self.owner, "unit", self.unit, UNITS)
         check_choice(self.owner, "form", self.form, ("paper", "keras"))
         super().__post_init__()
         if self.form == "keras" and self.antialias:
             raise InputError(
-                f"{self.owner}: antialias={self.antialias!r} has no place in form='keras', which is keras.applications' own; leave one out."
+                f"{self.owner}: antialias={self.antialias!r} cannot be combined with form='keras', the architecture of "
+                "keras.applications; leave one out."
             )
         object.__setattr__(self, "stem_filters", self.stem_filters or self.filters[0])
         if self.activate_first is None or not UNITS[self.unit].before:
@@ -83,12 +84,12 @@ class PreActSpec(ResidualSpec):
 
     @property
     def biased(self) -> bool:
-        """Whether what is added has biases."""
+        """Whether the stem, the projections and the last convolution of each branch have biases."""
         return self.form == "keras"
 
 
 def stem(x: Any, spec: PreActSpec) -> Any:
-    """The first convolution, activated unless the first unit does that."""
+    """The first convolution, activated unless the first unit does that itself."""
     first = first_convolutions(x, spec.stem_filters, spec)
     x = layers.norm_activation(first, spec.norms(("bn", "relu")), name="conv1") if spec.activate_first else first
     if spec.form == "keras" and spec.stem == "imagenet":
@@ -97,14 +98,14 @@ def stem(x: Any, spec: PreActSpec) -> Any:
 
 
 def units(spec: PreActSpec) -> Iterator[tuple[str, int, int, float]]:
-    """Name, filters, strides and survival of every unit in turn."""
+    """Name, filters, strides and survival probability of each unit in order."""
     last = {f"conv{stage}_block{count}" for stage, count in enumerate(spec.blocks[:-1], start=2)}
     for name, filters, strides, survival in stages(spec):
         yield name, filters, (1 + (name in last)) if spec.form == "keras" else strides, survival
 
 
 def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, *, survival: float, name: str) -> Any:
-    """A residual unit. Where the shortcut is a projection it starts from the activated input, as the branch does."""
+    """A residual unit. A projection shortcut starts from the activated input, as the branch does."""
     kind = UNITS[spec.unit]
     source = x if activated else layers.norm_activation(x, spec.norms(kind.before), name=f"{name}_preact")
     y = drop(branch(source, filters, strides, spec, name, kind.last), survival, spec, name)
@@ -117,7 +118,7 @@ def unit(x: Any, filters: int, strides: int, spec: PreActSpec, activated: bool, 
 
 
 def shortcut(x: Any, activated: Any, filters: int, strides: int, spec: PreActSpec, name: str) -> Any:
-    """What the branch is added to: of `x`, or where it is a projection, of the activated input."""
+    """The shortcut of a unit: from the activated input if it is a projection, otherwise from `x`."""
     if spec.form == "keras":
         if x.shape[-1] == filters:
             return layers.subsampled(x, strides, name=name)
@@ -129,7 +130,7 @@ def shortcut(x: Any, activated: Any, filters: int, strides: int, spec: PreActSpe
 
 
 def features(x: Any, spec: PreActSpec) -> Any:
-    """The network from images to the last, activated feature map."""
+    """The network, from images to the last, activated feature map."""
     x = stem(x, spec)
     activated = spec.activate_first
     add_unit = layers.shared_blocks(unit) if spec.block_layers else unit
@@ -151,7 +152,7 @@ def _imagenet(depth: int, blocks: tuple[int, ...], block: str = "bottleneck", er
 
 def _cifar(depth: int, error: float, block: str = "bottleneck") -> Any:
     error = f"{error} %, CIFAR-10 test"
-    # The authors' code strides in a bottleneck's first convolution.
+    # In the authors' code, the first convolution of a bottleneck has the stride.
     row = {"depth": depth, "stem": "cifar", "block": block, "downsample": "1x1"}
     return variant(f"PreActResNet{depth}", FAMILY, source="Table 2", error=error, **row)
 

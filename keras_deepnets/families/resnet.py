@@ -1,4 +1,4 @@
-"""Deep residual networks and their plain twins.
+"""Deep residual networks and their plain counterparts.
 
 K. He, X. Zhang, S. Ren, J. Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385.
 """
@@ -29,7 +29,7 @@ STAGE_FILTERS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 CONVOLUTIONS = {"basic": 2, "bottleneck": 3}
 MANY_BLOCKS = 150
-"""More are better layers than graphs of layers."""
+"""Networks with more blocks build each block as one layer instead of a graph of layers."""
 RESCALE = {"sample": "training", "batch": "inference"}
 
 
@@ -40,65 +40,82 @@ class ResidualSpec:
     The 3×3 convolution of a bottleneck has ``filters × base_width / 64 × groups`` channels.
     """
 
-    blocks: tuple[int, ...] | None = option(None, "blocks a stage, e.g. (3, 4, 6, 3); or give depth.")
-    depth: int | None = option(None, "on CIFAR instead of blocks: 6n+2 of basic blocks, 9n+2 of bottlenecks.")
-    block: str = option("basic", '"basic" (two 3×3) or "bottleneck" (1×1, 3×3, 1×1).')
-    stem: str = option("imagenet", '"imagenet" (7×7/2 and max pooling) or "cifar" (3×3).')
-    filters: tuple[int, ...] | None = option(None, "base filters a stage; 64 … 512, on CIFAR 16, 32, 64.")
+    blocks: tuple[int, ...] | None = option(None, "blocks per stage, e.g. (3, 4, 6, 3); alternative to depth.")
+    depth: int | None = option(
+        None,
+        "number of layers, for CIFAR networks instead of blocks: 6n+2 with basic blocks, 9n+2 with bottlenecks.",
+    )
+    block: str = option("basic", '"basic" (two 3×3 convolutions) or "bottleneck" (1×1, 3×3, 1×1).')
+    stem: str = option(
+        "imagenet", '"imagenet" (7×7 convolution with stride 2, then max pooling) or "cifar" (3×3 convolution).'
+    )
+    filters: tuple[int, ...] | None = option(
+        None,
+        "base filters per stage. Default: 64, 128, 256, 512 with the ImageNet stem; 16, 32, 64 with the CIFAR stem.",
+    )
     groups: int = option(1, "cardinality of the bottleneck's 3×3 convolution.")
-    base_width: int = option(64, "channels a group in a stage of 64 filters.")
+    base_width: int = option(64, "channels per group in a stage of 64 filters.")
     shortcut: str | None = option(
         "B",
-        '"A" (zero-padded identity), "B" (projection where shapes differ), "C" (all projections), '
-        '"D" (B behind average pooling where it strides, T. He et al. 2019).',
+        '"A" (zero-padded identity), "B" (projection where shapes differ), "C" (projections everywhere) or '
+        '"D" (as "B", with average pooling before a strided projection; ResNet-D, T. He et al. 2019).',
     )
     project_first: bool = option(
-        False, "a projection in the first block too, where shapes agree (PaddleClas' ResNet18-vd and 34-vd)."
+        False,
+        "use a projection in the first block although the shapes agree (PaddleClas' ResNet18-vd and ResNet34-vd).",
     )
     downsample: str = option(
-        "1x1", 'which convolution of a bottleneck strides: "1x1" (the paper) or "3x3" (torchvision\'s v1.5).'
+        "1x1", 'the strided convolution of a bottleneck: "1x1" (the paper) or "3x3" (torchvision\'s v1.5).'
     )
     deep_stem: tuple[int, ...] | None = option(
         None,
-        "filters of 3×3 convolutions in place of the ImageNet stem's 7×7, e.g. (32, 32, 64) (ResNet-C, T. He et al. 2019).",
+        "filters of the 3×3 convolutions that replace the 7×7 convolution of the ImageNet stem, e.g. (32, 32, 64) (ResNet-C, T. He et al. "
+        "2019).",
     )
     stem_pool: str = option(
         "max",
-        'of the ImageNet stem: "max" (3×3/2 max pooling) or "convolution" (3×3/2, normalised and activated; ResNet-RS, Bello et al. 2021).',
+        'downsampling in the ImageNet stem: "max" (3×3 max pooling with stride 2) or "convolution" (3×3 convolution with stride 2, then '
+        "normalisation and activation; ResNet-RS, Bello et al. 2021).",
     )
     antialias: str | None = option(
         None,
-        'what strides is computed at every pixel and pooled: by "average" of 2×2 pixels, which in the stem replaces the max pooling, or '
-        '"blur" (Zhang 2019), which follows it; shortcuts stride as `shortcut` says.',
+        'anti-aliased downsampling: "average" (2×2 average pooling) or "blur" (Zhang 2019). Strided convolutions of the branches run at '
+        'stride 1, and the pooling follows. In the stem, "average" replaces the max pooling and "blur" follows it. Shortcuts do not '
+        "change.",
     )
-    norm: str = option("batch", '"batch" or "group" (32 groups, Wu & He 2018) normalisation.')
+    norm: str = option("batch", 'normalisation: "batch" or "group" (32 groups, Wu & He 2018).')
     attention: str | None = option(
         None,
-        'at the end of each branch: "se", squeeze-and-excitation (Hu et al. 2018), or "eca", efficient channel attention '
-        "(Wang et al. 2020).",
+        'channel attention at the end of each branch: "se" (squeeze-and-excitation, Hu et al. 2018) or "eca" (efficient channel attention, '
+        "Wang et al. 2020).",
     )
     se_ratio: float = option(
-        1 / 16, "share of the channels that squeeze-and-excitation squeezes to; 0.25 in ResNet-RS."
+        1 / 16, "share of the channels that squeeze-and-excitation keeps in its bottleneck; 0.25 in ResNet-RS."
     )
-    zero_init_residual: bool = option(False, "start the last BN gamma of each block at zero (Goyal et al. 2017).")
+    zero_init_residual: bool = option(
+        False, "initialise gamma of the last BN of each block to zero (Goyal et al. 2017)."
+    )
     stochastic_depth: float = option(
-        0.0, "drop probability of the last block's branch, linear from 0 (Huang et al. 2016)."
+        0.0,
+        "drop probability of the last block's residual branch. It increases linearly with depth, from 0 (Huang et al. 2016).",
     )
 
     drop_unit: str = option(
-        "sample", '"sample": a draw an image, rescaled in training; "batch": a draw a batch, rescaled at inference.'
+        "sample",
+        'unit of stochastic depth: "sample" (one draw per image, rescaled in training) or "batch" (one draw per batch, rescaled at '
+        "inference).",
     )
-    dropout: float = option(0.0, "dropout after the first activation of each block (Zagoruyko & Komodakis 2016, 2.4).")
+    dropout: float = option(0.0, "dropout rate after each block's first activation (Zagoruyko & Komodakis 2016, 2.4).")
     block_layers: bool | None = option(
         None,
-        "whether each block is one layer (`layers.Block`), which networks of hundreds of blocks need to be built, traced and saved "
-        "in reasonable time, and which skips blocks that stochastic depth drops for a whole batch; None: where it serves one of these.",
+        "build each block as one layer (`layers.Block`). This speeds up building, tracing and saving of networks with hundreds of blocks. "
+        "It also skips blocks that stochastic depth drops for a whole batch. None: use it where one of these applies.",
     )
 
     owner: ClassVar[str] = "ResNet"
 
     def __post_init__(self):
-        """Checks every value and fills in what follows from others."""
+        """Checks all values and fills in the derived ones."""
         name = self.owner
         check_choice(name, "block", self.block, EXPANSION)
         check_choice(name, "stem", self.stem, STAGE_FILTERS)
@@ -106,8 +123,8 @@ class ResidualSpec:
         check_choice(name, "project_first", self.project_first, (True, False))
         if self.project_first and (self.shortcut not in ("B", "C", "D") or self.block != "basic"):
             raise InputError(
-                f"{name}: project_first=True is of basic blocks (bottlenecks always do) and of shortcuts that project, 'B', 'C' and "
-                f"'D'; block is {self.block!r}, shortcut {self.shortcut!r}. Leave it out."
+                f"{name}: project_first=True applies to basic blocks (bottlenecks always project) with shortcut 'B', 'C' or 'D'; "
+                f"block is {self.block!r}, shortcut {self.shortcut!r}. Leave it out."
             )
         check_choice(name, "downsample", self.downsample, ("1x1", "3x3"))
         check_choice(name, "antialias", self.antialias, (None, "average", "blur"))
@@ -129,15 +146,16 @@ class ResidualSpec:
         object.__setattr__(self, "depth", CONVOLUTIONS[self.block] * sum(self.blocks) + 2)
         if len(self.blocks) != len(self.filters):
             raise InputError(
-                f"{name}: blocks={self.blocks} and filters={self.filters} must have one number a stage each."
+                f"{name}: blocks={self.blocks} and filters={self.filters} must each have one number per stage."
             )
         if self.block == "basic" and (self.groups != 1 or self.base_width != 64):
             raise InputError(
-                f"{name}: groups={self.groups} and base_width={self.base_width} shape bottlenecks; set block='bottleneck'."
+                f"{name}: groups={self.groups} and base_width={self.base_width} apply to bottlenecks only; set block='bottleneck'."
             )
         if any(filters * self.base_width % 64 for filters in self.filters):
             raise InputError(
-                f"{name}: filters × base_width / 64 must be whole in every stage; filters={self.filters}, base_width={self.base_width}."
+                f"{name}: filters × base_width / 64 must be a whole number in every stage; filters={self.filters}, "
+                f"base_width={self.base_width}."
             )
         for field in ("stochastic_depth", "dropout"):
             check_probability(name, field, getattr(self, field))
@@ -155,38 +173,41 @@ class ResidualSpec:
                 raise InputError(f"{self.owner}: depth={self.depth} contradicts blocks={blocks}; give one of them.")
             return blocks
         if self.depth is None or self.stem != "cifar":
-            raise InputError(f"{self.owner}: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth.")
+            raise InputError(f"{self.owner}: give blocks, e.g. blocks=(3, 4, 6, 3), or a depth with stem='cifar'.")
         what = f"{stages} stages of {self.block} blocks"
         return (repeats_of_depth(self.owner, self.depth, convolutions * stages, 2, what),) * stages
 
     def norms(self, sequence: tuple[str, ...]) -> tuple[str, ...]:
-        """A sequence for `layers.norm_activation` with this network's kind of normalisation in the place of ``"bn"``."""
+        """A sequence for `layers.norm_activation` in which ``"bn"`` is replaced by this network's kind of normalisation."""
         return sequence if self.norm == "batch" else tuple("gn" if step == "bn" else step for step in sequence)
 
     @property
     def biased(self) -> bool:
-        """Whether what is added has biases: the last convolution of a branch, a projection; the stem too."""
+        """Whether the stem, the projections and the last convolution of each branch have biases."""
         return False
 
     @property
     def domain(self) -> Domain:
-        """ImageNet or CIFAR, as the stem says."""
+        """ImageNet or CIFAR-10, depending on the stem."""
         return IMAGENET if self.stem == "imagenet" else CIFAR10
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map."""
+        """Stride of the last feature map in input pixels."""
         return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.filters) - 1)
 
 
 def stem(x: Any, spec: ResidualSpec) -> Any:
-    """conv1 (Table 1; section 4.2 for CIFAR)."""
+    """The first layers (conv1 in Table 1; section 4.2 for CIFAR)."""
     x = layers.norm_activation(first_convolutions(x, spec.filters[0], spec), spec.norms(("bn", "relu")), name="conv1")
     return x if spec.stem == "cifar" else first_pooling(x, spec)
 
 
 def first_pooling(x: Any, spec: ResidualSpec) -> Any:
-    """What follows the first convolution of ImageNet networks: ``pool1_pool``, or a convolution ``pool1_conv`` and what follows it."""
+    """The downsampling after the first convolution of ImageNet networks.
+
+    It is ``pool1_pool``, or a convolution ``pool1_conv`` with normalisation and activation.
+    """
     if spec.stem_pool == "convolution":
         x = layers.conv2d(x, x.shape[-1], 3, strides=1 if spec.antialias else 2, name="pool1_conv")
         x = layers.antialiased(x, spec.antialias, name="pool1_pool") if spec.antialias else x
@@ -197,7 +218,10 @@ def first_pooling(x: Any, spec: ResidualSpec) -> Any:
 
 
 def first_convolutions(x: Any, filters: int, spec: ResidualSpec) -> Any:
-    """The 3×3 convolution of CIFAR networks, the ImageNet stem's 7×7, or those in place of it; nothing follows the last, ``conv1_conv``."""
+    """The first convolutions: 3×3 for CIFAR, 7×7 or the deep stem for ImageNet.
+
+    The last one is ``conv1_conv``. It has no normalisation or activation.
+    """
     if spec.stem == "cifar":
         return layers.conv2d(x, filters, 3, use_bias=spec.biased, name="conv1_conv")
     sequence, bias = spec.norms(("bn", "relu")), spec.biased and not spec.deep_stem
@@ -205,7 +229,7 @@ def first_convolutions(x: Any, filters: int, spec: ResidualSpec) -> Any:
 
 
 def convolutions(filters: int, strides: int, spec: ResidualSpec) -> list[tuple[int, int, int, int]]:
-    """Kernel size, channels, strides and groups of a block's convolutions (Figure 5), with cardinality and width."""
+    """Kernel size, channels, strides and groups of a block's convolutions (Figure 5), given cardinality and width."""
     if spec.block == "basic":
         return [(3, filters, strides, 1), (3, filters, 1, 1)]
     width = filters * spec.base_width // 64 * spec.groups
@@ -214,7 +238,7 @@ def convolutions(filters: int, strides: int, spec: ResidualSpec) -> list[tuple[i
 
 
 def branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str, last: tuple[str, ...] = ("bn",)) -> Any:
-    """The residual branch: convolutions with BN and ReLU between them, and `last` after the last of them."""
+    """The residual branch: convolutions with BN and ReLU between them, and the sequence `last` at the end."""
     rows = convolutions(filters, strides, spec)
     for number, (kernel_size, channels, step, groups) in enumerate(rows, start=1):
         final = number == len(rows)
@@ -234,14 +258,14 @@ def branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str, la
 
 
 def drop(y: Any, survival: float, spec: ResidualSpec, name: str) -> Any:
-    """Stochastic depth of a residual branch as the spec has it."""
+    """Stochastic depth of a residual branch, as configured by the spec."""
     return layers.stochastic_depth(
         y, survival, unit=spec.drop_unit, rescale=RESCALE[spec.drop_unit], name=f"{name}_drop"
     )
 
 
 def stages(spec: ResidualSpec) -> Iterator[tuple[str, int, int, float]]:
-    """Name, filters, strides and survival of every block in turn."""
+    """Name, filters, strides and survival probability of each block in order."""
     index, total = 0, sum(spec.blocks)
     for stage, (count, filters) in enumerate(zip(spec.blocks, spec.filters, strict=True), start=2):
         for number in range(1, count + 1):
@@ -254,7 +278,7 @@ def stages(spec: ResidualSpec) -> Iterator[tuple[str, int, int, float]]:
 def block(
     x: Any, filters: int, strides: int, kind: str | None, spec: ResidualSpec, *, survival: float, name: str
 ) -> Any:
-    """Branch, shortcut of this kind, sum, ReLU (equation 2); without the shortcut where the network is plain."""
+    """Branch, shortcut of the given kind, sum and ReLU (equation 2). A plain network has no shortcut."""
     y = branch(x, filters, strides, spec, name)
     if kind:
         y = drop(y, survival, spec, name)
@@ -286,7 +310,7 @@ FAMILY = Family(
 
 @dataclass(frozen=True)
 class PlainSpec(ResidualSpec):
-    """A residual network without its shortcuts."""
+    """A residual network without shortcuts."""
 
     shortcut: str | None = None
 
@@ -301,7 +325,7 @@ PlainNet = builder(
 )
 
 IMAGENET_OPTIONS = (*FAMILY.options, "deep_stem", "antialias")
-"""What the named constructors of ImageNet networks let the caller set."""
+"""Options of the named constructors of ImageNet networks."""
 
 _18, _34 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3)}
 _IMAGENET = "Table 1"

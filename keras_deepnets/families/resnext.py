@@ -25,12 +25,12 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class ResNeXtSpec(ResidualSpec):
-    """A residual network of bottlenecks of cardinality `groups`, each group `base_width` channels wide in the first stage."""
+    """A residual network of bottlenecks with cardinality `groups`. In the first stage, each group has `base_width` channels."""
 
     block: str = option("bottleneck", '"bottleneck".')
     groups: int = option(32, "cardinality C of the bottleneck's 3×3 convolution.")
-    base_width: int = option(4, "bottleneck width d: channels a group in a stage of 64 filters.")
-    downsample: str = option("3x3", 'which convolution of a bottleneck strides: "3x3" (section 5.1) or "1x1".')
+    base_width: int = option(4, "bottleneck width d: channels per group in a stage of 64 filters.")
+    downsample: str = option("3x3", 'the strided convolution of a bottleneck: "3x3" (section 5.1) or "1x1".')
 
     owner: ClassVar[str] = "ResNeXt"
 

@@ -19,25 +19,26 @@ PAPER = Paper("SD16", "Deep Networks with Stochastic Depth", "Huang et al.", 201
 
 @dataclass(frozen=True)
 class StochasticDepthSpec:
-    """The CIFAR residual network of H15 whose blocks survive with a probability that falls linearly to `final_survival`.
+    """The CIFAR residual network of [H15] with stochastic depth. Survival falls linearly to `final_survival` at the last block.
 
-    One draw a mini-batch; at inference a branch is multiplied by its survival (section 3, equations 2 to 5).
+    There is one draw per block and mini-batch. At inference, each branch is multiplied by its survival probability (section 3,
+    equations 2 to 5).
     """
 
-    depth: int = option(110, "6n+2 layers.")
-    final_survival: float = option(0.5, "probability that the last block survives a training step; 1 never drops.")
+    depth: int = option(110, "number of layers: 6n+2.")
+    final_survival: float = option(0.5, "probability that the last block survives a training step; 1 drops nothing.")
 
     owner: ClassVar[str] = "StochasticDepthResNet"
 
     def __post_init__(self):
-        """Checks the values."""
+        """Checks all values."""
         if not isinstance(self.final_survival, (int, float)) or not 0 < self.final_survival <= 1:
             raise InputError(f"{self.owner}: final_survival={self.final_survival!r} must be a probability in (0, 1].")
         _ = self.residual
 
     @property
     def residual(self) -> ResidualSpec:
-        """The same network as a residual spec."""
+        """The same network as a `ResidualSpec`."""
         drop = 1 - self.final_survival
         return ResidualSpec(depth=self.depth, stem="cifar", shortcut="A", stochastic_depth=drop, drop_unit="batch")
 
@@ -48,12 +49,12 @@ class StochasticDepthSpec:
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map."""
+        """Stride of the last feature map in input pixels."""
         return self.residual.total_stride
 
 
 def features(x: Any, spec: StochasticDepthSpec) -> Any:
-    """The residual network with its drops."""
+    """The residual network with stochastic depth."""
     return resnet.features(x, spec.residual)
 
 

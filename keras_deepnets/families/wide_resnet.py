@@ -20,25 +20,25 @@ PAPER = Paper("Z16", "Wide Residual Networks", "Zagoruyko & Komodakis", 2016, "h
 
 @dataclass(frozen=True)
 class WideSpec:
-    """WRN-`depth`-`widen_factor` (Table 1): pre-activation units of two 3×3 convolutions, `widen_factor` times as wide."""
+    """WRN-`depth`-`widen_factor` (Table 1): pre-activation units of two 3×3 convolutions, widened by `widen_factor`."""
 
-    depth: int = option(28, "6n+4 layers, the three projections counted.")
-    widen_factor: int = option(10, "k: stages of 16k, 32k and 64k filters.")
+    depth: int = option(28, "number of layers: 6n+4, including the three projections.")
+    widen_factor: int = option(10, "widening factor k: the stages have 16k, 32k and 64k filters.")
     dropout: float = option(
-        0.0, "dropout between the two convolutions of a unit (section 2.4; 0.3 on CIFAR, 0.4 on SVHN)."
+        0.0, "dropout rate between the two convolutions of a unit (section 2.4: 0.3 on CIFAR, 0.4 on SVHN)."
     )
 
     owner: ClassVar[str] = "WideResNet"
 
     def __post_init__(self):
-        """Checks the values."""
+        """Checks all values."""
         check_counts(self.owner, widen_factor=self.widen_factor)
         check_probability(self.owner, "dropout", self.dropout)
         _ = self.preact
 
     @property
     def preact(self) -> PreActSpec:
-        """The same network as a pre-activation spec."""
+        """The same network as a `PreActSpec`."""
         repeats = repeats_of_depth(self.owner, self.depth, 6, 4, "3 stages of units of two 3×3 convolutions")
         filters = tuple(16 * 2**stage * self.widen_factor for stage in range(3))
         return PreActSpec(blocks=(repeats,) * 3, stem="cifar", filters=filters, stem_filters=16, dropout=self.dropout)
@@ -50,7 +50,7 @@ class WideSpec:
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map."""
+        """Stride of the last feature map in input pixels."""
         return self.preact.total_stride
 
 
@@ -71,7 +71,7 @@ def _cifar(depth: int, widen_factor: int, error: str) -> Any:
 
 
 def _imagenet(depth: int, blocks: tuple[int, ...], error: str = "") -> Any:
-    # Twice the channels of the bottleneck's 3×3 convolution, which also strides, as in the authors' code.
+    # The bottleneck's 3×3 convolution has twice the channels and also the stride, as in the authors' code.
     row = {"blocks": blocks, "block": "bottleneck", "base_width": 128, "downsample": "3x3"}
     return variant(f"WideResNet{depth}_2", IMAGENET_FAMILY, source="Table 8", error=error, **row)
 

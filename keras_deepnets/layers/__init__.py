@@ -1,7 +1,7 @@
-"""The layer factories that every family is made of.
+"""The layer factories that all families use.
 
-The factories are functions ``tensor -> tensor`` and own what the papers' networks share: padding, bias, initialiser, epsilon, momentum.
-The namespace is lazy: naming it costs nothing, the first factory used imports Keras.
+The factories are functions ``tensor -> tensor``. They set what the papers' networks have in common: padding, bias, initialiser, epsilon
+and momentum. The namespace is lazy: Keras is imported when the first factory is used.
 """
 
 from __future__ import annotations
@@ -128,6 +128,6 @@ __getattr__, __dir__ = lazy_names(__name__, _MODULES)
 
 
 def register() -> None:
-    """Imports every layer, which registers it with Keras serialisation."""
+    """Imports all layers, which registers them with Keras serialisation."""
     for module in _MODULES:
         importlib.import_module(f"{__name__}.{module}")

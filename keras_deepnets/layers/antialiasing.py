@@ -1,4 +1,4 @@
-"""Anti-aliasing: what strides is computed at every pixel and pooled, instead of at every other pixel."""
+"""Anti-aliasing: strided layers compute at stride 1, and a pooling layer subsamples their output."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keras_deepnets.layers.pooling import average_pool, max_pool
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class BlurPooling2D(keras.layers.Layer):
-    """Every other pixel of the image blurred by the outer product of (1, 2, 1) / 4 with itself; the image is mirrored at its border.
+    """Blurs an image and keeps every other pixel. The image is mirrored at its border.
 
-    R. Zhang: "Making Convolutional Networks Shift-Invariant Again", ICML 2019, arXiv:1904.11486, section 3.2 ("Triangle-3"). A depthwise
-    convolution with a fixed kernel: no weights.
+    The kernel is the outer product of (1, 2, 1) / 4 with itself. The layer is a depthwise convolution with this kernel and has no weights.
+    R. Zhang: "Making Convolutional Networks Shift-Invariant Again", ICML 2019, arXiv:1904.11486, section 3.2 ("Triangle-3").
 
-    Shapes: ``[n, h, w, c]`` to ``[n, ceil(h / 2), ceil(w / 2), c]``, sides of 2 pixels and more.
+    Shapes: ``[n, h, w, c]`` to ``[n, ceil(h / 2), ceil(w / 2), c]``. Each side needs at least 2 pixels.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -36,9 +36,9 @@ class BlurPooling2D(keras.layers.Layer):
 
 
 def antialiased(x: Any, kind: str, *, name: str) -> Any:
-    """Pooling by two of what a convolution computed at every pixel: ``"average"`` of 2×2 pixels or ``"blur"``.
+    """Pooling by two after a convolution with stride 1: ``"average"`` (2×2 pixels) or ``"blur"``.
 
-    Odd sides are rounded up, as a strided convolution does; averages at the border are of the pixels that there are.
+    Odd sides are rounded up, as in a strided convolution. Averages at the border cover only existing pixels.
     """
     if kind == "blur":
         return BlurPooling2D(name=named(name))(x)
@@ -46,10 +46,10 @@ def antialiased(x: Any, kind: str, *, name: str) -> Any:
 
 
 def antialiased_max_pool(x: Any, kind: str, *, name: str) -> Any:
-    """What takes the place of an ImageNet stem's max pooling, as timm has it.
+    """The replacement of an ImageNet stem's max pooling, as in timm.
 
-    ``"blur"``: max pooling at every pixel, ``{name}_max``, then the blur. ``"average"``: averages of 2×2 pixels alone; an odd last row or
-    column is left out.
+    ``"blur"``: max pooling with stride 1, ``{name}_max``, then the blur. ``"average"``: 2×2 average pooling only, which drops an odd last
+    row or column.
     """
     if kind == "blur":
         return BlurPooling2D(name=named(name))(max_pool(x, strides=1, name=f"{name}_max"))

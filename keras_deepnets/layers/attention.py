@@ -15,14 +15,17 @@ _MULTIPLE = 8
 
 
 def squeezed(channels: int, ratio: float = RATIO) -> int:
-    """Channels of the bottleneck: a sixteenth, rounded to a multiple of eight (timm's rule; the paper's where it divides)."""
+    """Channels of the bottleneck: a sixteenth, rounded to a multiple of eight.
+
+    This is timm's rule. It agrees with the paper's rule if the division has no remainder.
+    """
     return max(_MULTIPLE, int(channels * ratio + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE)
 
 
 def squeeze_excitation(x: Any, *, ratio: float = RATIO, name: str) -> Any:
-    """Scales each channel of ``[n, h, w, c]`` by a number in (0, 1) that depends on the means of all.
+    """Scales each channel of ``[n, h, w, c]`` by a number in (0, 1) that depends on the means of all channels.
 
-    Between them are `ratio` times as many numbers.
+    The bottleneck between means and scales has `ratio` times as many channels.
 
     J. Hu, L. Shen, G. Sun: "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507, section 3.
     """
@@ -38,21 +41,24 @@ def squeeze_excitation(x: Any, *, ratio: float = RATIO, name: str) -> Any:
 
 
 def neighbours(channels: int) -> int:
-    """How many channels a channel's gate depends on: ``(log2(channels) + 1) / 2`` (section 3.2, γ = 2, b = 1), odd, at least 3."""
+    """Number of channels that a channel's gate depends on: ``(log2(channels) + 1) / 2``, made odd, and at least 3.
+
+    Section 3.2 of the paper, with γ = 2 and b = 1.
+    """
     size = int((math.log2(channels) + 1) / 2)
     return max(size + 1 - size % 2, 3)
 
 
 def efficient_channel_attention(x: Any, *, name: str) -> Any:
-    """Scales each channel of ``[n, h, w, c]`` by a number in (0, 1) that depends on the means of the channels beside it.
+    """Scales each channel of ``[n, h, w, c]`` by a number in (0, 1) that depends on the means of the neighbouring channels.
 
     Q. Wang, B. Wu, P. Zhu, P. Li, W. Zuo, Q. Hu: "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020,
-    arXiv:1910.03151, section 3.2: one convolution along the channels, ``{name}_conv``, without a bias.
+    arXiv:1910.03151, section 3.2. It is one convolution along the channels, ``{name}_conv``, without a bias.
     """
     channels = x.shape[-1]
     y = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name=named(f"{name}_squeeze"))(x)
     y = keras.layers.Reshape((channels, 1), name=named(f"{name}_sequence"))(y)
-    # Uniform of variance 1 / (3·fan_in): the default of the paper's own code.
+    # Uniform with variance 1 / (3·fan_in): the default of the paper's own code.
     y = keras.layers.Conv1D(
         1,
         neighbours(channels),

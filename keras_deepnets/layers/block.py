@@ -1,8 +1,8 @@
-"""A block of a network as one layer, for networks of hundreds of blocks.
+"""A block of a network as a single layer, for networks of hundreds of blocks.
 
-Keras, TensorFlow's tracing and its graph optimiser take time for every layer, and more than proportionally. Blocks of one kind
-(channels, strides, precision) differ in their weights only: here they share one small graph, and on TensorFlow one function, traced
-and optimised once and called once a block.
+The time that Keras, TensorFlow's tracing and its graph optimiser take grows faster than the number of layers. Blocks with the same
+channels, strides and precision differ only in their weights. Here they share one small graph. On TensorFlow, they also share one
+function, which is traced and optimised once and called once per block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _inline: contextvars.ContextVar[bool] = contextvars.ContextVar("inline_blocks", 
 
 @contextlib.contextmanager
 def inlined_blocks() -> Iterator[None]:
-    """Within it the blocks of a network are traced as parts of it, and not as calls of functions."""
+    """A scope in which blocks are traced as parts of their network instead of as function calls."""
     token = _inline.set(True)
     try:
         yield
@@ -36,23 +36,22 @@ def inlined_blocks() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Block(keras.layers.Layer):
-    """A sub-network with one input and one output as one layer.
+    """A sub-network with one input and one output as a single layer.
 
-    Weights, their order and their paths, results and gradients are those of the sub-network's layers in a row; those that have weights
-    are its `sublayers`. Where the sub-network has a `StochasticDepth` with one draw a batch in front of a sum, a
-    dropped branch is not computed.
+    Weights, their order, their paths, results and gradients are those of the sub-network's layers. The layers with weights are the
+    `sublayers`. If the sub-network has a `StochasticDepth` with one draw per batch before a sum, a dropped branch is not computed.
 
     Args:
-        graph: JSON of the config of the sub-network, a functional model, in which the block is called ``"block"``.
-        survival: of the sub-network's `StochasticDepth`, which differs from block to block.
-        frozen: names, in the sub-network, of layers that are not trained at first.
-        name: of the layer; `stem`, its part before ``_out``, takes the place of ``"block"`` in the names of the sublayers.
+        graph: JSON config of the sub-network, a functional model that calls the block ``"block"``.
+        survival: survival probability of the sub-network's `StochasticDepth`, which differs between blocks.
+        frozen: names of the sub-network's layers that are initially not trainable.
+        name: name of the layer. `stem`, its part before ``_out``, replaces ``"block"`` in the names of the sublayers.
 
     Shapes: those of the sub-network.
     """
 
     def __init__(self, graph: str, survival: float = 1.0, frozen: Sequence[str] = (), **kwargs: Any):
-        """Raises ValueError for a survival outside (0, 1]."""
+        """Raises ValueError if `survival` is outside (0, 1]."""
         kwargs["autocast"] = False  # the sublayers cast
         super().__init__(**kwargs)
         if not 0 < survival <= 1:
@@ -64,23 +63,23 @@ class Block(keras.layers.Layer):
 
     @property
     def stem(self) -> str:
-        """The name of the block as a prefix of its sublayers'."""
+        """The prefix of the names of the sublayers."""
         return self.name.removesuffix("_out")
 
     @property
     def sublayers(self) -> Mapping[str, keras.layers.Layer]:
-        """The layers of this block that have weights or other state, by name; they are made when first asked for."""
+        """The layers of this block that have weights or other state, by name. They are created on first access."""
         return _Sublayers(self)
 
     def _sublayer(self, index: int) -> keras.layers.Layer:
-        """The sublayer at `index`, made on its weights if it has not been yet."""
+        """The sublayer at `index`. It is created with the block's weights on first access."""
         network = block_graph(self.graph, ())
         layer, made = network.stateful[index], self._parts.layers
         if layer.name not in made:
             own = self._own(layer)
             weights = self._parts.variables[index]
             for weight, description in zip(weights, network.weights[index], strict=True):
-                weight.trainable = description["trainable"]  # by which the sublayer tells the two kinds apart
+                weight.trainable = description["trainable"]  # the sublayer uses this flag to tell the two kinds apart
             remaining = iter(weights)
             own.add_weight = lambda **kwargs: next(remaining)
             own.build(layer.input.shape)
@@ -94,7 +93,7 @@ class Block(keras.layers.Layer):
 
     @property
     def trainable(self) -> bool:
-        """Whether the block is trained; setting it sets it for all sublayers."""
+        """Whether the block is trainable. Setting it also sets it for all sublayers."""
         return keras.layers.Layer.trainable.fget(self)
 
     @trainable.setter
@@ -115,27 +114,27 @@ class Block(keras.layers.Layer):
         return [variable for variable in self.variables if id(variable) not in seeds]
 
     def network(self) -> keras.Model:
-        """The shared sub-network; its weights mean nothing.
+        """The shared sub-network. Its weights have no meaning.
 
-        A method: Keras would save it with the block if it were a property.
+        This is a method because Keras would save a property with the block.
         """
         return block_graph(self.graph, ()).model
 
     @property
     def stateful_names(self) -> list[str]:
-        """The names, in the shared sub-network, of the layers that have weights or other state."""
+        """The names, in the shared sub-network, of the layers with weights or other state."""
         return [layer.name for layer in block_graph(self.graph, ()).stateful]
 
     def variables_of(self, name: str) -> list[Any]:
-        """The variables of one of `stateful_names`; its sublayer is not made for that."""
+        """The variables of the layer `name`, one of `stateful_names`. This does not create the sublayer."""
         return list(self._parts.variables[self.stateful_names.index(name)])
 
     def own_name(self, name: str) -> str:
-        """What a layer of the sub-network is called in this block."""
+        """The name in this block of a layer of the sub-network."""
         return self.stem + name.removeprefix(STAND_IN) if name.startswith(STAND_IN) else f"{self.stem}_{name}"
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights, with the paths that they would have in the model itself."""
+        """Creates the weights, with the paths that they would have outside a block."""
         network = block_graph(self.graph, ())
         self._parts.variables = []
         with quickly():
@@ -165,8 +164,8 @@ class Block(keras.layers.Layer):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.network().output.dtype)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The sub-network."""
-        # Keras casts the variables of a layer of mixed precision in a model of another, whatever the layer's `autocast` says.
+        """Runs the sub-network."""
+        # In a model of a different precision, Keras casts a layer's variables even if the layer has `autocast` off.
         with internals.without_autocast():
             return self._call(inputs, bool(training))
 
@@ -187,30 +186,33 @@ class Block(keras.layers.Layer):
         return outputs
 
     def _drop(self, network: BlockGraph, inputs: Any, training: bool) -> tuple[Any, str | None]:
-        """Factor and way of skipping for `BlockGraph.compute`."""
+        """The arguments `factor` and `skip` of `BlockGraph.compute`."""
         if network.drop is None:
             return None, None
         drop = self._parts.layers[network.drop.name]
         factor = drop.factor(inputs, training)
         if factor is not None:
             factor = ops.convert_to_tensor(factor, "float32")
-        # Torch has no gradient for what is not computed, and Keras' optimisers want one: there the branch is multiplied by zero.
+        # Keras' optimisers need a gradient for every weight, and torch gives none for a skipped branch. There it is multiplied by zero.
         possible = network.skips and keras.backend.backend() != "torch"
         if not (drop.drops(training) and drop.unit == "batch" and possible):
             return factor, None
         return factor, "exact" if drop.rescale == "inference" else "scaled"
 
     def save_own_variables(self, store: Any) -> None:
-        """Those of the sublayers, each under ``{layer}.{variable}``: one group a block is written and read faster than one a layer."""
+        """Saves the variables of the sublayers, each as ``{layer}.{variable}``.
+
+        One group per block is faster to write and read than one group per layer.
+        """
         for key, variable in self._named_variables():
             store[key] = variable
 
     def load_own_variables(self, store: Any) -> None:
-        """Those of the sublayers. Raises ValueError where the file has others."""
+        """Loads the variables of the sublayers. Raises ValueError if the file has different ones."""
         variables = dict(self._named_variables())
         if set(store.keys()) != set(variables):
             odd = ", ".join(sorted(set(store.keys()) ^ set(variables))[:5])
-            raise ValueError(f"{self.name}: the file and the block differ in the variables {odd}.")
+            raise ValueError(f"{self.name}: the file and the block do not have the same variables: {odd}.")
         for key, variable in variables.items():
             variable.assign(store[key])
 
@@ -221,7 +223,7 @@ class Block(keras.layers.Layer):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """The names, in the shared sub-network, of the layers that are not trained."""
+        """The names, in the shared sub-network, of the layers that are not trainable."""
         made = self._parts.layers
         return tuple(
             name for name in self.stateful_names if not (made[name].trainable if name in made else self.trainable)
@@ -233,7 +235,7 @@ class Block(keras.layers.Layer):
 
 
 class _Parts:
-    """What Keras must not track a second time: the variables of each sublayer and those sublayers that have been made."""
+    """State that Keras must not track twice: the variables of each sublayer, and the sublayers created so far."""
 
     def __init__(self) -> None:
         self.variables: list[list[Any]] = []
@@ -241,7 +243,7 @@ class _Parts:
 
 
 class _Sublayers(Mapping):
-    """The sublayers of a block by name. Each is made when it is looked up: looking at the mapping costs nothing."""
+    """The sublayers of a block by name. A sublayer is created when it is looked up, not when the mapping is created."""
 
     def __init__(self, block: Block):
         self._block = block
@@ -260,14 +262,14 @@ class _Sublayers(Mapping):
 
 
 def shared_blocks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with every call one `Block`.
+    """Turns each call of `function` into one `Block`.
 
     Args:
-        function: ``(x, *args, survival, name) -> tensor``, whose result is named ``{name}_out``; `args` are hashable. What it makes must
-            depend on `survival` in nothing but the value that its `StochasticDepth` has.
+        function: ``(x, *args, survival, name) -> tensor``. The result is named ``{name}_out``, and `args` are hashable. Only the value
+            in `StochasticDepth` may depend on `survival`.
 
     Returns:
-        A function of the same arguments.
+        A function with the same arguments.
     """
     graphs: dict[Any, str] = {}
 
@@ -275,7 +277,7 @@ def shared_blocks(function: Callable[..., Any]) -> Callable[..., Any]:
         kind = (tuple(x.shape), x.dtype, args, survival < 1)
         if kind not in graphs:
             inputs = keras.Input(x.shape[1:], dtype=x.dtype, name=f"{STAND_IN}_input")
-            with prefixed(""):  # what blocks share has no network's names
+            with prefixed(""):  # the shared graph belongs to no particular network
                 outputs = function(inputs, *args, survival=survival, name=STAND_IN)
             graphs[kind] = json.dumps(keras.Model(inputs, outputs, name=STAND_IN).get_config())
         return Block(graphs[kind], survival, name=named(f"{name}_out"))(x)

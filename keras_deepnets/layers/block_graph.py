@@ -1,4 +1,4 @@
-"""The graph that all blocks of one kind share."""
+"""The graph that all blocks of the same kind share."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from keras import ops
 from keras_deepnets.layers.stochastic import StochasticDepth
 
 STAND_IN = "block"
-"""What a block is called in the shared graph; the names of its layers begin with it."""
+"""Name of a block in the shared graph, and prefix of the names of its layers."""
 
 
 class BlockGraph:
-    """The graph of a kind of block: its steps in order, and layers whose weights are only placeholders.
+    """The graph of one kind of block: its steps in order, and layers whose weights are placeholders.
 
     Args:
-        graph: JSON of the config of a functional model with one input and one output.
+        graph: JSON config of a functional model with one input and one output.
         frozen: names of the layers that are not trainable.
 
     Attributes:
         model: the functional model.
-        stateful: the layers that have weights or other state.
-        weights: for each of these what its weights are made of; none where it has other state.
-        variables: theirs, in order.
-        state: the places of those that training changes by other ways than gradients.
-        drop: the stochastic depth, if there is one.
-        functions: what TensorFlow has traced.
+        stateful: layers with weights or other state.
+        weights: for each of these layers, the arguments that create its weights; empty if it has other state.
+        variables: variables of these layers, in order.
+        state: indices of the variables that training changes by means other than gradients.
+        drop: stochastic depth layer, or None.
+        functions: functions traced by TensorFlow.
     """
 
     def __init__(self, graph: str, frozen: tuple[str, ...]):
@@ -55,7 +55,7 @@ class BlockGraph:
         self._branch = self._only_before_the_drop()
 
     def _only_before_the_drop(self) -> set[int]:
-        """The `id` of every node that nothing but the drop needs; empty where the sum cannot do without the branch."""
+        """The `id` of every node that only the drop layer needs. Empty if the sum needs the branch."""
         if self.drop is None:
             return set()
         (drop,) = self.drop._inbound_nodes
@@ -75,11 +75,11 @@ class BlockGraph:
 
     @property
     def skips(self) -> bool:
-        """Whether a dropped branch need not be computed."""
+        """Whether the computation of a dropped branch can be skipped."""
         return len(self._branch) > 1
 
     def run(self, x: Any, training: bool, factor: Any = None, without_branch: bool = False) -> Any:
-        """The block's output; the drop multiplies by `factor`, by nothing where that is None."""
+        """The output of the block. The drop layer multiplies by `factor`, unless it is None."""
         tensors = {id(self.model.inputs[0]): x}
         for node in self._nodes:
             if without_branch and id(node) in self._branch:
@@ -89,7 +89,7 @@ class BlockGraph:
                 y = tensors[id(node.input_tensors[0])]
                 y = y if factor is None else y * ops.cast(factor, y.dtype)
             elif without_branch and any(id(tensor) not in tensors for tensor in node.input_tensors):
-                # The sum of the shortcut and nothing.
+                # The branch is dropped, so the sum is the shortcut.
                 (y,) = (tensors[id(tensor)] for tensor in node.input_tensors if id(tensor) in tensors)
             else:
                 args, kwargs = node.arguments.fill_in(tensors)
@@ -102,18 +102,18 @@ class BlockGraph:
     def compute(
         self, x: Any, values: list[Any], training: bool, factor: Any, skip: str | None
     ) -> tuple[Any, list[Any]]:
-        """The block with `values` for its variables.
+        """Computes the block with `values` for its variables.
 
         Args:
             x: the input.
-            values: one a variable.
+            values: one value per variable.
             training: whether to train.
-            factor: what the drop multiplies by, or None.
-            skip: how to treat a factor of zero: None computes the branch in any case; ``"exact"`` and ``"scaled"`` do not compute it, and
-                multiply a branch that stays by nothing or by the factor.
+            factor: factor of the drop layer, or None.
+            skip: treatment of a factor of zero. None always computes the branch. ``"exact"`` and ``"scaled"`` skip a dropped branch. They
+                multiply a surviving branch by one and by `factor`, respectively.
 
         Returns:
-            The output, and while training the new values of the variables at `state`.
+            The output and, in training, the new values of the variables at `state`.
         """
 
         def run(**kwargs: Any) -> tuple[Any, list[Any]]:
@@ -130,7 +130,7 @@ class BlockGraph:
 
 
 def described(layer: keras.layers.Layer) -> list[dict[str, Any]]:
-    """What a copy of `layer` asks for when it makes its weights: the arguments of `_variable`."""
+    """The arguments of `made_variable` for each weight of a copy of `layer`."""
     calls: list[dict[str, Any]] = []
 
     def add_weight(**kwargs: Any) -> Any:
@@ -150,7 +150,7 @@ def described(layer: keras.layers.Layer) -> list[dict[str, Any]]:
 
 
 def made_variable(initializer: keras.Initializer, kept: dict[str, Any], **described: Any) -> keras.Variable:
-    """A variable for a place in the graph, made without drawing the numbers of constants again."""
+    """A variable for a position in the graph. Constant initial values are computed only once."""
     constant = type(initializer) in (keras.initializers.Zeros, keras.initializers.Ones)
     if constant and keras.backend.backend() == "tensorflow":
         described["initializer"] = _same_everywhere(type(initializer), described.pop("shape"), described["dtype"])
@@ -164,7 +164,7 @@ def made_variable(initializer: keras.Initializer, kept: dict[str, Any], **descri
 
 @functools.lru_cache(maxsize=256)
 def _same_everywhere(initializer: type, shape: tuple[int, ...], dtype: str) -> Any:
-    """Zeros or ones to begin with, made once: thousands of variables have the same."""
+    """Initial zeros or ones, created once. Thousands of variables have the same initial value."""
     import tensorflow as tf
 
     with tf.init_scope():
@@ -178,14 +178,17 @@ def has_seed(layer: keras.layers.Layer) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def block_graph(graph: str, frozen: tuple[str, ...]) -> BlockGraph:
-    """The graph of a kind of block, made once a process."""
+    """The graph of one kind of block, created once per process."""
     with _seeds_untouched():
         return _made(graph, frozen)
 
 
 @contextlib.contextmanager
 def _seeds_untouched() -> Iterator[None]:
-    """Keras draws default seeds from Python's generator: weights must not depend on which graphs the process has made before."""
+    """A scope that restores the state of Python's random generator, from which Keras draws default seeds.
+
+    Weights must not depend on the graphs that the process has already created.
+    """
     state = random.getstate()
     try:
         yield
@@ -198,11 +201,11 @@ def _made(graph: str, frozen: tuple[str, ...]) -> BlockGraph:
         return BlockGraph(graph, frozen)
     import tensorflow as tf
 
-    with tf.init_scope():  # a block may first be called where a function is traced
+    with tf.init_scope():  # the first call of a block may be inside a traced function
         return BlockGraph(graph, frozen)
 
 
 @functools.lru_cache(maxsize=1024)
 def output_shape(graph: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """The shape that a block gives."""
+    """The output shape of a block."""
     return block_graph(graph, ()).model.compute_output_shape(input_shape)

@@ -1,4 +1,4 @@
-"""Creating layers under the right names, and their weights quickly."""
+"""Create layers with the right names, and create their weights quickly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _prefix: contextvars.ContextVar[str] = contextvars.ContextVar("layer_prefix", de
 
 @contextlib.contextmanager
 def prefixed(prefix: str) -> Iterator[None]:
-    """A scope in which the factories put `prefix` before the names of the layers that they make."""
+    """A scope in which the factories add `prefix` to the names of their layers."""
     token = _prefix.set(prefix)
     try:
         yield
@@ -23,12 +23,12 @@ def prefixed(prefix: str) -> Iterator[None]:
 
 
 def named(name: str | None) -> str | None:
-    """What a layer is called whose name in the network is `name`; None stays None."""
+    """The layer name for `name`, with the current prefix. None stays None."""
     return None if name is None else _prefix.get() + name
 
 
 def quickly() -> contextlib.AbstractContextManager[Any]:
-    """A scope in which layers create their weights in a fraction of the time, under the same Keras paths."""
+    """A scope in which layers create their weights in a fraction of the time. Their Keras paths do not change."""
     if not fast.on("variable_names"):
         return contextlib.nullcontext()
     from keras_deepnets.layers.fast.blocks import one_name_for_all

@@ -1,4 +1,4 @@
-"""Convolution with the padding of the papers, fast and trainable with groups on any device."""
+"""Convolution with the padding of the papers, and grouped convolution that trains fast on every device."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from keras_deepnets.layers import fast
 from keras_deepnets.layers.building import named, quickly
 
 KERNEL_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
-"""He et al. 2015, "Delving Deep into Rectifiers", eq. 14, as the papers' own code applies it (variance 2 / (k·k·filters))."""
+"""Initialiser of He et al. 2015, "Delving Deep into Rectifiers", eq. 14.
+
+The variance is 2 / (k·k·filters), as in the papers' own code.
+"""
 
 
 def symmetric_padding(kernel_size: int, dilation: int = 1) -> int:
-    """Zeros on each side that keep the size of a stride-1 convolution with an odd kernel."""
+    """Zeros on each side that preserve the size in a stride-1 convolution with an odd kernel."""
     return (kernel_size - 1) * dilation // 2
 
 
 def same_padding_is_symmetric(size: int | None, kernel_size: int, strides: int, dilation: int = 1) -> bool:
-    """Whether TensorFlow's ``"same"`` puts as many zeros before the image as the symmetric rule does.
+    """Whether TensorFlow's ``"same"`` puts the same number of zeros before the image as symmetric padding.
 
-    It always does at stride 1; at larger strides it depends on the size. What lies after the image is either equal or never read.
+    At stride 1 it always does. At larger strides it depends on the size. The zeros after the image are either equal in number or not read.
     """
     padding = symmetric_padding(kernel_size, dilation)
     if strides == 1:
@@ -38,30 +41,30 @@ def same_padding_is_symmetric(size: int | None, kernel_size: int, strides: int, 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with ``padding="symmetric"``, and groups that train on every device.
+    """`keras.layers.Conv2D` with ``padding="symmetric"``, and with groups that train on every device.
 
-    Weights, config and results are those of `keras.layers.Conv2D`; two things differ:
+    Weights, config and results are those of `keras.layers.Conv2D`, with two differences:
 
-    * ``padding="symmetric"`` puts ``(kernel_size - 1) // 2`` zeros on *every* side (the papers', torch's rule). Keras' ``"same"``
-      puts the odd zero of a strided convolution at the end, which shifts every feature map by a pixel. Odd kernels only.
-    * On TensorFlow, ``groups > 1`` is one native op where that has a gradient and a convolution a group where not. Keras compiles
-      it with XLA on its own, which is hundreds of times slower on a CPU and leaves a function in an exported model that
-      serving builds without XLA refuse.
+    * ``padding="symmetric"`` puts ``(kernel_size - 1) // 2`` zeros on *every* side, as in the papers and in torch. Keras' ``"same"``
+      puts the odd zero of a strided convolution at the end, which shifts every feature map by a pixel. Kernel sizes must be odd.
+    * On TensorFlow, ``groups > 1`` runs as one native op if that op has a gradient, and as one convolution per group otherwise. Keras
+      compiles it with XLA. On a CPU, that is hundreds of times slower. It also leaves a function in exported models that serving
+      builds without XLA reject.
 
     Shapes: ``[n, h, w, c]`` to ``[n, h', w', filters]`` with ``h' = (h + 2·padding - kernel) // strides + 1``.
     """
 
     def __init__(self, filters: int, kernel_size: Any, strides: Any = (1, 1), padding: str = "valid", **kwargs: Any):
-        """Takes the arguments of `keras.layers.Conv2D`. Raises ValueError for an even kernel with symmetric padding."""
+        """Takes the arguments of `keras.layers.Conv2D`. Raises ValueError for an even kernel size with symmetric padding."""
         symmetric = padding == "symmetric"
         super().__init__(filters, kernel_size, strides, padding="valid" if symmetric else padding, **kwargs)
         if symmetric:
             if any(size % 2 == 0 for size in self.kernel_size):
                 raise ValueError(
-                    f"Conv2D: padding='symmetric' needs odd kernels; kernel_size={self.kernel_size}. Use 'valid'."
+                    f"Conv2D: padding='symmetric' needs odd kernel sizes; kernel_size={self.kernel_size}. Use 'valid'."
                 )
             if self.data_format != "channels_last":
-                raise ValueError("Conv2D: padding='symmetric' is for channels last; set data_format='channels_last'.")
+                raise ValueError("Conv2D: padding='symmetric' needs channels last; set data_format='channels_last'.")
             self.padding = "symmetric"
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -140,8 +143,8 @@ class Conv2D(keras.layers.Conv2D):
         )
 
     def _pad(self, inputs: Any) -> tuple[Any, str]:
-        # TensorFlow's explicit-padding attribute would save the extra pass, but its gradient leaves oneDNN: it is a hundred times
-        # slower in bfloat16 and missing for groups. "same" where it means the same, a pad op in front where not.
+        # TensorFlow's explicit padding would save the extra pass. But its gradient does not use oneDNN: in bfloat16 it is a hundred times
+        # slower, and with groups it is missing. So use "same" where it is equivalent, and a pad op otherwise.
         geometry = list(zip(inputs.shape[1:3], self.kernel_size, self.strides, self.dilation_rate, strict=True))
         if all(same_padding_is_symmetric(*axis) for axis in geometry):
             return inputs, "same"
@@ -161,16 +164,16 @@ def conv2d(
     name: str | None = None,
     **kwargs: Any,
 ) -> Any:
-    """A convolution as the papers' networks have it: symmetric padding, He initialisation, no bias (a BN follows).
+    """A convolution with the defaults of the papers: symmetric padding, He initialisation, and no bias because a BN follows.
 
     Args:
         x: ``[n, h, w, c]``.
-        filters: output channels.
+        filters: number of output channels.
         kernel_size: side of the square kernel, odd.
         strides: 1 or 2.
-        padding: ``"same"`` for networks that were trained with TensorFlow's, which differs where it strides.
+        padding: ``"same"`` for networks trained with TensorFlow's padding, which differs in strided convolutions.
         groups: cardinality; must divide both channel counts.
-        use_bias: for the networks without BN.
+        use_bias: whether to add a bias, for networks without BN.
         name: layer name.
         **kwargs: further arguments of `keras.layers.Conv2D`.
     """

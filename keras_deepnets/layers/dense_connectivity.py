@@ -1,8 +1,8 @@
-"""Dense connectivity [Huang et al. 2016] in memory that grows linearly with depth.
+"""Dense connectivity [Huang et al. 2016] with memory that grows linearly with depth.
 
-Layer l of a dense block reads the maps of all layers before it: concatenation and ReLU store about l²k/2 maps each, although the
-block makes only lk. Pleiss et al. 2017 ("Memory-Efficient Implementation of DenseNets", arXiv:1707.06990) compute these cheap
-parts again in the backward pass. Here that is one layer: concatenated maps in, convolution out.
+Layer l of a dense block reads the feature maps of all preceding layers. Concatenation and ReLU each store about l²k/2 maps, although the
+block produces only lk. Pleiss et al. 2017 ("Memory-Efficient Implementation of DenseNets", arXiv:1707.06990) recompute these cheap
+operations in the backward pass. Here, one layer does this: it takes concatenated maps and returns the convolution's output.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from keras_deepnets.layers.normalization import EPSILON, MOMENTUM, BatchNormaliz
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Concatenate(keras.layers.Concatenate):
-    """`keras.layers.Concatenate`; in training on a TensorFlow CPU its gradient, a sum in a dense block, is one pass over memory.
+    """`keras.layers.Concatenate` with a faster gradient on TensorFlow CPUs.
 
-    Config and results are those of `keras.layers.Concatenate`.
+    In training, the gradient, which is a sum in a dense block, takes one pass over memory. Config and results are those of
+    `keras.layers.Concatenate`.
     """
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
-        """``[n, h, w, c_i]`` each to ``[n, h, w, c]``."""
+        """Maps of ``[n, h, w, c_i]`` each to ``[n, h, w, c]``."""
         last = self.axis in (-1, len(inputs[0].shape) - 1)
         if not training or not last or keras.backend.backend() != "tensorflow":
             return super().call(inputs)
@@ -40,34 +41,34 @@ class Concatenate(keras.layers.Concatenate):
 
 
 def concatenate(maps: Sequence[Any], *, name: str | None = None) -> Any:
-    """Feature maps side by side, along the channels."""
+    """Concatenates feature maps along the channels."""
     return Concatenate(name=named(name))(maps)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class RecomputedConv2D(keras.layers.Layer):
-    """BN, ReLU and a convolution of concatenated feature maps that keeps only the maps for the backward pass.
+    """BN, ReLU and a convolution of concatenated feature maps. For the backward pass, only the maps are kept.
 
-    Concatenation, BN and ReLU are computed again where the gradient needs them; the batch's statistics are kept, the moving ones are
-    updated once, and the convolution is not repeated. Outputs and gradients are those of the three layers to rounding.
-    The two that have weights are its sublayers `norm` and `convolution`; their weights have the paths and the order that they
-    have in a network of separate layers.
+    The gradient recomputes concatenation, BN and ReLU. It reuses the batch's statistics and does not repeat the convolution. The moving
+    statistics are updated once. Outputs and gradients are those of the three layers, up to rounding. BN and convolution are the sublayers
+    `norm` and `convolution`. Their weights have the same paths and order as in a network of separate layers.
 
-    On TensorFlow this is a custom gradient around the fused kernels; on JAX and torch it is `keras.remat` of the same computation.
-    Called with ``training=False``, and where the fused kernels do not apply (float64), the three layers run as they are. On
-    TensorFlow the saving is whole where network and gradient are in one `tf.function`, as in `fit`; eager tapes keep `joined`, and
-    XLA's CPU compiler (``jit_compile=True``) reorders so much that about a fifth is saved. Results are the same everywhere.
+    On TensorFlow, the layer is a custom gradient around the fused kernels. On JAX and torch, it is `keras.remat` of the same computation.
+    With ``training=False``, and where the fused kernels do not apply (float64), the three layers run without recomputation.
+
+    On TensorFlow, the full memory saving needs network and gradient in one `tf.function`, as in `fit`. Eager tapes keep `joined`. XLA's CPU
+    compiler (``jit_compile=True``) reorders so much that only about a fifth is saved. Results are the same in all cases.
 
     Args:
-        filters: channels of the convolution.
-        kernel_size: side of its kernel, odd; the stride is 1.
+        filters: output channels of the convolution.
+        kernel_size: side of the kernel, odd; the stride is 1.
         norm_name: name of the BN.
         convolution_name: name of the convolution.
-        momentum: of the BN.
-        epsilon: of the BN.
-        kernel_initializer: of the convolution; He's by default.
+        momentum: momentum of the BN.
+        epsilon: epsilon of the BN.
+        kernel_initializer: initialiser of the convolution; He's by default.
 
-    Shapes: ``[joined, *maps]`` to ``[n, h, w, filters]``; `joined` is the `maps` side by side, ``[n, h, w, c]``.
+    Shapes: ``[joined, *maps]`` to ``[n, h, w, filters]``. `joined`, ``[n, h, w, c]``, is the concatenation of `maps`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class RecomputedConv2D(keras.layers.Layer):
         kernel_initializer: Any = None,
         **kwargs: Any,
     ):
-        """Raises ValueError for an even kernel."""
+        """Raises ValueError for an even kernel size."""
         super().__init__(**kwargs)
         initializer = kernel_initializer or keras.initializers.VarianceScaling(**KERNEL_INITIALIZER)
         self.norm = BatchNormalization(momentum=momentum, epsilon=epsilon, dtype=self.dtype_policy, name=norm_name)
@@ -98,15 +99,15 @@ class RecomputedConv2D(keras.layers.Layer):
         )
 
     def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
-        """Creates the weights. Raises ValueError where the maps do not make up the joined ones."""
+        """Creates the weights. Raises ValueError if the channels of the maps do not add up to those of the concatenation."""
         joined, *maps = input_shape
         if not maps or sum(shape[-1] for shape in maps) != joined[-1]:
             raise ValueError(
-                f"RecomputedConv2D: the inputs must be [joined, *maps] where the maps' channels add up to the joined; "
+                f"RecomputedConv2D: the inputs must be [joined, *maps], and the channels of the maps must add up to those of joined; "
                 f"the shapes are {[tuple(shape) for shape in input_shape]}."
             )
         for layer in (self.norm, self.convolution):
-            # Weight paths as those of a layer of the network, not of a layer in a layer.
+            # The weights get the paths of a top-level layer, not of a nested one.
             with keras.name_scope(layer.name, caller=layer, override_parent="/"):
                 layer.build(joined)
 
@@ -158,7 +159,7 @@ class RecomputedConv2D(keras.layers.Layer):
             ops.convert_to_tensor(value, "float32")
             for value in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
-        # Torch refuses to recompute from what has changed in between, as the moving statistics do.
+        # Torch refuses to recompute from values that have changed in the meantime, such as the moving statistics.
         statistics = () if use_batch else tuple(statistics)
         kernel = ops.convert_to_tensor(convolution.kernel, self.compute_dtype)
         return keras.remat(run)(gamma, beta, statistics, kernel, *maps)
@@ -184,7 +185,7 @@ class RecomputedConv2D(keras.layers.Layer):
 def recomputed_conv2d(
     x: Any, maps: Sequence[Any], filters: int, kernel_size: int, *, norm_name: str, convolution_name: str, name: str
 ) -> Any:
-    """BN, ReLU and a stride-1 convolution of `x` that keep only `maps`, of which `x` is the concatenation."""
+    """BN, ReLU and a stride-1 convolution of `x`, the concatenation of `maps`. For the backward pass, only `maps` are kept."""
     layer = RecomputedConv2D(
         filters, kernel_size, norm_name=named(norm_name), convolution_name=named(convolution_name), name=named(name)
     )

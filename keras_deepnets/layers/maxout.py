@@ -1,4 +1,4 @@
-"""Maxout: the largest of several linear pieces instead of an activation function [Goodfellow et al. 2013, arXiv:1302.4389]."""
+"""Maxout: the maximum of several linear pieces as the activation function [Goodfellow et al. 2013, arXiv:1302.4389]."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from keras_deepnets.layers.building import named
 from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense
 
 GAIN = 1.0
-"""Keeps the second moment through two pieces: the larger and the smaller of two centred, like variables share it equally."""
+"""Preserves the second moment through two pieces.
+
+The maximum and the minimum of two centred, identically distributed variables share it equally.
+"""
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Maxout(keras.layers.Layer):
     """The maximum over `pieces` blocks of consecutive channels: output ``i`` of ``c`` is the largest of channels ``i, i + c, …``.
 
-    The weights of a piece are thus contiguous in the layer before, and every backend (TFLite too) has the ops: a split and maxima.
+    The weights of a piece are thus contiguous in the preceding layer. The layer needs only a split and maxima, which every backend and
+    TFLite support.
 
     Shapes: ``[n, …, pieces·c]`` to ``[n, …, c]``.
     """
@@ -30,12 +34,12 @@ class Maxout(keras.layers.Layer):
         self.pieces = pieces
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Checks that the channels are whole pieces. Raises ValueError."""
+        """Checks that `pieces` divides the channels. Raises ValueError otherwise."""
         if input_shape[-1] % self.pieces:
             raise ValueError(f"Maxout: {input_shape[-1]} channels do not divide into pieces={self.pieces}.")
 
     def call(self, inputs: Any) -> Any:
-        """The largest piece."""
+        """The maximum of the pieces."""
         return functools.reduce(ops.maximum, ops.split(inputs, self.pieces, axis=-1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -48,12 +52,12 @@ class Maxout(keras.layers.Layer):
 
 
 def maxout_conv2d(x: Any, filters: int, kernel_size: int, *, pieces: int = 2, name: str) -> Any:
-    """A maxout convolution, ``{name}_conv`` and ``{name}_out``: ``[n, h, w, c]`` to ``[n, h, w, filters]``."""
+    """A maxout convolution from ``[n, h, w, c]`` to ``[n, h, w, filters]``. Its layers are ``{name}_conv`` and ``{name}_out``."""
     x = biased_conv2d(x, pieces * filters, kernel_size, gain=GAIN, name=f"{name}_conv")
     return Maxout(pieces, name=named(f"{name}_out"))(x)
 
 
 def maxout_dense(x: Any, units: int, *, pieces: int = 2, name: str) -> Any:
-    """A fully connected maxout layer, ``{name}_dense`` and ``{name}_out``: ``[n, c]`` to ``[n, units]``."""
+    """A fully connected maxout layer from ``[n, c]`` to ``[n, units]``. Its layers are ``{name}_dense`` and ``{name}_out``."""
     x = biased_dense(x, pieces * units, gain=GAIN, name=f"{name}_dense")
     return Maxout(pieces, name=named(f"{name}_out"))(x)

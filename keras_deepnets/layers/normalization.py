@@ -1,4 +1,4 @@
-"""Batch normalisation on TensorFlow's fused kernel, and the conv-norm-activation sequences of the papers."""
+"""Batch normalisation on TensorFlow's fused kernel, group normalisation, and the papers' sequences of convolution, BN and activation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from keras_deepnets.layers.convolution import conv2d
 
 MOMENTUM = 0.9
 EPSILON = 1e-5
-"""The papers' and torch's values; Keras' own defaults are 0.99 and 1e-3."""
+"""The values of the papers and of torch. Keras' defaults are 0.99 and 1e-3."""
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` on TensorFlow's fused kernel.
 
-    Weights, config and results are those of `keras.layers.BatchNormalization` (the moving variance too: it is the biased one).
-    bfloat16 and float16 activations are read and written as they are; statistics, gamma and beta stay float32.
-    Where the kernel does not apply (other backends, an axis that is not the last of four, masks, renormalisation,
-    synchronisation across replicas, float64) Keras' own computation runs.
+    Weights, config and results are those of `keras.layers.BatchNormalization`, including the moving variance, which is the biased one.
+    bfloat16 and float16 activations are read and written without a cast to float32. Statistics, gamma and beta stay float32.
+
+    Keras' own computation runs where the kernel does not apply. These cases are other backends, masks, renormalisation, float64,
+    synchronisation across replicas, and an axis that is not the last of four.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -33,7 +34,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             super().build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises ``[n, h, w, c]``; in training with the batch's statistics, which update the moving ones."""
+        """Normalises ``[n, h, w, c]``. Training uses the batch's statistics, which also update the moving statistics."""
         if not self._fuses(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         from keras_deepnets.layers.fast.normalization import fused_batch_norm
@@ -71,29 +72,30 @@ def batch_norm(
     Args:
         x: the input.
         name: layer name.
-        momentum: share of the old moving statistics that stays.
-        epsilon: added to the variance.
-        zero_gamma: start gamma at zero, so that a residual branch starts as nothing (Goyal et al. 2017, 5.1).
+        momentum: weight of the old moving statistics in an update.
+        epsilon: number added to the variance.
+        zero_gamma: initialise gamma to zero, so that a residual branch initially adds zero (Goyal et al. 2017, 5.1).
     """
     gamma = "zeros" if zero_gamma else "ones"
     return BatchNormalization(momentum=momentum, epsilon=epsilon, gamma_initializer=gamma, name=named(name))(x)
 
 
 GROUPS = 32
-"""Of group normalisation, as in the paper's networks (section 4) and timm's."""
+"""Groups of group normalisation, as in the paper's networks (section 4) and in timm."""
 
 
 def group_norm(x: Any, *, name: str | None = None, zero_gamma: bool = False) -> Any:
-    """Normalisation over each image's pixels and each of `GROUPS` groups of the channels of ``[n, h, w, c]``; no moving statistics.
+    """Normalises ``[n, h, w, c]`` over the pixels of each image and each of `GROUPS` channel groups. It has no moving statistics.
 
     Y. Wu, K. He: "Group Normalization", ECCV 2018, arXiv:1803.08494. The arguments are those of `batch_norm`.
 
     Raises:
-        InputError: the groups do not divide the channels.
+        InputError: the number of channels is not divisible by `GROUPS`.
     """
     if x.shape[-1] % GROUPS:
         raise InputError(
-            f"{name}: norm='group' makes {GROUPS} groups of the channels, and here are {x.shape[-1]}; give filters that {GROUPS} divides."
+            f"{name}: norm='group' divides the channels into {GROUPS} groups, but there are {x.shape[-1]} channels; "
+            f"give filters divisible by {GROUPS}."
         )
     gamma = "zeros" if zero_gamma else "ones"
     return keras.layers.GroupNormalization(GROUPS, epsilon=EPSILON, gamma_initializer=gamma, name=named(name))(x)
@@ -101,13 +103,14 @@ def group_norm(x: Any, *, name: str | None = None, zero_gamma: bool = False) -> 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Activation(keras.layers.Activation):
-    """`keras.layers.Activation`; in training on a TensorFlow CPU the ReLU of a sum is one pass over memory, and so is its gradient.
+    """`keras.layers.Activation` with a faster ReLU of sums on TensorFlow CPUs.
 
-    Config and results are those of `keras.layers.Activation`.
+    In training, the ReLU of a sum takes one pass over memory, and so does its gradient. Config and results are those of
+    `keras.layers.Activation`.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Elementwise."""
+        """Applies the activation elementwise."""
         if not training or self.activation is not keras.activations.relu or not fast.on("relu_of_sum"):
             return super().call(inputs)
         from keras_deepnets.layers.fast.sums import relu
@@ -121,7 +124,7 @@ def activation(x: Any, kind: str = "relu", *, name: str | None = None) -> Any:
 
 
 def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma: bool = False) -> Any:
-    """What follows or precedes a convolution: any of ``"bn"``, ``"gn"``, ``"relu"`` in turn, as ``{name}_bn``, ``{name}_relu``."""
+    """The layers before or after a convolution: any of ``"bn"``, ``"gn"`` and ``"relu"`` in order, named ``{name}_bn``, ``{name}_relu``."""
     norms = {"bn": batch_norm, "gn": group_norm}
     for step in sequence:
         part = f"{name}_{step}"
@@ -130,11 +133,11 @@ def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma:
 
 
 def conv_bn(x: Any, filters: int, kernel_size: int, *, name: str, zero_gamma: bool = False, **kwargs: Any) -> Any:
-    """Convolution, BN: ``{name}_conv``, ``{name}_bn``."""
+    """Convolution and BN, named ``{name}_conv`` and ``{name}_bn``."""
     x = conv2d(x, filters, kernel_size, name=f"{name}_conv", **kwargs)
     return batch_norm(x, name=f"{name}_bn", zero_gamma=zero_gamma)
 
 
 def conv_bn_relu(x: Any, filters: int, kernel_size: int, *, name: str, **kwargs: Any) -> Any:
-    """Convolution, BN, ReLU: ``{name}_conv``, ``{name}_bn``, ``{name}_relu``."""
+    """Convolution, BN and ReLU, named ``{name}_conv``, ``{name}_bn`` and ``{name}_relu``."""
     return activation(conv_bn(x, filters, kernel_size, name=name, **kwargs), name=f"{name}_relu")

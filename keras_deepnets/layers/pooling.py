@@ -1,4 +1,4 @@
-"""Pooling with symmetric padding, and average pooling that knows what it commutes with."""
+"""Max pooling with symmetric padding, and average pooling that may run before a preceding 1×1 convolution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetr
 class MaxPooling2D(keras.layers.MaxPooling2D):
     """`keras.layers.MaxPooling2D` with ``padding="symmetric"``: ``(pool_size - 1) // 2`` on every side, channels last, odd sizes.
 
-    The padding is minus infinity, as in torch: it never wins, whatever the sign of the input.
+    The padding is minus infinity, as in torch, so it is never the maximum, whatever the sign of the input.
     """
 
     def __init__(self, pool_size: Any = (2, 2), strides: Any = None, padding: str = "valid", **kwargs: Any):
@@ -55,9 +55,9 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class AveragePooling2D(keras.layers.AveragePooling2D):
-    """`keras.layers.AveragePooling2D`; in a TensorFlow graph it runs before a 1×1 convolution of ours that it follows.
+    """`keras.layers.AveragePooling2D` that, in TensorFlow graphs, runs before a preceding 1×1 `Conv2D` of this library.
 
-    The two commute. Config and results are those of `keras.layers.AveragePooling2D`, to rounding.
+    The two operations commute. Config and results are those of `keras.layers.AveragePooling2D`, up to rounding.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -71,7 +71,7 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
 
 
 def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
-    """Average pooling of squares that do not overlap; an odd last row or column is left out, as in torch."""
+    """Average pooling of squares without overlap. An odd last row or column is dropped, as in torch."""
     return AveragePooling2D(size, size, "valid", data_format="channels_last", name=named(name))(x)
 
 
@@ -84,9 +84,10 @@ def max_pool(
     zero_padding: bool = False,
     name: str | None = None,
 ) -> Any:
-    """Max pooling with symmetric padding, as in the ImageNet stems, or TensorFlow's ``"same"``.
+    """Max pooling with symmetric padding, as in the ImageNet stems, or with TensorFlow's ``"same"``.
 
-    The padding never wins; with `zero_padding` it is zeros, which win where all else is negative (a layer ``{name}_pad`` in front).
+    The padding is never the maximum. With `zero_padding`, a layer ``{name}_pad`` pads with zeros instead. These are the maximum
+    where all other values are negative.
     """
     if zero_padding:
         pad = keras.layers.ZeroPadding2D(

@@ -13,14 +13,14 @@ from keras_deepnets.scaling import Scaling
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class InputScaling(keras.layers.Layer):
-    """Scales images with values 0–255 (uint8 or float, ``[n, h, w, c]``) as `scaling` says.
+    """Scales images with values 0–255 (uint8 or float, ``[n, h, w, c]``) as defined by `scaling`.
 
-    The arithmetic is float32 whatever the policy, since an offset of 255 is large for half precision; the output has the
+    The arithmetic is float32 under every policy, because an offset of 255 is large for half precision. The output has the
     policy's compute dtype.
     """
 
     def __init__(self, scaling: Scaling | dict[str, Any], **kwargs: Any):
-        """`scaling` as a record or its dictionary."""
+        """`scaling` is a `Scaling` or its dictionary."""
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.scaling = scaling if isinstance(scaling, Scaling) else Scaling.from_dict(scaling)
@@ -40,5 +40,5 @@ class InputScaling(keras.layers.Layer):
 
 
 def scale_input(x: Any, scaling: Scaling, *, name: str = "input_scaling") -> Any:
-    """Scales images with values 0–255."""
+    """Scales images with values 0–255 inside the model."""
     return InputScaling(scaling, name=named(name))(x)

@@ -17,16 +17,18 @@ def stem_convolutions(
     padding: str = "symmetric",
     use_bias: bool = False,
 ) -> Any:
-    """A 7×7 convolution of stride 2, or 3×3 ones of which the first strides; nothing follows the last, ``conv1_conv``.
+    """A 7×7 convolution with stride 2, or several 3×3 convolutions of which the first has stride 2.
+
+    The last convolution is ``conv1_conv``. It has no normalisation or activation.
 
     Args:
         x: the images.
-        filters: of the 7×7 convolution.
-        deep_stem: filters of 3×3 convolutions in its place (ResNet-C; T. He et al.: "Bag of Tricks for Image Classification with
-            Convolutional Neural Networks", CVPR 2019, arXiv:1812.01187, Figure 2b); None for the 7×7.
-        sequence: what stands between the 3×3 convolutions.
-        padding: of all of them.
-        use_bias: of the last convolution.
+        filters: filters of the 7×7 convolution.
+        deep_stem: filters of the 3×3 convolutions that replace the 7×7 convolution, or None. Source: ResNet-C, T. He et al. 2019, "Bag of
+            Tricks for Image Classification with Convolutional Neural Networks", CVPR, arXiv:1812.01187, Figure 2b.
+        sequence: layers between the 3×3 convolutions.
+        padding: padding of all convolutions.
+        use_bias: whether the last convolution has a bias.
     """
     *others, last = deep_stem or (filters,)
     for number, channels in enumerate(others, start=1):

@@ -15,17 +15,16 @@ RESCALES = ("training", "inference")
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class StochasticDepth(keras.layers.Layer):
-    """Drops a residual branch at random while training.
-
-    Args:
-        survival: probability in (0, 1] that the branch stays.
-        unit: ``"sample"`` draws for each image, ``"batch"`` once for the mini-batch (the paper's way, section 3).
-        rescale: ``"inference"`` keeps the branch as it is while training and multiplies it by `survival` at inference
-            (the paper's equation 5); ``"training"`` divides what survives by `survival` and leaves inference alone.
-            Both have the same expectation.
-        seed: seed of the draws.
+    """Drops a residual branch at random in training.
 
     A frozen layer (``trainable=False``) drops nothing, as at inference.
+
+    Args:
+        survival: probability in (0, 1] that the branch is kept.
+        unit: ``"sample"`` draws once per image, ``"batch"`` once per mini-batch (as in the paper, section 3).
+        rescale: ``"inference"`` multiplies the branch by `survival` at inference only (the paper's equation 5). ``"training"`` divides
+            a surviving branch by `survival` in training and does not change inference. Both have the same expectation.
+        seed: random seed.
 
     Shapes: any ``[n, …]``, unchanged.
     """
@@ -49,11 +48,11 @@ class StochasticDepth(keras.layers.Layer):
         self.built = True
 
     def drops(self, training: bool | None) -> bool:
-        """Whether anything is dropped."""
+        """Whether the layer may drop anything."""
         return bool(training) and self.trainable and self.survival < 1
 
     def factor(self, inputs: Any, training: bool | None) -> Any:
-        """What `inputs` are multiplied by: a number, float32 ``[n or 1, 1, …]``, or None for one."""
+        """The factor for `inputs`: a number, float32 ``[n or 1, 1, …]``, or None for a factor of one."""
         if self.survival == 1:
             return None
         if not self.drops(training):
@@ -81,14 +80,14 @@ class StochasticDepth(keras.layers.Layer):
 
 
 def linear_survival(block: int, blocks: int, final_survival: float) -> float:
-    """The survival of block 1 … `blocks` under linear decay from 1 to `final_survival` (equation 4)."""
+    """The survival probability of block 1 … `blocks` under linear decay from 1 to `final_survival` (equation 4)."""
     return 1 - block / blocks * (1 - final_survival)
 
 
 def stochastic_depth(
     x: Any, survival: float, *, unit: str = "sample", rescale: str = "training", name: str | None = None
 ) -> Any:
-    """Drops the branch `x` with probability ``1 - survival``; no layer at all where it always survives."""
+    """Drops the branch `x` with probability ``1 - survival``. Adds no layer if `survival` is 1."""
     if survival == 1:
         return x
     return StochasticDepth(survival, unit, rescale, name=named(name))(x)
@@ -96,7 +95,7 @@ def stochastic_depth(
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Dropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` that drops nothing while it is frozen (``trainable=False``), as batch normalisation behaves."""
+    """`keras.layers.Dropout` that drops nothing if it is frozen (``trainable=False``), analogous to frozen batch normalisation."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Drops units in training."""
@@ -104,5 +103,5 @@ class Dropout(keras.layers.Dropout):
 
 
 def dropout(x: Any, rate: float, *, name: str | None = None) -> Any:
-    """Drops units with probability `rate`; no layer at all at rate 0."""
+    """Drops units with probability `rate`. Adds no layer if `rate` is 0."""
     return Dropout(rate, name=named(name))(x) if rate else x

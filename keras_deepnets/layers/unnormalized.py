@@ -1,7 +1,7 @@
-"""Convolution and fully connected layers for the networks from before batch normalisation.
+"""Convolution and fully connected layers for networks without batch normalisation.
 
-They have a bias, and weights whose variance is ``gain / fan_in``: nothing rescales a signal later, so the first layer's three channels
-must not shrink it as the fan-out of `layers.conv2d` would.
+They have a bias, and the variance of their initial weights is ``gain / fan_in``. No later layer rescales the signal. The fan-out rule of
+`layers.conv2d` would shrink it in the first layer, which has only three input channels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import conv2d
 
 RELU_GAIN = 2.0
-"""Keeps the second moment through a ReLU (He et al. 2015, "Delving Deep into Rectifiers", eq. 10)."""
+"""Preserves the second moment through a ReLU (He et al. 2015, "Delving Deep into Rectifiers", eq. 10)."""
 
 
 def biased_conv2d(
@@ -31,11 +31,11 @@ def biased_conv2d(
 
     Args:
         x: the input.
-        filters: output channels.
+        filters: number of output channels.
         kernel_size: side of the square kernel, odd.
-        activation: what follows, or None.
-        gain: the weights' initial variance times fan-in.
-        bias: initial value of every bias.
+        activation: activation function, or None.
+        gain: initial variance of the weights times fan-in.
+        bias: initial value of all biases.
         name: layer name.
     """
     return conv2d(x, filters, kernel_size, use_bias=True, activation=activation, name=name, **_initial(gain, bias))
@@ -50,7 +50,7 @@ def biased_dense(
     bias: float = 0.0,
     name: str | None = None,
 ) -> Any:
-    """A fully connected layer: ``[n, c]`` to ``[n, units]``; the arguments are those of `biased_conv2d`."""
+    """A fully connected layer: ``[n, c]`` to ``[n, units]``. The arguments are those of `biased_conv2d`."""
     return keras.layers.Dense(units, activation, name=named(name), **_initial(gain, bias))(x)
 
 

@@ -1,4 +1,4 @@
-"""Loading anybody's weights, and saving ours. Importing this module imports neither Keras nor TensorFlow."""
+"""Load weights from any supported library, and save weights. Importing this module imports neither Keras nor TensorFlow."""
 
 from __future__ import annotations
 
@@ -34,31 +34,38 @@ def load_weights(
     *,
     skip_head: bool = False,
 ) -> LoadReport:
-    """Gives `model` the weights of a file, a model or a mapping of arrays, in anybody's naming.
+    """Load weights into `model` from a file, another model or a mapping of arrays, with the names of any supported library.
 
-    Recognised are Keras' names, which are ours (keras.applications too), torchvision's, timm's, pytorchcv's for CIFAR,
-    KerasHub's, and plain CIFAR checkpoints (``layer1.0.conv1…``), with or without wrappers' prefixes (``module.``). A
-    network without classifier takes the weights of one with it. Biases in front of batch normalisation are folded into
-    it. Labels and input scaling that the file keeps become the model's.
+    The loader recognises the library from the tensor names:
 
-    The weights are the network's own, whatever stands around it: the layers before its ``input_tensor``, those of a functional or
-    sequential model that it is nested in. Such layers get numbers where the file has the same ones, and stay as they are where not.
-    A ``layer_prefix`` does not matter either.
+    * Keras, whose names this library uses too (also keras.applications)
+    * torchvision and timm
+    * pytorchcv for CIFAR
+    * KerasHub
+    * plain CIFAR checkpoints (``layer1.0.conv1…``)
+
+    Wrapper prefixes such as ``module.`` are ignored. A network without a classifier accepts weights that include one. Biases before
+    batch normalisation are folded into it. The model takes over the labels and the input scaling of the file.
+
+    The file's weights belong to the network, and the layers around it do not matter. These are layers before its ``input_tensor``, or
+    layers of a functional or sequential model that contains the network. Such layers get weights if the file has the same layers.
+    Otherwise they stay unchanged. A ``layer_prefix`` does not matter either.
 
     Args:
-        model: a built network, or a model that one is nested in; any Keras model whose layers have the names of ours.
-        source: a path (``.weights.h5 .keras .h5 .safetensors .pth .pt .th .bin``), a built Keras model, a card
-            (``"torchvision/imagenet1k_v2"``, see `model_info`), or a mapping of names to arrays. Torch's pickles need torch (extra
-            ``torch``) and are read as tensors only.
-        strict: whether every weight and every tensor must find its partner; False loads what fits and reports the rest.
-        skip_head: leave the classifier as it is, whatever the source has for it.
+        model: A built network, or a model that contains one. Any Keras model works if its layers have this library's names.
+        source: A path (``.weights.h5 .keras .h5 .safetensors .pth .pt .th .bin``), a built Keras model, a card
+            (``"torchvision/imagenet1k_v2"``, see `model_info`), or a mapping of names to arrays. Torch pickles need torch (extra
+            ``torch``). They are read as tensors only.
+        strict: Whether all weights and tensors must match. If False, load what fits and report the rest.
+        skip_head: Whether to keep the model's classifier and ignore the source's.
 
     Returns:
-        What was loaded and what was not.
+        A report of what was loaded and what was not.
 
     Raises:
-        ValueError: no such file, another format, a naming that is not known, a network that computes something else, or (strict) tensors
-            that are missing, unused or of another shape: a `MisfitError`, whose `report` lists all. The model is then left as it was.
+        ValueError: The file does not exist, its format or naming is unknown, or its network computes something else. With `strict`, also
+            if tensors are missing, unused or of another shape. This is a `MisfitError`, and its `report` lists them all. The model stays
+            unchanged.
     """
     from keras_deepnets.weights import cards, loading, names, reading
 
@@ -70,21 +77,22 @@ def load_weights(
 
 
 def save_weights(model: keras.Model, path: str | Path) -> Path:
-    """Saves the weights of `model` with its architecture, options, number of classes, labels and input scaling.
+    """Save the weights of `model` with its architecture, options, number of classes, labels and input scaling.
 
-    Layers around the network (before its ``input_tensor``, in a model that it is nested in) are saved too, and told apart: the file fits
-    the network alone as well.
+    Layers around the network are saved too: those before its ``input_tensor``, or those of a model that contains the network. They are
+    marked, so that the file also fits the network alone.
 
     Args:
-        model: a built network, or a model that one is nested in.
-        path: ``.safetensors`` (any program reads it; names as ``conv1_conv/kernel``), ``.weights.h5`` (Keras' own) or ``.keras`` (the whole
-            model). The file is written aside and renamed: it is whole or not there.
+        model: A built network, or a model that contains one.
+        path: Path of the file. The suffix sets the format: ``.safetensors`` (readable by any program, names like ``conv1_conv/kernel``),
+            ``.weights.h5`` (Keras' format) or ``.keras`` (the whole model). The file is written to a temporary name and renamed, so it is
+            never incomplete.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another format, or a place that cannot be written to.
+        ValueError: The format is not supported, or the path cannot be written to.
     """
     from keras_deepnets.weights import saving
 

@@ -1,4 +1,4 @@
-"""What the record of a model says of its network: its spec, and how to build another one with other options."""
+"""Read a model's architecture record: the spec of its network, and how to build it with other options."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from keras_deepnets.families.base import LAYER_PREFIX, Family
 
 
 def spec_of(architecture: Mapping[str, Any]) -> Any:
-    """The spec of the network that a model's `architecture` tells of."""
+    """The spec of the network that a model's `architecture` describes."""
     facts = registry.constructor_of(architecture["constructor"]).facts
     options = {name: value for name, value in architecture["options"].items() if name != LAYER_PREFIX}
     return facts.family.spec(**(facts.row | options))
 
 
 def way_to(architecture: Mapping[str, Any], needed: Mapping[str, Any]) -> str:
-    """The sentence that says how to build a network with the options `needed`, where its own constructor may not have them."""
+    """Return a sentence on how to build a network with the options `needed`, even if its constructor lacks them."""
     facts = registry.constructor_of(architecture["constructor"]).facts
     lacking = [name for name in needed if name not in facts.options]
     own = {name: value for name, value in architecture["options"].items() if name != LAYER_PREFIX}
@@ -31,11 +31,11 @@ def way_to(architecture: Mapping[str, Any], needed: Mapping[str, Any]) -> str:
         builds = found.family.spec is facts.family.spec
         if lacking and builds and set(options) <= set(found.options) and _exists(found.family, options):
             return f"{start}build it as keras_deepnets.{found.name}({_as_arguments(options)})."
-    return f"{start}these are weights of another network."
+    return f"{start}these weights belong to another network."
 
 
 def _exists(family: Family, options: Mapping[str, Any]) -> bool:
-    """Whether there is a network of these options."""
+    """Whether a network with these options exists."""
     try:
         family.spec(**options)
     except InputError:

@@ -1,4 +1,4 @@
-"""From a weight file to a network of ours, and to a file of ours."""
+"""Build a network from a weight file, and convert weight files."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ _TRAINED = ("kernel", "bias", "gamma", "beta")
 
 
 def open_model(source: Any, name: str | None = None, **kwargs: Any) -> keras.Model:
-    """The network whose weights a file holds, with them.
+    """Build the network that a weight file belongs to, and load the weights.
 
     Args:
-        source: as for `load_weights`; the name of a card may need that of its network beside it.
-        name: of the network, as `list_models` has it, or as its publisher does (``"timm/resnet50d"``). By default what the file says
-            that it was saved from, or else the network of ours that has as many parameters under the same names.
-        **kwargs: for the constructor; number of classes and options that the weights need are filled in.
+        source: As for `load_weights`. If several networks have a card of this name, also pass `name`.
+        name: Name of the network, from `list_models` or from the publisher (``"timm/resnet50d"``). By default the network recorded in
+            the file. Without a record, the network with the same weight names and the same number of parameters.
+        **kwargs: Arguments for the constructor. The number of classes and the options that the weights need are filled in.
 
     Raises:
-        ValueError: the file cannot be read, fits no network, or not the one that was named.
+        ValueError: The file cannot be read, fits no network, or does not fit the named network.
     """
     return _open(source, name, kwargs)[0]
 
 
 def convert(source: Any, path: str | Path, name: str | None = None, **kwargs: Any) -> LoadReport:
-    """Saves the weights of a file, model or mapping in a file of ours; arguments and errors are those of `open_model` and `save_weights`.
+    """Convert the weights of a file, model or mapping to a file of this library.
+
+    Arguments and errors are those of `open_model` and `save_weights`.
 
     Returns:
-        What was found in the source.
+        A report of what was found in the source.
     """
     path = saving.check_target(path)
     model, report = _open(source, name, kwargs)
@@ -55,13 +57,13 @@ def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.
     tensors, card = _tensors(source, given, published | kwargs)
     if tensors.around:
         raise InputError(
-            f"{tensors.origin} has more than a network of ours: the layers {', '.join(tensors.around)} stand around it. "
+            f"{tensors.origin} has more layers than the network itself: {', '.join(tensors.around)}. "
             "Build the network and use load_weights, or load a .keras file with keras.saving.load_model."
         )
     naming = namings.recognised(tensors.arrays, ())
     if naming is None:
         raise InputError(
-            f"{tensors.origin} holds no tensors whose names are known, such as {', '.join(list(tensors.arrays)[:4])}."
+            f"{tensors.origin} holds no tensors with known names; its first names are {', '.join(list(tensors.arrays)[:4])}."
         )
     constructor, options = _network(tensors, naming, given, published, card)
     classes = _classes(tensors, naming)
@@ -74,7 +76,10 @@ def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.
 
 
 def _tensors(source: Any, constructor: str | None, options: dict[str, Any]) -> tuple[Tensors, cards.Card | None]:
-    """What a source holds and, where it is published, its card. Raises before a download where `options` contradict the card's."""
+    """Return the tensors of a source, and its card if it is published.
+
+    Raises before a download if `options` contradict the card.
+    """
     if isinstance(source, str) and cards.is_name(source):
         card = cards.only(source, constructor)
         check_given(card.constructor, source, card.options, options)
@@ -88,7 +93,7 @@ def _tensors(source: Any, constructor: str | None, options: dict[str, Any]) -> t
 def _network(
     tensors: Tensors, naming: namings.Naming, given: str | None, published: dict[str, Any], card: cards.Card | None
 ) -> tuple[Any, dict[str, Any]]:
-    """The constructor and options of the network that tensors are of; `given` and `published` are what the caller's name says."""
+    """Return the constructor and options for the tensors. `given` and `published` come from the caller's name of the network."""
     architecture = (tensors.record or {}).get("architecture")
     if architecture and not published and given in (None, architecture["constructor"]):
         return registry.constructor_of(architecture["constructor"]), architecture["options"]
@@ -101,7 +106,7 @@ def _network(
 
 
 def _check_keywords(constructor: Any, kwargs: dict[str, Any]) -> None:
-    """Raises InputError for what a constructor does not take."""
+    """Raise InputError for unknown arguments of a constructor."""
     unknown = [key for key in kwargs if key not in inspect.signature(constructor).parameters]
     if unknown:
         raise InputError(
@@ -110,13 +115,11 @@ def _check_keywords(constructor: Any, kwargs: dict[str, Any]) -> None:
 
 
 def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
-    """The one constructor whose network has these tensors, by their number of parameters without classifier."""
+    """Return the constructor of the only network that has as many parameters without the classifier."""
     sizes = {naming.ours(name): array for name, array in tensors.arrays.items()}
     kernel = sizes.get(f"{HEAD}kernel")
     if kernel is None:
-        raise InputError(
-            f"{tensors.origin} has no classifier and does not say which network it is of; name the network."
-        )
+        raise InputError(f"{tensors.origin} has no classifier and no record of its network; name the network.")
     features = kernel.size // _classes(tensors, naming)
     found = sum(
         math.prod(array.shape)
@@ -137,14 +140,14 @@ def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
         which = (
             f"could be {' or '.join(matches)}"
             if matches
-            else f"is no network that has a name here ({found:,} parameters without classifier)"
+            else f"matches no named network ({found:,} parameters without classifier)"
         )
         raise InputError(f"{tensors.origin} {which}; name the network, or build it and use load_weights.")
     return registry.constructor_of(matches[0])
 
 
 def _classes(tensors: Tensors, naming: namings.Naming) -> int | None:
-    """Outputs of the classifier of the file, or None where it has none."""
+    """Number of outputs of the classifier in the file. None if it has no classifier."""
     for name, array in tensors.arrays.items():
         if naming.ours(name) == f"{HEAD}bias":
             return array.shape[0]

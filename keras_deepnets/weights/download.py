@@ -1,4 +1,7 @@
-"""Downloads into Keras' cache folder: resumed, checked, whole or not there, one process at a time."""
+"""Download files into Keras' cache folder. Downloads resume, are checked, and appear only when complete.
+
+A lock lets only one process download a file.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +28,25 @@ _BLOCK = 1 << 20
 _TRIES = 4
 _TIMEOUT = 30
 _WIDE = 64
-"""Columns of a terminal from which a line has room for a bar."""
+"""Minimum width of a terminal, in columns, for a progress bar."""
 _MOST_UNPACKED = 20
-"""Times its archive that an unpacked file may be large: trained weights hardly shrink."""
+"""Maximum ratio of an unpacked file's size to its archive's. Trained weights hardly compress."""
 
 
 class DownloadError(InputError):
-    """A file cannot be fetched, or what came is not the right one. The one-line message says where to put it by hand."""
+    """A file cannot be downloaded, or the downloaded file is wrong. The one-line message says where to put it by hand."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$KERAS_HOME/models/keras_deepnets``, by default under ``~/.keras``."""
+    """The folder of downloads: ``$KERAS_HOME/models/keras_deepnets``, by default under ``~/.keras``."""
     return keras_home() / "models" / "keras_deepnets"
 
 
 @contextlib.contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """What to give to `fetch` as `progress`: a bar on stderr from the first bytes on, which goes when it ends.
+    """Yield a function for the `progress` argument of `fetch`. It shows a bar on stderr until the download ends.
 
-    At a terminal that can move its cursor; elsewhere nothing at all is written.
+    The bar needs a terminal that can move its cursor. Elsewhere, nothing is written.
     """
     from rich import progress
     from rich.console import Console
@@ -53,7 +56,7 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     if not console.is_terminal or console.is_dumb_terminal:
         yield lambda have, total: None
         return
-    # The name gives way where the line is short, then the bar goes; what changes in length has room, or the bar would jump.
+    # In a narrow terminal, the name is cut first, then the bar is dropped. Numbers have a minimum width so that the bar does not jump.
     figures = [
         progress.DownloadColumn(table_column=Column(no_wrap=True, min_width=13, justify="right")),
         progress.TransferSpeedColumn(table_column=Column(no_wrap=True, min_width=10, justify="right")),
@@ -67,7 +70,7 @@ def progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
     def show(have: int, total: int | None) -> None:
         bar.update(task, completed=have, total=total)
-        bar.start()  # not before: a file that is there already shows nothing
+        bar.start()  # start late, so that an existing file shows no bar
 
     try:
         yield show
@@ -85,23 +88,24 @@ def fetch(
     progress: Callable[[int, int | None], None] | None = None,
     wait: float = 1.0,
 ) -> Path:
-    """The file at `path`, downloaded from `url` if it is not there yet.
+    """Return the file at `path`. Download it from `url` if it does not exist.
 
-    It is written beside and renamed when it is whole and right. A broken download goes on where it stopped, after `wait`
-    seconds, and so does one of an earlier day; of several processes one downloads and the others wait.
+    The download has a temporary name until it is complete and checked. An interrupted download resumes after `wait` seconds, or in a
+    later call. If several processes want the same file, one downloads it and the others wait.
 
     Args:
-        url: http, https or file.
-        path: where the file shall be.
-        checksum: of the file, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, the first digits of it at least; None where it is not known.
-        member: the file's name in the zip archive that the url is of; None where the url is of the file itself.
-        check: looks at what came, which still has another name, and raises ValueError saying what is wrong with it.
-        progress: called with bytes so far and in all (None where the server does not say).
-        wait: seconds before the first of three tries more; doubled each time.
+        url: A URL with the scheme http, https or file.
+        path: Path of the file.
+        checksum: Checksum of the file: ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, at least the first digits. None if unknown.
+        member: The file's name if the URL is a zip archive. None if the URL is the file itself.
+        check: Function that inspects the downloaded file under its temporary name. It raises ValueError with the reason if the file is
+            wrong.
+        progress: Function called with the number of bytes so far and in total. The total is None if the server does not send it.
+        wait: Seconds before the first of three more tries. The time doubles with each try.
 
     Raises:
-        DownloadError: the file cannot be had or is not the right one; says where to put it by hand.
-        InputError: it cannot be written.
+        DownloadError: The file cannot be downloaded or is wrong. The message says where to put it by hand.
+        InputError: The file cannot be written.
     """
     from filelock import FileLock
 
@@ -138,7 +142,7 @@ def _download(
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             part.unlink(missing_ok=True)
             archive.unlink()
-            raise DownloadError(by_hand(f"what came was thrown away: {error}")) from error
+            raise DownloadError(by_hand(f"the downloaded archive was deleted: {error}")) from error
         archive.unlink()
     try:
         _check_sum(part, checksum)
@@ -146,14 +150,14 @@ def _download(
             check(part)
     except ValueError as error:
         part.unlink()
-        raise DownloadError(by_hand(f"what came {error}, and was thrown away")) from error
+        raise DownloadError(by_hand(f"the downloaded file {error}, and was deleted")) from error
     with part.open("r+b") as stream:
         os.fsync(stream.fileno())
     part.replace(path)
 
 
 def _check_sum(part: Path, checksum: str | None) -> None:
-    """Raises ValueError where the file has another checksum."""
+    """Raise ValueError if the file has another checksum."""
     if checksum is not None:
         kind, _, digits = checksum.partition(":")
         found = digest(part, kind)
@@ -162,7 +166,7 @@ def _check_sum(part: Path, checksum: str | None) -> None:
 
 
 def _unpack(archive: Path, member: str, path: Path) -> None:
-    """Writes the archive's entry of exactly this name to `path`, and nothing else. Raises where it is not there or grows too much."""
+    """Write the archive's entry with exactly this name to `path`. Raise an error if it is missing or too large when unpacked."""
     with zipfile.ZipFile(archive) as entries:
         found = [entry for entry in entries.infolist() if entry.filename == member]
         if len(found) != 1:
@@ -172,7 +176,7 @@ def _unpack(archive: Path, member: str, path: Path) -> None:
         if size > most:
             raise ValueError(f"{member!r} would grow to {size:,} bytes, more than {_MOST_UNPACKED} times its archive")
         _check_space(path, size)
-        # An entry that is longer than it says ends there, and then its checksum is wrong.
+        # Reading stops at the size in the archive's header. For a longer entry, the checksum is then wrong.
         with entries.open(found[0]) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, _BLOCK)
 
@@ -197,7 +201,7 @@ def _download_whole(
             _validator(part).unlink(missing_ok=True)
             break
         except urllib.error.HTTPError as error:
-            if error.code == 416 and part.exists():  # what is there is longer than the file: of another one
+            if error.code == 416 and part.exists():  # longer than the server's file: another file
                 _forget(part)
             elif error.code < 500 or last:
                 raise DownloadError(by_hand(f"the server says {error.code} {error.reason}")) from error
@@ -210,7 +214,7 @@ def _download_whole(
 
 
 def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] | None) -> None:
-    """Appends what is missing of `part`, or begins again where the server has another file now. Raises where the connection breaks."""
+    """Append the missing bytes of `part`. Start over if the server's file has changed. Raise an error if the connection breaks."""
     have = part.stat().st_size if part.exists() else 0
     with urllib.request.urlopen(_request(url, part, have), timeout=_TIMEOUT) as answer:
         resumed = have and getattr(answer, "status", None) == 206
@@ -233,7 +237,7 @@ def _continue(url: str, part: Path, progress: Callable[[int, int | None], None] 
 
 
 def _request(url: str, part: Path, have: int) -> urllib.request.Request:
-    """For the whole file, or for what follows the bytes that are there, if they are of the file that the server still has."""
+    """Request the whole file, or the bytes after the existing ones if the server still has the same file."""
     request = urllib.request.Request(url, headers={"User-Agent": "keras-deepnets"})
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -243,7 +247,7 @@ def _request(url: str, part: Path, have: int) -> urllib.request.Request:
 
 
 def _check_range(answer: Any, part: Path, have: int) -> None:
-    """Raises where the bytes that come are not those that follow; the next try begins again."""
+    """Raise an error if the answer does not continue the existing bytes. The next try starts over."""
     text = answer.headers.get("Content-Range") or ""
     if not text.startswith(f"bytes {have}-"):
         _forget(part)
@@ -251,13 +255,13 @@ def _check_range(answer: Any, part: Path, have: int) -> None:
 
 
 def _validator(part: Path) -> Path:
-    """Where the ETag of the file is kept that `part` is the beginning of."""
+    """Path of the file that stores the ETag of a partial download."""
     return part.with_name(f"{part.name}.etag")
 
 
 def _keep_validator(answer: Any, part: Path) -> None:
     etag = answer.headers.get("ETag") or ""
-    if etag.startswith('"') and etag.isascii():  # a weak one promises no same bytes
+    if etag.startswith('"') and etag.isascii():  # a weak ETag does not guarantee identical bytes
         _validator(part).write_text(etag, encoding="ascii")
     else:
         _validator(part).unlink(missing_ok=True)
@@ -269,7 +273,7 @@ def _forget(part: Path) -> None:
 
 
 def _block(answer: Any) -> bytes:
-    """The next bytes. What goes wrong with a socket (TLS too) is an error of the connection and none of writing."""
+    """Read the next bytes. Socket and TLS errors become connection errors, so that they differ from write errors."""
     try:
         return answer.read(_BLOCK)
     except OSError as error:
@@ -277,7 +281,7 @@ def _block(answer: Any) -> bytes:
 
 
 def _may_recover(error: Exception) -> bool:
-    """Whether another try makes sense: an unknown name, a refused connection or a bad certificate is no better a second later."""
+    """Whether another try may succeed. It cannot after an unknown host name, a refused connection or a bad certificate."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, OSError) and str(reason).startswith(
         "Tunnel connection failed: 4"

@@ -1,4 +1,4 @@
-"""Whether a file can be what its name says, from its first bytes and its length: nothing of it is loaded."""
+"""Check from a file's first bytes and its length whether it matches its suffix. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _PICKLE = b"\x80"
 
 
 def check(path: Path, name: str) -> None:
-    """Raises ValueError, whose text goes on after "the file", unless `path` has the form of a whole weights file called `name`."""
+    """Raise ValueError unless `path` has the form of a complete weights file called `name`.
+
+    The text of the error completes a sentence that begins with "the file".
+    """
     if name.endswith(".safetensors"):
         _check_safetensors(path)
     elif name.endswith((".h5", ".hdf5")):
         _check_hdf5(path)
     elif not zipfile.is_zipfile(path) and (name.endswith(".keras") or _head(path, 1) != _PICKLE):
-        raise ValueError(f"is no whole zip archive, as {_kind(name)} files are")
+        raise ValueError(f"is not a complete zip archive, as {_kind(name)} files are")
 
 
 def _check_safetensors(path: Path) -> None:
@@ -32,7 +35,7 @@ def _check_safetensors(path: Path) -> None:
         raise ValueError("does not begin as safetensors files do") from error
     expected = 8 + length + max(ends, default=0)
     if size != expected:
-        raise ValueError(f"has {size:,} bytes and its header tells of {expected:,}")
+        raise ValueError(f"has {size:,} bytes, but {expected:,} according to its header")
 
 
 def _check_hdf5(path: Path) -> None:
@@ -43,7 +46,7 @@ def _check_hdf5(path: Path) -> None:
     try:
         h5py.File(path, "r").close()
     except OSError as error:
-        raise ValueError(f"is no whole HDF5 file ({error})") from error
+        raise ValueError(f"is not a complete HDF5 file ({error})") from error
 
 
 def _head(path: Path, count: int) -> bytes:

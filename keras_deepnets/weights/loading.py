@@ -1,4 +1,4 @@
-"""Giving a network the numbers of a file: all of them or none."""
+"""Load the weights of a file into a network: all or nothing."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     import keras
 
 HEAD = "predictions/"
-"""What the names of a classifier's weights begin with."""
+"""Prefix of the names of a classifier's weights."""
 
 _SHOWN = 8
 _SILENT = ("downsample", "shortcut", "antialias", "stem_padding", "unit")
-"""Options that change what a network computes, and neither names nor shapes of its weights."""
+"""Options that change what a network computes, but not the names or shapes of its weights."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a loading did.
+    """Report of loading weights.
 
     Attributes:
-        naming: whose names the source has.
-        loaded: how many of the network's weights got numbers.
-        skipped: names of the network's weights that were left as they were because `skip_head` asked for it, and of the
-            source's tensors that a network without classifier has no use for.
-        missing: names of weights that the source has no tensor for.
-        unused: names of tensors, as the source has them, that the network has no weight for.
-        mismatched: ``"name: shape there, shape here"``.
+        naming: The naming that the source uses.
+        loaded: Number of weights that were loaded.
+        skipped: Names of weights that `skip_head` left unchanged. Also the source's classifier tensors if the network has no
+            classifier, and layers around the network that stay unchanged.
+        missing: Names of weights that have no tensor in the source.
+        unused: Names of the source's tensors that have no weight in the network.
+        mismatched: Weights with different shapes, as ``"name: shape there, shape here"``.
     """
 
     naming: str
@@ -55,31 +55,31 @@ class LoadReport:
 
 
 class MisfitError(InputError):
-    """Weights that do not fit; the message names the first of each kind.
+    """Weights that do not fit. The message names the first ones of each kind.
 
     Attributes:
-        report: all of them; nothing was loaded.
+        report: All misfits. Nothing was loaded.
     """
 
     def __init__(self, message: str, report: LoadReport):
-        """With the report of what would have been loaded."""
+        """Create the error from the report of what would have been loaded."""
         super().__init__(message)
         self.report = dataclasses.replace(report, loaded=0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For pickling: exceptions are made again from their message alone."""
+        """Support pickling, which otherwise restores exceptions from their message alone."""
         return type(self), (str(self), self.report)
 
 
 def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip_head: bool = False) -> LoadReport:
-    """Gives `model` the numbers of `tensors`, whose arrays are gone afterwards; see `keras_deepnets.load_weights`."""
+    """Load `tensors` into `model` and clear their arrays. See `keras_deepnets.load_weights`."""
     named = named_weights(model)
     network, wanted = named.network, named.own
     naming = namings.recognised(tensors.arrays, wanted)
     if naming is None:
         raise InputError(
-            f"{model.name}: the names in {tensors.origin} are of no known naming ({_listed(tensors.arrays)}); "
-            f"known are Keras', {', '.join(naming.name for naming in namings.NAMINGS)}."
+            f"{model.name}: the names in {tensors.origin} match no known naming ({_listed(tensors.arrays)}); "
+            f"known namings: Keras, {', '.join(naming.name for naming in namings.NAMINGS)}."
         )
     if strict:
         _check_kind(network, tensors, naming, wanted)
@@ -115,7 +115,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         raise MisfitError(_refusal(model, tensors, naming, report), report)
     found = {name: found[name] for name in fitting if name not in mismatched}
     _match_epsilons(network, found, epsilons)
-    tensors.arrays.clear()  # each is let go once it is assigned: a network's numbers need not be held twice
+    tensors.arrays.clear()  # free each array once it is assigned, so that the weights are not held twice
     for name in list(found):
         _assign(wanted[name], found.pop(name))
     for weight, array in around.pairs:
@@ -130,7 +130,7 @@ def _assign(weight: Any, array: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class _Around:
-    """What becomes of the layers around the network: their weights with new numbers, and what a report says of the others."""
+    """Loading result for the layers around the network: weights paired with new values, and names for the report."""
 
     pairs: tuple[tuple[Any, np.ndarray], ...] = ()
     taken: tuple[str, ...] = ()
@@ -141,16 +141,18 @@ class _Around:
 
 
 def _pair_around(named: NamedWeights, tensors: Tensors, theirs: Mapping[str, str]) -> _Around:
-    """Pairs the weights around the network with tensors of such layers in the source.
+    """Pair the weights around the network with tensors of such layers in the source.
 
-    Where only one of them has such layers, they are left as they are. Where both have, layers are paired by name, or in order if all
-    names differ, as those that Keras gives in turn do (``conv2d``, ``conv2d_1``). Layers that do not fit are a misfit of a model that the
-    network is nested in; to the network itself (built on an ``input_tensor``) they do not belong, and they are left as they are.
+    If only the model or only the source has such layers, they stay unchanged. If both have them, layers are paired by name. If all
+    names differ, layers are paired in order, because Keras numbers its default names (``conv2d``, ``conv2d_1``).
+
+    Layers that do not fit are misfits if the network is nested in the model. If the model is the network itself (built on an
+    ``input_tensor``), these layers do not belong to it and stay unchanged.
 
     Args:
-        named: the weights of the model.
-        tensors: the source.
-        theirs: our name to the source's, of the tensors that the source does not say to be around its network.
+        named: The weights of the model.
+        tensors: The source.
+        theirs: This library's name to the source's name, for tensors that the source does not mark as around its network.
     """
     here = named.around
     there = {
@@ -158,7 +160,7 @@ def _pair_around(named: NamedWeights, tensors: Tensors, theirs: Mapping[str, str
         for layer, arrays in tensors.around.items()
     }
     by_name: tuple[str, ...] = ()
-    if here and not there:  # the source does not tell them apart
+    if here and not there:  # the source does not mark layers around its network
         known = {layer: names_of(weights) for layer, weights in here.items()}
         by_name = tuple(name for names in known.values() for name in names if name in theirs)
         there = {
@@ -196,28 +198,26 @@ def _pair_around(named: NamedWeights, tensors: Tensors, theirs: Mapping[str, str
 
 
 def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming, wanted: Iterable[str]) -> None:
-    """Refuses another family's weights; `wanted` are the names of the model's own."""
+    """Refuse weights of another family. `wanted` are the names of the model's own weights."""
     architecture = getattr(model, "architecture", None)
     if not architecture:
         return
     own = f"{model.name} is a {architecture['constructor']} of family {architecture['family']}."
     if naming.families and architecture["family"] not in naming.families:
-        raise InputError(
-            f"{model.name}: the tensors in {tensors.origin} are named as {naming.name} names them, and {own}"
-        )
+        raise InputError(f"{model.name}: the tensors in {tensors.origin} have the names of {naming.name}, but {own}")
     recorded = (tensors.record or {}).get("architecture")
     if recorded and recorded["family"] != architecture["family"]:
         raise InputError(
-            f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, and {own}"
+            f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, but {own}"
         )
     theirs, ours = namings.kind_of(filter(None, map(naming.ours, tensors.arrays))), namings.kind_of(wanted)
     if theirs and ours and theirs != ours:
-        raise InputError(f"{model.name}: the tensors in {tensors.origin} are those of a {theirs}, and {own}")
+        raise InputError(f"{model.name}: the tensors in {tensors.origin} are those of a {theirs}, but {own}")
     _check_scaling(model, tensors)
 
 
 def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) -> None:
-    """Refuses weights of a network that has other options and therefore computes something else, however well they fit."""
+    """Refuse weights of a network with other options. It computes something else, even if names and shapes fit."""
     architecture = getattr(model, "architecture", None)
     if not architecture:
         return
@@ -228,15 +228,15 @@ def check_options(model: keras.Model, needed: Mapping[str, Any], origin: str) ->
         own = ", ".join(f"{name}={getattr(spec, name)!r}" for name in wrong)
         theirs = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
         raise InputError(
-            f"{model.name}: the weights in {origin} need {theirs}, and it was built with {own}, which computes something else. "
+            f"{model.name}: the weights in {origin} need {theirs}, but it was built with {own}, which computes something else. "
             f"{way_to(architecture, wrong)}"
         )
 
 
 def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming) -> None:
-    """Refuses another library's projections that stride for a network that pools before them: the names and shapes are the same.
+    """Refuse another library's strided projections for a network that pools before its projections.
 
-    Published networks that pool have namings of their own, which need ``shortcut="D"``.
+    Names and shapes are the same in both cases. Published networks that pool have separate namings, which need ``shortcut="D"``.
     """
     architecture = getattr(model, "architecture", None)
     ours = (tensors.record or {}).get("architecture") or naming is namings.KERAS
@@ -244,13 +244,13 @@ def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming
         return
     if getattr(spec_of(architecture), "shortcut", None) == "D" and naming.needs.get("shortcut") != "D":
         raise InputError(
-            f"{model.name}: the projections in {tensors.origin} ({naming.name}) stride, and it was built with shortcut='D', which pools "
+            f"{model.name}: the projections in {tensors.origin} ({naming.name}) stride, but it was built with shortcut='D', which pools "
             f"before them. {way_to(architecture, {'shortcut': 'B'})}"
         )
 
 
 def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
-    """Refuses weights that want another input than a model that scales its input itself makes of it."""
+    """Refuse weights that need another input scaling than the one built into the model."""
     from keras_deepnets.models import includes_preprocessing, scaling_of
     from keras_deepnets.scaling import Scaling
 
@@ -260,13 +260,13 @@ def _check_scaling(model: keras.Model, tensors: Tensors) -> None:
     own, wanted = scaling_of(model), Scaling.from_dict(wanted)
     if own is not None and (own.mean, own.std, own.channel_order) != (wanted.mean, wanted.std, wanted.channel_order):
         raise InputError(
-            f"{model.name} scales its input by mean {own.mean}, std {own.std}, {own.channel_order}, and {tensors.origin} wants mean "
+            f"{model.name} scales its input by mean {own.mean}, std {own.std}, {own.channel_order}, but {tensors.origin} needs mean "
             f"{wanted.mean}, std {wanted.std}, {wanted.channel_order}; build it with include_preprocessing=keras_deepnets.{wanted!r}."
         )
 
 
 def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
-    """The options that a network must have for these tensors."""
+    """The options that a network needs for these tensors."""
     recorded = (tensors.record or {}).get("architecture")
     if not recorded:
         return dict(naming.needs) | namings.told_by(tensors.arrays, naming) | dict(tensors.needs)
@@ -276,19 +276,19 @@ def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
 
 
 def matters(option: str, spec: Any) -> bool:
-    """Whether the option changes what a network of this spec computes."""
+    """Whether the option changes what a network with this spec computes."""
     if option == "downsample":
         return getattr(spec, "block", None) == "bottleneck"
     return option != "project_first" or getattr(spec, "shortcut", None) != "C"
 
 
 def as_given(value: Any) -> Any:
-    """An option as Python has it: JSON knows no tuples."""
+    """Convert an option from JSON, which has no tuples, to its Python form."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _fold_biases(found: dict[str, np.ndarray], shapes: Mapping[str, Any]) -> None:
-    """A bias in front of BN is a shift of its moving mean: exact, and our convolutions have none."""
+    """Fold a bias before batch normalisation into the moving mean. This is exact; convolutions here have no biases."""
     for name in [name for name in found if name.endswith("_conv/bias") and name not in shapes]:
         mean = name.replace("_conv/bias", "_bn/moving_mean")
         if mean in found and found[mean].shape == found[name].shape:
@@ -296,14 +296,14 @@ def _fold_biases(found: dict[str, np.ndarray], shapes: Mapping[str, Any]) -> Non
 
 
 def _epsilons(found: Mapping[str, Any], tensors: Tensors, naming: Naming) -> dict[str, float]:
-    """BN layer to the epsilon that the source has there, as far as that is known; ``""`` stands for all others."""
+    """Return batch normalisation layer to the source's epsilon, where known. ``""`` means all other layers."""
     applications = not tensors.record and namings.has_applications_biases(found)
     default = naming.epsilon or (APPLICATIONS_EPSILON if applications else None)
     return ({"": default} if default else {}) | dict(tensors.epsilons)
 
 
 def _match_epsilons(model: keras.Model, found: dict[str, np.ndarray], epsilons: Mapping[str, float]) -> None:
-    """Adds to the moving variances what their BN adds more than ours: the same sums under the root."""
+    """Add the difference between the source's epsilon and the model's to the moving variances. The outputs stay the same."""
     if not epsilons:
         return
     from keras_deepnets.layers.normalization import EPSILON
@@ -320,7 +320,7 @@ def _match_epsilons(model: keras.Model, found: dict[str, np.ndarray], epsilons: 
 
 
 def _take_record(model: keras.Model, tensors: Tensors, report: LoadReport) -> None:
-    """Labels and input scaling that come with the numbers."""
+    """Take over the labels and the input scaling of the source."""
     from keras_deepnets.models import DeepNet, includes_preprocessing
     from keras_deepnets.scaling import Scaling
 
@@ -351,7 +351,7 @@ def _refusal(model: keras.Model, tensors: Tensors, naming: Naming, report: LoadR
 
 
 def _hint_of_nested(model: keras.Model) -> str:
-    """Where the networks are that the weights may be of."""
+    """Hint at nested networks that the weights may belong to."""
     from keras_deepnets.models import networks_in
 
     networks = networks_in(model)
@@ -368,7 +368,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def as_record(model: keras.Model) -> dict[str, Any]:
-    """What is kept beside the numbers of `model`: of its network, and which weights stand around that, in order."""
+    """The record to store with the weights of `model`: its network's record, and the weights around the network in order."""
     from keras_deepnets.records import FORMAT_VERSION
 
     named = named_weights(model)

@@ -1,8 +1,8 @@
-"""Which weights of a model are a network's own, and what they are called.
+"""Tell a network's own weights from the other weights of a model, and name them.
 
-A network's own weights have the same names in all of its forms: in blocks and recomputing layers, nested in another model, behind other
-layers and under a ``layer_prefix``. What stands around it (before its ``input_tensor``, beside it in the model that it is nested in) is
-told apart, so that a file of the network fits it wherever it stands.
+A network's own weights have the same names in all of its forms. The network may use blocks or recomputing layers, be nested in another
+model, follow other layers, or have a ``layer_prefix``. Weights of layers around the network are kept separate. These are layers before
+its ``input_tensor``, or other layers of the model that contains it. So a file of the network fits it in any model.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class NamedWeights:
     """The weights of a model.
 
     Attributes:
-        network: the network of ours that the model is or has in it; the model itself where there is none, or more than one.
-        own: the network's: ``"conv1_conv/kernel"`` to weight.
-        around: those of the layers around it: name of the layer to its weights.
-        is_network: whether the network is the model, and not nested in it.
+        network: The network of this library that the model is or contains. The model itself if it contains none or several.
+        own: Weights of the network: ``"conv1_conv/kernel"`` to weight.
+        around: Weights of the layers around the network: name of the layer to its weights.
+        is_network: Whether the model is the network itself and does not contain it as a nested model.
     """
 
     network: keras.Model
@@ -39,7 +39,7 @@ def named_weights(model: keras.Model) -> NamedWeights:
     """The weights of `model` by name.
 
     Raises:
-        InputError: two weights have one name, or the model has none yet.
+        InputError: Two weights have the same name, or the model has no weights yet.
     """
     from keras_deepnets.models import layer_prefix, network_of
 
@@ -63,7 +63,7 @@ def named_weights(model: keras.Model) -> NamedWeights:
 
 
 def weights_by_name(model: keras.Model) -> dict[str, Any]:
-    """Name to weight, of the network and of what stands around it. Raises InputError as `named_weights` does."""
+    """Return name to weight, for the network and the layers around it. Raise InputError as `named_weights` does."""
     named = named_weights(model)
     around = [weight for weights in named.around.values() for weight in weights]
     _check_distinct(model, [*named.own, *names_of(around)])
@@ -80,10 +80,10 @@ def _check_distinct(model: keras.Model, names: list[str]) -> None:
 
 
 def names_of(weights: Iterable[Any]) -> list[str]:
-    """Layer and variable of each weight: ``"conv2d/kernel"``."""
+    """Layer and variable name of each weight: ``"conv2d/kernel"``."""
     return ["/".join(weight.path.split("/")[-2:]) for weight in weights]
 
 
 def before_of(architecture: Any) -> list[str]:
-    """The names of the layers with weights that stand before a network, as its record has them."""
+    """The names of the layers with weights before a network, from its record."""
     return list((architecture or {}).get("before") or ())

@@ -1,8 +1,8 @@
-"""How other libraries name what our networks name: one table of rules for each naming, read in both directions.
+"""Weight names of other libraries. Each naming is one table of rules, which is read in both directions.
 
-A rule is a pair of layer names, theirs and ours. ``{name}`` stands for a number, ``{name+1}`` and ``{name-1}`` for one more and one
-less than the number that both sides share; the first rule of a table that fits counts. A tensor's name is its layer's and
-what it is to that layer: torch says ``weight`` and ``bias`` of convolutions, norms and classifiers alike.
+A rule is a pair of layer names: the other library's and this library's. ``{name}`` means a number. ``{name+1}`` and ``{name-1}`` mean
+one more and one less than the number that both sides share. The first matching rule of a table applies. A tensor's name consists of
+the layer's name and the tensor's role in that layer. Torch uses ``weight`` and ``bias`` for convolutions, norms and classifiers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _THEIRS = {ours: theirs for table in (_NORM, _OTHER) for theirs, ours in table.i
 _MOVING = (".running_mean", ".running_var")
 
 BOOKKEEPING = "num_batches_tracked"
-"""A tensor of torch's BN that no forward pass reads."""
+"""A tensor of torch's batch normalisation that no forward pass reads."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Naming:
     """Another library's names and layout of the same weights.
 
     Attributes:
-        name: whose they are, as users see it.
-        rules: names of layers, theirs and ours; none where they are the same.
-        families: names of our families that have such networks.
+        name: Name of the naming for users.
+        rules: Pairs of layer names, the other library's and this library's. Empty if they are the same.
+        families: Names of this library's families with such networks.
         layout: ``"torch"`` or ``"keras"``.
-        convolutional_classifier: whether their classifier is a 1×1 convolution.
-        needs: options that a network of ours must have to compute what theirs does; shapes do not tell.
-        has: a tensor that all of theirs have, where names alone do not tell namings apart.
-        moving: whether their norms have moving statistics; group normalisation has none.
-        epsilon: of their BN, where it is not ours and files do not tell.
+        convolutional_classifier: Whether the other library's classifier is a 1×1 convolution.
+        needs: Options that a network of this library needs to compute the same. Shapes do not show them.
+        has: A tensor that all networks of this naming have, if names alone do not identify the naming.
+        moving: Whether the norms have moving statistics. Group normalisation has none.
+        epsilon: Epsilon of the other library's batch normalisation, if it differs and files do not store it.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Naming:
     epsilon: float | None = None
 
     def ours(self, tensor: str) -> str | None:
-        """``"layer1.0.conv1.weight"`` to ``"conv2_block1_1_conv/kernel"``; None for a name that no rule knows."""
+        """Translate ``"layer1.0.conv1.weight"`` to ``"conv2_block1_1_conv/kernel"``. None if no rule matches the name."""
         if self.layout == "keras":
             layer, _, part = tensor.rpartition("/")
             found = _translated(layer, self.rules) if self.rules else layer
@@ -68,7 +68,7 @@ class Naming:
         return f"{found}/{table[part]}" if part in table else None
 
     def theirs(self, weight: str) -> str | None:
-        """``"conv2_block1_1_conv/kernel"`` to ``"layer1.0.conv1.weight"``; None for a name that no rule knows."""
+        """Translate ``"conv2_block1_1_conv/kernel"`` to ``"layer1.0.conv1.weight"``. None if no rule matches the name."""
         layer, _, part = weight.rpartition("/")
         found = _translated(layer, tuple((ours, theirs) for theirs, ours in self.rules))
         if found is None or part not in _THEIRS:
@@ -76,7 +76,7 @@ class Naming:
         return f"{found}/{part}" if self.layout == "keras" else f"{found}.{_THEIRS[part]}"
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that a weight of ours has there."""
+        """The other library's shape for a weight of this library."""
         if self.layout == "keras":
             return shape
         if len(shape) == 4:
@@ -86,15 +86,17 @@ class Naming:
         return tuple(reversed(shape))
 
     def our_array(self, array: np.ndarray, dimensions: int) -> np.ndarray:
-        """A tensor of theirs in the layout of a weight of ours that has so many dimensions."""
+        """Convert a tensor of the other library to this library's layout, for a weight with `dimensions` dimensions."""
         return array if self.layout == "keras" else our_array(array, dimensions)
 
 
 def our_array(array: np.ndarray, dimensions: int) -> np.ndarray:
-    """A tensor of theirs in the layout of a weight of ours that has so many dimensions.
+    """Convert a torch tensor to this library's layout, for a weight with `dimensions` dimensions.
 
-    Convolutions ``[out, in, h, w]`` to ``[h, w, in, out]``, with groups too, those along one axis ``[out, in, k]`` to ``[k, in, out]``;
-    classifiers ``[out, in]`` or ``[out, in, 1, 1]`` to ``[in, out]``; vectors as they are.
+    * Convolutions, grouped ones too: ``[out, in, h, w]`` to ``[h, w, in, out]``.
+    * Convolutions along one axis: ``[out, in, k]`` to ``[k, in, out]``.
+    * Classifiers: ``[out, in]`` or ``[out, in, 1, 1]`` to ``[in, out]``.
+    * Vectors: unchanged.
     """
     if dimensions == 2 and array.ndim == 4:
         array = array[:, :, 0, 0]
@@ -144,7 +146,7 @@ _DEEP_STEM: Rules = (
 
 
 def _residual(classifier: str, stem: Rules = _STEM, projection: int = 0) -> Rules:
-    """`projection` is the place of the shortcut's convolution in their sequence."""
+    """Rules for residual networks. `projection` is the index of the shortcut's convolution in torch's sequence."""
     return (
         *stem,
         (f"layer{{stage-1}}.{{block-1}}.downsample.{projection}", "conv{stage}_block{block}_0_conv"),
@@ -158,7 +160,7 @@ def _residual(classifier: str, stem: Rules = _STEM, projection: int = 0) -> Rule
 
 
 def _grouped(rules: Rules) -> Rules:
-    """The same with group normalisation in the place of BN; theirs are called the same."""
+    """The same rules for group normalisation instead of batch normalisation. The other library's names do not change."""
     return tuple((theirs, re.sub("bn$", "gn", ours)) for theirs, ours in rules)
 
 
@@ -301,7 +303,7 @@ _PYTORCHCV_CIFAR_PREACT: Rules = (
 )
 
 PYTORCHCV_CIFAR_PREACT = Naming(
-    # The first unit's shortcut is not activated.
+    # The shortcut of the first unit has no activation.
     "pytorchcv's CIFAR PreResNet",
     _PYTORCHCV_CIFAR_PREACT,
     ("PreActResNet",),
@@ -309,7 +311,7 @@ PYTORCHCV_CIFAR_PREACT = Naming(
 )
 
 PYTORCHCV_CIFAR_WIDE = Naming(
-    # Where the first unit projects, its pre-activation is the stem's activation.
+    # If the first unit has a projection, its pre-activation is the stem's activation.
     "pytorchcv's CIFAR Wide ResNet",
     (("features.stage1.unit1.body.conv1.bn", "conv1_bn"), *_PYTORCHCV_CIFAR_PREACT),
     ("WideResNet", "PreActResNet"),
@@ -417,19 +419,19 @@ NAMINGS = (
     KERAS_HUB_RESNET_D,
     KERAS_HUB_DENSENET,
 )
-"""All that are recognised, beside Keras' own names, which are ours."""
+"""All recognised namings except Keras' names, which this library uses itself."""
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.|state_dict\.)+")
 _OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)")
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without what wrappers put before it, in today's spelling of torchvision's DenseNet."""
+    """Remove wrapper prefixes from a tensor's name, and update old torchvision DenseNet names."""
     return _OLD_DENSE.sub(r"\1\2", _WRAPPERS.sub("", name))
 
 
 def recognised(names: Iterable[str], wanted: Iterable[str]) -> Naming | None:
-    """The naming that knows most of the `names` and, of those that know as many, gives most of the `wanted`; None if none knows any."""
+    """Return the naming that translates most of the `names`. Ties go to the one that gives most of the `wanted`. None if no name fits."""
     names, wanted = [name for name in names if not name.endswith(BOOKKEEPING)], set(wanted)
     if names and all("/" in name for name in names):
         if not any(name.startswith("stack") for name in names):
@@ -459,13 +461,13 @@ _KINDS = (
 
 
 def kind_of(names: Iterable[str]) -> str | None:
-    """Which kind of network has weights of these names of ours: ``"DenseNet"``, …; None where they do not tell."""
+    """Return the kind of network with these weight names of this library: ``"DenseNet"``, …. None if the names do not show it."""
     names = set(names)
     return next((kind for signs, kind in _KINDS if names.intersection(signs)), None)
 
 
 def told_by(arrays: Mapping[str, np.ndarray], naming: Naming) -> dict[str, Any]:
-    """The options that the presence of some tensors tells, of a file that has no record."""
+    """The options that the tensors of a file without a record imply."""
     found = {ours: array for ours, array in ((naming.ours(name), array) for name, array in arrays.items()) if ours}
     if has_applications_biases(found):
         return {"form": "keras"} if "post_bn/gamma" in found else {"downsample": "1x1"}
@@ -482,9 +484,10 @@ def told_by(arrays: Mapping[str, np.ndarray], naming: Naming) -> dict[str, Any]:
 
 
 def has_applications_biases(names: Iterable[str]) -> bool:
-    """Whether convolutions have biases in front of BN, as in keras.applications alone.
+    """Whether convolutions before batch normalisation have biases. Only keras.applications has them.
 
-    Its ResNets stride first in a bottleneck, its ResNetV2s in a stage's last unit, and both have another epsilon than ours.
+    Its ResNets stride in the first convolution of a bottleneck, and its ResNetV2s in the last unit of a stage. Both use a different
+    epsilon than this library.
     """
     names = set(names)
     return "conv1_conv/bias" in names and not names.isdisjoint(("conv1_bn/gamma", "post_bn/gamma"))

@@ -1,4 +1,4 @@
-"""Reading weight files into names and arrays. Keras is not needed for it, torch only for torch's own pickles."""
+"""Read weight files into names and arrays. This does not need Keras, and it needs torch only for torch's pickles."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from keras_deepnets.weights.names import before_of
 from keras_deepnets.weights.naming import BOOKKEEPING, plain_name
 
 RECORD = "keras_deepnets"
-"""Where files keep the record: safetensors' metadata, an attribute of HDF5."""
+"""Key of the record in a file: in safetensors' metadata, or as an HDF5 attribute."""
 
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt", ".th", ".bin")
 SUFFIXES = (".weights.h5", ".keras", ".h5", ".hdf5", ".safetensors", *TORCH_SUFFIXES)
 
 APPLICATIONS_EPSILON = 1.001e-5
-"""BN epsilon of keras.applications' ResNets and DenseNets, whose weights are the ones in HDF5 files of the old format."""
+"""Batch normalisation epsilon of the ResNets and DenseNets in keras.applications.
+
+Their weights are the ones in HDF5 files of the old format.
+"""
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
-"""What training scripts call a network's tensors, those first that count."""
+"""Keys under which training scripts save a network's tensors, by priority."""
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _LINEAR = ("kernel", "bias")
 
 
 class DamagedFileError(InputError):
-    """A file that is not what its name says, or not all of it."""
+    """A file that does not match its suffix or is incomplete."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class Tensors:
     """The contents of a weight file.
 
     Attributes:
-        arrays: name to array, in the naming and layout of whoever wrote it.
-        origin: the file or whatever it was, for messages.
-        record: what `save_weights` keeps beside the numbers (``architecture``, ``classes``, ``labels``, ``scaling``,
+        arrays: Name to array, in the naming and layout of the source.
+        origin: Description of the source for messages, e.g. the file.
+        record: The record that `save_weights` stores with the weights (``architecture``, ``classes``, ``labels``, ``scaling``,
             ``input_shape``), or None.
-        epsilons: BN layer to its epsilon, where the source tells; ``""`` stands for all others.
-        needs: options that the network must have, where the source tells.
-        around: of the layers around the network, where the source tells: name of the layer to its arrays.
+        epsilons: Batch normalisation layer to its epsilon, if the source has them. ``""`` means all other layers.
+        needs: Options that the network needs, if the source has them.
+        around: Layers around the network, if the source has them: name of the layer to its arrays.
     """
 
     arrays: dict[str, np.ndarray]
@@ -63,7 +66,7 @@ class Tensors:
 
 
 def check_path(owner: str, source: Any) -> Path:
-    """The path of a weight file, checked before anything is built. Raises InputError naming the rule."""
+    """Check the path of a weight file before anything is built, and return it. Raise InputError if it is invalid."""
     path = Path(source)
     if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"{owner}: weights {str(source)!r} must be a file of type {', '.join(SUFFIXES)}.")
@@ -73,10 +76,10 @@ def check_path(owner: str, source: Any) -> Path:
 
 
 def read(source: Any) -> Tensors:
-    """The tensors of a file, of a Keras model, or of a mapping of arrays (NumPy's, torch's or anything that becomes one).
+    """Read the tensors of a file, of a Keras model, or of a mapping of arrays (NumPy, torch, or anything array-like).
 
     Raises:
-        InputError: the file cannot be read; the message says what is wrong with it.
+        InputError: The file cannot be read. The message gives the reason.
     """
     if isinstance(source, Tensors):
         return source
@@ -100,13 +103,13 @@ def read(source: Any) -> Tensors:
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         system = (
             isinstance(error, OSError) and error.errno is not None
-        )  # no permission, no such device: not the file's fault
+        )  # an error of the system (no permission, no such device), not a damaged file
         kind = InputError if system else DamagedFileError
         raise kind(f"{path} cannot be read as a weights file: {line}; is it complete?") from error
 
 
 def _plain(items: Any) -> dict[str, np.ndarray]:
-    """Names without wrappers' prefixes and arrays, without torch's bookkeeping."""
+    """Return name to array, with wrapper prefixes and torch's bookkeeping tensors removed."""
     found = {}
     for name, value in items:
         if not str(name).endswith(BOOKKEEPING):
@@ -143,7 +146,7 @@ def _safetensors(path: Path) -> Tensors:
 def _entry(file: Any, path: Path, name: str) -> np.ndarray:
     if file.get_slice(name).get_dtype() != "BF16":
         return file.get_tensor(name)
-    with path.open("rb") as raw:  # NumPy has no bfloat16: the upper half of a float32
+    with path.open("rb") as raw:  # NumPy has no bfloat16, which is the upper half of a float32
         size = int.from_bytes(raw.read(8), "little")
         entry = json.loads(raw.read(size))[name]
         begin, end = entry["data_offsets"]
@@ -174,17 +177,17 @@ def _torch(path: Path) -> Tensors:
         if "weights only" not in str(error).lower() and "unsupported" not in str(error).lower():
             raise
         raise InputError(
-            f"{path} is refused: it is a pickle with more than tensors in it, which could run code. "
-            "Save `model.state_dict()` alone, as .pth or .safetensors."
+            f"{path} is refused: it is a pickle that holds more than tensors, which could run code. "
+            "Save only `model.state_dict()`, as .pth or .safetensors."
         ) from error
     found = _state_dict(loaded)
     if found is None:
-        raise InputError(f"{path} holds no tensors by name; save `model.state_dict()`.")
+        raise InputError(f"{path} holds no named tensors; save `model.state_dict()`.")
     return Tensors(_plain((k, v) for k, v in found.items() if hasattr(v, "detach")), str(path))
 
 
 def _state_dict(loaded: Any) -> Mapping[str, Any] | None:
-    """The names and tensors in what a training script saved, which may lie beside an optimiser's state and single tensors."""
+    """Find the state dict in the output of a training script, which may also hold optimizer state and single tensors."""
     if not isinstance(loaded, Mapping):
         return None
     for key in _NESTED:
@@ -216,9 +219,9 @@ def _keras(path: Path) -> Tensors:
 
 
 def _network_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str], bool]:
-    """The config of the one network of ours in a model's, names of layers around it in order, and whether it is nested.
+    """Return the config of this library's network in a model, the names of the layers around it, and whether it is nested.
 
-    A model that has none, or several, is taken as a network.
+    The names are in order. If the model contains none or several of these networks, the model itself counts as the network.
     """
     found = list(_recorded_configs(config))
     network = found[0] if len(found) == 1 else config.get("config", {})
@@ -231,7 +234,7 @@ def _network_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str], 
 
 
 def _recorded_configs(config: Any) -> Iterator[dict[str, Any]]:
-    """The configs of networks of ours, the outermost ones."""
+    """Yield the configs of the outermost networks of this library."""
     inner = config.get("config") if isinstance(config, dict) else None
     if isinstance(inner, dict) and "record" in inner:
         yield inner
@@ -241,7 +244,7 @@ def _recorded_configs(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _layer_configs(config: Any) -> Iterator[dict[str, Any]]:
-    """The configs of layers, those of nested models too."""
+    """Yield the configs of layers, including those of nested models."""
     if not isinstance(config, dict):
         return
     inner = config.get("config")
@@ -268,7 +271,7 @@ def _hdf5(path: Path) -> Tensors:
 
 
 def _legacy_variables(group: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The variables of a file of Keras 2, a group a layer: ``"conv1_conv/kernel"``."""
+    """Yield the variables of a Keras 2 file, which has one group per layer: ``"conv1_conv/kernel"``."""
     for layer in map(_text, group.attrs["layer_names"]):
         for weight in map(_text, group[layer].attrs["weight_names"]):
             part = weight.rpartition("/")[2].partition(":")[0]
@@ -276,9 +279,9 @@ def _legacy_variables(group: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _with_our_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same with the one dense layer called ``predictions``.
+    """Rename the only dense layer to ``predictions``.
 
-    The published files are of 2019, when it was ``probs`` or ``fc1000``; Keras goes by the order of layers and asks for no name.
+    In the published files of 2019, it is called ``probs`` or ``fc1000``. Keras matches layers by order and ignores the name.
     """
     dense = [name.rpartition("/")[0] for name, array in arrays.items() if name.endswith("/kernel") and array.ndim == 2]
     if len(dense) != 1:
@@ -288,18 +291,18 @@ def _with_our_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _epsilons(layers: Iterable[Mapping[str, Any]], prefix: str = "") -> dict[str, float]:
-    """BN layer to its epsilon, of the configs of layers whose names begin with `prefix`."""
+    """Return batch normalisation layer to epsilon, from layer configs. `prefix` is removed from the names."""
     return {_layer_name(layer["name"]).removeprefix(prefix): layer["epsilon"] for layer in layers if "epsilon" in layer}
 
 
 def _prefix(record: Mapping[str, Any] | None) -> str:
-    """What Keras' files have before the names of the layers of the network that was saved: its ``layer_prefix``."""
+    """The ``layer_prefix`` of the saved network, which precedes its layer names in Keras files."""
     architecture = (record or {}).get("architecture") or {}
     return architecture.get("options", {}).get("layer_prefix", "")
 
 
 def _layer_name(name: str) -> str:
-    """A layer's name without slashes, which Keras 2 allowed in them (``conv1/bn``)."""
+    """Replace the slashes in a layer's name, which Keras 2 allowed (``conv1/bn``)."""
     return name.replace("/", "_")
 
 
@@ -310,17 +313,17 @@ def _text(value: Any) -> str:
 def _sorted_variables(
     file: Any, path: Path, around: Iterable[str], prefix: str, nested: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, list[np.ndarray]]]:
-    """The variables of a Keras 3 file: the network's by name, without its prefix; those of layers around it by layer.
+    """Sort the variables of a Keras 3 file: the network's by name without prefix, and those of layers around it by layer.
 
     Args:
-        file: HDF5, open.
-        path: of the file, for messages.
-        around: names of layers around the network, in order.
-        prefix: of the names of the network's layers.
-        nested: whether the network is nested in the model, and all that is not in it is around it.
+        file: Open HDF5 file.
+        path: Path of the file for messages.
+        around: Names of the layers around the network, in order.
+        prefix: Prefix of the network's layer names.
+        nested: Whether the network is nested in the model. All layers outside it are then around it.
 
     Raises:
-        InputError: two layers have one name, as those of networks that are nested in one model may.
+        InputError: Two layers have the same name. This can happen if a model contains several networks.
     """
     own: dict[str, np.ndarray] = {}
     others: dict[str, list[np.ndarray]] = {layer: [] for layer in around}
@@ -341,7 +344,7 @@ def _sorted_variables(
 
 
 _NETWORK = "deep_net"
-"""What Keras calls a network of ours in the paths of its files: its class."""
+"""Keras' name for a network of this library in file paths, derived from its class."""
 
 
 def _in_order(key: str) -> tuple[int, str]:
@@ -349,7 +352,7 @@ def _in_order(key: str) -> tuple[int, str]:
 
 
 def _groups(file: Any) -> Iterator[tuple[str, str, Any]]:
-    """The layers of a Keras 3 file that have variables: path, name and group of each. Groups carry their layer's name."""
+    """Yield path, name and group of each layer with variables in a Keras 3 file. Each group stores its layer's name."""
     found: dict[str, Any] = {}
 
     def visit(path: str, item: Any) -> None:
@@ -367,11 +370,14 @@ def _groups(file: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def _variables(layer: str, item: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The variables of a layer's group: ``"conv1_conv/kernel"``. They have numbers, or the names that our block layers give them."""
+    """Yield the variables of a layer's group: ``"conv1_conv/kernel"``.
+
+    In the file, variables have numbers, or names if the layer is a block layer of this library.
+    """
     if all(key.isdigit() for key in item):
         parts = _NORM if len(item) == len(_NORM) or layer.endswith("_gn") else _LINEAR
         if len(item) > len(parts) or len(item) == 3:
-            raise ValueError(f"layer {layer!r} has {len(item)} variables and is none of those that are known")
+            raise ValueError(f"layer {layer!r} has {len(item)} variables and is not a known layer")
         for index, part in enumerate(parts[: len(item)]):
             yield f"{layer}/{part}", np.asarray(item[str(index)])
     else:

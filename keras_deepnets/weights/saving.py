@@ -1,4 +1,4 @@
-"""Writing a network's numbers with what is needed to make it again."""
+"""Save a network's weights together with the information needed to rebuild the network."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 _TYPES |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)} | {
     f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)
 }
-"""NumPy's names of types to safetensors'."""
+"""NumPy type names to safetensors type names."""
 
 
 def check_target(path: Any) -> Path:
-    """The path of a file to write. Raises InputError for another format, or where it cannot be written."""
+    """Return the path of a file to write. Raise InputError if the format is not supported or the folder does not exist."""
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
-        raise InputError(f"weights are saved as {', '.join(SUFFIXES)}; {str(path)!r} is none of these.")
+        raise InputError(f"weights are saved as {', '.join(SUFFIXES)}; {str(path)!r} has another suffix.")
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; name a file.")
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {str(path.parent)!r} to save {path.name} in; make it first.")
+        raise InputError(f"there is no folder {str(path.parent)!r} to save {path.name} in; create it first.")
     return path
 
 
 def save(model: keras.Model, path: Any) -> Path:
-    """Writes the weights of `model`; see `keras_deepnets.save_weights`."""
+    """Save the weights of `model`. See `keras_deepnets.save_weights`."""
     from keras_deepnets.files import write_errors, written_aside
 
     path = check_target(path)
@@ -57,19 +57,21 @@ def save(model: keras.Model, path: Any) -> Path:
 
 
 def save_arrays(arrays: Mapping[str, Any], record: dict[str, Any], path: Path) -> None:
-    """Writes a safetensors file of ours, one array after the other: its package's writer needs all of them, and holds them twice.
+    """Write a safetensors file, one array after the other.
+
+    The writer of the safetensors package needs all arrays at once and holds them in memory twice.
 
     Args:
-        arrays: name to array or weight.
-        record: what is kept beside them.
-        path: of the file.
+        arrays: Name to array or weight.
+        record: Record to store in the metadata.
+        path: Path of the file.
 
     Raises:
-        InputError: a type of numbers that the format does not have.
+        InputError: The format does not support the data type of an array.
     """
     header: dict[str, Any] = {"__metadata__": {RECORD: json.dumps(record)}}
     kinds = {name: _type_name(name, array) for name, array in arrays.items()}
-    names = sorted(arrays, key=lambda name: (-_bytes(kinds[name]), name))  # so that all of them are aligned
+    names = sorted(arrays, key=lambda name: (-_bytes(kinds[name]), name))  # largest types first: all arrays are aligned
     end = 0
     for name in names:
         shape = [int(side) for side in arrays[name].shape]
@@ -93,12 +95,12 @@ def _type_name(name: str, array: Any) -> str:
 
 
 def _bytes(kind: str) -> int:
-    """Of one number of a type."""
+    """Size in bytes of one number of a type."""
     return int("".join(filter(str.isdigit, kind)) or 8) // 8
 
 
 def _array(weight: Any) -> np.ndarray:
-    """The numbers of a weight, without a copy where its backend shows its memory."""
+    """The values of a weight, without a copy if the backend exposes its memory."""
     if isinstance(weight, np.ndarray):
         return weight
     from keras import ops

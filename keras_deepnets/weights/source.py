@@ -1,4 +1,4 @@
-"""What a constructor's ``weights`` argument names, resolved before anything is built or downloaded."""
+"""Resolve a constructor's ``weights`` argument before anything is built or downloaded."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that a network is to be built for.
+    """Weights to build a network for.
 
     Attributes:
-        owner: name of the constructor.
-        text: what the caller gave.
-        options: that the network must have and the caller did not give.
-        classes: outputs of the classifier, or None where the weights have none.
-        scaling: input scaling, where it is known.
-        image_size: side of the images that a card says the scaling's crop belongs to, or None.
-        shape: ``(height, width, channels)`` of the network that a file was saved from, where it says so; sides may be None.
-        contents: a card, not yet downloaded, or the tensors of a file.
+        owner: Name of the constructor.
+        text: The caller's argument.
+        options: Options that the network needs and that its constructor has.
+        classes: Number of outputs of the classifier. None if the weights have no classifier.
+        scaling: Input scaling, if known.
+        image_size: Image side that the crop of the card's scaling belongs to, or None.
+        shape: ``(height, width, channels)`` of the network that the file was saved from, if recorded. The sides may be None.
+        contents: A card that is not downloaded yet, or the tensors of a file.
     """
 
     owner: str
@@ -47,18 +47,18 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What a record says of them: the card's name, or the file's."""
+        """Name of the weights for a record: the card's name or the file's name."""
         return self.contents.name if isinstance(self.contents, Card) else Path(self.text).name
 
     def input_shape(self, spec: Any) -> tuple[int, int, int]:
-        """The shape to build where the caller gives none: of the network that was saved, of the weights' evaluation, or of its data."""
+        """The default input shape: that of the saved network, else of the weights' evaluation, else of the network's data set."""
         height, width, channels = spec.domain.input_shape
         if self.shape is not None and len(self.shape) == 3:
             return (self.shape[0] or height, self.shape[1] or width, self.shape[2])
         return (self.image_size or height, self.image_size or width, channels)
 
     def check_classes(self, classes: int | None) -> int | None:
-        """The number of classes to build. Raises InputError where the caller wants another than the weights have."""
+        """Return the number of classes to build. Raise InputError if the weights have a different number."""
         if None not in (classes, self.classes) and classes != self.classes:
             raise InputError(
                 f"{self.owner}: the weights {self.text!r} have {self.classes} classes and classes={classes} was given; build it with "
@@ -67,16 +67,16 @@ class Source:
         return self.classes if classes is None else classes
 
     def load_into(self, model: keras.Model) -> None:
-        """Gives the weights to the network that was built for them; downloads them first if need be."""
+        """Load the weights into the network that was built for them. Download them first if necessary."""
         contents = cards.tensors(self.contents) if isinstance(self.contents, Card) else self.contents
         load_into(model, contents)
 
 
 def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any]) -> Source:
-    """What `weights` names for a constructor that the caller gave the options `given`.
+    """Resolve `weights` for a constructor that the caller gave the options `given`.
 
     Raises:
-        InputError: no such card or file, or options that contradict those that the weights need.
+        InputError: The card or file does not exist, or the options contradict those that the weights need.
     """
     text = str(weights)
     if isinstance(weights, str) and cards.is_name(weights):
@@ -105,7 +105,7 @@ def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any])
 
 
 def check_given(owner: str, text: str, needed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raises InputError where an option that the caller gave contradicts one that the weights need."""
+    """Raise InputError if an option from the caller contradicts an option that the weights need."""
     for name, value in needed.items():
         if name in given and as_given(given[name]) != as_given(value):
             raise InputError(
@@ -130,10 +130,10 @@ def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int
 
 
 def file_of(weights: str | os.PathLike) -> str:
-    """What `weights` names, with the model's file in the place of a run's folder.
+    """Return `weights`, or the model file if `weights` is a run folder.
 
     Raises:
-        InputError: a folder without a finished run.
+        InputError: The folder holds no finished run.
     """
     path = Path(weights)
     if not path.is_dir():

@@ -32,7 +32,7 @@ def nothing_starts(monkeypatch):
         ("resnet20 --mode learn", "--mode 'learn' is not one of train, inference, export."),
         ("resnet20 --dtype float32,int8", "--dtype 'int8' is not one of float32, bfloat16, float16."),
         ("resnet20 --against keras,mxnet", "--against 'mxnet' is not one of keras, keras-twin, torchvision, "),
-        ("resnet20 --against ,", "--against names nothing"),
+        ("resnet20 --against ,", "--against is empty"),
         ("resnet20 --batch 0", "--batch '0' is not a whole number from 1."),
         ("resnet20 --batch 1,many", "--batch 'many' is not a whole number from 1."),
         ("resnet20 --batch 2.5", "--batch '2.5'"),
@@ -110,17 +110,17 @@ def test_peers_that_cannot_be_measured_are_named(cli, fakes, monkeypatch):  # no
     words = ("resnet20", "--pairs", "2", "--batch", "2", "--no-ceiling", "--against", "timm,keras")
     done = cli("benchmark", *words)
     assert done.status == 0, done.err
-    assert "timm was left out; torch and timm are missing: pip install torch timm." in done.out.splitlines()
+    assert "timm was skipped; torch and timm are missing: pip install torch timm." in done.out.splitlines()
     assert "stock Keras twin" in done.out
     values = cli("benchmark", *words[:-1], "timm", "--json").json
-    assert values["left_out"] == ["timm was left out; torch and timm are missing: pip install torch timm"]
+    assert values["left_out"] == ["timm was skipped; torch and timm are missing: pip install torch timm"]
     (ours,) = values["results"]  # which is left
     assert (ours["side"], ours["ratio"], ours["batch"]) == ("ours", None, 2)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     values = cli("benchmark", *words[:-1], "timm,torchvision", "--json").json
     assert values["left_out"] == ["timm has no resnet20", "torchvision has no resnet20"]
     values = cli("benchmark", "resnet18", *words[1:-1], "timm", "--mode", "export", "--json").json
-    assert values["left_out"] == ["timm writes no SavedModel, so it was left out of --mode export"]
+    assert values["left_out"] == ["timm writes no SavedModel, so --mode export skips it"]
 
 
 def test_one_that_fails_does_not_take_the_others_along(cli, monkeypatch, tmp_path, fakes):  # noqa: F811

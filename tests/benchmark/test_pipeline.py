@@ -107,7 +107,7 @@ def test_the_command_measures_made_up_images(cli, monkeypatch):  # noqa: F811
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--data a b", "--data takes one SOURCE and got 2: a, b."),
+        ("--data a b", "--data takes one SOURCE, but got 2: a, b."),
         ("--data --fold", "to which --fold does not apply"),
         ("--data --option a=2", "to which --option does not apply"),
         ("--data --batch 4", "--batch is for a SOURCE"),

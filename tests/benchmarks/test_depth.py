@@ -39,7 +39,7 @@ def test_what_stochastic_depth_saves(capfd, monkeypatch):
     [
         ("resnet20 --batch 0", "--batch 0 must be at least 1."),
         ("resnet2", "resnet2"),
-        ("resnet20 --skipping", "resnet20 has not; name a stochasticdepth network"),
+        ("resnet20 --skipping", "resnet20 does not have; name a stochasticdepth network"),
     ],
 )
 def test_bad_input_is_told_at_once(words, message, capfd):

@@ -58,7 +58,7 @@ def test_the_table(run, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["network", "family", "file", "accuracy", "points"]
     assert [line.split()[2] for line in lines[1:3]] == ["float32", "int8"]
-    assert lines[3].startswith("One image at a time, 1 threads")
+    assert lines[3].startswith("One image per call, 1 threads")
 
 
 def test_speed_of_a_named_network(capfd):
@@ -90,5 +90,5 @@ def test_bad_input_is_one_line(capfd, words, message):
 def test_data_of_other_classes(run):
     model = keras.saving.load_model(run, compile=False)
     data = kd.data.ImageData.from_arrays(np.zeros((2, 8, 8, 3), "uint8"), np.array([0, 1]), ("cat", "dog"))
-    with pytest.raises(InputError, match=r"knows 10 classes \('0' …\) and the data has 2 \('cat' …\)"):
+    with pytest.raises(InputError, match=r"has 10 classes \('0' …\) and the data has 2 \('cat' …\)"):
         quantisation.measure(model, "run", ["int8"], data, data)

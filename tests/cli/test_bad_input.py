@@ -71,13 +71,13 @@ def test_steps_to_profile(train, patches):
     words = [word for word in TINY[1:] if word != "--epochs"]
     words.remove("2")
     error = train(TINY[0], patches, *words, "--epochs", "2", "--profile", "6:7")
-    assert error == "profile=(6, 7): the run has 6 steps; give some of these."
+    assert error == "profile=(6, 7): the run has 6 steps. Choose steps among them."
 
 
 def test_class_weights(train, patches):
     for text in ("even", "red", "red=", "=2", "red=much", "red=1,red=2"):
         assert train("resnet20", patches, "--class-weight", text).startswith(f"--class-weight {text!r} ")
-    assert "class_weight names 'pink', which is none of the classes (blue, green, red)." in train(
+    assert "class_weight names 'pink', which is not one of the classes (blue, green, red)." in train(
         *TINY[:1], patches, *TINY[1:], "--class-weight", "pink=2"
     )
     assert "'red' is -1; give a finite number" in train(*TINY[:1], patches, *TINY[1:], "--class-weight", "red=-1")
@@ -134,11 +134,11 @@ def test_broken_images_are_skipped_and_counted_where_that_is_asked_for(cli, few,
     done = cli("train", *words)
     assert done.status == 0, done.err
     assert "24 images of" in done.out.splitlines()[1]
-    assert "1 broken left out" in done.out.splitlines()[1]
+    assert "1 skipped as broken" in done.out.splitlines()[1]
     assert cli("train", *words, "--json").json["skipped"] == 1
     values = cli("evaluate", trained, few, "--split", "all", "--skip-broken", "--json").json
     assert (values["images"], values["skipped"]) == (30, 1)
-    assert "1 broken left out" in cli("evaluate", trained, few, "--split", "all", "--skip-broken").out
+    assert "1 skipped as broken" in cli("evaluate", trained, few, "--split", "all", "--skip-broken").out
 
 
 def test_images_too_small_for_the_network(train, patches):
@@ -187,9 +187,9 @@ def test_no_space_left_for_a_run(cli, patches, tmp_path, monkeypatch):
 
 def test_what_is_no_trained_model(cli, patches, tmp_path):
     image = patches / "red" / "00.png"
-    kinds = "give a run folder, a .keras file, a SavedModel folder, a .tflite or an .onnx file."
+    kinds = "give a run folder, a .keras file, a SavedModel folder, a .tflite file or an .onnx file."
     assert cli("predict", tmp_path / "nothing", image).error == f"{tmp_path / 'nothing'} does not exist; {kinds}"
-    assert cli("predict", image, image).error == f"{image} is no trained model; {kinds}"
+    assert cli("predict", image, image).error == f"{image} is not a trained model; {kinds}"
     assert cli("predict", patches, image).error == f"{patches} holds no trained model; {kinds}"
     assert "train it first: `keras-deepnets train resnet20 DATA`" in cli("predict", "resnet20", image).error
     (tmp_path / "model.keras").write_bytes(b"no zip")
@@ -197,7 +197,7 @@ def test_what_is_no_trained_model(cli, patches, tmp_path):
     assert str(tmp_path / "model.keras") in cli("evaluate", tmp_path / "model.keras", patches).error
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text("{}")
-    assert "holds a run that has not ended" in cli("predict", tmp_path / "run", image).error
+    assert "holds an unfinished run" in cli("predict", tmp_path / "run", image).error
 
 
 def test_what_is_no_image(cli, trained, tmp_path):
@@ -217,7 +217,7 @@ def test_data_with_other_classes(cli, trained, exported, few):
         cli("evaluate", model, few, "--split", "all").error  # noqa: B018 - which asserts
     shutil.rmtree(few / "yellow")
     assert (
-        "knows 3 classes ('blue' …) and the data has 2"
+        "has 3 classes ('blue' …) and the data has 2"
         in cli("evaluate", exported["tflite"], few, "--split", "all").error
     )
 
@@ -231,9 +231,9 @@ def test_data_with_other_classes(cli, trained, exported, few):
         ("--errors none/errors.png", "there is no folder 'none'"),
         ("--worst 0", "Invalid value for '--worst'"),
         ("--crops 5", "crops=5 is not 1 (the centre) or 10"),
-        ("--scales 224,big", "--scales '224,big' must be whole numbers of pixels with commas"),
+        ("--scales 224,big", "--scales '224,big' must be comma-separated whole numbers of pixels"),
         ("--scales 224,0", "scales=(224, 0) must be different whole numbers of pixels"),
-        ("--scales 224 --crops 10", "crops=10 and scales cannot be had together"),
+        ("--scales 224 --crops 10", "crops=10 and scales cannot be combined"),
     ],
 )
 def test_evaluate_options_are_judged_before_anything_is_loaded(cli, tmp_path, monkeypatch, words, message):
@@ -247,7 +247,7 @@ def test_evaluate_options_are_judged_before_anything_is_loaded(cli, tmp_path, mo
 def test_an_exported_model_has_its_own_view(cli, exported, patches):
     for path in exported.values():
         for words in (("--crops", "10"), ("--scales", "8,16")):
-            assert "is an exported model, which chooses its view" in cli("evaluate", path, patches, *words).error
+            assert "is an exported model with a fixed view" in cli("evaluate", path, patches, *words).error
 
 
 def test_images_without_a_margin(cli, trained, tmp_path):
@@ -267,7 +267,7 @@ def test_an_unknown_split(cli, trained, patches):
     ("words", "message"),
     [
         ("out --format pickle", "--format 'pickle' is not one of savedmodel, tflite, onnx, keras."),
-        ("out --format onnx", "'out' does not end in .onnx; name the file so, e.g. out.onnx."),
+        ("out --format onnx", "'out' does not end in .onnx; use a name such as out.onnx."),
         (
             "out.onnx --format onnx --quantize int8",
             "--quantize and --calibration are for --format tflite; onnx computes",
@@ -275,7 +275,7 @@ def test_an_unknown_split(cli, trained, patches):
         ("out.keras --format keras --any-batch", "--any-batch and --float-io are for --format tflite"),
         (
             "out.tflite --format tflite --float-io",
-            "--float-io is for --quantize int8 and int16x8; others take floats anyway.",
+            "--float-io is for --quantize int8 and int16x8; other files always have float inputs.",
         ),
         ("out.tflite --format tflite --quantize int16x8", "--quantize int16x8 needs --calibration DATA"),
         ("out --format tflite", "'out' does not end in .tflite"),
@@ -288,19 +288,22 @@ def test_an_unknown_split(cli, trained, patches):
         ("out.tflite --format tflite --calibration digits", "--calibration is for --quantize int8 and int16x8."),
         (
             "out.tflite --format tflite --calibration-images 9",
-            "--calibration-images is for --calibration DATA; give both.",
+            "--calibration-images needs --calibration DATA; give both.",
         ),
         ("out.tflite --format tflite --model-version 3", "--model-version is for --format savedmodel"),
-        ("out.tflite --format tflite --top-k 2", "--top-k: for --format savedmodel only; leave it out with tflite."),
+        ("out.tflite --format tflite --top-k 2", "--top-k: for --format savedmodel only; leave it out for tflite."),
         (
             "out.onnx --format onnx --precision bfloat16 --features --image-size 8 --batch-size 2",
-            "--precision, --features, --image-size, --batch-size: for --format savedmodel only; leave it out with onnx.",
+            "--precision, --features, --image-size, --batch-size: for --format savedmodel only; leave it out for onnx.",
         ),
         (
             "out.keras --format keras --on-error skip --max-pixels 9 --batch-sizes 1",
-            "--on-error, --max-pixels, --batch-sizes: for --format savedmodel only; leave it out with keras.",
+            "--on-error, --max-pixels, --batch-sizes: for --format savedmodel only; leave it out for keras.",
         ),
-        ("out.tflite --format tflite --no-fold", "--no-fold is for --format savedmodel; a .tflite file is folded"),
+        (
+            "out.tflite --format tflite --no-fold",
+            "--no-fold is for --format savedmodel; a .tflite file is always folded",
+        ),
         ("out --format savedmodel --precision fp16", "precision='fp16' is not one of float32, bfloat16, float16."),
         ("out --format savedmodel --on-error ignore", "on_error='ignore' is not one of fail, skip."),
         ("out --format savedmodel --top-k 0", "Invalid value for '--top-k'"),
@@ -309,7 +312,7 @@ def test_an_unknown_split(cli, trained, patches):
         ("out --format savedmodel --image-size 0", "--image-size '0' is neither a side nor HEIGHTxWIDTH in pixels"),
         (
             "out --format savedmodel --batch-sizes 1,b",
-            "--batch-sizes '1,b' must be whole numbers with commas, e.g. 1,8",
+            "--batch-sizes '1,b' must be comma-separated whole numbers, e.g. 1,8",
         ),
         (
             "out --format savedmodel --batch-sizes 8,1",
@@ -317,11 +320,11 @@ def test_an_unknown_split(cli, trained, patches):
         ),
         (
             "out --format savedmodel --batch-size 4 --batch-sizes 1,4",
-            "batch_sizes=(1, 4): signatures of batch_size=4 take no other; leave batch_sizes out.",
+            "batch_sizes=(1, 4): signatures with batch_size=4 take no other size; leave batch_sizes out.",
         ),
         ("out --format savedmodel --max-pixels 63", "max_pixels=63 is less than the 8 × 8 of a warm-up request"),
         ("out --format savedmodel --labels none.txt", "--labels none.txt cannot be read"),
-        ("out.keras --format keras --labels none.txt", "--labels: a .keras file keeps the names that its model has"),
+        ("out.keras --format keras --labels none.txt", "--labels: a .keras file keeps the labels of its model"),
     ],
 )
 def test_export_options_that_do_not_go_together(cli, trained, tmp_path, monkeypatch, words, message):
@@ -337,7 +340,7 @@ def test_names_for_other_classes(cli, trained, patches, tmp_path):
     assert "2 labels were given for the 3 outputs of plainnet20" in cli(*words).error
     names.write_text("blau\ngrün\nrot\n", encoding="utf-8")
     # Found before the model is written: the images have the names that the model had.
-    assert "knows 3 classes ('blau' …) and the data has 3 ('blue' …)" in cli(*words, "--data", patches).error
+    assert "has 3 classes ('blau' …) and the data has 3 ('blue' …)" in cli(*words, "--data", patches).error
     names.write_bytes(b"\xff\n")
     assert f"--labels {names} cannot be read" in cli(*words).error
     assert list(tmp_path.iterdir()) == [names]
@@ -349,8 +352,8 @@ def test_names_for_other_classes(cli, trained, patches, tmp_path):
         ("", "holds no version of a model"),
         ("--label stable", "--label 'stable' is not of the form NAME=VERSION, e.g. stable=3."),
         ("--label stable=-1", "--label 'stable=-1' is not of the form NAME=VERSION"),
-        ("--label a=1 --label a=2", "--label a=1, a=2: a label is for one version; name each once."),
-        ("--batch-sizes one", "--batch-sizes 'one' must be whole numbers with commas"),
+        ("--label a=1 --label a=2", "--label a=1, a=2: each label belongs to one version; name each label once."),
+        ("--batch-sizes one", "--batch-sizes 'one' must be comma-separated whole numbers"),
         ("--threads 0", "Invalid value for '--threads'"),
     ],
 )
@@ -363,7 +366,7 @@ def test_serving_config_of_what_is_there(cli, exported):
     before = {path: path.stat().st_mtime_ns for path in exported["savedmodel"].iterdir()}
     for words, message in (
         ("--label stable=2", "the label 'stable' is for version 2; "),
-        ("--name a/b", "model_name 'a/b' does not fit into a URL"),
+        ("--name a/b", "model_name 'a/b' cannot be part of a URL"),
         ("--base-path models", "base_path='models' is neither absolute nor a URL"),
         ("--batch-sizes 8,8", "batch_sizes=(8, 8) are not whole numbers from 1 in rising order"),
     ):

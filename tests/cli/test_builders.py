@@ -23,7 +23,7 @@ BUILDERS = [
     "PlainNet",
 ]
 SMALL = ("--option", "stem=cifar", "--option", "depth=8")
-NEEDS = "ResNet: give blocks, e.g. blocks=(3, 4, 6, 3), or with stem='cifar' a depth."
+NEEDS = "ResNet: give blocks, e.g. blocks=(3, 4, 6, 3), or a depth with stem='cifar'."
 
 
 def test_the_registry_knows_builders_in_any_case():

@@ -113,7 +113,8 @@ def test_unknown_names(cli):
     assert cli("list", "--family", "vgg").error.startswith("Unknown family 'vgg'. The families: ")
     assert cli("list", "--dataset", "cifar11").error.startswith("No network was designed for dataset 'cifar11'.")
     assert (
-        cli("list", "vgg*", "--json").error == "No network's name fits 'vgg*'; `keras-deepnets list` prints them all."
+        cli("list", "vgg*", "--json").error
+        == "No network name matches 'vgg*'; `keras-deepnets list` prints all of them."
     )
 
 
@@ -129,4 +130,4 @@ def test_list_published_weights(cli):
     names = {value["name"] for value in cli("list", "akamaster/*", "--weights", "--dataset", "cifar10", "--json").json}
     assert names == {"akamaster/cifar10"}
     assert {card.constructor for card in kd.weights.list_weights("timm/densenet*")} == {"DenseNet"}
-    assert "No published weights are called 'plainnet18'" in cli("list", "plainnet18", "--weights").error
+    assert "No published weights match 'plainnet18'" in cli("list", "plainnet18", "--weights").error

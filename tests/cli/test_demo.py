@@ -39,7 +39,7 @@ def test_the_demo(cli, tmp_path, monkeypatch):
 
     again = cli("demo")
     assert again.status == 0
-    assert "demo/run holds this run already" in again.out
+    assert "demo/run already holds this run" in again.out
     assert [path.name for path in Path("demo/savedmodel").iterdir()] == ["1"]
 
 
@@ -51,7 +51,7 @@ def test_an_accuracy_that_is_too_low_ends_it(cli, tmp_path, monkeypatch):
     assert done.status == 1
     assert done.err == (
         "keras-deepnets: failed: the test accuracy is 96.50 % and should be at least 97.00 %; "
-        f"{tmp_path / 'run' / 'curves.png'} shows how the training went.\n"
+        f"see the training curves in {tmp_path / 'run' / 'curves.png'}.\n"
     )
 
 
@@ -71,7 +71,7 @@ def test_agreement_is_measured_on_every_probability():
 def test_an_export_that_predicts_otherwise_ends_it(capsys):
     bad = demo.Agreement("SavedModel", Path("demo/savedmodel/1"), 0.5, 0.9, 0.9, 1e-3, 1.0)
     with pytest.raises(
-        CheckFailed, match=r"demo/savedmodel/1 does not predict .* 5\.0e-01, the same class in 90\.00 %"
+        CheckFailed, match=r"demo/savedmodel/1 does not agree .* 5\.0e-01, and the top class is the same for 90\.00 %"
     ):
         demo.print_agreements([bad])
     assert "SavedModel" in capsys.readouterr().out

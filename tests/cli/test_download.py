@@ -75,7 +75,7 @@ def test_weights_are_fetched_once_and_then_needs_no_network(cli, published, tmp_
     assert lines[0].split() == ["weights", "size", "file"]
     assert lines[1].split() == ["resnet20:akamaster/cifar10", "1.1", "MB", str(twenty.path)]
     assert lines[2].split()[0] == "resnet50:keras/imagenet" and lines[2].endswith(str(fifty.path))
-    assert lines[3:] == [f"Cache folder, which can be copied to other machines: {twenty.path.parent}"]
+    assert lines[3:] == [f"Cache folder (you can copy it to other machines): {twenty.path.parent}"]
     assert twenty.path.read_bytes() == fifty.path.read_bytes() == published.content
     assert files(tmp_path) == sorted([twenty.path.name, fifty.path.name])
     published.shutdown()
@@ -116,7 +116,7 @@ def test_names_of_no_weights_fetch_nothing(cli, published, tmp_path):
         ("resnet20", "ResNet20 has no weights 'imagenet'; it has akamaster/cifar10."),
         ("resnet20:akamaster/svhn", "ResNet20 has no weights 'akamaster/svhn'; it has akamaster/cifar10."),
         ("akamaster/cifar10", "2 networks have weights 'akamaster/cifar10' (resnet20, resnet32); name the network."),
-        ("imagenet", "'imagenet' stands for the default weights of a network; name the network, e.g. resnet50."),
+        ("imagenet", "'imagenet' means the default weights of a network; name the network, e.g. resnet50."),
     ):
         assert message in cli("download", good, name).error
     assert "Missing argument 'NAME…'" in cli("download").error
@@ -158,7 +158,7 @@ def test_without_network_one_line_says_what_to_do(cli, refused, patches, tmp_pat
     assert cli("download", "resnet20:akamaster/cifar10").error == line
     words = ("--weights", refused.name, "--image-size", "8", "--run-dir", tmp_path / "run")
     done = cli("train", "resnet20", patches, *words)
-    assert done.error == f"{line} Without --weights it trains from scratch."
+    assert done.error == f"{line} Leave out --weights to train from scratch."
     assert not (tmp_path / "run").exists()
 
 

@@ -52,7 +52,7 @@ def test_a_run_on_shards_measures_as_one_on_the_folder(cli, trained, patches, wr
 def test_train_takes_shards(cli, written, tmp_path):
     done = cli("train", TINY[0], written, *TINY[1:], "--run-dir", tmp_path / "run")
     assert done.status == 0, done.err
-    assert "48 images of" in done.out and "6 to measure on (validation)" in done.out
+    assert "48 images of" in done.out and "6 for validation (validation split)" in done.out
 
 
 def test_check(cli, written, tmp_path):
@@ -68,9 +68,9 @@ def test_damaged_shards_are_one_line(cli, trained, patches, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
     assert "the bytes of test-00000-of-00001.tfrecord are not those" in cli("data", "check", out).error
-    assert "`keras-deepnets data check FOLDER` says which" in cli("evaluate", trained, out).error
+    assert "`keras-deepnets data check FOLDER` names them" in cli("evaluate", trained, out).error
     path.write_bytes(whole[:2000])
-    assert "has 2,000 bytes in place of" in cli("evaluate", trained, out).error
+    assert "has 2,000 bytes instead of" in cli("evaluate", trained, out).error
     path.unlink()
     assert "shard test-00000-of-00001.tfrecord is missing" in cli("data", "check", out).error
 

@@ -96,7 +96,7 @@ def test_convert_a_card(cli, published, tmp_path):
         in cli("convert", card.name, tmp_path / "y.keras", "--option", "depth=56").error
     )
     assert "No network has weights 'pytorchcv/x'" in cli("convert", "pytorchcv/x", tmp_path / "y.keras").error
-    assert "stands for the default weights of a network" in cli("convert", "imagenet", tmp_path / "y.keras").error
+    assert "means the default weights of a network" in cli("convert", "imagenet", tmp_path / "y.keras").error
     assert not card.path.exists()
 
 

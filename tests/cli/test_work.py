@@ -68,7 +68,7 @@ def test_the_images_that_are_cut_out_to_measure_on(cli, patches, tmp_path):
     words = [*TINY[:1], patches, *TINY[1:], "--run-dir", tmp_path / "run"]
     done = cli("train", *words, "--validation", "15")
     assert done.status == 0, done.err
-    assert "39 images of" in done.out and "15 to measure on (validation)" in done.out
+    assert "39 images of" in done.out and "15 for validation (validation split)" in done.out
     assert f"evaluate {tmp_path / 'run'} {patches} --split validation\n" in done.out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["data"]["size"], config["validation"]["size"], config["validation"]["cut"]) == (39, 15, 15)
@@ -81,7 +81,7 @@ def test_the_images_that_are_cut_out_to_measure_on(cli, patches, tmp_path):
     assert cli("evaluate", tmp_path / "run", patches, "--json").json["images"] == 6
     assert "holds the finished run" in cli("train", *words, "--validation", str(15 / 54)).out
     error = cli("train", *words, "--validation", "0.25").error
-    assert "validation.size is 15 there, 14 here" in error and "others" not in error
+    assert "validation.size is 15 there, 14 here" in error and "differ" not in error
     assert "validation=60: give a fraction" in cli("train", *words, "--validation", "60").error
 
 
@@ -89,7 +89,7 @@ def test_fewer_images_and_class_weights(cli, patches, tmp_path):
     words = ["train", *TINY[:1], patches, *TINY[1:], "--run-dir", tmp_path / "run", "--limit", "30"]
     done = cli(*words, "--class-weight", "red=2,0=0.5")
     assert done.status == 0, done.err
-    assert "30 images of" in done.out and "6 to measure on (validation)" in done.out
+    assert "30 images of" in done.out and "6 for validation (validation split)" in done.out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["data"]["size"], config["class_weight"]) == (30, [0.5, 1.0, 2.0])
     assert "class_weight is [0.5, 1.0, 2.0] there, null here" in cli(*words).error
@@ -124,10 +124,7 @@ def test_train_the_model_of_a_file(cli, trained, patches, tmp_path):
     assert "is built already: options (shortcut)" in cli(*words, "--option", "shortcut=B").error
     assert "was built in float32" in cli(*words, "--set", "batch_size=8", "--precision", "mixed_bfloat16").error
     error = cli("train", tmp_path / "no.keras", patches).error
-    assert (
-        error
-        == f"{tmp_path / 'no.keras'} does not exist; give a .keras file, or a network's name, as `list` prints it."
-    )
+    assert error == f"{tmp_path / 'no.keras'} does not exist; give a .keras file, or a network name from `list`."
 
 
 def test_fields_of_a_recipe_that_are_arguments_too(cli, patches, tmp_path):
@@ -140,7 +137,7 @@ def test_fields_of_a_recipe_that_are_arguments_too(cli, patches, tmp_path):
     assert config["model"]["options"] == {"stochastic_depth": 0.25}
     assert cli(*words, "--run-dir", tmp_path / "run", "--precision", "mixed_bfloat16").status == 0
     error = cli(*words, "--run-dir", tmp_path / "run", "--precision", "float32").error
-    assert error == "--precision float32 and --set precision=mixed_bfloat16 differ; leave one of them out."
+    assert error == "--precision float32 and --set precision=mixed_bfloat16 differ; leave out one of them."
     assert "no option 'depthless'" in cli(*words, "--set", "model_options={'depthless': 1}").error
 
 
@@ -168,7 +165,7 @@ def test_evaluate_takes_the_split_that_the_run_left_out(cli, trained, patches):
 def test_evaluate_prints_a_table(cli, trained, patches):
     lines = cli("evaluate", trained, patches).out.splitlines()
     assert lines[0].startswith(
-        f"{trained / 'model.keras'} on 6 images of {patches} (test split: 6 of 60 images, the rest was for training and "
+        f"{trained / 'model.keras'} on 6 images of {patches} (test split: 6 of 60 images, the rest was used for training and "
         "validation): top-1 "
     )
     assert re.search(r", balanced accuracy \d+\.\d\d %, loss ", lines[0])
@@ -181,7 +178,7 @@ def test_evaluate_draws_what_is_taken_for_what(cli, trained, exported, patches, 
         picture = tmp_path / f"{name}.png"
         words = ("evaluate", path, patches, "--split", "all", "--confusion", picture)
         assert cli(*words, "--json").json["confusion_picture"] == str(picture)
-        assert cli(*words).out.endswith(f"\nWhich class is taken for which: {picture}\n")
+        assert cli(*words).out.endswith(f"\nConfusion matrix: {picture}\n")
         pictures.append(picture.read_bytes())
     assert pictures[0].startswith(b"\x89PNG")
     assert len(set(pictures)) == 1
@@ -202,7 +199,7 @@ def test_evaluate_names_and_draws_the_worst_errors(cli, trained, exported, patch
             assert error["file"].startswith(f"{error['true']}/") and error["predicted"] != error["true"]
         found.append([(error["file"], error["predicted"]) for error in values["worst"]])
         out = cli(*words).out
-        assert out.endswith(f"\nThe worst errors: {picture}\n")
+        assert out.endswith(f"\nWorst errors: {picture}\n")
         pair = values["confused_pairs"][0]
         assert re.search(rf"\n{pair['true']} +{pair['predicted']} +{pair['count']} +{100 * pair['share']:.2f} %\n", out)
     assert found[0] == found[1] == found[2]
@@ -221,7 +218,7 @@ def test_without_errors_there_is_no_picture(cli, trained, patches, tmp_path):
             (tmp_path / "data" / "test" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(patches / name, tmp_path / "data" / "test" / name)
     done = cli("evaluate", trained, tmp_path / "data", "--errors", tmp_path / "errors.png")
-    assert done.out.endswith("\nNo errors: no picture of them was drawn.\n"), done
+    assert done.out.endswith("\nNo errors, so no picture of them was drawn.\n"), done
     assert not (tmp_path / "errors.png").exists()
 
 
@@ -234,7 +231,7 @@ def test_what_of_a_folder_is_measured(cli, trained, exported, patches, tmp_path,
         text = re.fullmatch(rf".* on \d+ images of {re.escape(str(data))} \((.*)\): top-1 .*", said)[1]
         return values["images"], values["split"], values["cut_out_of"], text
 
-    held = "test split: 6 of 60 images, the rest was for training and validation"
+    held = "test split: 6 of 60 images, the rest was used for training and validation"
     assert measured(trained, patches) == (6, "test", 60, held)
     moved = shutil.copytree(patches, tmp_path / "moved")
     assert measured(trained, moved) == (6, "test", 60, held)  # the same names of files
@@ -245,11 +242,13 @@ def test_what_of_a_folder_is_measured(cli, trained, exported, patches, tmp_path,
         60,
         "train split: 48 of 60 images, the run was trained on these",
     )
-    seen = "test split: 6 of 60 images, cut out by seed 9; the run was trained with seed 3 and has seen some of these"
+    seen = (
+        "test split: 6 of 60 images, split off with seed 9; the run was trained with seed 3 and has seen some of these"
+    )
     assert measured(trained, patches, "--seed", "9") == (6, "test", 60, seen)
     other = paint(tmp_path / "other", COLOURS, 4, seed=1)
     assert measured(trained, other) == (12, "all", None, "all 12 images, the model was trained on colours")
-    assert measured(trained, other, "--split", "test")[3] == "test split: 3 of 12 images, cut out by seed 3"
+    assert measured(trained, other, "--split", "test")[3] == "test split: 3 of 12 images, split off with seed 3"
     (tmp_path / "bare").mkdir()
     file = shutil.copy(trained / "model.keras", tmp_path / "bare")
     unknown = "all 12 images, no run record says what the model was trained on"
@@ -521,7 +520,7 @@ def test_ctrl_c_stops_a_run_that_the_same_command_resumes(cli, patches, tmp_path
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert lines[0].startswith("On ") and "float32 (as asked)" in lines[0]
+    assert lines[0].startswith("On ") and "float32 (as requested)" in lines[0]
     assert "48 images of" in lines[1]
     assert lines[2].startswith("epoch  1/25")
     assert process.returncode == 130
@@ -529,7 +528,7 @@ def test_ctrl_c_stops_a_run_that_the_same_command_resumes(cli, patches, tmp_path
     assert "resumes" in err
     assert not (tmp_path / "run" / "model.keras").exists()
 
-    assert "not ended" in cli("predict", tmp_path / "run", patches / "red").error
+    assert "unfinished run" in cli("predict", tmp_path / "run", patches / "red").error
     done = cli(*words)
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[1].startswith("Resuming ")

@@ -92,9 +92,9 @@ def serve(*words):
 def test_the_server_refuses_what_is_no_model(tmp_path):
     (tmp_path / "alone.tflite").write_bytes(b"")
     for word, message in (
-        (tmp_path / "none.tflite", "none.tflite is no .tflite file with its none.tflite.json beside it."),
-        (tmp_path / "alone.tflite", "alone.tflite is no .tflite file with its alone.tflite.json beside it."),
-        (FOLDER / "index.html", "index.html is no .tflite file with its index.html.json beside it."),
+        (tmp_path / "none.tflite", "none.tflite is not a .tflite file with none.tflite.json next to it."),
+        (tmp_path / "alone.tflite", "alone.tflite is not a .tflite file with alone.tflite.json next to it."),
+        (FOLDER / "index.html", "index.html is not a .tflite file with index.html.json next to it."),
     ):
         done = subprocess.run(serve(word), capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
@@ -309,7 +309,7 @@ def test_a_float_model_opened_from_the_disk(digits, ours, rng, tmp_path):
     agree(digits, ours, file, 1e-2)
     assert "dragging" not in digits["body"].get_attribute("class")
     digits["#measure"].click()
-    digits.says(r"^Measured: [\d.]+ ms an image\.$")
+    digits.says(r"^Measured: [\d.]+ ms per image\.$")
     digits["#models"].select_option("digits-int8.tflite")
     digits["#models"].dispatch_event("change")
     digits.says("^Most probable: ")
@@ -340,7 +340,7 @@ def test_files_that_are_not_what_they_should_be(digits, ours, drawn, tmp_path):
         (b"<!doctype html>", whole, "bad.tflite is not a TFLite file."),
         (content[:-1], whole, "bad.tflite and bad.tflite.json do not belong together, or one is damaged"),
         (content, "{", "bad.tflite.json is not JSON."),
-        (content, "[]", "bad.tflite.json is not what keras-deepnets writes beside a TFLite file."),
+        (content, "[]", "bad.tflite.json is not a file that keras-deepnets writes for a TFLite model."),
         (content, json.dumps(card | {"input": card["input"] | {"shape": [None, 24, 40, 3]}}), "without --any-batch."),
         (content, json.dumps(card | {"input": card["input"] | {"dtype": "int16"}}), "export it with --float-io."),
         (content, json.dumps(card | {"input": card["input"] | {"width": 39}}), "bad.tflite does not run here: "),
@@ -370,7 +370,7 @@ def test_a_page_without_its_files(browser):
         page.unroute_all()
         page.route("**/node_modules/**", lambda route: route.fulfill(status=404))
         page.reload()
-        assert nothing.problem().startswith("The runtime is not there. Run `npm ci` in examples/browser")
+        assert nothing.problem().startswith("The runtime is not installed. Run `npm ci` in examples/browser")
         page.close()
 
 

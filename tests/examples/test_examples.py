@@ -65,6 +65,24 @@ def test_short_enough_to_copy(script):
     assert f"`{script.name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_python_of_the_readme(tmp_path):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    names = "['resnet20', 'resnet32', …, 'resnet1202']"  # what its comments promise
+    assert f'kd.list_models("resnet*", dataset="cifar10")  # {names}\n' in code
+    assert 'kd.model_info("resnet110").parameters  # 1727962\n' in code
+    found = kd.list_models("resnet*", dataset="cifar10")
+    assert (found[:2], found[-1], kd.model_info("resnet110").parameters) == (
+        ["resnet20", "resnet32"],
+        "resnet1202",
+        1727962,
+    )
+    assert code.count('"digits", epochs=1') == 1
+    (tmp_path / "readme.py").write_text(code.replace('"digits", epochs=1', '"digits", epochs=1, limit=64'), "utf-8")
+    run(tmp_path / "readme.py", tmp_path)
+    assert (tmp_path / "serving" / "digits" / "1" / "saved_model.pb").is_file()
+    assert (tmp_path / "runs" / "digits" / "model.keras").is_file() and (tmp_path / "digits.tflite").is_file()
+
+
 def test_train_cifar10(tmp_path):
     lines = run("train_cifar10.py", tmp_path, "--data", "digits", "--limit", 64, "--epochs", 4, "--out", "toy")
     error = number(r"resnet20: test error ([\d.]+) % on 64 images; toy\.keras", lines[-1])

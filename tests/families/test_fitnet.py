@@ -52,9 +52,9 @@ def test_without_top_it_ends_in_the_fully_connected_layer():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: FitNet(filters=()), r"filters=\(\) must be a tuple of channels a stage"),
-        (lambda: FitNet(filters=(16, 32)), "must be a tuple of channels a stage"),
-        (lambda: FitNet(filters=((16,), ())), "must be a tuple of channels a stage"),
+        (lambda: FitNet(filters=()), r"filters=\(\) must have one tuple of channels per stage"),
+        (lambda: FitNet(filters=(16, 32)), "must have one tuple of channels per stage"),
+        (lambda: FitNet(filters=((16,), ())), "must have one tuple of channels per stage"),
         (lambda: FitNet(filters=((16, 0),)), r"filters=\(16, 0\) must be a whole number of at least 1"),
         (lambda: FitNet(pieces=0), "pieces=0 must be a whole number"),
         (lambda: FitNet(hidden=2.5), "hidden=2.5 must be a whole number"),

@@ -139,7 +139,7 @@ def test_plain_network_is_a_stack_of_layers():
         (lambda: Highway1(gate_bias=None), "gate_bias=None must be a number"),
         (lambda: Highway1(gate_bias=float("nan")), "gate_bias=nan must be a number"),
         (lambda: HighwayMLP10(gate_bias="low"), "HighwayMLP: gate_bias='low' must be a number"),
-        (lambda: Highway(filters=(16, 32)), "must have one number a stage each"),
+        (lambda: Highway(filters=(16, 32)), "must each have one number per stage"),
         (lambda: Highway(filters=(), convolutions=()), r"filters=\(\) must be a tuple"),
         (lambda: Highway(filters=16), "filters=16 must be a tuple"),
         (lambda: Highway(convolutions=(5, 0, 6)), r"convolutions=\(5, 0, 6\) must be a whole number of at least 1"),
@@ -149,7 +149,7 @@ def test_plain_network_is_a_stack_of_layers():
         (lambda: HighwayMLP(depth=0), "HighwayMLP: depth=0 must be a whole number"),
         (lambda: PlainMLP(width=1.5), "PlainMLP: width=1.5 must be a whole number"),
         (lambda: PlainMLP(activation="selu"), "PlainMLP: activation='selu' is not one of 'relu', 'tanh'"),
-        (lambda: HighwayMLP10(input_shape=(None, None, 1)), "needs both sides of its input"),
+        (lambda: HighwayMLP10(input_shape=(None, None, 1)), "needs a fixed height and width"),
         (lambda: Highway1(input_shape=(2, 32, 3)), "each side must be at least 4"),
     ],
 )

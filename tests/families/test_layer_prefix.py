@@ -85,7 +85,7 @@ def test_signature_and_bad_prefixes():
         assert parameter.default == "" and parameter.kind is parameter.KEYWORD_ONLY
         assert "layer_prefix:" in constructor.__doc__
     for bad in ("a/b", "1_", "_x", 3, None, "ö"):
-        with pytest.raises(ValueError, match=r"layer_prefix=.* must be a text .* e\.g\. 'left_'"):
+        with pytest.raises(ValueError, match=r"layer_prefix=.* must consist of .* e\.g\. 'left_'"):
             kd.ResNet20(layer_prefix=bad)
     assert kd.ResNet20(layer_prefix="left_", name="mine").name == "mine"
 

@@ -123,7 +123,10 @@ def test_resnext_widths(name, widths):
         (lambda: kd.WideResNet28_10(dropout=1.5), "dropout=1.5"),
         (lambda: kd.StochasticDepthResNet110(final_survival=0), "final_survival=0"),
         (lambda: kd.ResNeXt(blocks=(1, 1, 1, 1), groups=0), "ResNeXt: groups=0"),
-        (lambda: kd.ResNeXt(blocks=(1, 1, 1), stem="cifar", filters=(10, 20, 40)), "must be whole in every stage"),
+        (
+            lambda: kd.ResNeXt(blocks=(1, 1, 1), stem="cifar", filters=(10, 20, 40)),
+            "must be a whole number in every stage",
+        ),
     ],
 )
 def test_bad_options(call, message):

@@ -14,7 +14,7 @@ import keras_deepnets as kd
         (lambda: kd.ResNet(depth=30, stem="cifar", block="bottleneck"), r"depth=30 is not 9n\+2"),
         (lambda: kd.ResNet(depth=50), "give blocks"),
         (lambda: kd.ResNet(), "give blocks"),
-        (lambda: kd.ResNet(blocks=(1, 1)), "one number a stage"),
+        (lambda: kd.ResNet(blocks=(1, 1)), "one number per stage"),
         (lambda: kd.ResNet(blocks=(1, 1, 1, 1), groups=2), "set block='bottleneck'"),
         (lambda: kd.ResNet20(shortcut="E"), "shortcut='E' is not one of 'A', 'B', 'C'"),
         (lambda: kd.ResNet50(downsample="2x2"), "downsample='2x2'"),

@@ -176,7 +176,7 @@ def test_reloads(rng, tmp_path):
 
 @pytest.mark.parametrize("counts", [(12,), (12, 5, 3), (12, 5, 3, 4, 1)], ids=str)
 def test_maps_must_make_up_the_joined(counts):
-    with pytest.raises(ValueError, match=r"\[joined, \*maps\] where the maps' channels add up"):
+    with pytest.raises(ValueError, match=r"\[joined, \*maps\], and the channels of the maps must add up"):
         RecomputedConv2D(6).build([(None, 4, 4, count) for count in counts])
 
 

@@ -156,8 +156,8 @@ def test_the_text_is_what_the_documentation_shows(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model_name": "a/b"}, "model_name 'a/b' does not fit into a URL"),
-        ({"model_name": ""}, "model_name '' does not fit"),
+        ({"model_name": "a/b"}, "model_name 'a/b' cannot be part of a URL"),
+        ({"model_name": ""}, "model_name '' cannot be part"),
         ({"timeout_micros": -1}, "timeout_micros=-1 is not a whole number from 0"),
         ({"timeout_micros": 1.5}, "timeout_micros=1.5 is not"),
         ({"threads": 0}, "threads=0 is not a whole number from 1"),
@@ -165,7 +165,7 @@ def test_the_text_is_what_the_documentation_shows(folder):
         ({"base_path": "models/tiny"}, "base_path='models/tiny' is neither absolute nor a URL"),
         ({"version_labels": {"stable": 12}}, "version 12; .* holds versions 1, 3, 10"),
         ({"version_labels": {"stable": True}}, "is for version True"),
-        ({"version_labels": {"a b": 1}}, "label 'a b' does not fit"),
+        ({"version_labels": {"a b": 1}}, "label 'a b' cannot be part"),
     ],
 )
 def test_values_out_of_range_are_named_and_nothing_is_written(folder, arguments, message):
@@ -212,18 +212,18 @@ def test_batch_sizes_are_those_that_the_served_versions_were_exported_with(folde
     [
         (
             {"batch_sizes": (1, 8)},
-            r"batch_sizes=\(1, 8\): \S*/10 warms up with 16 images, .* let the last be 16 or more, or export it with "
+            r"batch_sizes=\(1, 8\): \S*/10 warms up with 16 images, .* make the last size 16 or more, or export it with "
             r"batch_sizes=\(1, 8\)\.",
         ),
         (
             {"batch_sizes": (1, 4), "version_labels": {"fixed": 3}},
-            r"batch_sizes=\(1, 4\): \S*/3 takes batches of 4 and no others; give \(4,\), or export it without batch_size",
+            r"batch_sizes=\(1, 4\): \S*/3 takes only batches of 4; give \(4,\), or export it without batch_size",
         ),
         (
             {"version_labels": {"fixed": 3, "free": 10}},
-            r"batch_sizes=\(2, 4, 16\): \S*/3 takes batches of 4 and no others; serve it without the other versions, or",
+            r"batch_sizes=\(2, 4, 16\): \S*/3 takes only batches of 4; serve it without the other versions, or",
         ),
-        ({"version_labels": {"a": 1}}, r"/1/model_card\.json is no model card \(.*\); export the version again"),
+        ({"version_labels": {"a": 1}}, r"/1/model_card\.json is not a model card \(.*\); export the version again"),
     ],
 )
 def test_what_would_keep_the_server_from_loading_a_version_is_refused(folder, arguments, message):

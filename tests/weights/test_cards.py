@@ -80,7 +80,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
             return (open, (str(ran), "w"))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="is refused: it is a pickle with more than tensors"):
+    with pytest.raises(ValueError, match="is refused: it is a pickle that holds more than tensors"):
         kd.load_weights(kd.ResNet20(), tmp_path / "evil.pth")
     assert not ran.exists()
 
@@ -141,7 +141,7 @@ def test_builders_have_no_default():
     for constructor in (kd.ResNet, kd.PreActResNet, kd.DenseNet):
         with pytest.raises(
             ValueError,
-            match=r"builds many networks and has no default weights; name those of one, e\.g\. (timm|pytorchcv)/",
+            match=r"builds many networks and has no default weights; name specific weights, e\.g\. (timm|pytorchcv)/",
         ):
             constructor(weights="imagenet")
     with pytest.raises(ValueError, match="WideResNet builds many networks"):
@@ -154,11 +154,11 @@ def test_a_card_that_contradicts_the_network_is_not_downloaded(monkeypatch):
 
     monkeypatch.setattr(cards.download, "fetch", fail)
     with pytest.raises(
-        ValueError, match="weights in torchvision/imagenet1k_v2 need downsample='3x3', and it was built with"
+        ValueError, match="weights in torchvision/imagenet1k_v2 need downsample='3x3', but it was built with"
     ):
         kd.load_weights(kd.ResNet50(), "torchvision/imagenet1k_v2")
     with pytest.raises(
-        ValueError, match=r"need blocks=\(3, 4, 6, 3\), .*, and it was built with blocks=\(1, 1, 1, 1\), "
+        ValueError, match=r"need blocks=\(3, 4, 6, 3\), .*, but it was built with blocks=\(1, 1, 1, 1\), "
     ):
         kd.load_weights(kd.ResNet(blocks=(1, 1, 1, 1)), "timm/resnet50d.ra2_in1k")
 

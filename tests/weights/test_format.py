@@ -99,7 +99,7 @@ def later(suffix, folder, version=FORMAT_VERSION + 1):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_later_format_is_refused(tmp_path, suffix):
-    message = r"has format 2 and this version of keras_deepnets reads up to 1; upgrade it\."
+    message = r"has format 2 and this version of keras_deepnets reads up to 1; upgrade keras_deepnets\."
     path = later(suffix, tmp_path)
     with pytest.raises(ValueError, match=message):
         open_model(path)

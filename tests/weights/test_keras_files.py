@@ -112,7 +112,7 @@ def test_a_network_that_computes_something_else_is_refused(tmp_path, kind, wrong
     other = fill(ours(kind, classes=CLASSES, **wrong), seed=1)
     before = arrays(other)
     for strict in (True, False):
-        with pytest.raises(ValueError, match=f"need {option}='.*', and it was built with {option}='{value}'"):
+        with pytest.raises(ValueError, match=f"need {option}='.*', but it was built with {option}='{value}'"):
             kd.load_weights(other, source, strict=strict)
     for name, array in arrays(other).items():
         np.testing.assert_array_equal(array, before[name])
@@ -134,7 +134,7 @@ def test_another_familys_weights_are_named(tmp_path, kind, other, name, form):
         (source.save_weights if form == ".weights.h5" else source.save)(path)
         source = path
     model = ours(other, classes=CLASSES)
-    message = f"are those of a {name}, and {model.name} is a {other} of family {other}"
+    message = f"are those of a {name}, but {model.name} is a {other} of family {other}"
     with pytest.raises(ValueError, match=message):
         kd.load_weights(model, source)
 
@@ -142,5 +142,5 @@ def test_another_familys_weights_are_named(tmp_path, kind, other, name, form):
 def test_a_vd_network_that_projects_first_says_so():
     options = {"blocks": (1, 2), "filters": (8, 8), "deep_stem": (4, 4, 8), "shortcut": "D", "input_shape": (32, 32, 3)}
     tensors = peer_tensors(fill(kd.ResNet(**options, project_first=True)), naming.KERAS_HUB_RESNET_D)
-    with pytest.raises(ValueError, match="need project_first=True, and it was built with project_first=False"):
+    with pytest.raises(ValueError, match="need project_first=True, but it was built with project_first=False"):
         kd.load_weights(kd.ResNet(**options), tensors)

@@ -151,9 +151,12 @@ def test_where_the_first_block_projects():
     [
         (
             lambda: kd.ResNet(**SMALL, shortcut="A", project_first=True),
-            "project_first=True is of basic blocks",
+            "project_first=True applies to basic blocks",
         ),
-        (lambda: kd.DenseNet(depth=22, stem="cifar", stem_padding="same"), "stem_padding='same' is of the strides"),
+        (
+            lambda: kd.DenseNet(depth=22, stem="cifar", stem_padding="same"),
+            "stem_padding='same' applies to stem='imagenet'",
+        ),
         (lambda: kd.DenseNet(blocks=(2,), stem_padding="valid"), "stem_padding='valid'"),
     ],
 )
@@ -313,19 +316,19 @@ def test_bad_values():
         ({"stem_pool": "average"}, "stem_pool='average' is not one of 'max', 'convolution'"),
         ({"se_ratio": 0}, r"se_ratio=0 must be a share in \(0, 1\]"),
         ({"se_ratio": True}, "se_ratio=True must be a share"),
-        ({"norm": "group", "deep_stem": (24, 32, 64)}, "makes 32 groups of the channels, and here are 24"),
+        ({"norm": "group", "deep_stem": (24, 32, 64)}, "divides the channels into 32 groups, but there are 24"),
     ):
         with pytest.raises(ValueError, match=message):
             kd.ResNet(**row, **options)
     with pytest.raises(ValueError, match="stem_pool='convolution' replaces the pooling of stem='imagenet'"):
         kd.ResNet(depth=20, stem="cifar", stem_pool="convolution")
-    with pytest.raises(ValueError, match="antialias='blur' has no place in form='keras'"):
+    with pytest.raises(ValueError, match="antialias='blur' cannot be combined with form='keras'"):
         kd.PreActResNet(**row, form="keras", antialias="blur")
     with pytest.raises(TypeError, match="unknown option 'stem_pool'"):
         kd.PreActResNet(**row, stem_pool="convolution")
     with pytest.raises(ValueError, match=r"DenseNet: deep_stem=.* replaces the 7×7"):
         kd.DenseNet(depth=40, stem="cifar", deep_stem=(4, 8))
-    with pytest.raises(ValueError, match="antialias='blur' is of the max pooling of stem='imagenet'"):
+    with pytest.raises(ValueError, match="antialias='blur' applies to the max pooling of stem='imagenet'"):
         kd.DenseNet(depth=40, stem="cifar", antialias="blur")
     with pytest.raises(ValueError, match="DenseNet: antialias='average' is not one of None, 'blur'"):
         kd.DenseNet(**row, antialias="average")
@@ -346,5 +349,5 @@ def test_the_keras_form_is_keras_applications(rng):
     found = keras.Model(ours.input, [ours.get_layer(name).output for name in names])(x)
     for theirs, own in zip(expected, found, strict=True):
         np.testing.assert_allclose(own, theirs, atol=1e-4 * np.abs(theirs).max())
-    with pytest.raises(ValueError, match="need form='keras', and it was built with form="):
+    with pytest.raises(ValueError, match="need form='keras', but it was built with form="):
         kd.load_weights(kd.ResNet50V2(include_top=False, input_shape=(67, 61, 3)), peer)

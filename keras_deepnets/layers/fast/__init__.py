@@ -1,11 +1,11 @@
-"""Fast paths: computations that replace Keras' own on TensorFlow, with the same results to rounding.
+"""Fast paths: computations that replace Keras' own on TensorFlow, with the same results up to rounding.
 
-This package holds everything in the library that rests on internals of TensorFlow or Keras. `PATHS` lists the fast paths. Each one
-has a plain twin, which runs where the path is off: on other backends, where the switch turns it off, and where the internals that it
-needs are missing in the installed version. In the last case one line on stderr says so.
+This package contains all code of the library that depends on internals of TensorFlow or Keras. `PATHS` lists the fast paths. Each
+path has a plain counterpart, which runs if the path is off. A path is off on other backends, if the switch turns it off, and if the
+installed version lacks the internals that it needs. In the last case, one line on stderr reports it.
 
 The environment variable ``KERAS_DEEPNETS_FAST`` is the switch. ``0`` turns all paths off. ``-relu_of_sum,-momentum`` turns these two
-off. Unset or ``1``, all paths are on.
+off. If it is unset or ``1``, all paths are on.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Path:
     """A fast path.
 
     Attributes:
-        name: what the switch calls it.
-        replaces: the computation that it replaces.
-        twin: what runs where the path is off.
-        condition: where it applies.
-        gain: what it saves, as measured.
-        needs: internals that it rests on, as ``"module:attribute"``.
+        name: name in the switch.
+        replaces: computation that it replaces.
+        twin: computation that runs if the path is off.
+        condition: when the path applies.
+        gain: measured gain.
+        needs: internals that it depends on, as ``"module:attribute"``.
     """
 
     name: str
@@ -56,18 +56,18 @@ PATHS = {
             "the moments, products and sums of batch normalisation",
             "keras.layers.BatchNormalization",
             "four dimensions, channels last, float32, bfloat16 or float16",
-            "reads and writes half-precision activations as they are: half the memory traffic of Keras' float32 copy",
+            "no float32 copy of half-precision activations: half the memory traffic of Keras",
         ),
         Path(
             "channel_padding",
-            "kernels on a number of channels that is no multiple of 16",
-            "the same kernels on the channels as they are",
+            "kernels on a number of channels that is not a multiple of 16",
+            "the same kernels on the original channels",
             "on CPUs, outside XLA",
-            "batch normalisation and convolution run 2 to 4 times as fast on odd widths in bfloat16",
+            "batch normalisation and convolution run 2 to 4 times as fast in bfloat16 on such numbers of channels",
         ),
         Path(
             "shared_statistics",
-            "batch statistics of maps that a dense block concatenates again and again",
+            "batch statistics of maps that a dense block concatenates repeatedly",
             "statistics of every concatenation",
             "in training, in graphs, on CPUs, outside XLA",
             "a normalisation reads its input once instead of three times",
@@ -88,8 +88,8 @@ PATHS = {
         ),
         Path(
             "pooling_first",
-            "average pooling behind a 1×1 convolution",
-            "the pooling where it is",
+            "average pooling after a 1×1 convolution",
+            "the pooling after the convolution",
             "in graphs; pooling with strides, without padding",
             "a quarter of the convolution's work for 2×2 pooling",
         ),
@@ -98,29 +98,29 @@ PATHS = {
             "an addition and a ReLU, and their gradients",
             "tf.nn.relu",
             "half precision, large maps, in training, in graphs, on CPUs, outside XLA",
-            "16 bfloat16 maps of 56×56×256: forward 17 to 4 ms, backward 12 to 5 ms",
+            "16 bfloat16 maps of 56×56×256: from 17 to 4 ms forward, from 12 to 5 ms backward",
         ),
         Path(
             "concatenation_gradient",
-            "the sum of gradients that a dense block's concatenation receives, and its division into parts",
+            "the sum of the gradients of a dense block's concatenation, and its split into parts",
             "the gradient of tf.concat",
             "half precision, large maps, in training, in graphs, on CPUs, outside XLA",
             "one pass over memory instead of two",
         ),
         Path(
             "recomputation",
-            "storing what the layers of a dense block read",
-            "batch normalisation, ReLU and convolution, whose inputs are stored",
-            "memory_efficient=True, in training; the kernels of fused_batch_norm apply",
+            "storage of the inputs of a dense block's layers",
+            "batch normalisation, ReLU and convolution with stored inputs",
+            "memory_efficient=True, in training, where the kernels of fused_batch_norm apply",
             "memory of a dense block grows linearly with its depth",
             ("tensorflow.python.eager.record:stop_recording", "tensorflow.compiler.tf2xla.ops.gen_xla_ops:xla_optimization_barrier"),
         ),
         Path(
             "shared_functions",
-            "tracing and optimising equal blocks one by one",
-            "each block's graph in the graph of the network",
+            "tracing and optimisation of equal blocks one by one",
+            "each block's graph inside the graph of the network",
             "layers.Block",
-            "ResNet1202 is traced once a kind of block instead of 600 times",
+            "ResNet1202 is traced once per kind of block instead of 600 times",
             ("tensorflow.python.ops.resource_variable_ops:variable_accessed",),
         ),
         Path(
@@ -132,10 +132,10 @@ PATHS = {
         ),
         Path(
             "variable_names",
-            "a kernel for each name under which TensorFlow creates a variable",
-            "variables under their own TensorFlow names",
-            "building layers; Keras' names and paths stay",
-            "a tenth of the time to create variables",
+            "one kernel for each name of a TensorFlow variable",
+            "variables with their own TensorFlow names",
+            "while layers are built; Keras' names and paths do not change",
+            "creates variables in a tenth of the time",
         ),
     )
 }  # fmt: skip
@@ -153,7 +153,7 @@ def _switched_off() -> set[str]:
     unknown = [word for word in words if not word.startswith("-") or word[1:] not in PATHS]
     if unknown:
         raise InputError(
-            f"{VARIABLE}={text!r}: {unknown[0]!r} is not '-' and the name of a fast path; give 0, 1, or some of "
+            f"{VARIABLE}={text!r}: {unknown[0]!r} is not '-' followed by the name of a fast path; give 0, 1, or some of "
             f"{', '.join(f'-{name}' for name in PATHS)}."
         )
     return {word[1:] for word in words}
@@ -161,7 +161,7 @@ def _switched_off() -> set[str]:
 
 @functools.cache
 def _works(name: str) -> bool:
-    """Whether the internals that a path needs are there. Says so once where they are not."""
+    """Whether the internals that a path needs exist. Reports missing internals once."""
     missing = [need for need in (*PATHS[name].needs, _XLA) if not _exists(need)]
     if missing:
         print(
@@ -180,17 +180,17 @@ def _exists(need: str) -> bool:
 
 
 def on(name: str) -> bool:
-    """Whether a fast path is on. Layers ask when they are called.
+    """Whether a fast path is on. Layers check this when they are called.
 
     Raises:
-        InputError: ``KERAS_DEEPNETS_FAST`` is not understood.
+        InputError: the value of ``KERAS_DEEPNETS_FAST`` is invalid.
     """
     return keras.backend.backend() == "tensorflow" and name not in _switched_off() and _works(name)
 
 
 @contextlib.contextmanager
 def without(*names: str) -> Iterator[None]:
-    """A scope in which the fast paths of these names are off; without a name, all. What was traced before stays as it is."""
+    """A scope in which the named fast paths are off, or all if no name is given. Functions that are already traced do not change."""
     off = _switched_off()
     added = set(names or PATHS) - off
     off |= added

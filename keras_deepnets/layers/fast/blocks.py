@@ -1,4 +1,4 @@
-"""Functions that equal blocks share, and variables that are created quickly."""
+"""Functions shared by equal blocks, and fast creation of variables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BITS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 @contextlib.contextmanager
 def one_name_for_all() -> Iterator[None]:
-    """For creating variables: a tenth of the time. Keras' own names and paths are not concerned.
+    """A scope in which variables are created in a tenth of the time. Keras' own names and paths do not change.
 
-    TensorFlow makes a kernel for every name that a variable is created under.
+    TensorFlow creates a kernel for every variable name. Here, all variables have the same name.
     """
     with tf.name_scope(""), tf.variable_creator_scope(lambda create, **kwargs: create(**kwargs | {"name": "variable"})):
         yield
@@ -26,14 +26,14 @@ def one_name_for_all() -> Iterator[None]:
 def shared(
     functions: dict[Any, Callable[..., Any]], compute: Callable[..., Any], places: Sequence[int]
 ) -> Callable[..., Any]:
-    """`compute` as a function that is traced once for every kind of arguments and stays one function in the graph.
+    """`compute` as a function that is traced once per kind of arguments and stays a single function in the graph.
 
-    Inlined, it would be optimised again at every call.
+    If it were inlined, it would be optimised again at every call.
 
     Args:
-        functions: keeps what has been traced.
-        compute: ``(x, values, …) -> (y, news)``: output and, while training, the new values of those at `places`.
-        places: which of the values change.
+        functions: stores the traced functions.
+        compute: ``(x, values, …) -> (y, news)``: the output and, in training, the new values of the variables at `places`.
+        places: indices of the values that change.
 
     Returns:
         ``(x, variables, …) -> y``, which reads and updates the variables.
@@ -47,7 +47,8 @@ def shared(
                 for place, new in zip(places, news, strict=False):
                     variables[place].assign(new)
                 return y, []
-            # As integers, or their gradients would be zeros, which are constants, for which TensorFlow specialises functions at every call.
+            # Integers have no gradients. The gradients of floats would be constant zeros, and TensorFlow would specialise the function for
+            # them at every call.
             return y, [tf.bitcast(new, _BITS[new.dtype.size]) for new in news]
 
         functions[key] = tf.function(
@@ -60,7 +61,7 @@ def shared(
                 if variable.trainable:
                     internals.variable_accessed(variable.value)
             return functions[key](x, [variable.value for variable in variables], *args)[0]
-        # Replicas have variables of their own behind each of these.
+        # Each of these variables consists of one variable per replica.
         y, news = functions[key](x, [tf.convert_to_tensor(variable.value) for variable in variables], *args)
         for place, bits in zip(places, news, strict=False):
             variable = variables[place]

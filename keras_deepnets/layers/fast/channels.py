@@ -1,4 +1,4 @@
-"""Channels of zeros that bring a number of channels to one that the kernels are fast with."""
+"""Padding with channels of zeros, up to a number of channels with fast kernels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from keras_deepnets.layers.fast import notes
 from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
 
 CHANNEL_MULTIPLE = 16
-"""oneDNN's BN and convolutions take two to four times as long, in bfloat16 above all, where the channels are no multiple of this."""
+"""oneDNN's BN and convolutions take two to four times as long if the number of channels is not a multiple of this.
+
+The difference is largest in bfloat16.
+"""
 
 
 def missing_channels(channels: int) -> int:
-    """How many channels of zeros bring the kernels up to speed; none where another compiler or device runs them."""
+    """Number of zero channels to add for fast kernels. It is 0 if a different compiler or device runs the kernels."""
     if not fast.on("channel_padding") or has_gpu() or inside_xla():
         return 0
     return -channels % CHANNEL_MULTIPLE
 
 
 def narrow(wide: tf.Tensor, channels: int) -> tf.Tensor:
-    """The first `channels` of `wide`, whose others are zeros; who can takes these too and spares the cut (`widened`)."""
+    """The first `channels` channels of `wide`; its other channels are zeros.
+
+    Operations that can use the zero channels avoid the cut with `widened`.
+    """
     if wide.shape[-1] == channels:
         return wide
     images = wide[..., :channels]
@@ -31,13 +37,13 @@ def narrow(wide: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def widened(images: tf.Tensor) -> tf.Tensor:
-    """What `images` were cut from where they were in this graph, with more channels, which are zeros; or themselves."""
+    """The wider tensor, with additional zero channels, that `images` were cut from in this graph, or `images`."""
     note = notes.read(images, notes.Wide)
     return note.tensor if note else images
 
 
 def widened_pair(images: tf.Tensor, kernel: Any) -> tuple[tf.Tensor, Any]:
-    """`widened` images, and a convolution's kernel with zeros for the channels that it does not know."""
+    """`widened` images, and the kernel of a convolution with zeros for the additional channels."""
     wide = widened(images)
     if wide is images:
         return images, kernel

@@ -1,4 +1,4 @@
-"""Grouped and 1×1 convolutions, and average pooling that trades places with the latter."""
+"""Grouped and 1×1 convolutions, and average pooling before a 1×1 convolution."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
 
 @functools.cache
 def grouped_convolution_trains(dtype: tf.DType = tf.float32) -> bool:
-    """Whether the native grouped convolution has a gradient here: tried, once a process and type, on a tiny tensor.
+    """Whether the native grouped convolution has a gradient here. It is tested on a tiny tensor, once per process and dtype.
 
-    TensorFlow's own CPU kernels have none; oneDNN's and cuDNN's have. oneDNN has float16 on some processors only.
+    TensorFlow's own CPU kernels have no gradient; those of oneDNN and cuDNN do. oneDNN supports float16 only on some processors.
     """
-    # The gradient op itself: tapes do not record inside `init_scope`.
+    # Call the gradient op directly, because tapes do not record inside `init_scope`.
     with tf.init_scope():
         try:
             tf.raw_ops.Conv2DBackpropInput(
@@ -36,10 +36,10 @@ def grouped_convolution_trains(dtype: tf.DType = tf.float32) -> bool:
 
 
 def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int):
-    """A grouped convolution that trains everywhere, channels last.
+    """A grouped convolution, channels last, that trains on every device.
 
-    One native op where it has a gradient; a convolution a group where not, and inside an XLA program on the CPU,
-    where the native form compiles to a loop five hundred times slower.
+    It is one native op if that op has a gradient, and one convolution per group otherwise. Inside an XLA program on the CPU, the native
+    op compiles to a loop that is five hundred times slower. There it is always one convolution per group.
     """
     if grouped_convolution_trains(images.dtype) and (has_gpu() or not inside_xla()):
         return tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations)
@@ -50,14 +50,14 @@ def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int
 
 
 def pointwise_gradient_pays(images: tf.Tensor) -> bool:
-    """Whether `pointwise_conv2d` beats the convolution's own gradient: with bfloat16 on CPUs."""
+    """Whether `pointwise_conv2d` is faster than the convolution's own gradient: with bfloat16 on CPUs, outside XLA."""
     return fast.on("pointwise_gradient") and images.dtype == tf.bfloat16 and not has_gpu() and not inside_xla()
 
 
 def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> tf.Tensor:
     """A 1×1 convolution, channels last, whose weight gradient is a matrix product.
 
-    The same sums; oneDNN's bfloat16 convolution takes two to three times as long for them.
+    The sums are the same. oneDNN's bfloat16 convolution takes two to three times as long to compute them.
     """
     geometry = {"strides": [1, *strides, 1], "padding": "VALID"}
 
@@ -71,14 +71,14 @@ def pointwise_conv2d(images: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int
 
         return tf.nn.conv2d(images, kernel, geometry["strides"], geometry["padding"]), gradient
 
-    # In a branch of `tf.cond` TensorFlow's gradient takes only what is of the branch's own graph, not images or weights from outside.
+    # In a branch of `tf.cond`, TensorFlow's gradient accepts only tensors of the branch's own graph, not images or weights from outside.
     return run(tf.identity(images), tf.identity(kernel))
 
 
 def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: Sequence[int] = (1, 1)) -> tf.Tensor:
     """The gradient ``[1, 1, c, filters]`` of a 1×1 convolution's kernel."""
     if max(strides) > 1:
-        # The pixels that it reads; a strided slice takes several times as long as this pooling of single pixels.
+        # Select the pixels that it reads. A strided slice takes several times as long as this pooling of single pixels.
         images = tf.nn.max_pool2d(images, 1, list(strides), "VALID")
     channels, filters = images.shape[-1], d_outputs.shape[-1]
     gradient = tf.matmul(tf.reshape(images, [-1, channels]), tf.reshape(d_outputs, [-1, filters]), transpose_a=True)
@@ -86,15 +86,16 @@ def pointwise_kernel_gradient(images: tf.Tensor, d_outputs: tf.Tensor, strides: 
 
 
 def commutes(outputs: tf.Tensor, inputs: tf.Tensor, pointwise: Callable[[tf.Tensor], tf.Tensor]) -> None:
-    """Notes that `outputs` is `pointwise` of `inputs`, linear and a pixel at a time, for an average pooling that may follow."""
+    """Notes for a subsequent average pooling that `outputs` is `pointwise` of `inputs`, a linear function of each pixel."""
     if fast.on("pooling_first"):
         notes.attach(outputs, notes.Pointwise(pointwise, inputs))
 
 
 def average_pool(images: tf.Tensor, pool: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """`pool` of `images`, before a 1×1 convolution that made them instead of after it: for a quarter of its work if the sides are two.
+    """`pool` of `images`. If a 1×1 convolution computes `images`, the pooling runs before it.
 
-    Where others read the convolution's output as well it is computed for them.
+    With 2×2 pooling, the convolution then does a quarter of the work. If other layers also read the convolution's output, it is
+    computed for them as well.
     """
     note = notes.read(images, notes.Pointwise)
     if note is None or note.inputs.graph is not images.graph:

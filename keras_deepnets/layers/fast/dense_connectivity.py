@@ -1,4 +1,4 @@
-"""Dense connectivity on TensorFlow without storing what the layers read. Imported only where Keras runs on TensorFlow."""
+"""Dense connectivity on TensorFlow without storing the inputs of the layers. Imported only if Keras runs on TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from keras_deepnets.layers.fast.normalization import Norm, statistics_of_parts
 def norm_relu_conv(
     joined, maps: Sequence[Any], gamma, beta, moving, kernel, *, epsilon: float, use_batch: bool
 ) -> tuple[Any, Any, Any]:
-    """BN, ReLU and a stride-1 convolution of `joined`, which is `maps` side by side; of all these only `maps` are kept.
+    """BN, ReLU and a stride-1 convolution of `joined`, the concatenation of `maps`. For the backward pass, only `maps` are kept.
 
-    The backward pass joins the maps, normalises and rectifies once more; the batch's statistics are kept, and the convolution's output
-    is not needed. The gradient of the maps is given to `joined`, of which they are part.
+    The backward pass repeats concatenation, normalisation and ReLU. It reuses the batch's statistics and does not need the convolution's
+    output. The gradient of the maps is passed to `joined`, which contains them.
 
     Args:
         joined: ``[n, h, w, c]``.
-        maps: ``[n, h, w, c_i]`` each, the channels of `joined` in their order.
+        maps: ``[n, h, w, c_i]`` each, the channels of `joined` in order.
         gamma: ``[c]`` float32.
         beta: ``[c]`` float32.
-        moving: mean and variance, ``[c]`` float32, for when the batch's are not used.
-        kernel: ``[k, k, c, filters]`` in the maps' dtype.
-        epsilon: added to the variance.
-        use_batch: normalise with the batch's statistics.
+        moving: moving mean and variance, ``[c]`` float32, used if `use_batch` is False.
+        kernel: ``[k, k, c, filters]`` in the dtype of the maps.
+        epsilon: number added to the variance.
+        use_batch: whether to normalise with the batch's statistics.
 
     Returns:
-        The convolution ``[n, h, w, filters]``, and mean and variance of the channels (over the count).
+        The output of the convolution, ``[n, h, w, filters]``, and mean and variance of the channels (divided by the count).
     """
     channels = joined.shape[-1]
     missing = missing_channels(channels)
     known = statistics_of_parts(joined) if use_batch else None
     statistics = known or moving
-    # Values, not variables: the gradient function has nothing to watch then.
+    # With values instead of variables, the gradient function does not need to watch anything.
     vectors = [tf.convert_to_tensor(vector) for vector in (gamma, beta, *statistics)]
     kernel = tf.convert_to_tensor(kernel)
     if missing:
-        # Zeros that stay zero, whatever is learnt.
+        # The added channels stay zero in training.
         vectors = [tf.pad(vector, [[0, missing]]) for vector in vectors]
         kernel = tf.pad(kernel, [[0, 0], [0, 0], [0, missing], [0, 0]])
         joined = tf.pad(joined, [[0, 0], [0, 0], [0, 0], [0, missing]])
@@ -82,7 +82,7 @@ def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]
         d_kernel = tf.raw_ops.Conv2DBackpropFilter(
             input=active, filter_sizes=kernel.shape, out_backprop=d_outputs, **geometry
         )
-    # One after the other, or the recomputed activations of many layers wait for their kernel gradients at a time.
+    # Order the two gradients. Otherwise, the recomputed activations of many layers stay in memory, waiting for their kernel gradients.
     with tf.control_dependencies([d_kernel]):
         d_active = tf.raw_ops.Conv2DBackpropInput(
             input_sizes=tf.shape(images), filter=kernel, out_backprop=d_outputs, **geometry
@@ -91,13 +91,13 @@ def _convolution_gradients(images, active, kernel, d_outputs) -> tuple[Any, Any]
 
 
 def _joined_after(gradient, maps, missing: int):
-    """`maps` and `missing` channels of zeros side by side, computed not before `gradient` is there.
+    """The concatenation of `maps` and `missing` channels of zeros, computed only after `gradient`.
 
-    They have been there since the forward pass: without this order they would be joined at once and kept.
+    The maps exist since the forward pass. Without this order, they would be concatenated at once and kept.
     """
     if inside_xla():
-        # XLA drops control dependencies and finds that the forward pass has computed the same; on the CPU it drops barriers as well
-        # before it looks. A zero that only the gradient tells (one, where that is lost to NaN anyway) keeps the two apart.
+        # XLA drops control dependencies and merges this with the same computation in the forward pass. On the CPU, it first drops barriers
+        # as well. A zero that depends on the gradient prevents the merge. (It is one if the gradient is NaN, and so lost anyway.)
         *maps, gradient = optimization_barrier([*maps, gradient])
         zero = tf.cast(tf.math.is_nan(tf.reshape(gradient, [-1])[0]), gradient.dtype)
         return tf.concat([*maps[:-1], maps[-1] + zero], -1)

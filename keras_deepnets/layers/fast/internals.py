@@ -1,4 +1,4 @@
-"""What the library asks of TensorFlow and Keras that they have no public way to tell."""
+"""Queries and scopes for which TensorFlow and Keras have no public API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inside_xla() -> bool:
 
 
 def variable_accessed(variable: Any) -> None:
-    """Tells the gradient tapes that a variable is read."""
+    """Tells gradient tapes that a variable is read."""
     from tensorflow.python.ops import resource_variable_ops
 
     resource_variable_ops.variable_accessed(variable)
@@ -39,7 +39,7 @@ def stop_recording() -> contextlib.AbstractContextManager[None]:
 
 
 def optimization_barrier(tensors: list[Any]) -> list[Any]:
-    """The tensors, which XLA computes all before it uses one of them."""
+    """The same tensors. XLA computes all of them before any of them is used."""
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
     return gen_xla_ops.xla_optimization_barrier(tensors)
@@ -60,7 +60,7 @@ def in_stateless_scope() -> bool:
 
 
 def without_autocast() -> contextlib.AbstractContextManager[Any]:
-    """A scope in which Keras gives layers their variables as they are, whatever the precision of the model."""
+    """A scope in which Keras gives layers their variables without a cast, whatever the precision of the model."""
     from keras.src.backend.common.variables import AutocastScope
 
     return AutocastScope(None)

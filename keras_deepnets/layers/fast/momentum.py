@@ -1,4 +1,4 @@
-"""SGD with momentum in one operation a variable."""
+"""SGD with momentum in one operation per variable."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from keras_deepnets.layers import fast
 
 
 def momentum_in_one_pass(optimizer: Any) -> None:
-    """Lets a `keras.optimizers.SGD` with momentum update each variable by one op; in place.
+    """Makes a `keras.optimizers.SGD` with momentum update each variable with one op, in place.
 
-    Keras composes the same update of four, which read and write the weights' memory twice as often.
+    Keras composes the update from four ops, which read and write the memory of the weights twice as often.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not fast.on("momentum"):
@@ -29,7 +29,7 @@ def momentum_in_one_pass(optimizer: Any) -> None:
 
 
 def momentum_step(optimizer: Any, gradient: Any, variable: Any, learning_rate: Any) -> bool:
-    """Updates a variable and its momentum by one op where TensorFlow has it; False where not: then nothing was done."""
+    """Updates a variable and its momentum with one op. Returns False, without an update, if TensorFlow cannot do that here."""
     if not optimizer.momentum or not isinstance(gradient, tf.Tensor) or tf.distribute.has_strategy():
         return False
     place = optimizer._get_variable_index(variable)

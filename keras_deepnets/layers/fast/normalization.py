@@ -1,4 +1,4 @@
-"""Fused batch normalisation on TensorFlow, and statistics that several of them share. Imported only where Keras runs on TensorFlow."""
+"""Fused batch normalisation on TensorFlow, and statistics shared by several layers. Imported only if Keras runs on TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})
 def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, training: bool) -> tuple[Any, Any, Any]:
     """Batch normalisation over the last axis of ``[n, h, w, c]``.
 
-    The activation keeps its dtype; statistics and parameters are float32. In training `mean` and `variance` are ignored and the
-    returned ones are the batch's, the variance divided by the count (Keras' convention).
+    The activation keeps its dtype. Statistics and parameters are float32. In training, `mean` and `variance` are ignored, and the batch's
+    are returned. The variance is divided by the count, as in Keras.
     """
     known = statistics_of_parts(images) if training else None
     if not known:
@@ -42,7 +42,7 @@ def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, traini
 
 
 class Norm(NamedTuple):
-    """A batch normalisation and what its gradient needs."""
+    """A batch normalisation and the values that its gradient needs."""
 
     gamma: Any
     beta: Any
@@ -54,7 +54,7 @@ class Norm(NamedTuple):
 
     @classmethod
     def of(cls, images, gamma, beta, mean, variance, epsilon: float, use_batch: bool) -> tuple[Norm, Any]:
-        """Of `images`, with their own statistics or with `mean` and `variance`; and its outputs."""
+        """The normalisation of `images`, with their own statistics or with `mean` and `variance`, and its outputs."""
         empty = tf.zeros([0], tf.float32)
         done = tf.raw_ops.FusedBatchNormV3(
             x=images,
@@ -67,21 +67,21 @@ class Norm(NamedTuple):
         )
         if use_batch:
             count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
-            # The kernel divides by count - 1.
+            # The kernel divides the variance by count - 1.
             mean, variance = done.batch_mean, done.batch_variance * ((count - 1.0) / count)
-        # Devices differ in what they reserve; the third is cuDNN's. oneDNN keeps a mask of the whole activation in it for a ReLU that it
-        # fuses, and does not read it in the gradient of the BN.
+        # Devices reserve different values. The third one is cuDNN's. oneDNN stores a mask of the whole activation there, for a fused ReLU.
+        # The gradient of the BN does not read the mask.
         reserve = (done.reserve_space_1, done.reserve_space_2) if use_batch else (mean, variance)
         third = done.reserve_space_3 if has_gpu() else empty
         return cls(gamma, beta, mean, variance, (*reserve, third), epsilon, use_batch), done.y
 
     @classmethod
     def with_statistics(cls, gamma, beta, mean, variance, epsilon: float) -> Norm:
-        """With the batch's statistics where these are known; on CPUs, which reserve just these for the gradient."""
+        """The normalisation with known statistics of the batch. On CPUs only: they reserve exactly these values for the gradient."""
         return cls(gamma, beta, mean, variance, (mean, variance, tf.zeros([0], tf.float32)), epsilon, use_batch=True)
 
     def again(self, images) -> Any:
-        """Normalises the same images, without computing statistics."""
+        """Normalises the same images without computing statistics."""
         return tf.raw_ops.FusedBatchNormV3(
             x=images,
             scale=self.gamma,
@@ -108,15 +108,15 @@ class Norm(NamedTuple):
 
 
 def made_of(total: Any, maps: Sequence[Any]) -> None:
-    """Notes that `total` is `maps` side by side: batch statistics are a channel's own, so that those of the maps are its."""
+    """Notes that `total` is the concatenation of `maps`. Batch statistics are per channel, so those of the maps apply to `total`."""
     notes.attach(total, notes.Parts(tuple(maps)))
 
 
 def statistics_of_parts(images) -> tuple[Any, Any] | None:
-    """Mean and variance (over the count) of the channels of maps that were concatenated; None of other images.
+    """Mean and variance (divided by the count) of the channels of concatenated maps. None for other images.
 
-    In a dense block every layer normalises all maps before it with the statistics of the same batch: these are computed once a map,
-    and the normalisation reads its input once instead of three times.
+    In a dense block, each layer normalises all preceding maps with statistics of the same batch. Here, the statistics are computed once per
+    map. The normalisation then reads its input once instead of three times.
     """
     if not fast.on("shared_statistics") or not notes.read(images, notes.Parts) or has_gpu() or inside_xla():
         return None

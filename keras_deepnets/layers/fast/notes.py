@@ -1,9 +1,9 @@
-"""Notes on symbolic tensors: what a layer knows of its output, for the layers that read that output.
+"""Notes on symbolic tensors: what a layer knows about its output, for the layers that read this output.
 
-A note is a record of one of the classes below, attached to a tensor of the graph that is being traced. It lives as long as the
-tensor and counts only in that graph: a branch or a loop inside it has a graph of its own. Any operation on the tensor, a cast or an
-identity too, gives a new tensor without notes. Whoever finds no note computes the plain way, so that a lost note costs time and
-never a wrong result. Eager tensors carry none.
+A note is an instance of one of the classes below, attached to a tensor of the graph that is being traced. It exists as long as the
+tensor and is valid only in that graph. Branches and loops inside it have separate graphs. Every operation on the tensor, including casts
+and identities, returns a new tensor without notes. A layer that finds no note uses the plain computation. A lost note therefore costs
+time but never changes results. Eager tensors have no notes.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class Wide(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The tensor is `maps` side by side along the channels."""
+    """The tensor is the concatenation of `maps` along the channels."""
 
     maps: tuple[tf.Tensor, ...]
 
 
 class Statistics(NamedTuple):
-    """Mean and variance (over the count) of the tensor's channels, float32 ``[c]``."""
+    """Mean and variance (divided by the count) of the tensor's channels, float32 ``[c]``."""
 
     mean: tf.Tensor
     variance: tf.Tensor
 
 
 class Pointwise(NamedTuple):
-    """The tensor is `compute` of `inputs`: linear, and one pixel at a time."""
+    """The tensor is `compute` of `inputs`, a linear function of each pixel."""
 
     compute: Callable[[tf.Tensor], tf.Tensor]
     inputs: tf.Tensor
@@ -50,12 +50,12 @@ def _is_of_this_graph(tensor: Any) -> bool:
 
 
 def attach(tensor: tf.Tensor, note: Note) -> None:
-    """Attaches a note to a tensor of the graph that is being traced; to other tensors, nothing."""
+    """Attaches a note to a tensor of the graph that is being traced. Does nothing for other tensors."""
     if _is_of_this_graph(tensor):
         vars(tensor).setdefault(_ATTRIBUTE, {})[type(note)] = note
 
 
 def read(tensor: tf.Tensor, kind: type[Note]) -> Note | None:
-    """The note of a kind on a tensor of the graph that is being traced, or None."""
+    """The note of class `kind` on a tensor of the graph that is being traced, or None."""
     note = getattr(tensor, _ATTRIBUTE, {}).get(kind)
     return note if note is not None and _is_of_this_graph(tensor) else None

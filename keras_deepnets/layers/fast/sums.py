@@ -1,4 +1,4 @@
-"""ReLU and concatenation whose sums are not written to memory."""
+"""ReLU and concatenation that do not write their sums to memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from keras_deepnets.layers.fast.channels import narrow, widened
 from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
 
 FUSED_ELEMENTS = 8192
-"""Numbers an image from which one compiled pass pays."""
+"""Elements per image from which one compiled pass is faster."""
 
 
 def relu(images: tf.Tensor) -> tf.Tensor:
-    """ReLU in compiled passes where these pay: in half precision, for large maps, on CPUs, outside XLA.
+    """ReLU in compiled passes where these are faster: in half precision, for large maps, on CPUs, outside XLA.
 
-    Of a sum it is computed without the sum being written and read: TensorFlow's own addition and ReLU take 17 ms for 16 bfloat16 maps of
-    56²×256, this takes 4; their gradients 12 and 5.
+    The ReLU of a sum is computed without writing and reading the sum. For 16 bfloat16 maps of 56²×256, TensorFlow's own addition and ReLU
+    take 17 ms and this takes 4 ms. The gradients take 12 and 5 ms.
     """
     wide = widened(images)
     if wide is not images:
@@ -42,10 +42,10 @@ def relu(images: tf.Tensor) -> tf.Tensor:
 
 
 def concatenate(maps: Sequence[tf.Tensor]) -> tf.Tensor:
-    """`maps` side by side, with a gradient in one compiled pass where that pays: in half precision, for large maps, on CPUs, outside XLA.
+    """Concatenates `maps`, with a gradient in one compiled pass where that is faster.
 
-    Of a dense block's maps the gradient is a sum, of what the next layer and the next concatenation send; here it is added and cut into
-    the parts' gradients without being written and read.
+    It is faster in half precision, for large maps, on CPUs, outside XLA. In a dense block, the gradient is a sum: the next layer and
+    the next concatenation contribute to it. Here, the sum is split into the gradients of the parts without being written and read.
     """
     if tf.executing_eagerly() or not _large(maps[0]) or maps[0].dtype.size > 2 or has_gpu() or inside_xla():
         return tf.concat(maps, -1)
@@ -64,7 +64,7 @@ def concatenate(maps: Sequence[tf.Tensor]) -> tf.Tensor:
 @functools.partial(tf.function, jit_compile=True, autograph=False)
 def _parts_of_sum(sizes: tuple[int, ...], *addends: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The sum of `addends`, cut along the last axis."""
-    # In groups of channels of which no part cuts one: the compiler's loops over odd lengths take up to twice as long in bfloat16.
+    # Work on groups of channels that divide every part. In bfloat16, the compiler's loops over odd lengths take up to twice as long.
     group = math.gcd(*sizes)
     images = tf.shape(addends[0])[:-1]
     addends = [tf.reshape(addend, [-1, sum(sizes) // group, group]) for addend in addends]
@@ -82,10 +82,10 @@ def _large(images: tf.Tensor) -> bool:
 
 
 def _addends(total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The two tensors of one shape that `total` is the sum of in the graph, or itself."""
+    """The two tensors of the same shape that `total` is the sum of in the graph, or `total` itself."""
     if total.op.type in ("AddV2", "AddN") and len(total.op.inputs) == 2:
         first, second = total.op.inputs
-        # Of static shapes: a part of batch 1 would be broadcast, and its gradient summed.
+        # Compare static shapes: an addend with batch size 1 would be broadcast, and its gradient summed.
         if first.shape.as_list() == second.shape.as_list() == total.shape.as_list() and _large(first):
             return first, second
     return (total,)

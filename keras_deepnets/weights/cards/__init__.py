@@ -1,6 +1,6 @@
-"""Published weights: which network they are of, where they lie, what they expect and how good they are. Data in ``cards.json``.
+"""Cards of published weights: their network, URL, expected input and published accuracy. The data is in ``cards.json``.
 
-``python -m tools.collect_cards`` makes the data from what torchvision, timm and Keras say of their own weights.
+``python -m tools.collect_cards`` generates the data from the metadata of torchvision, timm, Keras and pytorchcv.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 DEFAULT = "imagenet"
-"""Stands for the first card of a network that was trained on ImageNet-1k."""
+"""Name for the first card of a network that was trained on ImageNet-1k."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Card:
 
     Attributes:
         name: ``"<source>/<tag>"``, unique for each network.
-        constructor: of the network, e.g. ``"ResNet50"``.
-        options: what the constructor must be given.
-        url: of the file, or of a zip archive that holds it: then it ends in ``.zip`` and the file has the rest of the name.
-        checksum: of the file, ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, the first digits of it at least; None where the publisher
-            gives none.
-        classes: outputs of the classifier.
-        labels: name of the list of class names (``"imagenet"``, ``"cifar10"``), or None.
-        scaling: the input scaling it was trained with, with crop and interpolation at test time.
-        image_size: side of the images at test time, in pixels; the scaling's crop fraction belongs to it. Constructors' default.
-        metrics: published, at that size, e.g. ``{"top1": 80.858, "top5": 95.434}``, in percent; empty where the publisher's package
-            tells none (timm's).
-        licence: as published, or "".
-        source: where it comes from.
+        constructor: Constructor of the network, e.g. ``"ResNet50"``.
+        options: Options that the constructor needs.
+        url: URL of the file, or of a zip archive that contains it. An archive's URL ends in ``.zip``, and the file's name is the rest.
+        checksum: Checksum of the file: ``"sha256:…"``, ``"sha1:…"`` or ``"md5:…"``, at least the first digits. None if the publisher gives
+            none.
+        classes: Number of outputs of the classifier.
+        labels: Name of the list of class names (``"imagenet"``, ``"cifar10"``), or None.
+        scaling: Input scaling of the training, with crop and interpolation at test time.
+        image_size: Image side at test time in pixels, to which the scaling's crop fraction belongs. Default input size of constructors.
+        metrics: Published metrics at that size in percent, e.g. ``{"top1": 80.858, "top5": 95.434}``. Empty if the publisher's package
+            reports none (timm).
+        licence: Published licence, or "".
+        source: Where the weights come from.
     """
 
     name: str
@@ -64,16 +64,16 @@ class Card:
 
     @property
     def path(self) -> Path:
-        """Where the file is or will be, in Keras' cache folder."""
+        """Path of the file in Keras' cache folder, downloaded or not."""
         return download.cache_folder() / f"{self.constructor.lower()}-{self.name.replace('/', '-')}{_suffix(self.url)}"
 
     @property
     def member(self) -> str | None:
-        """The file's name in the archive, or None where the url is of the file itself."""
+        """The file's name in the archive. None if the URL points to the file itself."""
         return self.url.rpartition("/")[2].removesuffix(".zip") if self.url.endswith(".zip") else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain JSON values, without those that are the defaults."""
+        """The card as plain JSON values, without default values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         values["scaling"] = self.scaling and self.scaling.to_dict()
@@ -97,12 +97,12 @@ def _all() -> tuple[Card, ...]:
 
 
 def cards_of(constructor: str) -> tuple[Card, ...]:
-    """The cards of a network, its default first; `constructor` is its public name."""
+    """The cards of a network, the default first. `constructor` is the network's public name."""
     return tuple(card for card in _all() if card.constructor == constructor)
 
 
 def is_name(source: str) -> bool:
-    """Whether `source` has the form of a card's name and not of a file's."""
+    """Whether `source` has the form of a card's name rather than a file's."""
     if source == DEFAULT:
         return True
     publisher, slash, tag = source.partition("/")
@@ -113,7 +113,7 @@ def is_name(source: str) -> bool:
 
 
 def card(constructor: str, name: str) -> Card:
-    """The card called `name` of a network. Raises InputError naming those that there are."""
+    """Return the card called `name` of a network. Raise InputError with the existing names if there is none."""
     found = cards_of(constructor)
     if not found:
         raise InputError(
@@ -133,17 +133,17 @@ def _default(constructor: str, found: tuple[Card, ...]) -> str:
     if constructor in networks.BUILDERS:
         some = ", ".join(card.name for card in found[:: max(1, len(found) // 4)][:4])
         raise InputError(
-            f"{constructor} builds many networks and has no default weights; name those of one, e.g. {some} "
+            f"{constructor} builds many networks and has no default weights; name specific weights, e.g. {some} "
             f"(`keras-deepnets list --weights {constructor}` and keras_deepnets.weights.list_weights({constructor!r}) list all)."
         )
     return next((card.name for card in found if card.labels == DEFAULT), DEFAULT)
 
 
 def list_weights(pattern: str = "*") -> list[Card]:
-    """The published weights that there are cards of, those of one network together, its default first.
+    """List the published weights that have cards. They are grouped by network, the default first.
 
     Args:
-        pattern: shell pattern of the constructor's name or of the card's, e.g. ``"resnet50"``, ``"timm/*"``; case does not matter.
+        pattern: Shell pattern for the constructor's or the card's name, e.g. ``"resnet50"``, ``"timm/*"``. Case does not matter.
     """
     return [
         card
@@ -153,41 +153,39 @@ def list_weights(pattern: str = "*") -> list[Card]:
 
 
 def only(name: str, constructor: str | None) -> Card:
-    """The card called `name`: that of the constructor, or else of the one network that has weights of that name.
+    """Return the card called `name` of the constructor, or of the only network with weights of that name.
 
     Raises:
-        InputError: there is none, or several networks have weights of that name.
+        InputError: No card has this name, or several networks have weights of this name.
     """
     if constructor is not None:
         return card(constructor, name)
     if name == DEFAULT:
-        raise InputError(f"{name!r} stands for the default weights of a network; name the network.")
+        raise InputError(f"{name!r} means the default weights of a network; name the network.")
     found = [card for card in _all() if card.name == name]
     if len(found) == 1:
         return found[0]
     owners = [card.constructor.lower() for card in found]
     if not owners:
         near = difflib.get_close_matches(name, {card.name for card in _all()}, n=3)
-        hint = (
-            f"did you mean {' or '.join(near)}" if near else "`keras-deepnets list --weights` names all that there are"
-        )
+        hint = f"did you mean {' or '.join(near)}" if near else "`keras-deepnets list --weights` lists all names"
         raise InputError(f"No network has weights {name!r}; {hint}.")
     some = f"{', '.join(owners[:6])}{', …' if len(owners) > 6 else ''}"
     raise InputError(f"{len(owners)} networks have weights {name!r} ({some}); name the network.")
 
 
 def find(model: keras.Model, name: str) -> Card:
-    """The card called `name` of the network that `model` is. Raises InputError where there is none or it says of another form."""
+    """Return the card called `name` of the network `model`. Raise InputError if there is none."""
     from keras_deepnets.models import network_of
 
     architecture = getattr(network_of(model) or model, "architecture", None)
     if not architecture:
-        raise InputError(f"{model.name} is not of this library, and the weights {name!r} are; give the path of a file.")
+        raise InputError(f"{model.name} is not of this library, but the weights {name!r} are; give the path of a file.")
     return card(architecture["constructor"], name)
 
 
 def of_file(path: Path) -> Card | None:
-    """The card whose published file this is, by its checksum, wherever it lies and whatever it is called."""
+    """Return the card of a published file, found by its checksum. The file's name and folder do not matter."""
     digests = {kind: digest(path, kind) for kind in ("sha256", "sha1", "md5")}
     for card in _all():
         kind, _, digits = (card.checksum or "").partition(":")
@@ -197,10 +195,10 @@ def of_file(path: Path) -> Card | None:
 
 
 def fetched(card: Card) -> Path:
-    """The file of a card in the cache folder, downloaded if it is not there (a progress bar on stderr, at a terminal).
+    """Return the file of a card in the cache folder. Download it if it is missing, with a progress bar on stderr at a terminal.
 
     Raises:
-        DownloadError: it cannot be had; says where to put it.
+        DownloadError: The file cannot be downloaded. The message says where to put it by hand.
     """
 
     def check(part: Path) -> None:
@@ -213,23 +211,21 @@ def fetched(card: Card) -> Path:
 
 
 def tensors(card: Card) -> reading.Tensors:
-    """The tensors of a card, downloaded if need be (`fetched`), with its labels and scaling as the record.
+    """Return the tensors of a card with its labels and scaling as the record. Download the file if necessary (`fetched`).
 
     Raises:
-        InputError: it cannot be had or read. A file that is damaged does not stay in the cache.
+        InputError: The file cannot be downloaded or read. A damaged file is removed from the cache.
     """
     path = fetched(card)
     try:
         return described(reading.read(path), card)
     except reading.DamagedFileError as error:
         path.unlink(missing_ok=True)
-        raise reading.DamagedFileError(
-            f"{error} It was thrown away; the next try downloads it from {card.url}."
-        ) from error
+        raise reading.DamagedFileError(f"{error} It was deleted; the next try downloads it from {card.url}.") from error
 
 
 def described(found: reading.Tensors, card: Card) -> reading.Tensors:
-    """Tensors of a card's file with what the card says of them."""
+    """Add the card's information to the tensors of its file."""
     record = {
         "classes": card.classes,
         "labels": labels(card.labels),

@@ -1,4 +1,4 @@
-"""Which network of ours each of timm's, torchvision's and pytorchcv's is: a constructor and its options."""
+"""Networks of timm, torchvision and pytorchcv, and the same networks in this library: constructors and options."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from keras_deepnets.errors import InputError
 Network = tuple[str, dict[str, Any]]
 
 BUILDERS = ("ResNet", "PreActResNet", "WideResNet", "ResNeXt", "DenseNet")
-"""Constructors of more networks than one that there are published weights of."""
+"""Constructors that build several networks with published weights."""
 
 _C, _S, _T = (32, 32, 64), (64, 64, 128), (24, 32, 64)
-"""Filters of the deep stems: of ResNet-C and -D, of timm's ``s`` and ``t``."""
+"""Filters of the deep stems: ResNet-C and ResNet-D, timm's ``s``, timm's ``t``."""
 
 _ROWS = {
     18: (2, 2, 2, 2),
@@ -43,7 +43,7 @@ _RS = {"stem_pool": "convolution", "attention": "se", "se_ratio": 0.25}
 _RS_ROWS = {depth: _ROWS[depth] for depth in (50, 101, 152, 200)}
 _RS_ROWS |= {270: (4, 29, 53, 4), 350: (4, 36, 72, 4), 420: (4, 44, 87, 4)}
 _STRIDE_FIRST = ("ResNet50", "ResNet101", "ResNet152")
-"""Named constructors that stride in the first 1×1 convolution unless told otherwise."""
+"""Named constructors that stride in the first 1×1 convolution by default."""
 _NAMED = {
     "resnet18": "ResNet18",
     "resnet34": "ResNet34",
@@ -89,7 +89,7 @@ def _table() -> dict[str, Network]:
             for cardinality, width in ((32, 4), (32, 8), (32, 16), (32, 32), (64, 4)):
                 if depth in _BASIC:
                     continue
-                # timm says where the variant stands after the depth
+                # timm puts the variant after the depth.
                 tail = f"{depth}{variant}_{cardinality}x{width}d"
                 shape = {"groups": cardinality, "base_width": width}
                 for prefix, options in _KINDS.items():
@@ -105,13 +105,13 @@ def _table() -> dict[str, Network]:
     found["densenet264d"] = "DenseNet", {"blocks": (6, 12, 64, 48), "growth_rate": 48, "deep_stem": (48, 48, 96)}
     found["densenetblur121d"] = "DenseNet", {"blocks": (6, 12, 24, 16), "deep_stem": _C, "antialias": "blur"}
     for name, constructor in _NAMED.items():
-        # The others with bottlenecks stride there by default.
+        # The other networks with bottlenecks stride in the 3×3 convolution by default.
         found[name] = constructor, {"downsample": "3x3"} if constructor in _STRIDE_FIRST else {}
     return found
 
 
 NETWORKS = _table()
-"""timm's name to our constructor and options."""
+"""timm's name to this library's constructor and options."""
 
 
 def _pytorchcv_cifar10() -> dict[str, Network]:
@@ -132,7 +132,7 @@ def _pytorchcv_cifar10() -> dict[str, Network]:
         found[f"resnext{depth}_{groups}x{width}d_cifar10"] = "ResNeXt", shape
     found["resnext29_16x64d_cifar10"] = "ResNeXt29_16x64d", {}
     for depth, growth in ((40, 12), (100, 12), (100, 24)):
-        # Without bottlenecks too they begin with 2k channels and compress.
+        # These begin with 2k channels and compress even without bottlenecks.
         shape = {"stem": "cifar", "bottleneck": False, "compression": 0.5, "initial_filters": 2 * growth}
         found[f"densenet{depth}_k{growth}_cifar10"] = "DenseNet", {"depth": depth, "growth_rate": growth} | shape
     for growth in (12, 24, 36):
@@ -143,7 +143,7 @@ def _pytorchcv_cifar10() -> dict[str, Network]:
 
 
 PYTORCHCV_CIFAR10 = _pytorchcv_cifar10()
-"""pytorchcv's name of a network that it publishes CIFAR-10 weights of to our constructor and options."""
+"""Name of a pytorchcv network with CIFAR-10 weights to this library's constructor and options."""
 
 _WHY_NOT = {
     "*_clip*": "attention pooling, three-layer stem with pooling",
@@ -171,21 +171,21 @@ _WHY_NOT = {
 
 
 def why_not(name: str) -> str:
-    """Why a network of timm's is none of ours, or "" for one that is."""
+    """The reason why this library lacks a timm network, or "" if it has the network."""
     if name in NETWORKS:
         return ""
     return next((reason for pattern, reason in _WHY_NOT.items() if fnmatch.fnmatchcase(name, pattern)), "not tried")
 
 
 def named(name: str) -> Network:
-    """The constructor and its options of a network called by our name, or by that of whoever publishes its weights.
+    """Return the constructor and options of a network, by its name here or by the publisher's name.
 
     Args:
-        name: of `list_models` or of a builder, ``"timm/resnet50d"``, ``"torchvision/resnet50"``, ``"pytorchcv/preresnet20_cifar10"``,
-            or one of these without the library where it is none of ours.
+        name: A name from `list_models`, a builder, or a publisher's name: ``"timm/resnet50d"``, ``"torchvision/resnet50"``,
+            ``"pytorchcv/preresnet20_cifar10"``. The publisher's prefix may be left out if the name is not also a name here.
 
     Raises:
-        InputError: nobody's name; says which are near.
+        InputError: The name is unknown. The message lists similar names.
     """
     from keras_deepnets import registry
 
@@ -199,5 +199,5 @@ def named(name: str) -> Network:
     known = [*registry.list_models(), *(f"{library}/{each}" for library, table in tables.items() for each in table)]
     known += [] if slash else [*NETWORKS, *PYTORCHCV_CIFAR10]
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5)
-    hint = f"Did you mean {', '.join(near)}?" if near else "`keras-deepnets list` and `list --weights` name them all."
+    hint = f"Did you mean {', '.join(near)}?" if near else "`keras-deepnets list` and `list --weights` print all names."
     raise InputError(f"Unknown network {name!r}. {hint}")

@@ -1,11 +1,11 @@
-"""ResNet50 on ImageNet, on one or several GPUs of a machine, as Goyal et al. 2017 train it (section 5.1).
+"""Train ResNet50 on ImageNet as Goyal et al. 2017 do (section 5.1), on one or more GPUs of a machine.
 
     python train_imagenet.py --precision mixed_bfloat16          # all GPUs; imagenet2012 prepared by TFDS
-    python train_imagenet.py --data photos --model resnet18 --image-size 64 --epochs 2 --batch 8    # to try it out
+    python train_imagenet.py --data photos --model resnet18 --image-size 64 --epochs 2 --batch 8    # try-out
 
-Their top-1 error, 224² centre crop: 23.60 % ± 0.12. The same command goes on where it was interrupted.
-Cost (arithmetic): 90 epochs of 1.28 million images are 115 million. At 1,000 images a second, all GPUs together, 32 hours;
-at the 19.8 a second of two CPU cores with AMX (docs/benchmarks.md) 67 days.
+The same command resumes an interrupted run. The paper's top-1 error is 23.60 % ± 0.12 (centre crop of 224 × 224).
+90 epochs are 115 million images: 32 hours at 1,000 images per second, or 67 days on two CPU cores with AMX (19.8 per second,
+docs/benchmarks.md). The try-out ends with ``resnet18, N device(s): top-1 error … % on … images``.
 """
 
 import argparse
@@ -20,17 +20,17 @@ parser.add_argument("--data", default="imagenet2012", help="TFDS name, or folder
 parser.add_argument("--model", default="resnet50")
 parser.add_argument("--image-size", type=int, default=224)
 parser.add_argument("--epochs", type=int, default=90)
-parser.add_argument("--batch", type=int, default=256, help="images a step, shared out over the GPUs")
+parser.add_argument("--batch", type=int, default=256, help="images per step over all GPUs")
 parser.add_argument("--devices", nargs="*", help="e.g. GPU:0 GPU:1; by default all GPUs")
 parser.add_argument("--precision", default="float32", help="or mixed_bfloat16, mixed_float16")
-parser.add_argument("--out", default="imagenet", help="folder of metrics, checkpoints and model")
+parser.add_argument("--out", default="imagenet", help="folder for metrics, checkpoints and the model")
 args = parser.parse_args()
 keras.utils.set_random_seed(0)
 keras.config.set_dtype_policy(args.precision)
 train, held = kd.data.load(args.data, "train"), kd.data.load(args.data, "validation")
 steps = train.steps(args.batch, drop_remainder=True)
 options = {"downsample": "3x3", "zero_init_residual": True} if args.model == "resnet50" else {}
-peak = 0.1 * args.batch / 256  # the linear scaling rule, gently from 0.1 over five epochs where it gives more
+peak = 0.1 * args.batch / 256  # linear scaling rule; above 0.1, warm-up from 0.1 over five epochs
 rate = kd.training.PiecewiseDrops(peak, [round(part * args.epochs * steps) for part in (1 / 3, 2 / 3, 8 / 9)])
 rate = kd.training.WarmUp(rate, 5 * steps, 0.1) if peak > 0.1 else rate
 

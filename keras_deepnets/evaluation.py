@@ -21,7 +21,7 @@ class Mistake(NamedTuple):
         loss: cross entropy of the image, in nats.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method tuple.index
     true: str
     predicted: str
     probability: float
@@ -40,7 +40,7 @@ class ConfusedPair(NamedTuple):
 
     true: str
     predicted: str
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method tuple.count
     share: float
 
 

@@ -214,7 +214,7 @@ def same(operation: Any, full_precision: bool = False, kind: type | None = None,
     return from_config(kind or type(operation), config, operation)
 
 
-def from_config(kind: type, config: dict[str, Any], original: Any) -> Any:
+def from_config(kind: Any, config: dict[str, Any], original: Any) -> Any:
     """A layer or operation of class `kind` from a config.
 
     Raises:

@@ -56,15 +56,15 @@ class DeepNet(keras.Model):
         """As `keras.Model(inputs, outputs)`. `record` holds `architecture`, `labels` and `scaling` as JSON values."""
         copied = record is None
         if copied:
-            record = next(
-                (found for tensor in keras.tree.flatten(outputs) if (found := getattr(tensor, _COPIED, None))), {}
-            )
+            notes = (getattr(tensor, _COPIED, None) for tensor in keras.tree.flatten(outputs))
+            record = next((note for note in notes if note), {})
         with deep_graphs():
             super().__init__(inputs, outputs, name=name, **kwargs)
+        record = record or {}
         scaling, labels = record.get("scaling"), record.get("labels")
         if copied and labels and len(labels) != self.output_shape[-1]:
             labels = None  # the copy has a different classifier
-        self._record = {
+        self._record: dict[str, Any] = {
             "architecture": record.get("architecture"),
             "labels": list(labels) if labels else None,
             "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else scaling,
@@ -229,7 +229,7 @@ def scaling_of(model: keras.Model) -> Scaling | None:
         return own
     asked = _asked(model)
     (only,) = asked if len(asked) == 1 else (None,)
-    return None if only == _SCALED else only
+    return only if isinstance(only, Scaling) else None
 
 
 def is_made_of_ours(model: keras.Model) -> bool:
@@ -348,7 +348,7 @@ def products(model: keras.Model) -> Iterator[Product]:
                 )
             yield Product(layer, kernel[-2] * convolution.groups, kernel[-1], math.prod(positions) * math.prod(kernel))
         elif isinstance(layer, keras.layers.Dense):
-            yield Product(layer, *layer.kernel.shape, math.prod(layer.kernel.shape))
+            yield Product(layer, layer.kernel.shape[0], layer.kernel.shape[1], math.prod(layer.kernel.shape))
 
 
 def multiply_adds(model: keras.Model) -> int:

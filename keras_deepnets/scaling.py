@@ -76,7 +76,7 @@ class Scaling:
 
 def _unit_interval(mean, std, **kwargs) -> Scaling:
     """A scaling from statistics for values 0–1, as torchvision gives them."""
-    return Scaling([255 * value for value in mean], [255 * value for value in std], **kwargs)
+    return Scaling(tuple(255 * value for value in mean), tuple(255 * value for value in std), **kwargs)
 
 
 IMAGENET = _unit_interval((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

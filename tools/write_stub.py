@@ -50,6 +50,8 @@ def signature(facts: VariantFacts, function: object) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in words:
             words.append("*")
         kind = _TYPES.get(parameter.name) or types[parameter.name]
+        if parameter.default is None and "None" not in kind and kind != "Any":
+            kind += " | None"  # filled in from other options
         words.append(f"{parameter.name}: {kind} = {parameter.default!r}")
     return f"def {facts.name}({', '.join(words)}) -> DeepNet: ..."
 

@@ -1,8 +1,8 @@
-// The page: what is chosen, what is shown. The network and its view of an image are in model.js and view.js.
+// The user interface of the page. model.js runs the network; view.js prepares the image for it.
 
 import { decodeImage, openModel, Problem, said } from "./model.js";
 
-const MODELS = "models/"; // of which index.json lists the .tflite files
+const MODELS = "models/"; // index.json in this folder lists the .tflite files
 const MEASURED_RUNS = 20;
 const MEASURED_MS = 5000;
 
@@ -11,7 +11,7 @@ let classifier = null;
 let image = null; // {name, url, pixels}
 let probabilities = null;
 
-// One thing after the other, in the order in which it was asked for.
+// Tasks run one after another, in the order of the requests.
 let turn = Promise.resolve();
 
 function inTurn(what, task) {
@@ -35,11 +35,11 @@ function inTurn(what, task) {
   return turn;
 }
 
-/** The network keeps the page busy while it runs: what is to be read meanwhile must be on the screen before. */
+/** Waits for a repaint. The network blocks the page while it runs, so the status line must be on screen before that. */
 function painted() {
   return new Promise((resolve) => {
     requestAnimationFrame(() => setTimeout(resolve));
-    setTimeout(resolve, 100); // a page in the background is not painted
+    setTimeout(resolve, 100); // browsers do not paint pages in the background
   });
 }
 
@@ -90,7 +90,7 @@ function chosenModel(files) {
   const card = files.find((file) => file.name.endsWith(".json"));
   return inTurn("Loading the model …", async () => {
     if (!model || !card) {
-      throw new Problem("Choose two files at once: the .tflite file and the .json that was written beside it.");
+      throw new Problem("Choose two files at once: the .tflite file and the .json file that was written with it.");
     }
     at("models").selectedIndex = -1;
     return useModel(model.name, async () => ({
@@ -121,7 +121,7 @@ function useImage(name, read, sample = null) {
     image = null;
     const file = await read();
     image = { name, pixels: await decodeImage(file, name), url: URL.createObjectURL(file) };
-    return classifier ? classify() : "The image is read: open a model.";
+    return classifier ? classify() : "The image is loaded: open a model.";
   });
 }
 
@@ -162,7 +162,7 @@ function showPictures(view) {
   at("view-size").textContent = `what the network sees, ${width} × ${height}`;
 }
 
-/** Fills the table, and gives the indices of its classes. */
+/** Fills the table and returns the indices of its classes. */
 function showClasses() {
   const { labels } = classifier.card;
   const count = Math.min(Math.max(Math.trunc(at("top").valueAsNumber) || 1, 1), labels.length);
@@ -206,11 +206,11 @@ function measure() {
     const median = times[times.length >> 1];
     at("times").textContent = `Network: median of ${times.length} runs ${milliseconds(median)}, fastest ${milliseconds(times[0])}.`;
     at("times").dataset.median = median;
-    return `Measured: ${milliseconds(median)} an image.`;
+    return `Measured: ${milliseconds(median)} per image.`;
   });
 }
 
-// --- words ---
+// --- formatting ---
 
 function milliseconds(value) {
   return `${value.toFixed(value < 10 ? 1 : 0)} ms`;
@@ -236,7 +236,7 @@ for (const input of [at("model-files"), at("image-file")]) {
   input.addEventListener("change", () => {
     if (input.id === "image-file") chosen([...input.files]);
     else if (input.files.length > 0) chosenModel([...input.files]);
-    input.value = ""; // so that the same file can be chosen again
+    input.value = ""; // so that choosing the same file again is a change
   });
 }
 at("models").addEventListener("change", () => listedModel(at("models").value));
@@ -247,7 +247,7 @@ for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", () => chosenSample(button));
 }
 
-let inside = 0; // of how many nested elements the pointer that drags is inside
+let inside = 0; // number of nested elements that the dragging pointer is inside
 addEventListener("dragenter", () => document.body.classList.toggle("dragging", ++inside > 0));
 addEventListener("dragleave", () => document.body.classList.toggle("dragging", --inside > 0));
 addEventListener("dragover", (event) => event.preventDefault());

@@ -1,16 +1,16 @@
-// A TFLite file of keras_deepnets and the JSON beside it, run by LiteRT's web runtime (WebAssembly, XNNPACK).
+// Runs a TFLite file of keras_deepnets, described by its JSON file, with LiteRT's web runtime (WebAssembly, XNNPACK).
 
 import { evaluationView, rint, INTERPOLATIONS } from "./view.js";
 
 const RUNTIME = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const DTYPES = ["float32", "uint8"];
 
-/** What went wrong in words for whoever uses the page. */
+/** An error whose message the page shows to its user. */
 export class Problem extends Error {}
 
-let runtime; // the promise of the one runtime of the page
+let runtime; // promise of the runtime, which the page loads once
 
-/** Loads the runtime once: {litert, threads}. Threads need a page that is isolated from other origins (see serve.py). */
+/** Loads the runtime once and returns {litert, threads}. Threads need a page isolated from other origins (see serve.py). */
 export function loadRuntime() {
   runtime ??= startRuntime().catch((error) => {
     runtime = undefined;
@@ -24,18 +24,18 @@ async function startRuntime() {
   try {
     litert = await import("@litertjs/core");
   } catch {
-    throw new Problem("The runtime is not there. Run `npm ci` in examples/browser, then load the page again.");
+    throw new Problem("The runtime is not installed. Run `npm ci` in examples/browser, then reload the page.");
   }
   try {
     const threads = globalThis.crossOriginIsolated && (await litert.supportsFeature("threads")) ? cores() : 1;
     await litert.loadLiteRt(RUNTIME, { threads: threads > 1 });
     return { litert, threads };
   } catch (error) {
-    throw new Problem(`This browser cannot run WebAssembly as the runtime needs it: ${said(error)}`);
+    throw new Problem(`This browser lacks WebAssembly features that the runtime needs: ${said(error)}`);
   }
 }
 
-/** Threads that pay: more than four share too little work. */
+/** Number of threads. More than four have too little work each. */
 function cores() {
   return Math.min(navigator.hardwareConcurrency || 1, 4);
 }
@@ -43,9 +43,9 @@ function cores() {
 /**
  * Loads a model.
  *
- * @param {string} name of the file, for messages.
- * @param {Uint8Array} content of the .tflite file.
- * @param {string} json the text of the file beside it.
+ * @param {string} name name of the file, for messages.
+ * @param {Uint8Array} content content of the .tflite file.
+ * @param {string} json text of the JSON file that belongs to it.
  * @return {Promise<Classifier>}
  */
 export async function openModel(name, content, json) {
@@ -53,16 +53,16 @@ export async function openModel(name, content, json) {
   if (new TextDecoder("latin1").decode(content.subarray(4, 8)) !== "TFL3") {
     throw new Problem(`${name} is not a TFLite file.`);
   }
-  // Browsers compute digests on https and localhost only.
+  // Browsers compute digests only on https and localhost.
   if (globalThis.crypto?.subtle && card.sha256 && (await sha256(content)) !== card.sha256) {
-    throw new Problem(`${name} and ${name}.json do not belong together, or one is damaged: export the model again.`);
+    throw new Problem(`${name} and ${name}.json do not belong together, or one is damaged; export the model again.`);
   }
   const { litert, threads } = await loadRuntime();
   let compiled;
   try {
     compiled = await litert.loadAndCompile(content, { accelerator: "wasm", cpuOptions: { numThreads: threads } });
     const classifier = new Classifier(litert, compiled, card, threads);
-    // The first run sets things up, and shows whether every operator is there.
+    // The first run prepares the kernels and fails if an operator is missing.
     await classifier.run(new Uint8Array(card.input.height * card.input.width * card.input.channels));
     return classifier;
   } catch (error) {
@@ -81,18 +81,18 @@ function parsedCard(name, json) {
   const { input, output, labels } = card ?? {};
   const sizes = [input?.height, input?.width];
   if (!sizes.every((size) => Number.isInteger(size) && size > 0) || !Array.isArray(labels) || !output?.dtype) {
-    throw new Problem(`${name}.json is not what keras-deepnets writes beside a TFLite file.`);
+    throw new Problem(`${name}.json is not a file that keras-deepnets writes for a TFLite model.`);
   }
   for (const end of [input, output]) {
     if (!DTYPES.includes(end.dtype)) {
-      throw new Problem(`${name} takes or gives ${end.dtype}, which the web runtime does not know: export it with --float-io.`);
+      throw new Problem(`${name} has ${end.dtype} inputs or outputs, which the web runtime does not support; export it with --float-io.`);
     }
   }
   if (![1, 3].includes(input.channels) || !INTERPOLATIONS.includes(input.interpolation)) {
-    throw new Problem(`${name}.json asks for ${input.channels} channels and ${input.interpolation}, unknown to this page.`);
+    throw new Problem(`${name}.json has ${input.channels} channels and ${input.interpolation} interpolation, which this page does not support.`);
   }
   if (input.shape?.[0] !== 1) {
-    throw new Problem(`${name} takes ${input.shape?.[0] ?? "any number of"} images at once; export it for one, without --any-batch.`);
+    throw new Problem(`${name} takes ${input.shape?.[0] ?? "any number of"} images per call; export it for one, without --any-batch.`);
   }
   return card;
 }
@@ -102,12 +102,12 @@ class Classifier {
     Object.assign(this, { litert, compiled, card, threads });
   }
 
-  /** An image (RGBA, as a canvas gives it) as the network sees it: uint8 [height, width, channels]. */
+  /** The network's input for an RGBA image from a canvas: uint8 [height, width, channels]. */
   view(image) {
     return evaluationView(image, this.card.input);
   }
 
-  /** The probabilities of what `view` gave: Float32Array [classes]. */
+  /** The probabilities for a result of `view`: Float32Array [classes]. */
   async run(view) {
     const { input, output } = this.card;
     const source = new this.litert.Tensor(quantised(view, input), [1, input.height, input.width, input.channels]);
@@ -121,13 +121,13 @@ class Classifier {
     }
   }
 
-  /** Frees the memory outside JavaScript's. */
+  /** Frees the WebAssembly memory, which JavaScript does not collect. */
   delete() {
     this.compiled.delete();
   }
 }
 
-/** Pixels 0–255 as the model takes them. The network's own scaling is inside the file. */
+/** Pixels 0–255 in the dtype of the model. The model file contains the network's own scaling. */
 function quantised(pixels, { dtype, quantization }) {
   if (dtype === "float32") return Float32Array.from(pixels);
   const { scale, zero_point: zero } = quantization ?? { scale: 1, zero_point: 0 };
@@ -145,10 +145,10 @@ async function sha256(content) {
 }
 
 /**
- * An image's pixels, turned upright as its EXIF data say, without its colour profile: as Python decodes it.
+ * Decodes an image as the Python package does: EXIF orientation is applied, the colour profile is ignored.
  *
- * @param {Blob} file anything that the browser can show.
- * @param {string} name of the file, for messages.
+ * @param {Blob} file any image that the browser can show.
+ * @param {string} name name of the file, for messages.
  * @return {Promise<ImageData>}
  */
 export async function decodeImage(file, name) {
@@ -166,7 +166,7 @@ export async function decodeImage(file, name) {
   }
 }
 
-/** The message of whatever was thrown; WebAssembly throws numbers too. */
+/** The message of a thrown value. WebAssembly also throws numbers. */
 export function said(error) {
   return String(error?.message ?? error).split("\n")[0] || "unknown error";
 }

@@ -1,8 +1,9 @@
-"""Serves this page and TFLite files on this machine, with the headers that let the network use several threads.
+"""Serve this page and TFLite files on this machine, with the headers that let the browser run the network on several threads.
 
     python serve.py [MODEL.tflite …] [--port 8000]
 
-Each model needs the JSON that `keras-deepnets export` wrote beside it. Nothing but Python's standard library is used.
+Each model needs the JSON file that `keras-deepnets export` wrote next to it. The script uses only Python's standard library. It
+prints the address of the page.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DIGITS = HERE.parents[1] / "savedmodels" / "digits-int8.tflite"
-# A page that is isolated from other origins may share memory among threads.
+# Browsers let a page share memory among threads only if it is isolated from other origins.
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """The files of this folder, and the models under ``models/``."""
+    """Serves the files of this folder, and the models under ``models/``."""
 
     protocol_version = "HTTP/1.1"
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
@@ -32,14 +33,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         super().__init__(*args, directory=str(HERE), **kwargs)
 
     def translate_path(self, path: str) -> str:
-        """The file that a URL's path names."""
+        """Return the file that a URL path refers to."""
         name = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
         if name.startswith("/models/"):
             return str(self.models.get(name.removeprefix("/models/"), HERE / "no such model"))
         return super().translate_path(path)
 
     def do_GET(self) -> None:
-        """Answers with a file, or with the list of the models."""
+        """Send a file, or the list of the models."""
         if urllib.parse.urlsplit(self.path).path != "/models/index.json":
             super().do_GET()
             return
@@ -51,40 +52,42 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(content)
 
     def end_headers(self) -> None:
-        """Adds the headers that every answer has."""
+        """Add the headers that every response has."""
         for name, value in ISOLATION.items():
             self.send_header(name, value)
-        self.send_header("Cache-Control", "no-cache")  # a model that was exported again is seen
+        self.send_header("Cache-Control", "no-cache")  # so that the browser notices a new export
         super().end_headers()
 
     def log_message(self, *args: object) -> None:
-        """Says nothing of each request."""
+        """Log no requests."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serves until Ctrl-C; exits with 2 and one line where a model is not there."""
+    """Serve until Ctrl-C. Exit with status 2 and a one-line message if a file is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path, metavar="MODEL.tflite", default=[DIGITS])
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
-    parser.add_argument("--threads", action=argparse.BooleanOptionalAction, default=True, help="send the headers")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 chooses a free one")
+    parser.add_argument(
+        "--threads", action=argparse.BooleanOptionalAction, default=True, help="send the headers for threads"
+    )
     args = parser.parse_args(argv)
     for model in args.models:
         card = model.with_name(model.name + ".json")
         if model.suffix != ".tflite" or not model.is_file() or not card.is_file():
-            parser.error(f"{model} is no .tflite file with its {card.name} beside it.")
+            parser.error(f"{model} is not a .tflite file with {card.name} next to it.")
         if model.name in Handler.models:
-            parser.error(f"two models are called {model.name}; rename one.")
+            parser.error(f"two models have the name {model.name}; rename one.")
         Handler.models |= {model.name: model, card.name: card}
     if not args.threads:
         ISOLATION.clear()
     if not (HERE / "node_modules" / "@litertjs" / "core").is_dir():
-        parser.error(f"the runtime is not there: run `npm ci` in {HERE}.")
+        parser.error(f"the runtime is not installed; run `npm ci` in {HERE}.")
     try:
         server = http.server.ThreadingHTTPServer(("localhost", args.port), Handler)
     except OSError as error:
-        parser.error(f"port {args.port}: {error.strerror}; take another with --port.")
+        parser.error(f"port {args.port}: {error.strerror}; choose another with --port.")
     with server:
-        print(f"http://localhost:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+        print(f"http://localhost:{server.server_port}/  (Ctrl-C stops the server)", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,9 +1,9 @@
-// An image as the network sees it: resized to cover, then the centre cropped. The arithmetic is that of
-// keras_deepnets.data.transforms.evaluation_view, kernel by kernel, because a canvas's own scaling is another in every browser.
+// Resizes an image to cover the network's input, then crops the centre. The arithmetic is that of
+// keras_deepnets.data.transforms.evaluation_view, kernel by kernel, because the scaling of a canvas differs between browsers.
 
 const LUMA = [0.299, 0.587, 0.114]; // ITU-R BT.601
 
-// Name of the interpolation -> radius and weight at a distance, both in pixels of the coarser grid.
+// Interpolation name -> radius, and weight as a function of distance. Both are in pixels of the coarser grid.
 const KERNELS = {
   bilinear: [1, (x) => Math.max(0, 1 - x)],
   bicubic: [2, (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0)],
@@ -31,19 +31,19 @@ function lanczos(radius) {
 }
 
 /**
- * The evaluation view.
+ * The evaluation view of an image: the input of the network.
  *
- * @param {{width: number, height: number, data: Uint8ClampedArray}} image RGBA, as a canvas gives it; alpha is dropped.
+ * @param {{width: number, height: number, data: Uint8ClampedArray}} image RGBA from a canvas; alpha is dropped.
  * @param {{height: number, width: number, channels: number, crop_fraction: number, interpolation: string}} input
- *     as the model's JSON says.
- * @return {Uint8Array} [height, width, channels], row by row.
+ *     the entry "input" of the model's JSON file.
+ * @return {Uint8Array} [height, width, channels] in row-major order.
  */
 export function evaluationView(image, input) {
   const { height, width, channels, crop_fraction: crop, interpolation } = input;
   if (!INTERPOLATIONS.includes(interpolation)) throw new Error(`unknown interpolation "${interpolation}"`);
   const pixels = colours(image.data, channels);
   if (image.height === height && image.width === width) return pixels;
-  // Sizes and offsets are whole numbers, rounded as Python does.
+  // Sizes and offsets are integers, rounded as in Python.
   const coverHeight = rint(height / crop);
   const coverWidth = rint(width / crop);
   const newHeight = Math.max(coverHeight, Math.floor((coverWidth * image.height) / image.width));
@@ -53,7 +53,7 @@ export function evaluationView(image, input) {
   return resample(pixels, image.width, channels, rows, columns);
 }
 
-/** RGBA to RGB or grey. */
+/** Converts RGBA to RGB or grey. */
 function colours(rgba, channels) {
   const count = rgba.length / 4;
   const pixels = new Uint8Array(count * channels);
@@ -72,7 +72,7 @@ function colours(rgba, channels) {
   return pixels;
 }
 
-/** For each of `count` output positions from `offset`: the first input position that counts, and the weights from there. */
+/** For `count` output positions from `offset` on: the first input position used, and the weights from there. */
 function weights(interpolation, oldSize, newSize, offset, count) {
   const step = oldSize / newSize;
   return Array.from({ length: count }, (_, position) => {
@@ -87,7 +87,7 @@ function weights(interpolation, oldSize, newSize, offset, count) {
       );
     }
     const [radius, kernel] = KERNELS[interpolation];
-    const spread = Math.max(step, 1); // antialiased when it shrinks
+    const spread = Math.max(step, 1); // antialiasing when the image shrinks
     const centre = (place + 0.5) * step;
     const first = Math.max(Math.ceil(centre - radius * spread - 0.5), 0);
     const end = Math.min(Math.floor(centre + radius * spread - 0.5), oldSize - 1) + 1;
@@ -101,7 +101,7 @@ function normalised(first, end, weight) {
   return { first, weights: values.map((value) => value / total) };
 }
 
-/** Columns after rows, in float32 between them; only the rows and columns that are kept. */
+/** Resamples rows, then columns, with float32 in between. Computes only the rows and columns that the crop keeps. */
 function resample(pixels, oldWidth, channels, rows, columns) {
   const stride = oldWidth * channels;
   const result = new Uint8Array(rows.length * columns.length * channels);
@@ -126,7 +126,7 @@ function resample(pixels, oldWidth, channels, rows, columns) {
   return result;
 }
 
-/** Rounds halves to the even neighbour, as Python and TensorFlow do. */
+/** Rounds to the nearest integer and halves to even, as Python and TensorFlow do. */
 export function rint(value) {
   const down = Math.floor(value);
   const rest = value - down;

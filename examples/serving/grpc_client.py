@@ -1,9 +1,9 @@
-"""Classifies image files with a model that TF Serving serves, over gRPC: `pip install tensorflow-serving-api`.
+"""Classify image files over gRPC with a model that TF Serving serves. Needs `pip install tensorflow-serving-api`.
 
     python grpc_client.py --model digits one.png two.jpg
     python grpc_client.py --model digits --label canary --server serving.example:8500 one.png
 
-For your own program: `GrpcClient(server, model).predict_files([bytes, ...])`.
+Prints one line per file: path, label and probability. In a program: `GrpcClient(server, model).predict_files([bytes, ...])`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-# gRPC itself sends again what the server refused (its queue is full) or what never reached it; the deadline holds for all attempts.
+# gRPC itself retries requests that the server refused because its queue is full, and requests that never reached it. The deadline
+# covers all attempts.
 _RETRIES = {
     "methodConfig": [
         {
@@ -36,18 +37,18 @@ _RETRIES = {
         }
     ]
 }
-_ANY_SIZE = -1  # 4 MiB is the default for messages: one batch of 224 × 224 pixels is more
+_ANY_SIZE = -1  # no limit: a batch of 224 × 224 images exceeds the default of 4 MiB
 
 
 class GrpcClient:
-    """One channel to one model; threads may share it.
+    """One channel to one model. Threads may share it.
 
     Args:
         server: ``host:port``.
         model: the model's name in the server's configuration.
-        version: a version number; by default the largest that is served.
-        label: a version label like ``"stable"``, in place of `version`.
-        deadline: seconds that one call may take, retries included.
+        version: a version number. By default, the largest that the server serves.
+        label: a version label like ``"stable"``, instead of `version`.
+        deadline: time limit of one call in seconds, including retries.
     """
 
     def __init__(
@@ -65,23 +66,23 @@ class GrpcClient:
         self._model, self._version, self._label, self._deadline = model, version, label, deadline
 
     def predict_files(self, files: Sequence[bytes]) -> list[dict[str, Any]]:
-        """Classifies JPEG or PNG files, given as their bytes.
+        """Classify JPEG or PNG files, given as bytes.
 
         Returns:
-            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (float32, one a class). Of an export with
-            ``on_error="skip"``, a file that is no image has the label "", the class -1 and NaN.
+            For each file a dict with ``"label"``, ``"class"`` (the index) and ``"probabilities"`` (float32, one per class). If the
+            model was exported with ``on_error="skip"``, a file that is not an image has the label "", the class -1 and NaN.
 
         Raises:
-            grpc.RpcError: a file is no image, the model is unknown, or the deadline has passed; see its ``code()``.
+            grpc.RpcError: a file is not an image, the model is unknown, or the deadline has passed. Its ``code()`` says which.
         """
         return self._predict("serving_default", "image_bytes", tf.make_tensor_proto(files, tf.string))
 
     def predict_pixels(self, images: np.ndarray) -> list[dict[str, Any]]:
-        """Classifies pixels, uint8 ``[n, height, width, 3]``."""
+        """Classify pixels, uint8 ``[n, height, width, 3]``."""
         return self._predict("serving_images", "images", tf.make_tensor_proto(images, tf.uint8))
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Close the channel."""
         self._channel.close()
 
     def _predict(self, signature: str, name: str, tensor: Any) -> list[dict[str, Any]]:
@@ -101,14 +102,14 @@ class GrpcClient:
 
 
 def main() -> int:
-    """The command line; returns its exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path, help="JPEG or PNG files")
-    parser.add_argument("--model", required=True, help="its name in models.config")
+    parser.add_argument("--model", required=True, help="name of the model in models.config")
     parser.add_argument("--server", default="localhost:8500")
-    parser.add_argument("--version", type=int, help="by default the largest that is served")
-    parser.add_argument("--label", help="a version label, in place of --version")
-    parser.add_argument("--deadline", type=float, default=10.0, help="seconds, retries included")
+    parser.add_argument("--version", type=int, help="version number; by default the largest that the server serves")
+    parser.add_argument("--label", help="version label, instead of --version")
+    parser.add_argument("--deadline", type=float, default=10.0, help="time limit in seconds, including retries")
     args = parser.parse_args()
     try:
         client = GrpcClient(args.server, args.model, args.version, args.label, args.deadline)
@@ -120,7 +121,7 @@ def main() -> int:
         print(f"grpc_client: {error}", file=sys.stderr)
         return 1
     for path, row in zip(args.images, rows, strict=True):
-        # Of an export with on_error="skip": a file that is no image has no probabilities.
+        # With on_error="skip", a file that is not an image has NaN probabilities.
         skipped = math.isnan(row["probabilities"][0])
         print(f"{path}\tskipped" if skipped else f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
     return 0

@@ -1,10 +1,11 @@
-"""What a served model bears: requests from many clients at once, and how long each waited.
+"""Load test of a served model: throughput and latency with many clients at once.
 
     python load.py --model digits --clients 16 --seconds 20 one.png
     python load.py --model digits --grpc localhost:8500 --batch 8 one.png two.jpg
 
-Every client sends its next request as soon as the last is answered (a closed loop), so that the server always has `--clients` requests:
-set it to what your users have in flight. Nothing is retried: a refused request counts as failed.
+Every client sends its next request as soon as the last one is answered (a closed loop). So the server always has `--clients`
+requests in flight. Set this number to what your users have in flight. The script never retries: a refused request counts as failed.
+Prints the number of requests, the throughput, and the latency percentiles.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from rest_client import RestClient, ServerError
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of the values do not exceed (nearest rank); `values` are sorted."""
+    """Return the nearest-rank percentile of sorted `values`: the smallest value that at least `percent` of them do not exceed."""
     return values[max(math.ceil(percent / 100 * len(values)), 1) - 1]
 
 
 def measure(
     calls: Sequence[Callable[[], None]], seconds: float, failures: tuple[type[Exception], ...]
 ) -> tuple[list[float], list[Exception], float]:
-    """Runs each call over and over in a thread of its own.
+    """Run each call repeatedly in a separate thread.
 
     Returns:
-        The seconds that each answered call took, sorted; what the others raised; the seconds from start to the last answer.
+        Sorted durations of the answered calls in seconds, the errors of the other calls, and the seconds from the start to the last
+        answer.
     """
     waits: list[float] = []
     errors: list[Exception] = []
@@ -46,7 +48,7 @@ def measure(
                 call()
             except failures as error:
                 errors.append(error)
-                time.sleep(0.05)  # a server that is down is not asked a million times
+                time.sleep(0.05)  # do not flood a server that is down
             else:
                 waits.append(time.perf_counter() - start)
 
@@ -61,16 +63,16 @@ def measure(
 
 
 def main() -> int:
-    """The command line; returns its exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", nargs="+", type=Path, help="JPEG or PNG files, sent in turn")
-    parser.add_argument("--model", required=True, help="its name in models.config")
-    parser.add_argument("--url", default="http://localhost:8501", help="REST")
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="gRPC in place of REST")
-    parser.add_argument("--clients", type=int, default=8, help="requests at the same time")
+    parser.add_argument("images", nargs="+", type=Path, help="JPEG or PNG files, sent in rotation")
+    parser.add_argument("--model", required=True, help="name of the model in models.config")
+    parser.add_argument("--url", default="http://localhost:8501", help="address of the REST API")
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="use gRPC instead of REST")
+    parser.add_argument("--clients", type=int, default=8, help="number of simultaneous requests")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--batch", type=int, default=1, help="images a request")
-    parser.add_argument("--deadline", type=float, default=10.0, help="seconds a request")
+    parser.add_argument("--batch", type=int, default=1, help="images per request")
+    parser.add_argument("--deadline", type=float, default=10.0, help="time limit of a request in seconds")
     args = parser.parse_args()
     if args.clients < 1 or args.batch < 1 or args.seconds <= 0:
         parser.error("--clients, --batch and --seconds must be positive.")
@@ -91,7 +93,7 @@ def main() -> int:
         else:
             clients.append(RestClient(args.url, args.model, deadline=args.deadline, retries=0))
     try:
-        for client in clients:  # connects, and finds a wrong name or file before anything is measured
+        for client in clients:  # connect, and find a wrong name or file before the measurement
             client.predict_files(batches[0])
     except failures as error:
         print(f"load: {error}", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Classifies image files with a model that TF Serving serves, over REST. Needs nothing but Python.
+"""Classify image files over REST with a model that TF Serving serves. Needs only Python's standard library.
 
     python rest_client.py --model digits one.png two.jpg
     python rest_client.py --model digits --label canary --url http://serving.example:8501 one.png
 
-For your own program: `RestClient(url, model).predict_files([bytes, ...])`.
+Prints one line per file: path, label and probability. In a program: `RestClient(url, model).predict_files([bytes, ...])`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 
 class ServerError(Exception):
-    """The server's answer is an error, or there was none before the deadline.
+    """An error response of the server, or no response before the deadline.
 
     Attributes:
-        status: the HTTP status; 0 where no answer came.
+        status: HTTP status, or 0 without a response.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -35,16 +35,16 @@ class ServerError(Exception):
 
 
 class RestClient:
-    """One connection to one model. Not for several threads at once: give each its own.
+    """One connection to one model. Not thread-safe: give each thread its own client.
 
     Args:
-        url: the server, like ``http://localhost:8501``.
+        url: URL of the server, like ``http://localhost:8501``.
         model: the model's name in the server's configuration.
-        version: a version number; by default the largest that is served.
-        label: a version label like ``"stable"``, in place of `version`.
-        deadline: seconds that one call may take, retries and the pauses between them included.
-        retries: how often a request is sent again when the connection fails or the server answers 503 (its queue is
-            full). Predictions change nothing, so that sending one twice does no harm.
+        version: a version number. By default, the largest that the server serves.
+        label: a version label like ``"stable"``, instead of `version`.
+        deadline: time limit of one call in seconds, including retries and the pauses between them.
+        retries: number of retries if the connection fails or the server answers 503 (its queue is full). Predictions have no side
+            effects, so a repeated request is safe.
     """
 
     def __init__(
@@ -69,30 +69,30 @@ class RestClient:
         self._deadline, self._retries = deadline, retries
 
     def predict_files(self, files: Sequence[bytes]) -> list[dict[str, Any]]:
-        """Classifies JPEG or PNG files, given as their bytes.
+        """Classify JPEG or PNG files, given as bytes.
 
         Returns:
-            For each file ``"label"``, ``"class"`` (its number) and ``"probabilities"`` (a list, one a class). Of an export with
-            ``on_error="skip"``, a file that is no image has the label "", the class -1 and NaN.
+            For each file a dict with ``"label"``, ``"class"`` (the index) and ``"probabilities"`` (a list, one per class). If the
+            model was exported with ``on_error="skip"``, a file that is not an image has the label "", the class -1 and NaN.
 
         Raises:
-            ServerError: a file is no image, the model is unknown, or the deadline has passed.
+            ServerError: a file is not an image, the model is unknown, or the deadline has passed.
         """
         instances = [{"image_bytes": {"b64": base64.b64encode(file).decode("ascii")}} for file in files]
         return self._predict({"instances": instances})
 
     def predict_pixels(self, images: Any) -> list[dict[str, Any]]:
-        """Classifies pixels ``[n, height, width, 3]``, whole numbers 0–255: nested lists, or an array with ``tolist()``."""
+        """Classify pixels ``[n, height, width, 3]``, integers 0–255, as nested lists or an array with ``tolist()``."""
         values = images.tolist() if hasattr(images, "tolist") else images
         return self._predict({"signature_name": "serving_images", "instances": values})
 
     def status(self) -> dict[int, str]:
-        """The versions that the server knows, and the state of each: ``{3: "AVAILABLE"}``."""
+        """Return each version that the server knows with its state: ``{3: "AVAILABLE"}``."""
         found = self._answer("GET", self._path)["model_version_status"]
         return {int(version["version"]): version["state"] for version in found}
 
     def close(self) -> None:
-        """Closes the connection; the next call would open a new one."""
+        """Close the connection. The next call opens a new one."""
         self._connection.close()
 
     def _predict(self, request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ class RestClient:
         ]
 
     def _answer(self, method: str, path: str, body: str | None = None) -> Any:
-        """Sends a request until it is answered, the retries are used up or the deadline has passed."""
+        """Send a request, with retries, until a response arrives or the deadline has passed."""
         end = time.monotonic() + self._deadline
         for attempt in range(self._retries + 1):
             try:
@@ -110,7 +110,7 @@ class RestClient:
             except ServerError as error:
                 if error.status not in (0, 503):
                     raise
-                # A random pause of growing length: clients that failed together do not come back together.
+                # Random, growing pauses, so that clients that failed together do not retry together.
                 pause = random.uniform(0.5, 1) * min(0.1 * 2**attempt, 2)
                 if attempt == self._retries or time.monotonic() + pause >= end:
                     raise
@@ -127,7 +127,7 @@ class RestClient:
             response = connection.getresponse()
             status, content = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            connection.close()  # what is left of the exchange must not be read as the next answer
+            connection.close()  # or the rest of this response would be read as the next one
             host = f"{connection.host}:{connection.port}"
             raise ServerError(0, f"no answer from {host} ({str(error) or type(error).__name__})") from error
         try:
@@ -142,14 +142,14 @@ class RestClient:
 
 
 def main() -> int:
-    """The command line; returns its exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path, help="JPEG or PNG files")
-    parser.add_argument("--model", required=True, help="its name in models.config")
+    parser.add_argument("--model", required=True, help="name of the model in models.config")
     parser.add_argument("--url", default="http://localhost:8501")
-    parser.add_argument("--version", type=int, help="by default the largest that is served")
-    parser.add_argument("--label", help="a version label, in place of --version")
-    parser.add_argument("--deadline", type=float, default=10.0, help="seconds, retries included")
+    parser.add_argument("--version", type=int, help="version number; by default the largest that the server serves")
+    parser.add_argument("--label", help="version label, instead of --version")
+    parser.add_argument("--deadline", type=float, default=10.0, help="time limit in seconds, including retries")
     args = parser.parse_args()
     try:
         client = RestClient(args.url, args.model, args.version, args.label, args.deadline)
@@ -158,7 +158,7 @@ def main() -> int:
         print(f"rest_client: {error}", file=sys.stderr)
         return 1
     for path, row in zip(args.images, rows, strict=True):
-        # Of an export with on_error="skip": a file that is no image has no probabilities.
+        # With on_error="skip", a file that is not an image has NaN probabilities.
         skipped = math.isnan(row["probabilities"][0])
         print(f"{path}\tskipped" if skipped else f"{path}\t{row['label']}\t{max(row['probabilities']):.4f}")
     return 0

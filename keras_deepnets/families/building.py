@@ -43,14 +43,18 @@ def build(
     expected = source.scaling if source and source.scaling else spec.domain.scaling
     scaling = _scaling(facts, expected, include_preprocessing, x.shape[-1])
     with layers.prefixed(layer_prefix), deep_graphs():
-        if include_preprocessing:
+        if include_preprocessing and scaling is not None:
             x = layers.scale_input(x, scaling)
         x = facts.family.features(x, spec)
         if include_top:
             x = layers.classifier(x, classes, classifier_activation)
         elif pooling and len(x.shape) == 4:
             x = layers.pool_features(x, pooling)
-    architecture = {"constructor": facts.name, "family": facts.family.name, "options": _jsonable(options)}
+    architecture: dict[str, Any] = {
+        "constructor": facts.name,
+        "family": facts.family.name,
+        "options": _jsonable(options),
+    }
     if layer_prefix:
         architecture["options"][LAYER_PREFIX] = layer_prefix
     if source is not None:

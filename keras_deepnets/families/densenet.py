@@ -36,10 +36,8 @@ PLAIN_CIFAR_FILTERS = 16
 class DenseSpec:
     """A DenseNet: every layer of a block reads the feature maps of all preceding layers (section 3)."""
 
-    blocks: tuple[int, ...] | None = option(None, "layers per dense block, e.g. (6, 12, 24, 16); alternative to depth.")
-    depth: int | None = option(
-        None, "number of layers, for CIFAR networks instead of blocks: 3n+4, or 6n+4 with bottlenecks."
-    )
+    blocks: tuple[int, ...] = option(None, "layers per dense block, e.g. (6, 12, 24, 16); alternative to depth.")
+    depth: int = option(None, "number of layers, for CIFAR networks instead of blocks: 3n+4, or 6n+4 with bottlenecks.")
     growth_rate: int = option(32, "growth rate k: feature maps that each layer adds.")
     bottleneck: bool = option(True, "DenseNet-B: a 1×1 convolution to 4k channels before each 3×3.")
     compression: float = option(
@@ -48,7 +46,7 @@ class DenseSpec:
     stem: str = option(
         "imagenet", '"imagenet" (7×7 convolution with stride 2, then max pooling) or "cifar" (3×3 convolution).'
     )
-    initial_filters: int | None = option(
+    initial_filters: int = option(
         None,
         "filters of the first convolution. Default: 2k, but 16 with the CIFAR stem unless both bottlenecks and compression are on.",
     )

@@ -53,8 +53,8 @@ class PreActSpec(ResidualSpec):
     unit: str = option(
         "full_preactivation", "residual unit of Figure 4: " + ", ".join(f'"{unit}"' for unit in UNITS) + "."
     )
-    stem_filters: int | None = option(None, "filters of the first convolution. Default: those of the first stage.")
-    activate_first: bool | None = option(
+    stem_filters: int = option(None, "filters of the first convolution. Default: those of the first stage.")
+    activate_first: bool = option(
         None,
         "apply the activation directly after the first convolution, so that the first unit's shortcut is activated too (the paper's "
         "appendix, its CIFAR networks). If False, the first unit has its own pre-activation (ImageNet networks, as in timm and Keras).",
@@ -73,6 +73,7 @@ class PreActSpec(ResidualSpec):
         check_choice(self.owner, "unit", self.unit, UNITS)
         check_choice(self.owner, "form", self.form, ("paper", "keras"))
         super().__post_init__()
+        check_choice(self.owner, "shortcut", self.shortcut, ("A", "B", "C", "D"))
         if self.form == "keras" and self.antialias:
             raise InputError(
                 f"{self.owner}: antialias={self.antialias!r} cannot be combined with form='keras', the architecture of "
@@ -126,7 +127,7 @@ def shortcut(x: Any, activated: Any, filters: int, strides: int, spec: PreActSpe
     projects = spec.shortcut == "C" or strides > 1 or x.shape[-1] != filters
     sequence = spec.norms(("bn",)) if "bn" in UNITS[spec.unit].last else ()
     identity = activated if projects else x
-    return layers.shortcut(identity, filters, strides, kind=spec.shortcut, name=name, sequence=sequence)
+    return layers.shortcut(identity, filters, strides, kind=str(spec.shortcut), name=name, sequence=sequence)
 
 
 def features(x: Any, spec: PreActSpec) -> Any:
@@ -151,10 +152,9 @@ def _imagenet(depth: int, blocks: tuple[int, ...], block: str = "bottleneck", er
 
 
 def _cifar(depth: int, error: float, block: str = "bottleneck") -> Any:
-    error = f"{error} %, CIFAR-10 test"
     # In the authors' code, the first convolution of a bottleneck has the stride.
-    row = {"depth": depth, "stem": "cifar", "block": block, "downsample": "1x1"}
-    return variant(f"PreActResNet{depth}", FAMILY, source="Table 2", error=error, **row)
+    row: dict[str, Any] = {"depth": depth, "stem": "cifar", "block": block, "downsample": "1x1"}
+    return variant(f"PreActResNet{depth}", FAMILY, source="Table 2", error=f"{error} %, CIFAR-10 test", **row)
 
 
 ResNet18V2 = _imagenet(18, (2, 2, 2, 2), "basic")

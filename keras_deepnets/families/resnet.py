@@ -40,8 +40,8 @@ class ResidualSpec:
     The 3×3 convolution of a bottleneck has ``filters × base_width / 64 × groups`` channels.
     """
 
-    blocks: tuple[int, ...] | None = option(None, "blocks per stage, e.g. (3, 4, 6, 3); alternative to depth.")
-    depth: int | None = option(
+    blocks: tuple[int, ...] = option(None, "blocks per stage, e.g. (3, 4, 6, 3); alternative to depth.")
+    depth: int = option(
         None,
         "number of layers, for CIFAR networks instead of blocks: 6n+2 with basic blocks, 9n+2 with bottlenecks.",
     )
@@ -49,7 +49,7 @@ class ResidualSpec:
     stem: str = option(
         "imagenet", '"imagenet" (7×7 convolution with stride 2, then max pooling) or "cifar" (3×3 convolution).'
     )
-    filters: tuple[int, ...] | None = option(
+    filters: tuple[int, ...] = option(
         None,
         "base filters per stage. Default: 64, 128, 256, 512 with the ImageNet stem; 16, 32, 64 with the CIFAR stem.",
     )
@@ -106,7 +106,7 @@ class ResidualSpec:
         "inference).",
     )
     dropout: float = option(0.0, "dropout rate after each block's first activation (Zagoruyko & Komodakis 2016, 2.4).")
-    block_layers: bool | None = option(
+    block_layers: bool = option(
         None,
         "build each block as one layer (`layers.Block`). This speeds up building, tracing and saving of networks with hundreds of blocks. "
         "It also skips blocks that stochastic depth drops for a whole batch. None: use it where one of these applies.",
@@ -243,13 +243,13 @@ def branch(x: Any, filters: int, strides: int, spec: ResidualSpec, name: str, la
     for number, (kernel_size, channels, step, groups) in enumerate(rows, start=1):
         final = number == len(rows)
         part = f"{name}_{number}"
-        bias, pooled = final and spec.biased, spec.antialias and step > 1
-        step = 1 if pooled else step
+        bias, pool = final and spec.biased, spec.antialias if step > 1 else None
+        step = 1 if pool else step
         x = layers.conv2d(x, channels, kernel_size, strides=step, groups=groups, use_bias=bias, name=f"{part}_conv")
         sequence = spec.norms(last if final else ("bn", "relu"))
         x = layers.norm_activation(x, sequence, name=part, zero_gamma=final and spec.zero_init_residual)
-        if pooled:
-            x = layers.antialiased(x, spec.antialias, name=f"{part}_pool")
+        if pool:
+            x = layers.antialiased(x, pool, name=f"{part}_pool")
         if number == 1:
             x = layers.dropout(x, spec.dropout, name=f"{part}_dropout")
     if spec.attention == "eca":
@@ -327,7 +327,8 @@ PlainNet = builder(
 IMAGENET_OPTIONS = (*FAMILY.options, "deep_stem", "antialias")
 """Options of the named constructors of ImageNet networks."""
 
-_18, _34 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3)}
+_18: dict[str, Any] = {"blocks": (2, 2, 2, 2)}
+_34: dict[str, Any] = {"blocks": (3, 4, 6, 3)}
 _IMAGENET = "Table 1"
 _TEN_CROP = "{} % top-1, ImageNet validation, 10-crop"
 

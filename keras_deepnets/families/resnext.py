@@ -44,12 +44,18 @@ _50, _101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
 def _imagenet(name: str, blocks: tuple[int, ...], groups: int, width: int, error: str, source: str = "Table 4") -> Any:
     error = f"{error} % top-1, ImageNet validation, single crop" if error else ""
-    row = {"blocks": blocks, "groups": groups, "base_width": width}
+    row: dict[str, Any] = {"blocks": blocks, "groups": groups, "base_width": width}
     return variant(name, FAMILY, source=source, error=error, options=resnet.IMAGENET_OPTIONS, **row)
 
 
 def _cifar(groups: int, width: int, error: float) -> Any:
-    row = {"depth": 29, "stem": "cifar", "filters": (64, 128, 256), "groups": groups, "base_width": width}
+    row: dict[str, Any] = {
+        "depth": 29,
+        "stem": "cifar",
+        "filters": (64, 128, 256),
+        "groups": groups,
+        "base_width": width,
+    }
     return variant(f"ResNeXt29_{groups}x{width}d", FAMILY, source="Table 7", error=f"{error} %, CIFAR-10 test", **row)
 
 

@@ -72,7 +72,7 @@ def _cifar(depth: int, widen_factor: int, error: str) -> Any:
 
 def _imagenet(depth: int, blocks: tuple[int, ...], error: str = "") -> Any:
     # The bottleneck's 3×3 convolution has twice the channels and also the stride, as in the authors' code.
-    row = {"blocks": blocks, "block": "bottleneck", "base_width": 128, "downsample": "3x3"}
+    row: dict[str, Any] = {"blocks": blocks, "block": "bottleneck", "base_width": 128, "downsample": "3x3"}
     return variant(f"WideResNet{depth}_2", IMAGENET_FAMILY, source="Table 8", error=error, **row)
 
 

@@ -151,9 +151,10 @@ def described(layer: keras.layers.Layer) -> list[dict[str, Any]]:
 
 def made_variable(initializer: keras.Initializer, kept: dict[str, Any], **described: Any) -> keras.Variable:
     """A variable for a position in the graph. Constant initial values are computed only once."""
-    constant = type(initializer) in (keras.initializers.Zeros, keras.initializers.Ones)
+    kind: Any = type(initializer)
+    constant = kind in (keras.initializers.Zeros, keras.initializers.Ones)
     if constant and keras.backend.backend() == "tensorflow":
-        described["initializer"] = _same_everywhere(type(initializer), described.pop("shape"), described["dtype"])
+        described["initializer"] = _same_everywhere(kind, described.pop("shape"), described["dtype"])
     else:
         described["initializer"] = initializer.clone()
     variable = keras.Variable(**described)

@@ -98,7 +98,7 @@ class RecomputedConv2D(keras.layers.Layer):
             name=convolution_name,
         )
 
-    def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
+    def build(self, input_shape: Sequence[tuple[Any, ...]]) -> None:
         """Creates the weights. Raises ValueError if the channels of the maps do not add up to those of the concatenation."""
         joined, *maps = input_shape
         if not maps or sum(shape[-1] for shape in maps) != joined[-1]:
@@ -160,9 +160,9 @@ class RecomputedConv2D(keras.layers.Layer):
             for value in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
         # Torch refuses to recompute from values that have changed in the meantime, such as the moving statistics.
-        statistics = () if use_batch else tuple(statistics)
+        kept = () if use_batch else tuple(statistics)
         kernel = ops.convert_to_tensor(convolution.kernel, self.compute_dtype)
-        return keras.remat(run)(gamma, beta, statistics, kernel, *maps)
+        return keras.remat(run)(gamma, beta, kept, kernel, *maps)
 
     def compute_output_shape(self, input_shape: Sequence[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         """The shape of the convolution's output."""

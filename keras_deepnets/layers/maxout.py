@@ -33,7 +33,7 @@ class Maxout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.pieces = pieces
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         """Checks that `pieces` divides the channels. Raises ValueError otherwise."""
         if input_shape[-1] % self.pieces:
             raise ValueError(f"Maxout: {input_shape[-1]} channels do not divide into pieces={self.pieces}.")
@@ -42,7 +42,7 @@ class Maxout(keras.layers.Layer):
         """The maximum of the pieces."""
         return functools.reduce(ops.maximum, ops.split(inputs, self.pieces, axis=-1))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[int | None, ...]:
         """The shape of the output."""
         return (*input_shape[:-1], input_shape[-1] // self.pieces)
 

@@ -42,15 +42,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         training = bool(training) and self.trainable
         gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
         beta = self.beta if self.center else ops.zeros_like(self.moving_mean)
-        outputs, mean, variance = fused_batch_norm(
-            inputs,
-            *(
-                ops.convert_to_tensor(value, "float32")
-                for value in (gamma, beta, self.moving_mean, self.moving_variance)
-            ),
-            epsilon=self.epsilon,
-            training=training,
+        gamma, beta, mean, variance = (
+            ops.convert_to_tensor(value, "float32") for value in (gamma, beta, self.moving_mean, self.moving_variance)
         )
+        outputs, mean, variance = fused_batch_norm(inputs, gamma, beta, mean, variance, self.epsilon, training)
         if training:
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))

@@ -34,7 +34,7 @@ class ZeroPadShortcut(keras.layers.Layer):
         self.filters = filters
         self.strides = strides
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         """Checks that no channels need to be removed. Raises ValueError otherwise."""
         if input_shape[-1] > self.filters:
             raise ValueError(

@@ -76,8 +76,8 @@ def test_the_python_of_the_readme(tmp_path):
         "resnet1202",
         1727962,
     )
-    assert code.count('"digits", epochs=1') == 1
-    (tmp_path / "readme.py").write_text(code.replace('"digits", epochs=1', '"digits", epochs=1, limit=64'), "utf-8")
+    assert code.count('"digits", epochs=12') == 1
+    (tmp_path / "readme.py").write_text(code.replace('"digits", epochs=12', '"digits", epochs=1, limit=64'), "utf-8")
     run(tmp_path / "readme.py", tmp_path)
     assert (tmp_path / "serving" / "digits" / "1" / "saved_model.pb").is_file()
     assert (tmp_path / "runs" / "digits" / "model.keras").is_file() and (tmp_path / "digits.tflite").is_file()

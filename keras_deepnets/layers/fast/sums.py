@@ -67,10 +67,10 @@ def _parts_of_sum(sizes: tuple[int, ...], *addends: tf.Tensor) -> tuple[tf.Tenso
     # Work on groups of channels that divide every part. In bfloat16, the compiler's loops over odd lengths take up to twice as long.
     group = math.gcd(*sizes)
     images = tf.shape(addends[0])[:-1]
-    addends = [tf.reshape(addend, [-1, sum(sizes) // group, group]) for addend in addends]
+    grouped = [tf.reshape(addend, [-1, sum(sizes) // group, group]) for addend in addends]
     parts, start = [], 0
     for size in sizes:
-        part = functools.reduce(operator.add, [addend[:, start : start + size // group] for addend in addends])
+        part = functools.reduce(operator.add, [addend[:, start : start + size // group] for addend in grouped])
         parts.append(tf.reshape(part, tf.concat([images, [size]], 0)))
         start += size // group
     return tuple(parts)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.insight.metrics import read_metrics
@@ -15,6 +15,7 @@ from keras_deepnets.insight.metrics import read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 # Colour-blind safe (Wong, Nature Methods 8, 441, 2011), strongest first.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -136,7 +137,8 @@ def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str
 
 def _focus(axes: Axes) -> None:
     """Cut off the high values of the first epochs, which would flatten the rest of the curves."""
-    later = [value for line in axes.lines for value in line.get_ydata()[len(line.get_ydata()) // 4 :]]
+    lines = [cast("Sequence[float]", line.get_ydata()) for line in axes.lines]
+    later = [value for values in lines for value in values[len(values) // 4 :]]
     finite = [value for value in later if value == value and value != float("inf")]
     low, high = min(finite, default=0), max(finite, default=1)
     axes.set_ylim(min(0, low), high * 1.08 if high > 0 else 1)
@@ -150,7 +152,7 @@ def _finish(axes: Axes, label: str, last: float) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
     axes.tick_params(colors=_GREY, labelsize=9)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    cast("MaxNLocator", axes.xaxis.get_major_locator()).set_params(integer=True)
 
 
 def _cycle(count: int) -> list[str]:

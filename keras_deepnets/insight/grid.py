@@ -54,7 +54,7 @@ def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.nda
     for at, cell in enumerate(cells):
         left, top = _GAP + at % columns * across, _GAP + at // columns * down
         picture.paste(Image.fromarray(cell), (left, top))
-        if names:
+        if names and font is not None:
             pen.text((left, top + height + 2), fitting(names[at], width, font), _TEXT, font)
     return np.asarray(picture)
 

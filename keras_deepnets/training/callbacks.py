@@ -133,7 +133,8 @@ class MetricsFile(keras.callbacks.Callback):
         more: dict[str, float] | None = None,
     ):
         super().__init__()
-        self._path, self._history, self._batch_size = path and Path(path), history, batch_size
+        self._path = None if path is None else Path(path)
+        self._history, self._batch_size = history, batch_size
         self._first_step, self._more = first_step, dict(more or {})
         self._begin = self._seconds = 0.0
         self._batches = 0
@@ -265,7 +266,7 @@ class InputGrid(keras.callbacks.Callback):
         For a distribution, these are the classes with a share of at least a tenth, the largest first.
         """
         if target.ndim == 0:
-            return self._labels[target]
+            return self._labels[int(target)]
         ranked = np.argsort(-target, kind="stable")
         return " + ".join(self._labels[at] for at in ranked if at == ranked[0] or target[at] >= 0.1)
 
@@ -347,6 +348,7 @@ class Profile(keras.callbacks.Callback):
         import tensorflow as tf
 
         if self._begun is not None:
+            assert self._session is not None  # a recording that has begun has a session
             self._begun = None
             self._unmark()
             tf.profiler.experimental.stop(save=False)
@@ -357,6 +359,7 @@ class Profile(keras.callbacks.Callback):
 
         if self._begun is None or not (early or self._step >= self._last):
             return
+        assert self._session is not None  # a recording that has begun has a session
         self._wait()
         self._unmark()
         path = self._folder / "plugins" / "profile" / f"steps-{self._begun}-{self._step}"
@@ -432,7 +435,7 @@ class AveragedWeights(keras.callbacks.Callback):
     Keras' `SwapEMAWeights` swaps by additions, which leaves rounding errors. This callback restores the exact weights.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._kept: list[np.ndarray] = []
 

@@ -32,8 +32,8 @@ def parse(text: str) -> tuple[float, str]:
         InputError: The text is not a duration.
     """
     match = _WRITTEN.fullmatch(text.lower())
-    unit = match and _UNITS.get(match["unit"])
-    if not unit:
+    unit = _UNITS.get(match["unit"]) if match else None
+    if match is None or unit is None:
         raise InputError(f"{text!r} is not a duration. Write it as '400 steps', '5 epochs', '50000 examples' or '2 %'.")
     return float(match["number"]), unit
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import keras
 
     from keras_deepnets.data import ImageData
+    from keras_deepnets.training.feed import Source
 
 
 WORST = 25
@@ -30,7 +31,7 @@ PICTURES = ("confusion.png", "errors.png")
 
 def evaluate(
     model: keras.Model | str | os.PathLike,
-    data: ImageData | str | os.PathLike,
+    data: Source,
     batch_size: int = 256,
     *,
     image_size: int | None = None,
@@ -69,32 +70,32 @@ def evaluate(
     check_views(crops, scales, image_size)
     check_count("worst", worst)
     file = _file_of(model) if isinstance(model, (str, os.PathLike)) else None
-    loaded = arrays.is_loaded(data)
-    if not loaded and not isinstance(data, datasets.ImageData):
-        record = file and RunRecord.beside(file)
-        data = images_to_measure(data, None, record).images if file else datasets.load(data, "test")
-    if file:
-        model = _loaded(file)
-    if loaded:
-        data = feed.of_model(model, data)
-    networks.check_fit(model, data)
-    logits = losses.gives_logits(model)
-    tally = Tally(data.labels, worst)
+    images: ImageData | None = None
+    if isinstance(data, datasets.ImageData):
+        images = data
+    elif not arrays.is_loaded(data):
+        images = images_to_measure(data, None, RunRecord.beside(file)).images if file else datasets.load(data, "test")
+    network: keras.Model = _loaded(file) if file else model
+    if images is None:  # arrays or a dataset, which may take their class names from the model
+        images = feed.of_model(network, data)
+    networks.check_fit(network, images)
+    logits = losses.gives_logits(network)
+    tally = Tally(images.labels, worst)
     seen, begin, first = 0, time.perf_counter(), True
     if scales is not None:
-        results = _at_scales(model, data, batch_size, scales, logits)
+        results = _at_scales(network, images, batch_size, scales, logits)
     elif crops == 10:
-        results = _ten_crops(model, data, batch_size, image_size, logits)
+        results = _ten_crops(network, images, batch_size, image_size, logits)
     else:
-        results = _central(model, data, batch_size, image_size)
+        results = _central(network, images, batch_size, image_size)
     for outputs, labels, positions in results:
         if np.isnan(outputs).any():
             raise InputError(
-                f"Model {model.name!r} gives outputs that are not numbers (NaN). Its training has diverged."
+                f"Model {network.name!r} gives outputs that are not numbers (NaN). Its training has diverged."
             )
         tally.add(outputs, labels, logits, positions)
         seen += len(labels)
-        if first and len(labels) < data.size:
+        if first and len(labels) < images.size:
             seen, begin = 0, time.perf_counter()
         first = False
     return tally.evaluation(seen / max(time.perf_counter() - begin, 1e-9))

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard, cast
 
 import keras
 import numpy as np
@@ -83,33 +83,39 @@ def load(
             "validation=True is not allowed; give a source, a fraction, or None for the source's own split."
         )
     _check_limit(limit)
-    options = {"seed": seed, "skip_broken": skip_broken}
-    is_size = isinstance(validation, (int, float, np.integer, np.floating)) and not isinstance(validation, bool)
-    cut = validation if is_size else None
+    options: dict[str, Any] = {"seed": seed, "skip_broken": skip_broken}
+    asked = validation if _is_size(validation) else None
+    cut = asked
     if arrays.is_loaded(data):
         data = arrays.read(data, split="train")
     if isinstance(data, ImageData):
-        train, held = data.divide(cut, seed) if is_size else (data, None)
+        train, held = (data, None) if asked is None else data.divide(asked, seed)
         cut = None  # the caller split an already loaded set
-    elif is_size:
-        train, held = (
-            datasets.load(data, split, validation=cut, **options)
-            for split in (datasets.training_split(data), "validation")
-        )
     else:
-        train = datasets.load(data, datasets.training_split(data), **options)
-        held = _own(data, options) if validation is None else None
+        source = cast("str | os.PathLike", data)  # everything else is loaded by now
+        split = datasets.training_split(source)
+        if asked is not None:
+            options["validation"] = asked
+            train, held = (datasets.load(source, part, **options) for part in (split, "validation"))
+        else:
+            train = datasets.load(source, split, **options)
+            held = _own(source, options) if validation is None else None
     if validation is None and held is None and (size := cut_by_default(train)):
         train, held = train.divide(size, seed)
         cut = None if isinstance(data, ImageData) else size
-    elif not is_size and validation is not None and validation is not False:
-        held = _other(validation, train.labels, options)
+    elif asked is None and validation is not None and validation is not False:
+        held = _other(cast("Source", validation), train.labels, options)
     if held is not None and held.labels != train.labels:
         raise InputError(
             f"Validation data {held.name!r} has the classes {_few(held.labels)}, training data {train.name!r} {_few(train.labels)}; "
             "they must be the same, in the same order."
         )
     return Sets(train if limit is None else _limited(train, limit, seed), held, cut)
+
+
+def _is_size(validation: Any) -> TypeGuard[int | float]:
+    """Return whether `validation` is a number or fraction of images."""
+    return isinstance(validation, (int, float, np.integer, np.floating)) and not isinstance(validation, bool)
 
 
 def cut_by_default(data: ImageData) -> int:
@@ -151,7 +157,8 @@ def _other(source: Source, labels: tuple[str, ...], options: dict[str, Any]) -> 
         return source
     if arrays.is_loaded(source):
         return labelled(source, labels, "validation")
-    return datasets.load(source, "all" if Path(source).expanduser().is_dir() else "test", **options)
+    named = cast("str | os.PathLike", source)  # everything else is loaded
+    return datasets.load(named, "all" if Path(named).expanduser().is_dir() else "test", **options)
 
 
 def labelled(source: Any, labels: tuple[str, ...] | None, split: str = "all") -> ImageData:
@@ -195,7 +202,7 @@ def batch_size(data: ImageData, recipe: Recipe) -> int:
 
     `sizing` chooses it if the recipe leaves it to the data.
     """
-    return sized(recipe, data.size).batch_size
+    return sized(recipe, data.size).images_per_step
 
 
 def training(
@@ -301,7 +308,7 @@ def at_scales(
     data.steps(batch)
     scaling = models.scaling_of(model)
     interpolation = scaling.interpolation if scaling else "bilinear"
-    prepared = scaling is not None and not models.includes_preprocessing(model)
+    applied = None if scaling is None or models.includes_preprocessing(model) else scaling
     channels = model.input_shape[3] or data.image_shape[2]
 
     def views(image, label):
@@ -315,10 +322,10 @@ def at_scales(
         for position, (images, label) in chunk:
             groups.setdefault(tuple(image.shape for image in images), []).append((images, label, position))
         for group in groups.values():
-            views, labels, positions = zip(*group, strict=True)
-            stacks = [np.stack(images) for images in zip(*views, strict=True)]
+            shown, labels, positions = zip(*group, strict=True)
+            stacks = [np.stack(images) for images in zip(*shown, strict=True)]
             yield (
-                [scaling.apply(stack) for stack in stacks] if prepared else stacks,
+                stacks if applied is None else [applied.apply(stack) for stack in stacks],
                 np.array(labels),
                 np.array(positions),
             )

@@ -134,7 +134,7 @@ class Fit:
             made = self.pieces.new_optimizer()
         else:
             rate = self.pieces.learning_rate
-            made = optimizer_of(recipe, phase.steps, phase.steps_per_epoch, recipe.batch_size, rate)
+            made = optimizer_of(recipe, phase.steps, phase.steps_per_epoch, recipe.images_per_step, rate)
         metrics = [TopAccuracy(1, "accuracy")]
         if len(self.train_data.labels) >= 100:
             metrics.append(TopAccuracy(5, "top5"))
@@ -217,7 +217,7 @@ class Fit:
         ]
         if averages:
             found.append(monitors.AveragedWeights())
-        numbered = {"phase": self.phases.index(phase) + 1} if len(self.phases) > 1 else {}
+        numbered: dict[str, float] = {"phase": self.phases.index(phase) + 1} if len(self.phases) > 1 else {}
         batch = self.resolved["batch_size"]
         found.append(monitors.MetricsFile(self.folder.metrics, history, batch, phase.first_step, numbered))
         if recipe.schedule == "plateau" and phase.name == phases.ALL:

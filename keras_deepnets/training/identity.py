@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from keras_deepnets.data import ImageData, shards
 from keras_deepnets.data.records import RecordStore
-from keras_deepnets.data.stores import IndexedStore, PackedPixels
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels
 from keras_deepnets.training.feed import Sets
 
 
@@ -22,6 +22,14 @@ def identities(sets: Sets) -> dict[str, Any]:
     """
     held = identity(sets.held)
     return {"data": identity(sets.train), "validation": held and held | {"cut": sets.cut}}
+
+
+@overload
+def identity(data: ImageData) -> dict[str, Any]: ...
+
+
+@overload
+def identity(data: None) -> None: ...
 
 
 def identity(data: ImageData | None) -> dict[str, Any] | None:
@@ -75,6 +83,7 @@ def _pixels(store: IndexedStore) -> Iterable[bytes | np.ndarray]:
             yield store.pixels.shapes[store.rows].tobytes()
         yield from store.pixels.chunks(store.rows)
         return
+    assert isinstance(store.pixels, ArrayPixels)  # images in files have names, so this is not called for them
     for start in range(0, store.size, 1024):
         yield store.pixels.images[store.rows[start : start + 1024]]
 

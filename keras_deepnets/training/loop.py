@@ -102,17 +102,17 @@ def train(
     """
     precisions.prepare_gpus()
     model, file_digest = _opened(model, seed)
-    given = isinstance(model, keras.Model)
-    if given and weights is not None:
+    given = None if isinstance(model, str) else model
+    if given is not None and weights is not None:
         raise InputError(
-            f"weights={os.fspath(weights)!r} needs the name of a network, and model {model.name!r} is built already. Load its "
+            f"weights={os.fspath(weights)!r} needs the name of a network, and model {given.name!r} is built already. Load its "
             "weights with keras_deepnets.load_weights."
         )
     pieces, overrides = OwnPieces.split({"optimizer": optimizer, "loss": loss, **overrides})
     recipe = recipe or ("fast" if weights is None else "fine_tune")
     asked = get_recipe(recipe).for_model(constructor_name(model)).with_overrides(**overrides)
-    if given:
-        asked = asked.with_overrides(precision=_own_precision(model, precision))
+    if given is not None:
+        asked = asked.with_overrides(precision=_own_precision(given, precision))
     elif precision is not None:
         asked = asked.with_overrides(precision=precision)
     train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
@@ -120,7 +120,7 @@ def train(
     if class_weight is not None:  # counting may read all records
         balance = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
     network = _network(model, weights, model_options or {}, train_data, asked)
-    if verbose != 0 and not given and (missing := _missing_options(model, asked)):
+    if verbose != 0 and given is None and (missing := _missing_options(model, asked)):
         print(
             f"{model} has no option {', '.join(missing)}, which recipe {asked.name} sets. Training continues without it.",
             file=sys.stderr,
@@ -146,9 +146,9 @@ def train(
     if config and folder.finished():
         if verbose != 0:
             print(f"{folder.path} holds the finished run; choose another folder to train again.")
-        if given:
-            model.load_weights(folder.model)
-        return folder.results(model if given else None)
+        if given is not None:
+            given.load_weights(folder.model)
+        return folder.results(given)
     phases.check_early_stopping(asked, held_data is not None)
     with contextlib.ExitStack() as stack:
         if config:

@@ -76,6 +76,8 @@ class RunRecord:
         from keras_deepnets.data import load
         from keras_deepnets.training.identity import identity
 
+        if self.seed is None:  # the images of the split are unknown
+            return None
         try:
             train = load(source, "train", seed=self.seed, validation=self.cut, skip_broken=True)
         except InputError:  # too few images for this split: another folder
@@ -129,7 +131,7 @@ def images_to_measure(
     from keras_deepnets import data as datasets
 
     seed = (record.seed or 0 if record else 0) if seed is None else seed
-    options = {"seed": seed, "skip_broken": skip_broken}
+    options: dict[str, Any] = {"seed": seed, "skip_broken": skip_broken}
     if not datasets.is_cut(source):
         return _own(
             source, split, options | {"validation": record.cut if record and record.has_name_of(source) else None}
@@ -137,12 +139,12 @@ def images_to_measure(
     whole = datasets.load(source, "all", **options)  # the splits share its pixels
     if split == "all":
         return Measured(whole, "all", None, "")
-    known = record is not None and record.is_of(source)
-    if split is None and (not known or record.seed is None):
-        return Measured(whole, "all", None, _why_all(record, known))
+    own = record if record is not None and record.is_of(source) else None
+    if split is None and (own is None or own.seed is None):
+        return Measured(whole, "all", None, _why_all(record, own is not None))
     split = split or "test"
-    images = datasets.load(source, split, **options, validation=record.cut if known else None)
-    return Measured(images, split, whole.size, _reason(split, seed, record if known else None))
+    images = datasets.load(source, split, **options, validation=None if own is None else own.cut)
+    return Measured(images, split, whole.size, _reason(split, seed, own))
 
 
 def _own(source: str | os.PathLike, split: str | None, options: Mapping[str, Any]) -> Measured:

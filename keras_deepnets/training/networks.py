@@ -74,9 +74,9 @@ class NamedNetwork:
             # The statistics are converted like the images: grey to RGB by repetition, RGB to grey by the mean.
             mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
         crop = self._crop or (0.875 if self.side() > feed.SMALL else 1.0)
-        return Scaling(mean, [max(value, 1.0) for value in std], crop_fraction=crop)
+        return Scaling(mean, tuple(max(value, 1.0) for value in std), crop_fraction=crop)
 
-    def build(self, precision: str | None, scaling: Scaling) -> keras.Model:
+    def build(self, precision: str | None, scaling: Scaling | None) -> keras.Model:
         """Build the network with new weights."""
         arguments = {"input_shape": self._shape, "classes": len(self._data.labels), "include_preprocessing": scaling}
         with precisions.policy(precision):
@@ -145,8 +145,7 @@ def check_fit(model: keras.Model, data: ImageData) -> None:
             "classes. Build it with that number of classes, or use replace_classifier."
         )
     labels = models.labels_of(model)
-    at = None if labels is None else first_difference(labels, data.labels)
-    if at is not None:
+    if labels is not None and (at := first_difference(labels, data.labels)) is not None:
         raise InputError(
             f"Output {at} of model {model.name!r} is {labels[at]!r}, but class {at} of data {data.name!r} is {data.labels[at]!r}."
         )

@@ -51,11 +51,11 @@ def planned(recipe: Recipe, images: int) -> dict[str, Any]:
         recipe: Recipe with numbers for everything that depends on the data (`sizing.sized`).
         images: Number of training images.
     """
-    steps_per_epoch = images // recipe.batch_size
+    steps_per_epoch = images // recipe.images_per_step
     cached = 4 * images * _WIDEST <= memory.share(8, 256 << 20, 8 << 30)
-    head_steps = max(1, round(recipe.head_epochs * steps_per_epoch)) if recipe.head_epochs else 0
+    head_steps = max(1, round(recipe.number("head_epochs") * steps_per_epoch)) if recipe.head_epochs else 0
     head = {"head": {"steps": head_steps, "cached": cached}} if head_steps else {}
-    steps = 0 if recipe.head_only else recipe.total_steps(steps_per_epoch, recipe.batch_size)
+    steps = 0 if recipe.head_only else recipe.total_steps(steps_per_epoch)
     return head | {"steps_per_epoch": steps_per_epoch, "steps": steps, "epochs": math.ceil(steps / steps_per_epoch)}
 
 
@@ -102,8 +102,8 @@ class Freezing:
             self.restore()
 
     def _frozen_statistics(self) -> bool:
-        kind, batch = self._recipe.batch_norm, self._recipe.batch_size
-        return kind == "frozen" or (kind == "auto" and batch < _SMALL_BATCH)
+        kind = self._recipe.batch_norm
+        return kind == "frozen" or (kind == "auto" and self._recipe.images_per_step < _SMALL_BATCH)
 
     def restore(self) -> None:
         """Restore the original `trainable` state of every layer."""

@@ -59,6 +59,7 @@ class OwnPieces:
 
     def new_optimizer(self) -> keras.optimizers.Optimizer:
         """Return a copy of the optimizer in its initial state."""
+        assert self.optimizer is not None, "there is no optimizer to copy"
         return type(self.optimizer).from_config(self.optimizer.get_config())
 
 

@@ -73,7 +73,7 @@ class PretrainedNetwork(NamedNetwork):
         scaling = self._source.scaling or self._domain_scaling
         return dataclasses.replace(scaling, crop_fraction=self._crop) if self._crop else scaling
 
-    def build(self, precision: str | None, scaling: Scaling) -> keras.Model:
+    def build(self, precision: str | None, scaling: Scaling | None) -> keras.Model:
         """Build the network with its weights, and a new classifier if the classes differ."""
         arguments = {"input_shape": self._shape, "include_preprocessing": scaling, **self._options}
         with precisions.policy(precision):

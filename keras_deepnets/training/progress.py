@@ -153,7 +153,7 @@ class _Speed(ProgressColumn):
 class _Rate:
     """Growth of a count per second over a sliding window of ten seconds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._points: list[tuple[float, float]] = []
 
     def clear(self) -> None:

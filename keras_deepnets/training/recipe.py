@@ -203,11 +203,16 @@ class Recipe:
         if self.steps is not None:
             return self.steps
         if self.examples is not None:
-            return max(1, math.ceil(self.examples / (batch_size or self.batch_size)))
-        return max(1, round(self._number("epochs") * steps_per_epoch))
+            return max(1, math.ceil(self.examples / (batch_size or self.images_per_step)))
+        return max(1, round(self.number("epochs") * steps_per_epoch))
 
-    def _number(self, name: str) -> float:
-        """Return a field that may be `"auto"` as a number."""
+    @property
+    def images_per_step(self) -> int:
+        """Return `batch_size` as a number; raise `InputError` if it is `"auto"`."""
+        return int(self.number("batch_size"))
+
+    def number(self, name: str) -> float:
+        """Return a field that may be `"auto"` as a number; raise `InputError` if it is `"auto"`."""
         value = getattr(self, name)
         if isinstance(value, str):
             raise InputError(

@@ -11,10 +11,16 @@ from typing import Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.recipe import AUTO, LENGTHS, Recipe
 
-_SGD = {"schedule": "piecewise", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_on": "all"}
-_NESTEROV = _SGD | {"nesterov": True}
+_SGD: dict[str, Any] = {
+    "schedule": "piecewise",
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "weight_decay_on": "all",
+}
+_NESTEROV: dict[str, Any] = _SGD | {"nesterov": True}
 _COLOURS = "random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)"  # fb.resnet.torch, which these papers cite
-_IMAGENETTE = {
+_IMAGENETTE: dict[str, Any] = {
     "source": "fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers were chosen by experiment "
     "(docs/training.md)",
     "batch_size": 64,
@@ -28,16 +34,16 @@ _IMAGENETTE = {
     "label_smoothing": 0.1,
     "precision": "auto",
 }
-_RESNET_D = {"shortcut": "D", "deep_stem": [32, 32, 64], "zero_init_residual": True}
-_1202_LAYERS = {
+_RESNET_D: dict[str, Any] = {"shortcut": "D", "deep_stem": [32, 32, 64], "zero_init_residual": True}
+_1202_LAYERS: dict[str, Any] = {
     "epochs": 300,
     "batch_size": 64,
     "warmup": "10 epochs",
     "warmup_learning_rate": 0.01,
     "warmup_shape": "constant",
 }
-_HUANG2017_CIFAR = _NESTEROV | {"epochs": 300, "batch_size": 64, "milestones": (0.5, 0.75)}
-_WIGHTMAN2021 = {
+_HUANG2017_CIFAR: dict[str, Any] = _NESTEROV | {"epochs": 300, "batch_size": 64, "milestones": (0.5, 0.75)}
+_WIGHTMAN2021: dict[str, Any] = {
     "batch_size": 2048,
     "crop_fraction": 0.95,
     "optimizer": "lamb",
@@ -336,7 +342,7 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"Recipe {path} must hold fields, one per line, e.g. 'base: fast' and 'learning_rate: 0.05'.")
     base = values.pop("base", None)
-    own = {"name": Path(path).stem, "source": str(path), "use": ""}
+    own: dict[str, Any] = {"name": Path(path).stem, "source": str(path), "use": ""}
     own = {name: values.pop(name, usual) for name, usual in own.items()}
     try:
         if base is not None:

@@ -165,7 +165,7 @@ def learning_rate(recipe: Recipe, steps: int, steps_per_epoch: int | None = None
     Raises:
         InputError: The milestones do not rise.
     """
-    scale = {
+    scale: dict[str, Any] = {
         "steps": steps,
         "steps_per_epoch": steps_per_epoch or steps,
         "batch_size": batch_size or recipe.batch_size,

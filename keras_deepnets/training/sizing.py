@@ -37,12 +37,13 @@ def sized(recipe: Recipe, images: int) -> Recipe:
         A recipe in which `epochs`, `head_epochs` and `batch_size` are numbers and `learning_rate` fits the batch size.
     """
     given = bool(recipe.head_epochs)
-    batch = recipe.batch_size
-    if batch == AUTO:
+    if recipe.batch_size == AUTO:
         batch = _power_of_two(images / _SHARE, _LARGEST["given" if given else "scratch"])
+    else:
+        batch = recipe.images_per_step
     batch = min(batch, images)
     steps_per_epoch = max(1, images // batch)
-    changed: dict[str, float | int] = {"batch_size": batch}
+    changed: dict[str, float] = {"batch_size": batch}
     if recipe.epochs == AUTO:
         changed["epochs"] = _epochs(steps_per_epoch, *(_ALL_LAYERS if given else _SCRATCH))
     if recipe.head_epochs == AUTO:

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks import memory, pairs
+from benchmarks import memory
+from keras_deepnets.benchmark import pairs
 from keras_deepnets.benchmark.process import WorkerError
 from keras_deepnets.benchmark.results import read_csv
 from keras_deepnets.cli import problems

@@ -49,7 +49,7 @@ def test_replace_classifier_shares_the_features(rng):
     np.testing.assert_allclose(new(x), expected, rtol=1e-4)
     with pytest.raises(ValueError, match="classes=0"):
         kd.replace_classifier(model, 0)
-    with pytest.raises(ValueError, match="no fully connected classifier"):
+    with pytest.raises(ValueError, match="not a fully connected classifier"):
         kd.replace_classifier(kd.ResNet20(include_top=False), 3)
 
 

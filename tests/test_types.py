@@ -32,7 +32,7 @@ saved: Path = kd.save_weights(model, "b.safetensors")
 data: kd.data.ImageData = kd.data.load("digits", split="test")
 size: int = data.size
 run: kd.training.Run = kd.training.train("resnet20", "digits", epochs=1, seed=3, validation=0.1)
-folder: Path = run.folder
+folder: Path = run.path
 evaluation: kd.training.Evaluation = kd.training.evaluate(model, data, crops=10)
 accuracy: float = evaluation.top1
 recipe: kd.training.Recipe = kd.training.get_recipe("fast", epochs=3)

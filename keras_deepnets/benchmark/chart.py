@@ -112,13 +112,13 @@ def _draw_panel(panel: Axes, key: tuple[str, str, int], pairs: list[Pair], colou
                 fontweight="bold" if inside else "normal",
                 zorder=3,
             )
-        own = pair[0]
-        if own.ratio is not None:
+        first = pair[0]
+        if first.ratio is not None:
             highest = max(result.images_per_second for result in pair)
             panel.annotate(
-                f"{own.ratio:.2f}×",
+                f"{first.ratio:.2f}×",
                 (place, highest),
-                (0, 5 if own.images_per_second > 0.12 * top else 14),
+                (0, 5 if first.images_per_second > 0.12 * top else 14),
                 textcoords="offset points",
                 ha="center",
                 fontsize=10,

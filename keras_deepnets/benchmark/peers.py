@@ -47,7 +47,7 @@ class Peer:
 
 def _named(*pairs: str, **options: Any) -> dict[str, tuple[Build, dict[str, Any]]]:
     """Map the names in ``"ours"`` or ``"ours=theirs"`` to the peer's way to build the network and this library's options."""
-    table = {}
+    table: dict[str, tuple[Build, dict[str, Any]]] = {}
     for pair in pairs:
         ours, _, theirs = pair.partition("=")
         table[ours] = ((theirs or ours, {}), options)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -149,7 +149,8 @@ def _repeated(images: ImageData, times: int) -> ImageData:
             store, pieces=store.pieces * times, chunk=max(1, min(chunk, images.size * times)), class_counts=None
         )
     else:
-        store = IndexedStore(store.pixels, np.tile(store.rows, times), np.tile(store.labels, times))
+        indexed = cast(IndexedStore, store)  # the only other kind
+        store = IndexedStore(indexed.pixels, np.tile(indexed.rows, times), np.tile(indexed.labels, times))
     return ImageData(images.name, images.split, images.labels, store)
 
 

@@ -69,7 +69,7 @@ class Artifact:
     def trained_on(self) -> str | None:
         """The data of the model's run; for a folder, only its name. None if the run is unknown."""
         record = self.record()
-        return record and record.data
+        return None if record is None else record.data
 
     def model(self) -> keras.Model:
         """Load the Keras model. Raise InputError if it is not a Keras model or cannot be read."""

@@ -136,7 +136,7 @@ def _work(
 ) -> Iterator[tuple[Configuration, Peer | None]]:
     """Yield each configuration with its peers, or with None if it has no peer. Add missing counterparts to `notes`."""
     for configuration in configurations:
-        found = []
+        found: list[Peer | None] = []
         for name in against:
             peer = peers.find(name, configuration.model)
             if peer is None:

@@ -56,6 +56,8 @@ def _row(card: Card) -> dict[str, Any]:
 
 
 def _print(rows: Sequence[dict[str, Any]], dry_run: bool) -> None:
+    columns: tuple[str, ...]
+    cells: list[tuple[str, ...]]
     if dry_run:
         columns = ("weights", "size", "url", "path")
         cells = [(_name(row), _size(row, "not here yet"), row["url"], row["path"]) for row in rows]

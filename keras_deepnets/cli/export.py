@@ -96,7 +96,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     size = show.size_of(path)
     load = _how_to_load(path) if request.form == "keras" else None
     if as_json:
-        asked = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
+        asked: dict[str, Any] = {"path": str(path), "format": request.form, "quantize": request.quantize, "bytes": size}
         asked |= {"options": dict(request.options), "data": request.data}
         show.print_json(asked | ({"load": load} if load else {}) | {"model": rows[0], "export": rows[1]})
         return

@@ -47,7 +47,7 @@ def image_files(paths: list[Path]) -> list[Path]:
     from keras_deepnets.data import files
 
     named: list[Path] = []
-    left_out = {}
+    left_out: dict[Path, Counter[str]] = {}
     for path in paths:
         if path.is_dir():
             left_out[path] = Counter()

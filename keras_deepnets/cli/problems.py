@@ -61,7 +61,8 @@ def _judge(error: BaseException) -> tuple[int, str]:
     if isinstance(error, InputError):
         return BAD_INPUT, f"error: {error}"
     if _is_disk_full(error):
-        place = f" for {error.filename}" if getattr(error, "filename", None) else ""
+        filename = getattr(error, "filename", None)
+        place = f" for {filename}" if filename else ""
         return BAD_INPUT, f"error: No space left on the device{place}; make room and run the same command again."
     if type(error).__name__ == "DataLossError":
         return BAD_INPUT, (

@@ -45,7 +45,7 @@ def train(
     weights: str | None,
     validation: str | float | bool | None = None,
     limit: int | None = None,
-    class_weight: str | dict[str, float] | None = None,
+    class_weight: str | dict[str | int, float] | None = None,
     precision: str | None,
     seed: int,
     profile: tuple[int, int] | None,
@@ -223,11 +223,11 @@ def steps(text: str | None, flag: str) -> tuple[int, int] | None:
     return first, last
 
 
-def class_weight_of(text: str | None) -> str | dict[str, Any] | None:
+def class_weight_of(text: str | None) -> str | dict[str | int, float] | None:
     """Return the value of ``--class-weight``: ``balanced``, or ``label=weight,…`` as a dictionary."""
     if text is None or text == "balanced":
         return text
-    weights: dict[str, Any] = {}
+    weights: dict[str | int, float] = {}
     for part in text.split(","):
         label, equals, value = part.rpartition("=")
         if not equals or not label or not isinstance(_literal(value), (int, float)):

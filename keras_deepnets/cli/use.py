@@ -75,7 +75,7 @@ def evaluate(
         measured = images_to_measure(source, split, artifact.record(), seed=seed, skip_broken=skip_broken)
     images = measured.images
     if whole:
-        views = {"crops": crops, "scales": scales, "worst": worst}
+        views: dict[str, Any] = {"crops": crops, "scales": scales, "worst": worst}
         result = evaluation.evaluate(artifact.model(), images, batch_size=batch_size, **views)
     else:
         result = evaluate_exported(artifact, images, worst=worst)
@@ -185,7 +185,7 @@ def convert(source: str, out: Path, network: str | None, options: Mapping[str, A
 
     begin = time.perf_counter()
     report = weights.convert(source, out, network, **options)
-    values = {
+    values: dict[str, Any] = {
         "source": source,
         "naming": report.naming,
         "weights": report.loaded,

@@ -12,7 +12,7 @@ import numpy as np
 from keras_deepnets.data.collecting import AT_ONCE, Collector, Converter
 from keras_deepnets.data.files import natural
 from keras_deepnets.data.image_data import ImageData, cut_out
-from keras_deepnets.data.stores import ArrayPixels, empty, in_order
+from keras_deepnets.data.stores import ArrayPixels, PackedPixels, empty, in_order
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def read(source: Any, labels: Sequence[str] | None = None, split: str = "all") -
             0–255. Labels are not integers, one-hot vectors or strings, or do not match the class names.
     """
     names = _checked_names(labels)
+    pixels: ArrayPixels | PackedPixels | Collector
     if _is_dataset(source):
         name = "dataset"
         pixels, targets = _of_dataset(source)
@@ -141,7 +142,9 @@ def _of_numbers(
         raise InputError(f"{name}: no images; give at least one of each class.")
     lowest, highest = int(targets.min()), int(targets.max())
     if names is None:
-        missing = np.setdiff1d(np.arange(min(highest, len(targets))), targets) if width is None and lowest >= 0 else ()
+        missing: Sequence[int] | np.ndarray = ()
+        if width is None and lowest >= 0:
+            missing = np.setdiff1d(np.arange(min(highest, len(targets))), targets)
         if len(missing):
             raise InputError(
                 f"{name}: labels go up to {highest}, but no image has label {missing[0]}; count classes from 0, or name all of them with "

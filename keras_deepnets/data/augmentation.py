@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keras_deepnets.errors import InputError
 
@@ -198,11 +198,11 @@ def _pad_crop_flip(padding: int = 4, fill: float | str = "mean") -> Policy:
 
     def filled(colour: float | Sequence[float]) -> Policy:
         def batch(images: Any, draws: Any) -> Any:
-            several = not isinstance(colour, (int, float))
-            of_images = several and len(colour) == images.shape[-1]
+            own = colour
             # Grey images converted to RGB, and RGB images converted to grey, use the mean over the channels.
-            one = sum(colour) / len(colour) if several and not of_images else colour
-            return crop_and_flip(images, draws, padding, fill=one)
+            if not isinstance(colour, (int, float)) and len(colour) != images.shape[-1]:
+                own = sum(colour) / len(colour)
+            return crop_and_flip(images, draws, padding, fill=own)
 
         return Policy("pad_crop_flip", 3, batch=batch, source=source)
 
@@ -380,17 +380,17 @@ def get(policy: str | Policy | None) -> Policy:
 
 def _part(text: str, whole: str) -> Policy:
     match = _WRITTEN.fullmatch(text)
-    name = match and match["name"]
-    if name not in _POLICIES:
+    if match is None or match["name"] not in _POLICIES:
         raise InputError(
             f"augment={whole!r} is unknown; choose None or one of {', '.join(_POLICIES)}, with numbers as in mixup(0.2), "
             "or several joined by +."
         )
+    name = match["name"]
     make = _POLICIES[name]
     try:
-        call = ast.parse(f"f({match['arguments'] or ''})", mode="eval").body
+        call = cast("ast.Call", ast.parse(f"f({match['arguments'] or ''})", mode="eval").body)
         values = [ast.literal_eval(value) for value in call.args]
-        named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        named: dict[Any, Any] = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
         bound = inspect.signature(make).bind(*values, **named).arguments
     except (SyntaxError, ValueError, TypeError):
         known = ", ".join(f"{one.name}={one.default}" for one in inspect.signature(make).parameters.values())
@@ -442,7 +442,8 @@ def joined(parts: Sequence[Policy]) -> Policy:
         def of_mean(mean: Sequence[float]) -> Policy:
             return joined([part.of_mean(mean) if part.of_mean else part for part in parts])
 
-    window = parts[0].window and (lambda height, width, draws: parts[0].window(height, width, draws[: parts[0].draws]))
+    first, cut = parts[0], parts[0].window
+    window = cut and (lambda height, width, draws: cut(height, width, draws[: first.draws]))
     return Policy(
         "+".join(part.name for part in parts),
         ends[-1] + (len(mixed) > 1),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.data import transforms
-from keras_deepnets.data.stores import ArrayPixels, FilePixels, IndexedStore, PackedPixels, Shape
+from keras_deepnets.data.stores import IndexedStore, Pixels, Shape
 from keras_deepnets.files import keras_home
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class CachedPixels:
     The file has no name. It disappears with the process, however the process ends, so it cannot become stale or be left behind.
     """
 
-    source: ArrayPixels | PackedPixels | FilePixels
+    source: Pixels
     view: View
     images: np.ndarray = field(repr=False)
     present: np.ndarray = field(repr=False)

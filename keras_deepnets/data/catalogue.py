@@ -133,8 +133,10 @@ def load(
     feature = builder.info.features[label_key]
     labels = tuple(feature.names or map(str, range(feature.num_classes)))
     known = KNOWN.get(_base(name))
-    whole = known is not None and known.train == wanted and known.sizes[wanted] == store.size
-    data = ImageData(name, wanted, labels, store, published=(known.mean, known.std) if whole else None)
+    published = None
+    if known is not None and known.train == wanted and known.sizes[wanted] == store.size:
+        published = (known.mean, known.std)
+    data = ImageData(name, wanted, labels, store, published=published)
     return cut_out(data, split, validation, seed) if train_only or wanted in ("train", training_split(name)) else data
 
 
@@ -260,6 +262,7 @@ def _store(name: str, builder: Any, split: str, image_key: str, label_key: str) 
         raise InputError(f"split {split!r} of {name}: TFDS cannot read it ({_line(error)}).") from error
     if info is not None and info.num_examples == 0:
         raise NoSuchSplit(f"split {split!r} of {name} has no examples; choose another split.")
+    store: IndexedStore | RecordStore
     if info is None or (None not in shape and info.num_examples * prod(shape) <= MEMORY_BUDGET):
         store = _in_memory(name, builder, split, image_key, label_key)
         labelled = store.labels.min() >= 0
@@ -278,8 +281,8 @@ def _in_memory(name: str, builder: Any, split: str, image_key: str, label_key: s
         raise InputError(f"split {split!r} of {name}: TFDS cannot read it ({_line(error)}).") from error
     dataset = dataset.map(lambda example: (example[image_key], example[label_key]))
     if None in dataset.element_spec[0].shape:
-        images, targets = zip(*dataset.as_numpy_iterator(), strict=True)
-        return from_images(images, np.asarray(targets))
+        several, classes = zip(*dataset.as_numpy_iterator(), strict=True)
+        return from_images(several, np.asarray(classes))
     images, targets = (np.concatenate(part) for part in zip(*dataset.batch(1024).as_numpy_iterator(), strict=True))
     channels = images.shape[-1]
     return from_arrays(images[..., : channels - (channels % 2 == 0)], targets)  # 2 and 4 channels include alpha

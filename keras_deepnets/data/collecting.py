@@ -26,7 +26,8 @@ class Converter:
 
     def __init__(self, name: str, remedy: str):
         self._name, self._remedy = name, remedy
-        self._highest, self._seen, self._type = 0.0, 0, None
+        self._highest, self._seen = 0.0, 0
+        self._type: np.dtype | None = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Convert images ``[b, h, w, c]`` to uint8; fractional values are rounded.
@@ -102,7 +103,7 @@ class Collector:
         if self._file is None:
             self._chunks.append(images)
         else:
-            self._write(images)
+            self._write(self._file, images)
 
     def finish(self, labels: np.ndarray) -> tuple[ArrayPixels | PackedPixels, np.ndarray]:
         """Return the images, and their labels ``[n]`` in the same order."""
@@ -145,14 +146,14 @@ class Collector:
         except (OSError, RuntimeError) as error:
             raise self._too_large(str(error)) from error
         for images in self._chunks:
-            self._write(images)
+            self._write(self._file, images)
         self._chunks.clear()
 
-    def _write(self, images: np.ndarray) -> None:
+    def _write(self, file: IO[bytes], images: np.ndarray) -> None:
         if self._bytes > self._room:
             raise self._too_large(f"at most {self._room / 1e9:.1f} GB may be stored on disk")
         try:
-            self._file.write(np.ascontiguousarray(images))
+            file.write(np.ascontiguousarray(images).data)
         except OSError as error:
             raise self._too_large(str(error)) from error
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_deepnets.data import files, splits, verification
 from keras_deepnets.data.image_data import ImageData, check_split, cut_out
-from keras_deepnets.data.stores import IndexedStore
+from keras_deepnets.data.stores import IndexedStore, Pixels, indexed
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 _SPLIT_NAMES = {
@@ -52,11 +52,11 @@ class Listing:
 
 
 # Pixels that an ImageData still uses. The splits of a folder share them, so each file is decoded once.
-_in_use: weakref.WeakValueDictionary[Listing, verification.Pixels] = weakref.WeakValueDictionary()
-_broken: weakref.WeakKeyDictionary[verification.Pixels, np.ndarray] = weakref.WeakKeyDictionary()
+_in_use: weakref.WeakValueDictionary[Listing, Pixels] = weakref.WeakValueDictionary()
+_broken: weakref.WeakKeyDictionary[Pixels, np.ndarray] = weakref.WeakKeyDictionary()
 
 
-def _read(listing: Listing) -> tuple[verification.Pixels, np.ndarray]:
+def _read(listing: Listing) -> tuple[Pixels, np.ndarray]:
     """Call `verification.read` once for each listing in use."""
     pixels = _in_use.get(listing)
     if pixels is None:
@@ -104,9 +104,10 @@ def load_splits(folder: Path, *, seed: int = 0, skip_broken: bool = False) -> di
         present = [split for split in splits.SPLITS if split in by_split]
         return {split: _load_files(folder, by_split[split], labels, split, skip_broken) for split in present}
     data = _load_files(folder, [folder], _labels([folder], folder), "all", skip_broken)
-    parts = _parts(data.store.labels, data.store.names, seed)
+    store = indexed(data.store)
+    parts = _parts(store.labels, store.names, seed)
     present = [split for split in splits.SPLITS if (parts == split).any()]
-    return {split: replace(data, split=split, store=data.store.take(parts == split)) for split in present}
+    return {split: replace(data, split=split, store=store.take(parts == split)) for split in present}
 
 
 def has_splits(folder: Path) -> bool:
@@ -228,16 +229,17 @@ def _load_files(folder: Path, roots: list[Path], labels: tuple[str, ...], split:
 
 def _part(data: ImageData, split: str, seed: int, validation: int | float | None) -> ImageData:
     """One split of a folder without split folders. Within each class, 10 % are test, 10 % validation and the rest train."""
-    parts = _parts(data.store.labels, data.store.names, seed)
+    store = indexed(data.store)
+    parts = _parts(store.labels, store.names, seed)
     if split != "test" and validation is not None:
-        rest = replace(data, split="train", store=data.store.take(parts != "test"))
+        rest = replace(data, split="train", store=store.take(parts != "test"))
         return cut_out(rest, split, validation, seed)
     chosen = parts == split
     if not chosen.any():
         raise NoSuchSplit(
             f"{data.name}: too few images for a {split} split ({data.size}); add images or use split 'all'."
         )
-    return replace(data, split=split, store=data.store.take(chosen))
+    return replace(data, split=split, store=store.take(chosen))
 
 
 def _parts(targets: np.ndarray, names: tuple[str, ...], seed: int) -> np.ndarray:

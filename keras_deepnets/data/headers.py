@@ -43,4 +43,6 @@ def _format(encoded: bytes) -> str:
             return name
     from PIL import Image
 
-    return Image.open(io.BytesIO(encoded)).format
+    found = Image.open(io.BytesIO(encoded)).format
+    assert found is not None  # Pillow names the format of every file that it opens
+    return found

@@ -266,7 +266,13 @@ class ImageData:
             for image, _ in self.examples().take(STATISTICS_SAMPLE).as_numpy_iterator():
                 yield image.reshape(-1, channels)
 
-    def _view(self, image_size, channels, crop_fraction, interpolation) -> View:
+    def _view(
+        self,
+        image_size: int | tuple[int, int] | None,
+        channels: int | None,
+        crop_fraction: float,
+        interpolation: str,
+    ) -> View:
         height, width, own_channels = self.image_shape
         if image_size is not None:
             height, width = (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size

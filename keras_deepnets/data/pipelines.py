@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_deepnets.data import memory, transforms
 from keras_deepnets.data.augmentation import Policy
-from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store, empty, in_order
+from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store, empty, in_order, indexed
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -141,10 +141,12 @@ def _is_array(store: Store, view: View) -> bool:
     return isinstance(store, IndexedStore) and isinstance(store.pixels, ArrayPixels) and store.image_shape == view.shape
 
 
-def _selector(store: IndexedStore, batch_size: int, drop_remainder: bool) -> Callable:
+def _selector(store: Store, batch_size: int, drop_remainder: bool) -> Callable:
     """A function from an order of the examples and a step to a batch: images, labels, first position, last position."""
     import tensorflow as tf
 
+    store = indexed(store)
+    assert isinstance(store.pixels, ArrayPixels)  # the caller has asked `_is_array`
     images, (rows, labels) = store.pixels.tensor, store.tensors
     full = drop_remainder or store.size % batch_size == 0
 

@@ -103,7 +103,7 @@ class RecordStore:
         start = splits.number(seed, self.size - size + 1)
         cut = cut_pieces(self.pieces, start, start + size)
         rest = cut_pieces(self.pieces, 0, start) + cut_pieces(self.pieces, start + size, self.size)
-        return tuple(replace(self, pieces=pieces, class_counts=None) for pieces in (rest, cut))
+        return replace(self, pieces=rest, class_counts=None), replace(self, pieces=cut, class_counts=None)
 
 
 def cut_pieces(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Piece, ...]:

@@ -7,14 +7,14 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from keras_deepnets.data import headers, sources, splits
 from keras_deepnets.data.image_data import ImageData
 from keras_deepnets.data.shards import ENDING, FORMAT, INDEX, VERSION, Index, Report, Shard, Split
-from keras_deepnets.data.stores import IndexedStore
+from keras_deepnets.data.stores import IndexedStore, indexed
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import digest, write_json, written_aside
 
@@ -133,14 +133,16 @@ class _Writer:
         return Index(first.name, self._seed, channels, first.labels, tuple(self._skipped), found)
 
     def _split(self, split: str, data: ImageData) -> Split:
-        names = data.store.names or tuple(map(str, data.store.rows))
+        store = indexed(data.store)
+        names = store.names or tuple(map(str, store.rows))
         contents = _contents(data)
         count = self._shards or _suitable_count(data)
-        class_counts, sizes, shards = np.zeros(data.classes, np.int64), set(), []
-        for number, hand in enumerate(deal(data.store.labels, names, count, self._seed)):
+        class_counts, shards = np.zeros(data.classes, np.int64), []
+        sizes: set[tuple[int, int]] = set()
+        for number, hand in enumerate(deal(store.labels, names, count, self._seed)):
             path = self._folder / f"{split}-{number:05d}-of-{count:05d}{ENDING}"
             written = self._shard(path, hand, names, contents, data, sizes)
-            class_counts += np.bincount(data.store.labels[written], minlength=data.classes)
+            class_counts += np.bincount(store.labels[written], minlength=data.classes)
             shards.append(Shard(path.name, len(written), path.stat().st_size, digest(path)))
         return Split(
             int(class_counts.sum()),
@@ -153,10 +155,10 @@ class _Writer:
         """Write one file and return the numbers of the examples in it."""
         import tensorflow as tf
 
-        written = []
+        labels, written = indexed(data.store).labels, []
         with tf.io.TFRecordWriter(str(path)) as writer:
             for index in hand:
-                label = int(data.store.labels[index])
+                label = int(labels[index])
                 encoded = contents(index)
                 try:
                     form, height, width = headers.describe(encoded)
@@ -203,13 +205,16 @@ def deal(labels: np.ndarray, names: Sequence[str], count: int, seed: int) -> lis
 def _suitable_count(data: ImageData) -> int:
     """Number of shards of about `SHARD_BYTES` for the data set."""
     paths = _paths(data)
-    total = sum(path.stat().st_size for path in paths) if paths else data.size * int(np.prod(data.image_shape))
+    if paths:
+        total = sum(path.stat().st_size for path in paths)
+    else:  # images in memory, all of one size
+        total = data.size * int(np.prod(cast("tuple[int, int, int]", data.image_shape)))
     return min(max(1, round(total / SHARD_BYTES)), data.size)
 
 
 def _paths(data: ImageData) -> list[Path]:
     """The files of a data set of class folders; empty for any other source."""
-    return [Path(data.name, name) for name in data.store.names]
+    return [Path(data.name, name) for name in indexed(data.store).names]
 
 
 def _contents(data: ImageData) -> Callable[[int], bytes]:
@@ -218,7 +223,7 @@ def _contents(data: ImageData) -> Callable[[int], bytes]:
 
     if paths := _paths(data):
         return lambda index: paths[index].read_bytes()
-    store = data.store
+    store = indexed(data.store)
     return lambda index: tf.io.encode_png(store.open(store.pixels.payload(store.rows[index]))).numpy()
 
 

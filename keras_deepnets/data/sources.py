@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from keras_deepnets.data import arrays, digits
 from keras_deepnets.data.image_data import ImageData
@@ -66,10 +66,11 @@ def load(
         return arrays.load(source, split, seed=seed, validation=validation, labels=labels)
     if labels is not None:
         raise InputError(f"labels=… is for arrays and datasets; {str(source)!r} names its classes itself.")
-    name = os.fspath(source)
-    if _is_digits(source):
+    named = cast("str | os.PathLike", source)
+    name = os.fspath(named)
+    if _is_digits(named):
         return digits.load(split, seed=seed, validation=validation)
-    path = _folder(source, data_dir)
+    path = _folder(named, data_dir)
     if path is None:
         from keras_deepnets.data import catalogue
 

@@ -44,15 +44,15 @@ def cut_size(size: int | float, total: int, what: str = "validation") -> int:
     return int(count)
 
 
-def proportional(counts: Sequence[int], size: int, leave: int = 1) -> list[int]:
+def proportional(counts: Sequence[int] | np.ndarray, size: int, leave: int = 1) -> list[int]:
     """Number of examples to take from each class, in proportion, so that they add up to ``size`` (largest remainders).
 
     At least one example of each class is taken and ``leave`` examples remain, if ``size`` allows.
     """
-    counts = np.asarray(counts, np.int64)
-    quotas = counts * (size / max(counts.sum(), 1))
-    limits = np.maximum(counts - leave, 0)
-    limits = limits if limits.sum() >= size else counts
+    available = np.asarray(counts, np.int64)
+    quotas = available * (size / max(available.sum(), 1))
+    limits = np.maximum(available - leave, 0)
+    limits = limits if limits.sum() >= size else available
     least = (limits > 0).astype(np.int64)
     least = least if least.sum() <= size else np.zeros_like(least)
     taken = np.maximum(np.minimum(np.floor(quotas).astype(np.int64), limits), least)

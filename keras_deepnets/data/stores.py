@@ -28,9 +28,17 @@ _ALIGNMENT = 64
 class Store(Protocol):
     """The interface of a store, as the pipelines use it."""
 
-    size: int
-    image_shape: Shape
-    in_memory: bool
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+
+    @property
+    def image_shape(self) -> Shape:
+        """Height and width (None where they differ), and channels."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading needs no file access and no decoding."""
 
     def read(self, seed: Any | None = None) -> tf.data.Dataset:
         """(payload, label int64) of every example: in the fixed order, or shuffled by a stateless ``seed`` ``[2]``."""
@@ -40,6 +48,24 @@ class Store(Protocol):
 
     def divide(self, size: int, seed: int) -> tuple[Store, Store]:
         """Cut ``size`` examples out by ``seed``, and return (the rest, these examples)."""
+
+
+class Pixels(Protocol):
+    """The interface of the images of an `IndexedStore`."""
+
+    @property
+    def image_shape(self) -> Shape:
+        """Height and width (None where they differ), and channels."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading needs no file access and no decoding."""
+
+    def payload(self, row: tf.Tensor) -> tf.Tensor:
+        """The payload of image number ``row``."""
+
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """See `Store.open`."""
 
 
 def empty(shape: Sequence[int]) -> np.ndarray:
@@ -142,7 +168,9 @@ class PackedPixels:
         image = tf.reshape(values[starts[row] : starts[row] + sizes[row]], shapes[row])
         return tf.ensure_shape(image, self.image_shape)
 
-    open = ArrayPixels.open
+    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+        """Return the payload, which is the image."""
+        return payload if window is None else transforms.cut(payload, window)
 
     def image(self, row: int) -> np.ndarray:
         """Image number ``row``, uint8 ``[h, w, channels]``."""
@@ -222,7 +250,7 @@ class IndexedStore:
         names: Stable identities by which a seed splits, e.g. relative paths. Empty: the row numbers.
     """
 
-    pixels: ArrayPixels | PackedPixels | FilePixels
+    pixels: Pixels
     rows: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...] = field(default=(), repr=False)
@@ -235,7 +263,7 @@ class IndexedStore:
     @property
     def image_shape(self) -> Shape:
         """Height and width (None where they differ), and channels."""
-        return tuple(self.pixels.image_shape)
+        return self.pixels.image_shape
 
     @property
     def in_memory(self) -> bool:
@@ -289,12 +317,18 @@ class IndexedStore:
         return splits.stratified(self.labels, names, size, seed, leave)
 
 
+def indexed(store: Store) -> IndexedStore:
+    """The store itself, typed. The caller knows that it has random access."""
+    assert isinstance(store, IndexedStore)
+    return store
+
+
 def from_arrays(images: np.ndarray, labels: np.ndarray) -> IndexedStore:
     """Create a store of images in memory, uint8 ``[n, h, w, c]``, and labels ``[n]``."""
     return in_order(ArrayPixels(aligned(images)), labels)
 
 
-def in_order(pixels: ArrayPixels | PackedPixels, labels: np.ndarray) -> IndexedStore:
+def in_order(pixels: Pixels, labels: np.ndarray) -> IndexedStore:
     """Create a store of all images in their order, and labels ``[n]``."""
     return IndexedStore(pixels, np.arange(len(labels), dtype=np.int64), labels.astype(np.int64))
 

@@ -380,7 +380,9 @@ def whole_view(images: Any, side: int, channels: int | None = None, interpolatio
     return _resize(images, *resized_size(shape[1], shape[2], side, side), channels, interpolation)
 
 
-def resized_size(old_height: Any, old_width: Any, height: int, width: int, crop_fraction: float = 1.0) -> tuple:
+def resized_size(
+    old_height: Any, old_width: Any, height: int, width: int, crop_fraction: float = 1.0
+) -> tuple[Any, Any]:
     """The height and width to which `evaluation_view` resizes an image before cropping, as int32 scalars."""
     import tensorflow as tf
 

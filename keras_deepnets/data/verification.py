@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_deepnets.data import foreign, memory
-from keras_deepnets.data.stores import ArrayPixels, FilePixels, PackedPixels
+from keras_deepnets.data.stores import ArrayPixels, FilePixels, PackedPixels, Pixels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,8 +27,6 @@ _SMALL_FILE = 1 << 14
 _STARTS = (b"BM", b"\xff\x0a", b"II*\0", b"MM\0*", b"\xff\x4f\xff\x51", *(b"P%d" % number for number in range(1, 7)))
 _BOXES = (b"JXL ", b"ftyp", b"jP  ")  # JPEG XL, AVIF and JPEG 2000
 _BATCH = 128
-
-Pixels = ArrayPixels | PackedPixels | FilePixels
 
 
 def read(paths: Sequence[str], sizes: Sequence[int]) -> tuple[Pixels, np.ndarray]:

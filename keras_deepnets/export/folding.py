@@ -217,7 +217,8 @@ def _scalings(model: keras.Model) -> set[int]:
 
     if keras.backend.backend() != "tensorflow":  # Other backends compile a normalisation together with the next layers.
         return set()
-    found, others = set(), set()
+    found: set[int] = set()
+    others: set[int] = set()
     for node in graphs.nodes(model):
         norm = node.operation
         plain = _is_plain_norm(norm) and isinstance(norm.axis, int) and not node.arguments.kwargs.get("training")

@@ -113,5 +113,8 @@ def _saved_model(path: Path) -> Callable[[], Any]:
     batch, height, width, _ = serve.structured_input_signature[1]["images"].shape
     shape = [batch or 1, height or view["height"], width or view["width"], 3]
     images = tf.fill(shape, tf.constant(100, tf.uint8))
-    # The function does not keep the loaded object alive.
-    return lambda loaded=loaded: serve(images=images)["probabilities"].numpy()
+
+    def call(loaded: Any = loaded) -> Any:  # `serve` does not keep the loaded object alive
+        return serve(images=images)["probabilities"].numpy()
+
+    return call

@@ -51,11 +51,11 @@ def predict(
     if on_error not in ("fail", "skip"):
         raise InputError(f"on_error={on_error!r} is neither 'fail' nor 'skip'.")
     skip = on_error == "skip"
-    images, names = _checked_images(images, skip)
+    checked, names = _checked_images(images, skip)
     run = _open(path)
     parts = []
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = images[start : start + BATCH_SIZE]
+    for start in range(0, len(checked), BATCH_SIZE):
+        batch = checked[start : start + BATCH_SIZE]
         some_names = names[start : start + BATCH_SIZE]
         parts.append(_run_files(run, batch, some_names, skip) if isinstance(batch, list) else _run_pixels(run, batch))
     errors = [error for part in parts for error in part[2]]
@@ -139,7 +139,8 @@ def _run_files(run: _Runner, batch: list[Any], names: list[str], skip: bool) -> 
             encoded[index] = single_file.known(_bytes_of(image))
         except (InputError, ValueError) as error:
             errors[index] = str(error if isinstance(error, InputError) else _unreadable(names[index]))
-    values, labels = np.zeros((0, 0), "float32"), []
+    values = np.zeros((0, 0), "float32")
+    labels: list[str] = []
     while encoded:
         try:
             values, labels = run([*encoded.values()])

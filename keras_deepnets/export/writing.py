@@ -137,7 +137,7 @@ def _remove_leftovers(directory: Path) -> None:
 
 def _place() -> str:
     """Eight hexadecimal digits that identify where a process number is valid: the host, and on Linux the container."""
-    namespace = ""
+    namespace: str | Path = ""
     with contextlib.suppress(OSError):
         namespace = Path("/proc/self/ns/pid").readlink()
     return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]

@@ -64,7 +64,6 @@ def evaluate(
             The model cannot be rebuilt for other sizes. The outputs are NaN.
     """
     from keras_deepnets import data as datasets
-    from keras_deepnets.data import arrays
     from keras_deepnets.training import feed, losses, networks
 
     check_views(crops, scales, image_size)
@@ -73,7 +72,7 @@ def evaluate(
     images: ImageData | None = None
     if isinstance(data, datasets.ImageData):
         images = data
-    elif not arrays.is_loaded(data):
+    elif isinstance(data, (str, os.PathLike)):
         images = images_to_measure(data, None, RunRecord.beside(file)).images if file else datasets.load(data, "test")
     network: keras.Model = _loaded(file) if file else model
     if images is None:  # arrays or a dataset, which may take their class names from the model

@@ -68,8 +68,9 @@ def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.
     constructor, options = _network(tensors, naming, given, published, card)
     classes = _classes(tensors, naming)
     found: dict[str, Any] = {"include_top": False} if classes is None else {"classes": classes}
-    if (tensors.record or {}).get("input_shape"):
-        found["input_shape"] = tuple(tensors.record["input_shape"])
+    shape = (tensors.record or {}).get("input_shape")
+    if shape:
+        found["input_shape"] = tuple(shape)
     _check_keywords(constructor, kwargs)
     model = constructor(**(options | found | kwargs))
     return model, load_into(model, tensors)
@@ -81,10 +82,11 @@ def _tensors(source: Any, constructor: str | None, options: dict[str, Any]) -> t
     Raises before a download if `options` contradict the card.
     """
     if isinstance(source, str) and cards.is_name(source):
-        card = cards.only(source, constructor)
-        check_given(card.constructor, source, card.options, options)
-        return cards.tensors(card), card
-    tensors, card = reading.read(source), None
+        named = cards.only(source, constructor)
+        check_given(named.constructor, source, named.options, options)
+        return cards.tensors(named), named
+    tensors = reading.read(source)
+    card: cards.Card | None = None
     if tensors.record is None and isinstance(source, (str, Path)):
         card = cards.of_file(Path(source))
     return (tensors if card is None else cards.described(tensors, card)), card
@@ -118,9 +120,10 @@ def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
     """Return the constructor of the only network that has as many parameters without the classifier."""
     sizes = {naming.ours(name): array for name, array in tensors.arrays.items()}
     kernel = sizes.get(f"{HEAD}kernel")
-    if kernel is None:
+    classes = _classes(tensors, naming)
+    if kernel is None or classes is None:
         raise InputError(f"{tensors.origin} has no classifier and no record of its network; name the network.")
-    features = kernel.size // _classes(tensors, naming)
+    features = kernel.size // classes
     found = sum(
         math.prod(array.shape)
         for name, array in sizes.items()

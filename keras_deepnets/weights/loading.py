@@ -180,7 +180,10 @@ def _pair_around(named: NamedWeights, tensors: Tensors, theirs: Mapping[str, str
     pairs = {layer: layer for layer in here if layer in there}
     if not same and len(here) == len(there):
         pairs = dict(zip(here, there, strict=True))
-    fitting, missing, mismatched, used = [], [], [], set()
+    fitting: list[tuple[Any, np.ndarray]] = []
+    missing: list[str] = []
+    mismatched: list[str] = []
+    used: set[str] = set()
     for layer, weights in here.items():
         entries = there.get(pairs.get(layer, ""), [])
         used.update(name for name, _ in entries[: len(weights)])

@@ -49,7 +49,9 @@ def named_weights(model: keras.Model) -> NamedWeights:
     before = set(before_of(getattr(network, "architecture", None)))
     prefix = layer_prefix(network)
     inside = {id(weight) for weight in network.weights}
-    names, own, around = [], {}, {}
+    names: list[str] = []
+    own: dict[str, Any] = {}
+    around: dict[str, list[Any]] = {}
     for weight in model.weights:
         layer, _, part = weight.path.rpartition("/")
         layer = layer.rpartition("/")[2]

@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,7 @@ def _network_config(config: dict[str, Any]) -> tuple[dict[str, Any], list[str], 
     The names are in order. If the model contains none or several of these networks, the model itself counts as the network.
     """
     found = list(_recorded_configs(config))
-    network = found[0] if len(found) == 1 else config.get("config", {})
+    network: dict[str, Any] = found[0] if len(found) == 1 else config.get("config", {})
     before = before_of((network.get("record") or {}).get("architecture"))
     if network is config.get("config"):
         return network, before, False
@@ -327,6 +327,7 @@ def _sorted_variables(
     """
     own: dict[str, np.ndarray] = {}
     others: dict[str, list[np.ndarray]] = {layer: [] for layer in around}
+    taken: Collection[Any] | None
     for place, layer, item in _groups(file):
         outside = layer in others or (nested and _NETWORK not in place.split("/"))
         if outside:

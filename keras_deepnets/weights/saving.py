@@ -84,7 +84,7 @@ def save_arrays(arrays: Mapping[str, Any], record: dict[str, Any], path: Path) -
         for name in names:
             array = _array(arrays[name])
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            file.write(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
+            file.write(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
 
 
 def _type_name(name: str, array: Any) -> str:

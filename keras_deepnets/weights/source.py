@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
@@ -54,7 +54,8 @@ class Source:
         """The default input shape: that of the saved network, else of the weights' evaluation, else of the network's data set."""
         height, width, channels = spec.domain.input_shape
         if self.shape is not None and len(self.shape) == 3:
-            return (self.shape[0] or height, self.shape[1] or width, self.shape[2])
+            channels = cast(int, self.shape[2])  # only the sides may be None
+            return (self.shape[0] or height, self.shape[1] or width, channels)
         return (self.image_size or height, self.image_size or width, channels)
 
     def check_classes(self, classes: int | None) -> int | None:
@@ -79,9 +80,11 @@ def resolve(facts: VariantFacts, spec: Any, weights: Any, given: dict[str, Any])
         InputError: The card or file does not exist, or the options contradict those that the weights need.
     """
     text = str(weights)
+    card: Card | None
+    contents: Card | Tensors
+    classes: int | None
     if isinstance(weights, str) and cards.is_name(weights):
-        card: Card | None = cards.card(facts.name, weights)
-        contents: Card | Tensors = card
+        contents = card = cards.card(facts.name, weights)
         needed = {name: as_given(value) for name, value in card.options.items()}
         classes, scaling = card.classes, card.scaling
     else:

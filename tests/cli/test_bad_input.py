@@ -322,7 +322,7 @@ def test_an_unknown_split(cli, trained, patches):
             "out --format savedmodel --batch-size 4 --batch-sizes 1,4",
             "batch_sizes=(1, 4): signatures with batch_size=4 take no other size; leave batch_sizes out.",
         ),
-        ("out --format savedmodel --max-pixels 63", "max_pixels=63 is less than the 8 × 8 of a warm-up request"),
+        ("out --format savedmodel --max-pixels 63", "max_pixels=63 is less than the 8 × 8 pixels of a warm-up request"),
         ("out --format savedmodel --labels none.txt", "--labels none.txt cannot be read"),
         ("out.keras --format keras --labels none.txt", "--labels: a .keras file keeps the labels of its model"),
     ],

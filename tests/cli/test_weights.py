@@ -43,7 +43,7 @@ def test_bad_conversions(cli, checkpoint, tmp_path):
     assert "Did you mean" in cli("convert", path, tmp_path / "x.keras", "--network", "resnet2").error
     assert "do not fit; missing" in cli("convert", path, tmp_path / "x.keras", "--network", "resnet32").error
     assert (
-        "named as plain CIFAR ResNet names them"
+        "have the names of plain CIFAR ResNet"
         in cli("convert", path, tmp_path / "x.keras", "--network", "densenet40_12").error
     )
     assert sorted(tmp_path.iterdir()) == before
@@ -151,5 +151,5 @@ def test_imagenets_ids_are_its_names():
     for labels, given in ((ids, names), (names, ids), (ids, ids)):
         images = SimpleNamespace(labels=given)
         use.check_classes(artifact, images, labels)
-    with pytest.raises(ValueError, match="knows 1000 classes"):
+    with pytest.raises(ValueError, match="has 1000 classes"):
         use.check_classes(artifact, SimpleNamespace(labels=ids[::-1]), names)

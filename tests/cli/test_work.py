@@ -335,7 +335,7 @@ def test_export_prints_path_and_size(cli, trained, patches, tmp_path):
     words = ("--format", "tflite", "--quantize", "int8", "--calibration", patches)
     said = cli("export", trained / "model.keras", tmp_path / "model.tflite", *words)
     lines = said.out.splitlines()
-    assert said.err.startswith("Warning: calibration has 48 images only;") and said.err.count("\n") == 1
+    assert said.err.startswith("Warning: calibration has only 48 images;") and said.err.count("\n") == 1
     assert lines[0].startswith(f"{tmp_path / 'model.tflite'}  ")
     assert lines[0].endswith(" kB")
     assert re.split(r"\s{2,}", lines[1].strip()) == ["size", "one image", "largest difference"]

@@ -25,8 +25,10 @@ PAGES = sorted(
     page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts
 )
 OWN = [page for page in PAGES if page not in ("training.md", "weights.md", "benchmarks.md")]
-"""Pages whose Python runs here. Those of the other guides needs large data; `tests/training/test_sources.py` runs some of it."""
-BLOCK = re.compile(r"^(?P<notes>(?:<!--[^\n]*-->\n)*)```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+"""Pages whose Python runs here. That of the other guides needs large data; `tests/training/test_sources.py` runs some of it."""
+BLOCK = re.compile(
+    r"^(?P<notes>(?:<!--[^\n]*-->\n)*)```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 SMALLER = (
     (r"weights=\"imagenet\"", 'weights="learnt.safetensors"'),
     (r"kd\.ResNet50\((?=weights)", "kd.ResNet20("),

@@ -80,7 +80,7 @@ def branches_to_weaken(info):
 
 def is_quick(info):
     """Whether it is for small images and takes seconds, most of which go by depth and by the multiply-adds of its weights."""
-    return info.dataset != "imagenet2012" and info.depth <= 110 and info.parameters < 5e6
+    return info.dataset != "imagenet2012" and info.depth <= 60 and info.parameters < 2e6
 
 
 def geometry(name):

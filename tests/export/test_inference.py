@@ -120,5 +120,5 @@ def test_what_is_no_batch_or_no_network_is_refused(resnet20):
 
 def test_other_backends_are_told_what_to_do(resnet20, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(InputError, match="runs on jax: call fold_batchnorm"):
+    with pytest.raises(InputError, match="runs on jax; call fold_batchnorm"):
         export.inference_function(resnet20)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_deepnets as kd
-from keras_deepnets import models
+from keras_deepnets import facts, models
 from keras_deepnets.families import counts
 from keras_deepnets.families.preact import UNITS
 from tests.families.expected import FLOPS, PARAMETERS
@@ -66,7 +66,7 @@ def test_recorded_parameters_and_flops_are_the_papers(name):
 
 @every_network
 def test_recorded_facts_are_the_models(name):
-    assert counts.compute(name) == counts.recorded()[name]
+    assert facts.count(name) == counts.recorded()[name]
 
 
 @every_network
@@ -188,6 +188,8 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "dropout": [0.2],
         "memory_efficient": [True],
         "stem_padding": ["same"],
+        "deep_stem": [[8, 8, 16]],
+        "antialias": ["average", "blur"],
         "gate_bias": [-1.5, 0],
     }
     for option in constructor.facts.options:

@@ -51,7 +51,7 @@ def test_unknown_sides(rng):
 
 
 def test_even_kernels_are_refused():
-    with pytest.raises(ValueError, match=r"odd kernels; kernel_size=\(2, 2\)"):
+    with pytest.raises(ValueError, match=r"odd kernel sizes; kernel_size=\(2, 2\)"):
         Conv2D(4, 2, padding="symmetric")
 
 

@@ -229,7 +229,7 @@ def test_weights_that_want_another_input(tmp_path):
     path = kd.save_weights(source, tmp_path / "w.safetensors")
     model = tiny(shortcut="A", include_preprocessing=True)
     before = arrays(model)
-    with pytest.raises(ValueError, match=r"wants mean \(1\.0, 2\.0, 3\.0\).*build it with include_preprocessing="):
+    with pytest.raises(ValueError, match=r"needs mean \(1\.0, 2\.0, 3\.0\).*build it with include_preprocessing="):
         kd.load_weights(model, path)
     assert_same(model, before)
     again = tiny(shortcut="A", include_preprocessing=True, weights=path)

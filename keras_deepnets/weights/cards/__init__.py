@@ -226,13 +226,13 @@ def tensors(card: Card) -> reading.Tensors:
 
 def described(found: reading.Tensors, card: Card) -> reading.Tensors:
     """Add the card's information to the tensors of its file."""
-    record = {
+    record: dict[str, Any] = {
         "classes": card.classes,
         "labels": labels(card.labels),
         "scaling": card.scaling and card.scaling.to_dict(),
         "input_shape": [card.image_size, card.image_size, card.scaling.channels if card.scaling else 3],
     }
-    return dataclasses.replace(found, record=record | (found.record or {}), needs=dict(found.needs) | card.options)
+    return dataclasses.replace(found, record=record | dict(found.record or {}), needs=dict(found.needs) | card.options)
 
 
 def labels(name: str | None) -> list[str] | None:

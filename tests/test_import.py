@@ -42,3 +42,10 @@ def test_what_models_are_compiled_with_is_registered_too(order):
     code = f"{order}; print(*(keras.saving.get_registered_object('keras_deepnets>' + name) for name in {names}))"
     found = run(code)
     assert all(f".{name}'" in found for name in names)
+
+
+@pytest.mark.parametrize("name", ["layers.conv2d", "layers.average_pool", "training.Muon"])
+def test_a_name_of_a_lazy_package_may_be_the_first_thing_used(name):
+    code = f"import keras_deepnets as kd; print(kd.{name}.__module__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith(f"keras_deepnets.{name.partition('.')[0]}.")

@@ -53,7 +53,16 @@ def checked(text, folder, *options):
     """What mypy says of a program."""
     path = folder / "program.py"
     path.write_text(text)
-    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--cache-dir", str(folder), *options, str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--ignore-missing-imports",
+        "--cache-dir",
+        str(folder),
+        *options,
+        str(path),
+    ]
     root = write_stub.PATH.parents[1]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root).stdout
 

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 
@@ -388,7 +388,9 @@ def _part(text: str, whole: str) -> Policy:
     name = match["name"]
     make = _POLICIES[name]
     try:
-        call = cast("ast.Call", ast.parse(f"f({match['arguments'] or ''})", mode="eval").body)
+        call = ast.parse(f"f({match['arguments'] or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError  # such as 1)*(2
         values = [ast.literal_eval(value) for value in call.args]
         named: dict[Any, Any] = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
         bound = inspect.signature(make).bind(*values, **named).arguments

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -205,10 +205,9 @@ def deal(labels: np.ndarray, names: Sequence[str], count: int, seed: int) -> lis
 def _suitable_count(data: ImageData) -> int:
     """Number of shards of about `SHARD_BYTES` for the data set."""
     paths = _paths(data)
-    if paths:
-        total = sum(path.stat().st_size for path in paths)
-    else:  # images in memory, all of one size
-        total = data.size * int(np.prod(cast("tuple[int, int, int]", data.image_shape)))
+    # Of images in memory, sides that differ between images count as 256 pixels.
+    in_memory = data.size * int(np.prod([side or 256 for side in data.image_shape]))
+    total = sum(path.stat().st_size for path in paths) if paths else in_memory
     return min(max(1, round(total / SHARD_BYTES)), data.size)
 
 

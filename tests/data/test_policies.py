@@ -34,6 +34,8 @@ def test_numbers_and_joining():
         ("mixup(", "is unknown"),
         ("mixup(a)", r"write it as mixup\(alpha=0.2\)"),
         ("mixup(1, 2)", r"write it as mixup\(alpha=0.2\)"),
+        ("mixup(1)*(2)", r"write it as mixup\(alpha=0.2\)"),
+        ("mixup(0.1)(0.2)", r"write it as mixup\(alpha=0.2\)"),
         ("mixup(-1)", "alpha=-1 must be a non-negative number"),
         ("rand_augment(11)", "magnitude=11 must be in"),
         ("random_erasing(2)+mixup(__import__('os'))", "write it as"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import pytest
 import typer
+from tensorflow.python.framework import config
 
 import keras_deepnets as kd
 from keras_deepnets.cli.app import app
@@ -68,7 +69,8 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "photos", COLOURS, 20)
     kd.save_weights(kd.ResNet20(), "learnt.safetensors")
-    return tmp_path
+    yield tmp_path
+    config.disable_op_determinism()  # a page turns it on, for the whole process
 
 
 def _marked(page):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.training import Recipe, durations, get_recipe, recipes
+from keras_deepnets.training import Recipe, durations, get_recipe, loop, recipes
 from keras_deepnets.training.schedules import learning_rate
 
 
@@ -373,3 +373,10 @@ def test_importing_needs_neither_tensorflow_nor_keras():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wideresnet50_2"])
+def test_networks_of_photographs_have_the_options_of_the_imagenette_recipes(name):
+    for recipe in ("imagenette_5", "imagenette_20"):
+        assert loop._missing_options(name, get_recipe(recipe)) == []
+    assert loop._missing_options("resnet20", get_recipe("imagenette_20")) == ["deep_stem", "antialias"]

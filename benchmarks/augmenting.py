@@ -54,7 +54,7 @@ def of_layer(layer: Any, method: str) -> Augment:
     """Wrap a layer of Keras or keras-cv. Mixing layers get images and labels, other layers only images."""
     import tensorflow as tf
 
-    from keras_deepnets.data.transforms import to_dtype
+    from keras_deepnets.data.channels import to_dtype
 
     mixes = method in ("MixUp", "CutMix")
 

@@ -11,8 +11,6 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
-import keras  # noqa: E402, F401 - layers are registered before any of them is imported by itself
-
 from keras_deepnets import __version__  # noqa: E402
 
 project = "keras_deepnets"

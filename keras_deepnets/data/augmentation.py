@@ -68,7 +68,7 @@ def crop_and_flip(
     """
     import tensorflow as tf
 
-    from keras_deepnets.data.transforms import to_dtype
+    from keras_deepnets.data.channels import to_dtype
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     offsets = tf.cast(draws[:, :2] * (2 * padding + 1), tf.int32)
@@ -102,7 +102,7 @@ def shift_and_rotate(images: tf.Tensor, draws: tf.Tensor, pixels: float = 2, deg
     """
     import tensorflow as tf
 
-    from keras_deepnets.data.transforms import to_dtype
+    from keras_deepnets.data.channels import to_dtype
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     spread = 2 * draws - 1

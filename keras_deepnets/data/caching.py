@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_deepnets.data import transforms
+from keras_deepnets.data import decoding
 from keras_deepnets.data.stores import IndexedStore, Pixels, Shape
 from keras_deepnets.files import keras_home
 
@@ -61,9 +61,9 @@ class CachedPixels:
         self.present[row] = True  # after the pixels: a concurrent reader at worst decodes the image again
         return image
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """Return the payload, which is the image."""
-        return payload if window is None else transforms.cut(payload, window)
+        return payload if window is None else decoding.cut(payload, window)
 
 
 def scratch() -> tuple[Path, int]:

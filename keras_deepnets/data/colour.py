@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_deepnets.data.transforms import LUMA, to_dtype
+from keras_deepnets.data.channels import LUMA, to_dtype
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_deepnets.data import transforms
+from keras_deepnets.data import decoding
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def decode(contents: Any, channels: int = 3, window: transforms.Window | None = None) -> tf.Tensor:
-    """`transforms.decode` that also reads the formats of Pillow."""
-    return transforms.decode(contents, channels, window, _decode)
+def decode(contents: Any, channels: int = 3, window: decoding.Window | None = None) -> tf.Tensor:
+    """`decoding.decode` that also reads the formats of Pillow."""
+    return decoding.decode(contents, channels, window, _decode)
 
 
 def pixels(contents: bytes) -> np.ndarray:

@@ -10,8 +10,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from keras_deepnets.data.channels import to_dtype
 from keras_deepnets.data.colour import seeds
-from keras_deepnets.data.transforms import to_dtype
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from keras_deepnets.data.channels import LUMA
 from keras_deepnets.data.colour import seeds
-from keras_deepnets.data.transforms import LUMA
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.data import foreign, splits, transforms
+from keras_deepnets.data import decoding, foreign, splits
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class RecordStore:
             dataset = dataset.batch(self.chunk).enumerate().map(shuffle).prefetch(1).unbatch()
         return dataset.map(self.parse, tf.data.AUTOTUNE, deterministic=True)
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """See `Store.open`: decode the image, or for JPEG only the window."""
         return foreign.decode(payload, self.channels, window)
 

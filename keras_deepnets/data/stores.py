@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from keras_deepnets.data import foreign, transforms
+from keras_deepnets.data import decoding, foreign
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -43,7 +43,7 @@ class Store(Protocol):
     def read(self, seed: Any | None = None) -> tf.data.Dataset:
         """(payload, label int64) of every example: in the fixed order, or shuffled by a stateless ``seed`` ``[2]``."""
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """The image of a payload, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
 
     def divide(self, size: int, seed: int) -> tuple[Store, Store]:
@@ -64,7 +64,7 @@ class Pixels(Protocol):
     def payload(self, row: tf.Tensor) -> tf.Tensor:
         """The payload of image number ``row``."""
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """See `Store.open`."""
 
 
@@ -120,9 +120,9 @@ class ArrayPixels:
         """Image number ``row``."""
         return self.tensor[row]
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """Return the payload, which is the image."""
-        return payload if window is None else transforms.cut(payload, window)
+        return payload if window is None else decoding.cut(payload, window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,9 +168,9 @@ class PackedPixels:
         image = tf.reshape(values[starts[row] : starts[row] + sizes[row]], shapes[row])
         return tf.ensure_shape(image, self.image_shape)
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """Return the payload, which is the image."""
-        return payload if window is None else transforms.cut(payload, window)
+        return payload if window is None else decoding.cut(payload, window)
 
     def image(self, row: int) -> np.ndarray:
         """Image number ``row``, uint8 ``[h, w, channels]``."""
@@ -234,7 +234,7 @@ class FilePixels:
 
         return tf.io.read_file(self.tensor[row])
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """Decode the bytes of a file."""
         return foreign.decode(payload, self.channels, window)
 
@@ -292,7 +292,7 @@ class IndexedStore:
             num_parallel_calls=None if self.in_memory else tf.data.AUTOTUNE,
         )
 
-    def open(self, payload: Any, window: transforms.Window | None = None) -> tf.Tensor:
+    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """See `Store.open`."""
         return self.pixels.open(payload, window)
 

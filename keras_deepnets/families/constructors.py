@@ -17,9 +17,9 @@ from keras_deepnets.families.counts import recorded
 _COMMON = """
     Args:
         include_top: whether the model includes the classifier.
-        weights: None for random initialisation; ``"imagenet"`` or the name of published weights (`model_info` lists them),
-            which are downloaded once; or the path of a weight file, as for `load_weights`. Architecture options, input
-            scaling and number of classes follow from the weights.
+        weights: None for random initialisation; the name of published weights (`model_info` lists those of this network,
+            for example ``"imagenet"``), which are downloaded once; or the path of a weight file, as for `load_weights`.
+            Architecture options, input scaling and number of classes follow from the weights.
         input_tensor: Keras tensor to use as the input of the network instead of a new input layer.
         input_shape: ``(height, width, channels)``; height and width may be None. Default with the top: the shape of the data
             set that the network was designed for, or the size at which the published weights are evaluated. Without the

@@ -101,7 +101,8 @@ def test_a_layer_without_an_operator(converter, tmp_path):
     inputs = keras.Input((8, 8, 3))
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(Incomplete()(inputs)))
     with pytest.raises(
-        InputError, match=r"odd cannot be converted to ONNX \(No Op registered for Betainc .*\); replace the named layers"
+        InputError,
+        match=r"odd cannot be converted to ONNX \(No Op registered for Betainc .*\); replace the named layers",
     ) as error:
         export.onnx(keras.Model(inputs, outputs, name="odd"), tmp_path / "new" / "model.onnx")
     assert "\n" not in str(error.value)

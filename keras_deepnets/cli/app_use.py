@@ -1,0 +1,150 @@
+"""The commands `evaluate`, `convert` and `predict` and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_deepnets.cli.options import ARTIFACT, DATA, Artifact, Json, SkipBroken, WeightsOptions
+from keras_deepnets.training.measured import RULE
+
+
+def evaluate(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]", help=f"{ARTIFACT} With --weights: the name of a network.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help=DATA, show_default=False)] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Evaluate these weights instead of a trained model: a file from any supported library, or a name from "
+            "`list --weights`. MODEL can then name the network.",
+            show_default=False,
+        ),
+    ] = None,
+    options: WeightsOptions = [],  # noqa: B006
+    data_option: Annotated[str | None, typer.Option("--data", help="Same as DATA.", show_default=False)] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Data set split: test, validation, train, or all (everything). Default: {RULE}.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed that divides a folder into splits. Default: the seed of the run.", show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
+    crops: Annotated[
+        int,
+        typer.Option(help="1: the centre crop. 10: average over the corner and centre crops and their mirror images."),
+    ] = 1,
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE,…",
+            help="Average over whole images resized to these shorter sides in pixels, e.g. 224,256,384,480,640.",
+            show_default=False,
+        ),
+    ] = None,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the confusion matrix to a .png, .svg or .pdf file.",
+            show_default=False,
+        ),
+    ] = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the worst errors to a .png file: the images with their true and predicted classes.",
+            show_default=False,
+        ),
+    ] = None,
+    worst: Annotated[
+        int, typer.Option(min=1, help="Number of errors to draw with --errors and to list with --json.")
+    ] = 25,
+    skip_broken: SkipBroken = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a trained model on labelled images: top-1, top-5 and per-class accuracy, confused classes, worst errors."""
+    from keras_deepnets.cli import use
+    from keras_deepnets.cli.train import pairs as pairs_of
+
+    use.evaluate(
+        model,
+        data_option or data,
+        split,
+        weights=weights,
+        options=pairs_of(options, "--option"),
+        seed=seed,
+        batch_size=batch_size,
+        crops=crops,
+        scales=use.sides(scales),
+        confusion=confusion,
+        errors=errors,
+        worst=worst,
+        skip_broken=skip_broken,
+        as_json=as_json,
+    )
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="Weight file from keras.applications, torchvision, timm, pytorchcv or KerasHub "
+            "(.h5 .weights.h5 .keras .safetensors .pth .pth.tar .pt .th .bin), or a name from `list --weights`.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="DST", help="Output file: .safetensors, .weights.h5 or .keras.", show_default=False),
+    ],
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            help="Network name: from `list`, or the publisher's (timm/resnet50d). Default: recognised from the weights.",
+            show_default=False,
+        ),
+    ] = None,
+    options: WeightsOptions = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Convert weights from any supported library to a file of this library."""
+    from keras_deepnets.cli import use
+    from keras_deepnets.cli.train import pairs as pairs_of
+
+    use.convert(source, out, network, pairs_of(options, "--option"), as_json=as_json)
+
+
+def predict(
+    model: Artifact,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE…", help="Image files or folders of images.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print per image.")] = 5,
+    table: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Also write the predictions to this CSV file.", show_default=False),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first broken image instead of reporting it in its row.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Classify images: one line per image, most probable classes first. The exit status is 1 if any image is broken."""
+    from keras_deepnets.cli import use
+
+    use.predict(model, images, top, strict=strict, table=table, as_json=as_json)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import MisfitError, naming, open_model
+from keras_deepnets.weights import MisfitError, naming_tables, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
 
@@ -34,17 +34,17 @@ NEEDING = {
     "an option of the network": (
         lambda: kd.ResNet50(classes=3, downsample="1x1", **SIDE),
         lambda: kd.ResNet50(classes=3, downsample="3x3", **SIDE),
-        naming.TORCHVISION_RESNET,
+        naming_tables.TORCHVISION_RESNET,
     ),
     "an option of a wide network": (
         lambda: kd.WideResNet50_2(classes=3, downsample="1x1", **SIDE),
         lambda: kd.WideResNet50_2(classes=3, **SIDE),
-        naming.TORCHVISION_RESNET,
+        naming_tables.TORCHVISION_RESNET,
     ),
     "two options of a builder": (
         lambda: kd.PreActResNet(**BOTTLENECKS, downsample="1x1", activate_first=True),
         lambda: kd.PreActResNet(**BOTTLENECKS, downsample="3x3", activate_first=False),
-        naming.TIMM_RESNETV2,
+        naming_tables.TIMM_RESNETV2,
     ),
 }
 
@@ -68,7 +68,7 @@ def test_a_network_without_the_option_is_told_of_the_builder():
     """The reported case: `PreActResNet164` has no `downsample`."""
     size = {"input_shape": (16, 16, 3), "classes": 3}
     source = fill(kd.PreActResNet(depth=164, stem="cifar", block="bottleneck", downsample="3x3", **size))
-    tensors = peer_tensors(source, naming.PYTORCHCV_CIFAR_WIDE)
+    tensors = peer_tensors(source, naming_tables.PYTORCHCV_CIFAR_WIDE)
     message = r"computes something else\. PreActResNet164 has no option (.*); build it as (keras_deepnets\.PreActResNet\(.*)\)\.$"
     lacking, call = taken(lambda: kd.load_weights(kd.PreActResNet164(**size), tensors), message)
     assert lacking == "downsample"
@@ -108,7 +108,7 @@ def test_no_network_is_told_of_an_option_that_it_lacks(name):
 def test_pooling_shortcuts():
     options = {"blocks": (1, 2), "filters": (8, 16), **SIDE}
     strided, pooled = (kd.ResNet(**options, shortcut=kind) for kind in "BD")
-    tensors = peer_tensors(fill(strided), naming.TORCHVISION_RESNET)
+    tensors = peer_tensors(fill(strided), naming_tables.TORCHVISION_RESNET)
     (advice,) = taken(lambda: kd.load_weights(pooled, tensors), r"Build it with (shortcut='B')\.$")
     assert kd.load_weights(kd.ResNet(**(options | made(f"dict({advice})"))), tensors).complete
 
@@ -165,10 +165,10 @@ def test_only_the_classifier_differs(tmp_path):
 
 
 def test_files_that_do_not_say_their_network(tmp_path):
-    without_top = peer_tensors(fill(kd.ResNet20(include_top=False)), naming.PLAIN_CIFAR_RESNET)
+    without_top = peer_tensors(fill(kd.ResNet20(include_top=False)), naming_tables.PLAIN_CIFAR_RESNET)
     taken(lambda: open_model(without_top), r"no record of its network; (name the network)\.$")
     assert open_model(without_top, "resnet20").output_shape[-1] == 64
-    unnamed = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
+    unnamed = peer_tensors(fill(tiny(shortcut="A")), naming_tables.PLAIN_CIFAR_RESNET)
     taken(lambda: open_model(unnamed), r"; (name the network, or build it and use load_weights)\.$")
     assert kd.load_weights(tiny(shortcut="A"), unnamed).complete
     options = {"blocks": (1, 1), "filters": (8, 16), "stem": "cifar", "input_shape": (16, 16, 3)}

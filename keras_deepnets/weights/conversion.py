@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets import registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.counts import recorded
-from keras_deepnets.weights import cards, reading, saving
-from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights import cards, reading, recognition, saving
 from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.loading import HEAD, LoadReport, load_into, needs
+from keras_deepnets.weights.naming import Naming
 from keras_deepnets.weights.reading import Tensors
 from keras_deepnets.weights.source import check_given
 
@@ -60,7 +60,7 @@ def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.
             f"{tensors.origin} has more layers than the network itself: {', '.join(tensors.around)}. "
             "Build the network and use load_weights, or load a .keras file with keras.saving.load_model."
         )
-    naming = namings.recognised(tensors.arrays, ())
+    naming = recognition.recognised(tensors.arrays, ())
     if naming is None:
         raise InputError(
             f"{tensors.origin} holds no tensors with known names; its first names are {', '.join(list(tensors.arrays)[:4])}."
@@ -93,7 +93,7 @@ def _tensors(source: Any, constructor: str | None, options: dict[str, Any]) -> t
 
 
 def _network(
-    tensors: Tensors, naming: namings.Naming, given: str | None, published: dict[str, Any], card: cards.Card | None
+    tensors: Tensors, naming: Naming, given: str | None, published: dict[str, Any], card: cards.Card | None
 ) -> tuple[Any, dict[str, Any]]:
     """Return the constructor and options for the tensors. `given` and `published` come from the caller's name of the network."""
     architecture = (tensors.record or {}).get("architecture")
@@ -116,7 +116,7 @@ def _check_keywords(constructor: Any, kwargs: dict[str, Any]) -> None:
         )
 
 
-def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
+def _guessed(tensors: Tensors, naming: Naming) -> Any:
     """Return the constructor of the only network that has as many parameters without the classifier."""
     sizes = {naming.ours(name): array for name, array in tensors.arrays.items()}
     kernel = sizes.get(f"{HEAD}kernel")
@@ -149,7 +149,7 @@ def _guessed(tensors: Tensors, naming: namings.Naming) -> Any:
     return registry.constructor_of(matches[0])
 
 
-def _classes(tensors: Tensors, naming: namings.Naming) -> int | None:
+def _classes(tensors: Tensors, naming: Naming) -> int | None:
     """Number of outputs of the classifier in the file. None if it has no classifier."""
     for name, array in tensors.arrays.items():
         if naming.ours(name) == f"{HEAD}bias":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.weights import naming as namings
+from keras_deepnets.weights import naming_tables, recognition
 from keras_deepnets.weights.architectures import spec_of, way_to
 from keras_deepnets.weights.names import NamedWeights, named_weights, names_of
 from keras_deepnets.weights.naming import Naming
@@ -75,11 +75,11 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     """Load `tensors` into `model` and clear their arrays. See `keras_deepnets.load_weights`."""
     named = named_weights(model)
     network, wanted = named.network, named.own
-    naming = namings.recognised(tensors.arrays, wanted)
+    naming = recognition.recognised(tensors.arrays, wanted)
     if naming is None:
         raise InputError(
             f"{model.name}: the names in {tensors.origin} match no known naming ({_listed(tensors.arrays)}); "
-            f"known namings: Keras, {', '.join(naming.name for naming in namings.NAMINGS)}."
+            f"known namings: Keras, {', '.join(naming.name for naming in naming_tables.NAMINGS)}."
         )
     if strict:
         _check_kind(network, tensors, naming, wanted)
@@ -213,7 +213,7 @@ def _check_kind(model: keras.Model, tensors: Tensors, naming: Naming, wanted: It
         raise InputError(
             f"{model.name}: {tensors.origin} was saved from a {recorded['constructor']} of family {recorded['family']}, but {own}"
         )
-    theirs, ours = namings.kind_of(filter(None, map(naming.ours, tensors.arrays))), namings.kind_of(wanted)
+    theirs, ours = recognition.kind_of(filter(None, map(naming.ours, tensors.arrays))), recognition.kind_of(wanted)
     if theirs and ours and theirs != ours:
         raise InputError(f"{model.name}: the tensors in {tensors.origin} are those of a {theirs}, but {own}")
     _check_scaling(model, tensors)
@@ -242,7 +242,7 @@ def _check_pooled_shortcuts(model: keras.Model, tensors: Tensors, naming: Naming
     Names and shapes are the same in both cases. Published networks that pool have separate namings, which need ``shortcut="D"``.
     """
     architecture = getattr(model, "architecture", None)
-    ours = (tensors.record or {}).get("architecture") or naming is namings.KERAS
+    ours = (tensors.record or {}).get("architecture") or naming is naming_tables.KERAS
     if not architecture or ours:
         return
     if getattr(spec_of(architecture), "shortcut", None) == "D" and naming.needs.get("shortcut") != "D":
@@ -272,7 +272,7 @@ def needs(tensors: Tensors, naming: Naming) -> dict[str, Any]:
     """The options that a network needs for these tensors."""
     recorded = (tensors.record or {}).get("architecture")
     if not recorded:
-        return dict(naming.needs) | namings.told_by(tensors.arrays, naming) | dict(tensors.needs)
+        return dict(naming.needs) | recognition.told_by(tensors.arrays, naming) | dict(tensors.needs)
     spec = spec_of(recorded)
     silent = {option: getattr(spec, option) for option in _SILENT if hasattr(spec, option)}
     return dict(naming.needs) | dict(tensors.needs) | silent
@@ -300,7 +300,7 @@ def _fold_biases(found: dict[str, np.ndarray], shapes: Mapping[str, Any]) -> Non
 
 def _epsilons(found: Mapping[str, Any], tensors: Tensors, naming: Naming) -> dict[str, float]:
     """Return batch normalisation layer to the source's epsilon, where known. ``""`` means all other layers."""
-    applications = not tensors.record and namings.has_applications_biases(found)
+    applications = not tensors.record and recognition.has_applications_biases(found)
     default = naming.epsilon or (APPLICATIONS_EPSILON if applications else None)
     return ({"": default} if default else {}) | dict(tensors.epsilons)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.scaling import Scaling
-from keras_deepnets.weights import cards, naming, reading
+from keras_deepnets.weights import cards, reading, recognition
 from keras_deepnets.weights.cards import Card
 from keras_deepnets.weights.loading import HEAD, as_given, load_into, matters, needs
 from keras_deepnets.weights.reading import Tensors
@@ -120,7 +120,7 @@ def _of_file(facts: VariantFacts, tensors: Tensors) -> tuple[dict[str, Any], int
     record = tensors.record or {}
     architecture = record.get("architecture")
     scaling = Scaling.from_dict(record["scaling"]) if record.get("scaling") else None
-    found = naming.recognised(tensors.arrays, ())
+    found = recognition.recognised(tensors.arrays, ())
     if architecture and architecture["constructor"] == facts.name:
         options = {name: as_given(value) for name, value in architecture["options"].items()}
     else:

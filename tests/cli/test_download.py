@@ -11,7 +11,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
-from keras_deepnets.weights import cards, naming
+from keras_deepnets.weights import cards, naming_tables
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
 
 
@@ -43,7 +43,7 @@ def published(tmp_path, monkeypatch):
     server.requests = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     model = fill(kd.ResNet20())
-    tensors = peer_tensors(model, naming.PLAIN_CIFAR_RESNET)
+    tensors = peer_tensors(model, naming_tables.PLAIN_CIFAR_RESNET)
     content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
     server.files = {"/resnet20.safetensors": content}
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))

@@ -10,7 +10,7 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets.cli import artifacts, use
 from keras_deepnets.labels import imagenet_classes
-from keras_deepnets.weights import cards, naming, open_model
+from keras_deepnets.weights import cards, naming_tables, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
 
@@ -20,7 +20,7 @@ def checkpoint(tmp_path):
     from safetensors.numpy import save_file
 
     model = fill(kd.ResNet20(classes=3))
-    tensors = peer_tensors(model, naming.PLAIN_CIFAR_RESNET, prefix="module.")
+    tensors = peer_tensors(model, naming_tables.PLAIN_CIFAR_RESNET, prefix="module.")
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, tmp_path / "theirs.safetensors")
     return model, tmp_path / "theirs.safetensors"
 
@@ -64,7 +64,7 @@ def published(tmp_path, monkeypatch):
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     model = fill(kd.PreActResNet(depth=20, stem="cifar", activate_first=False))
-    tensors = peer_tensors(model, naming.PYTORCHCV_CIFAR_PREACT)
+    tensors = peer_tensors(model, naming_tables.PYTORCHCV_CIFAR_PREACT)
     path = tmp_path / "published.safetensors"
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
     card = cards.card("PreActResNet", "pytorchcv/preresnet20_cifar10")
@@ -105,7 +105,7 @@ def test_evaluate_published_weights(cli, published, patches, tmp_path):
 
     _, card = published
     classes = fill(kd.PreActResNet(depth=20, stem="cifar", activate_first=False, classes=3))
-    tensors = peer_tensors(classes, naming.PYTORCHCV_CIFAR_PREACT)
+    tensors = peer_tensors(classes, naming_tables.PYTORCHCV_CIFAR_PREACT)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, tmp_path / "three.safetensors")
     weights = ("--weights", tmp_path / "three.safetensors", "--data", patches, "--split", "all", "--json")
     found = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_deepnets.weights import naming as name_maps
+from keras_deepnets.weights import naming_tables as name_maps
 from keras_deepnets.weights.cards.networks import NETWORKS
 from keras_deepnets.weights.naming import Naming
 from tests.golden.deterministic import golden_weights

@@ -9,7 +9,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.files import digest
-from keras_deepnets.weights import cards, naming, open_model
+from keras_deepnets.weights import cards, naming_tables, open_model
 from keras_deepnets.weights.cards import networks
 from keras_deepnets.weights.cards.networks import NETWORKS, why_not
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
@@ -56,7 +56,7 @@ def test_a_card_from_the_cache_to_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     card = cards.card("ResNet20", "akamaster/cifar10")
     source = fill(kd.ResNet20())
-    tensors = peer_tensors(source, naming.PLAIN_CIFAR_RESNET, prefix="module.")
+    tensors = peer_tensors(source, naming_tables.PLAIN_CIFAR_RESNET, prefix="module.")
     card.path.parent.mkdir(parents=True)
     torch.save(
         {"state_dict": {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}, "best_prec1": 91.0}, card.path
@@ -120,7 +120,7 @@ def test_a_card_whose_file_is_zipped(tmp_path, monkeypatch):
     assert published.member == "resnet20_cifar10-0597-9b0024ac.pth" and published.path.suffix == ".pth"
     assert published.metrics == {"top1": 94.03}
     source = fill(kd.ResNet20(shortcut="B"))
-    tensors = peer_tensors(source, naming.PYTORCHCV_CIFAR_RESNET)
+    tensors = peer_tensors(source, naming_tables.PYTORCHCV_CIFAR_RESNET)
     path = tmp_path / published.member
     torch.save({k: torch.from_numpy(v.copy()) for k, v in tensors.items()}, path)
     with zipfile.ZipFile(tmp_path / f"{path.name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -203,7 +203,7 @@ def test_a_constructor_takes_the_cards_size(tmp_path, monkeypatch):
     source = fill(kd.ResNet18(classes=1000, input_shape=(None, None, 3)))
     card = dataclasses.replace(cards.card("ResNet18", "timm/a1_in1k"), image_size=96)
     card.path.parent.mkdir(parents=True)
-    tensors = peer_tensors(source, naming.TORCHVISION_RESNET)
+    tensors = peer_tensors(source, naming_tables.TORCHVISION_RESNET)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, card.path)
     known = dataclasses.replace(card, checksum="sha256:" + digest(card.path))
     monkeypatch.setattr(cards, "_all", lambda: (known,))

@@ -23,7 +23,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.errors import InputError
-from keras_deepnets.weights import cards, formats, naming
+from keras_deepnets.weights import cards, formats, naming_tables
 from keras_deepnets.weights.download import DownloadError, fetch
 from tests.weights.common import fill, peer_tensors, tiny
 
@@ -215,7 +215,7 @@ def test_a_damaged_file_does_not_stay_in_the_cache(server, tmp_path, monkeypatch
     torch = pytest.importorskip("torch")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     source = fill(kd.ResNet20())
-    tensors = peer_tensors(source, naming.PLAIN_CIFAR_RESNET)
+    tensors = peer_tensors(source, naming_tables.PLAIN_CIFAR_RESNET)
     torch.save({k: torch.from_numpy(v.copy()) for k, v in tensors.items()}, tmp_path / "good.th")
     published = cards.card("ResNet20", "akamaster/cifar10")
     card = dataclasses.replace(published, url=f"{server.url}/net.th", checksum=None)

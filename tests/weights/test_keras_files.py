@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import naming
+from keras_deepnets.weights import naming_tables
 from tests.weights.common import arrays, fill, peer_tensors, write_hdf5_of_2019
 
 SHAPE, CLASSES = (64, 64, 3), 5
@@ -141,6 +141,6 @@ def test_another_familys_weights_are_named(tmp_path, kind, other, name, form):
 
 def test_a_vd_network_that_projects_first_says_so():
     options = {"blocks": (1, 2), "filters": (8, 8), "deep_stem": (4, 4, 8), "shortcut": "D", "input_shape": (32, 32, 3)}
-    tensors = peer_tensors(fill(kd.ResNet(**options, project_first=True)), naming.KERAS_HUB_RESNET_D)
+    tensors = peer_tensors(fill(kd.ResNet(**options, project_first=True)), naming_tables.KERAS_HUB_RESNET_D)
     with pytest.raises(ValueError, match="need project_first=True, but it was built with project_first=False"):
         kd.load_weights(kd.ResNet(**options), tensors)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import MisfitError, naming, open_model, reading, saving
+from keras_deepnets.weights import MisfitError, naming_tables, open_model, reading, saving
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
 BUILDERS = {
@@ -71,12 +71,12 @@ BUILDERS = {
 
 
 def test_every_naming_is_tried():
-    assert {each.name for each in naming.NAMINGS} == set(BUILDERS)
+    assert {each.name for each in naming_tables.NAMINGS} == set(BUILDERS)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_peers_names_are_recognised(name):
-    theirs = next(each for each in naming.NAMINGS if each.name == name)
+    theirs = next(each for each in naming_tables.NAMINGS if each.name == name)
     source, target = fill(BUILDERS[name]()), BUILDERS[name]()
     report = kd.load_weights(target, peer_tensors(source, theirs))
     assert (report.naming, report.loaded, report.complete) == (name, len(source.weights), True)
@@ -88,7 +88,7 @@ def test_wrappers_prefixes_bookkeeping_and_the_old_spelling_of_densenets():
         fill(BUILDERS["torchvision's and timm's DenseNet"]()),
         BUILDERS["torchvision's and timm's DenseNet"](),
     )
-    tensors = peer_tensors(source, naming.TORCHVISION_DENSENET)
+    tensors = peer_tensors(source, naming_tables.TORCHVISION_DENSENET)
     tensors = {
         "module." + re.sub(r"(denselayer\d\.)(norm|conv)(\d)", r"\1\2.\3", name): a for name, a in tensors.items()
     }
@@ -160,7 +160,7 @@ def test_another_number_of_classes():
 def test_strict_loading_lists_what_does_not_fit_and_changes_nothing(change, message):
     target = fill(tiny(shortcut="A"), seed=1)
     before = arrays(target)
-    tensors = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
+    tensors = peer_tensors(fill(tiny(shortcut="A")), naming_tables.PLAIN_CIFAR_RESNET)
     change(tensors)
     with pytest.raises(ValueError, match=message):
         kd.load_weights(target, tensors)
@@ -171,7 +171,7 @@ def test_strict_loading_lists_what_does_not_fit_and_changes_nothing(change, mess
 
 def test_the_report_lists_what_the_message_cannot():
     target = tiny(shortcut="A")
-    tensors = peer_tensors(fill(tiny(shortcut="A")), naming.PLAIN_CIFAR_RESNET)
+    tensors = peer_tensors(fill(tiny(shortcut="A")), naming_tables.PLAIN_CIFAR_RESNET)
     kept = {name: array for name, array in tensors.items() if name.startswith(("conv1", "bn1"))}
     with pytest.raises(MisfitError, match=f"missing: .* and {len(target.weights) - 5 - 8} more") as caught:
         kd.load_weights(target, kept)
@@ -183,14 +183,14 @@ def test_the_report_lists_what_the_message_cannot():
 
 
 def test_another_familys_weights_are_named():
-    tensors = peer_tensors(BUILDERS["torchvision's and timm's DenseNet"](), naming.TORCHVISION_DENSENET)
+    tensors = peer_tensors(BUILDERS["torchvision's and timm's DenseNet"](), naming_tables.TORCHVISION_DENSENET)
     with pytest.raises(ValueError, match="the names of torchvision's and timm's DenseNet, but resnet is a ResNet"):
         kd.load_weights(tiny(), tensors)
 
 
 def test_weights_of_a_network_with_the_same_shapes_and_other_results():
     build = BUILDERS["torchvision's and timm's ResNet"]
-    tensors = peer_tensors(build(), naming.TORCHVISION_RESNET)
+    tensors = peer_tensors(build(), naming_tables.TORCHVISION_RESNET)
     options = {
         "blocks": (1, 1),
         "filters": (8, 16),
@@ -218,9 +218,9 @@ def test_batch_and_group_normalisation_do_not_interchange():
         kd.ResNet(blocks=(1, 2), filters=(32, 64), norm=norm, input_shape=(32, 32, 3)) for norm in ("group", "batch")
     )
     with pytest.raises(ValueError, match="missing: conv1_bn/moving_mean"):
-        kd.load_weights(batched, peer_tensors(grouped, naming.TIMM_GROUPED_RESNET))
+        kd.load_weights(batched, peer_tensors(grouped, naming_tables.TIMM_GROUPED_RESNET))
     with pytest.raises(ValueError, match="missing: conv1_gn/gamma"):
-        kd.load_weights(grouped, peer_tensors(batched, naming.TORCHVISION_RESNET))
+        kd.load_weights(grouped, peer_tensors(batched, naming_tables.TORCHVISION_RESNET))
 
 
 def test_weights_that_want_another_input(tmp_path):
@@ -253,7 +253,9 @@ def test_bfloat16_safetensors(tmp_path):
     import ml_dtypes
 
     source = fill(tiny(shortcut="A"))
-    tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in peer_tensors(source, naming.PLAIN_CIFAR_RESNET).items()}
+    tensors = {
+        k: v.astype(ml_dtypes.bfloat16) for k, v in peer_tensors(source, naming_tables.PLAIN_CIFAR_RESNET).items()
+    }
     blobs = {k: (np.ascontiguousarray(v).view(np.uint16), "BF16") for k, v in tensors.items()}
     write_safetensors(blobs, tmp_path / "half.safetensors")
     target = tiny(shortcut="A")
@@ -342,7 +344,7 @@ def test_what_training_scripts_save(tmp_path, wrapped):
     """As pytorch/examples: tensors by name below, and a tensor of the best accuracy beside them."""
     torch = pytest.importorskip("torch")
     source = fill(tiny(shortcut="A"))
-    tensors = {k: torch.from_numpy(v.copy()) for k, v in peer_tensors(source, naming.PLAIN_CIFAR_RESNET).items()}
+    tensors = {k: torch.from_numpy(v.copy()) for k, v in peer_tensors(source, naming_tables.PLAIN_CIFAR_RESNET).items()}
     torch.save(wrapped(tensors, torch.tensor(76.0)), tmp_path / "checkpoint.pth.tar")
     target = tiny(shortcut="A")
     kd.load_weights(target, tmp_path / "checkpoint.pth.tar")
@@ -362,18 +364,18 @@ def test_saving_needs_a_known_format_and_a_folder(tmp_path):
 
 def test_which_network_is_found_from_its_parameters(tmp_path):
     source = fill(kd.ResNet20(classes=7))
-    model = open_model(peer_tensors(source, naming.PLAIN_CIFAR_RESNET))
+    model = open_model(peer_tensors(source, naming_tables.PLAIN_CIFAR_RESNET))
     assert model.architecture["constructor"] == "ResNet20" and model.output_shape == (None, 7)
     assert_same(model, arrays(source))
     with pytest.raises(ValueError, match="matches no named network"):
-        open_model(peer_tensors(tiny(shortcut="A"), naming.PLAIN_CIFAR_RESNET))
+        open_model(peer_tensors(tiny(shortcut="A"), naming_tables.PLAIN_CIFAR_RESNET))
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_projections_that_stride_are_none_that_pool(strict):
     options = {"blocks": (1, 2), "filters": (8, 16), "input_shape": (32, 32, 3)}
     strided, pooled = (kd.ResNet(**options, shortcut=kind) for kind in "BD")
-    tensors = peer_tensors(fill(strided), naming.TORCHVISION_RESNET)
+    tensors = peer_tensors(fill(strided), naming_tables.TORCHVISION_RESNET)
     before = arrays(pooled)
     with pytest.raises(
         ValueError, match=r"built with shortcut='D', which pools before them\. Build it with shortcut='B'"

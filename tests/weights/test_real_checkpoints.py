@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import naming
+from keras_deepnets.weights import naming_tables
 from tests.weights import real_checkpoints
 from tests.weights.common import fill, peer_tensors
 
@@ -28,7 +28,7 @@ def check(checkpoint, images):
 def test_random_weights(tmp_path, images):
     torch = pytest.importorskip("torch")
     model = fill(kd.ResNet20(shortcut="A"))
-    tensors = peer_tensors(model, naming.PLAIN_CIFAR_RESNET, prefix="module.")
+    tensors = peer_tensors(model, naming_tables.PLAIN_CIFAR_RESNET, prefix="module.")
     path = tmp_path / "resnet20-00000000.th"
     torch.save({"state_dict": {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}}, path)
     check(path, images)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from keras_deepnets.weights import MisfitError, naming, open_model
+from keras_deepnets.weights import MisfitError, naming_tables, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny, write_hdf5_of_2019
 
 SUFFIXES = (".safetensors", ".weights.h5", ".keras")
@@ -157,12 +157,12 @@ def test_prefix_and_preprocessing_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("build", "name"),
     [
-        (lambda **kwargs: kd.ResNet18(input_shape=(32, 32, 3), classes=3, **kwargs), naming.TORCHVISION_RESNET),
-        (lambda **kwargs: kd.ResNet(depth=14, stem="cifar", shortcut="A", **kwargs), naming.PLAIN_CIFAR_RESNET),
-        (lambda **kwargs: kd.ResNet18V2(input_shape=(32, 32, 3), classes=3, **kwargs), naming.TIMM_RESNETV2),
+        (lambda **kwargs: kd.ResNet18(input_shape=(32, 32, 3), classes=3, **kwargs), naming_tables.TORCHVISION_RESNET),
+        (lambda **kwargs: kd.ResNet(depth=14, stem="cifar", shortcut="A", **kwargs), naming_tables.PLAIN_CIFAR_RESNET),
+        (lambda **kwargs: kd.ResNet18V2(input_shape=(32, 32, 3), classes=3, **kwargs), naming_tables.TIMM_RESNETV2),
         (
             lambda **kwargs: kd.DenseNet(blocks=(2, 2), growth_rate=4, memory_efficient=True, **kwargs),
-            naming.TORCHVISION_DENSENET,
+            naming_tables.TORCHVISION_DENSENET,
         ),
     ],
     ids=["torchvision", "plain", "timm", "densenet"],

@@ -1,0 +1,296 @@
+"""The weight names of torchvision, timm, pytorchcv, KerasHub and Keras, as tables of rules."""
+
+from __future__ import annotations
+
+import re
+
+from keras_deepnets.weights.naming import Naming, Rules
+
+_STEM: Rules = (("conv1", "conv1_conv"), ("bn1", "conv1_bn"))
+_DEEP_STEM: Rules = (
+    ("conv1.0", "conv1_1_conv"),
+    ("conv1.1", "conv1_1_bn"),
+    ("conv1.3", "conv1_2_conv"),
+    ("conv1.4", "conv1_2_bn"),
+    ("conv1.6", "conv1_conv"),
+    ("bn1", "conv1_bn"),
+    ("maxpool.0", "pool1_conv"),
+    ("maxpool.1", "pool1_bn"),
+)
+
+
+def _residual(classifier: str, stem: Rules = _STEM, projection: int = 0) -> Rules:
+    """Rules for residual networks. `projection` is the index of the shortcut's convolution in torch's sequence."""
+    return (
+        *stem,
+        (f"layer{{stage-1}}.{{block-1}}.downsample.{projection}", "conv{stage}_block{block}_0_conv"),
+        (f"layer{{stage-1}}.{{block-1}}.downsample.{projection + 1}", "conv{stage}_block{block}_0_bn"),
+        ("layer{stage-1}.{block-1}.se.fc{number}", "conv{stage}_block{block}_se_{number}_conv"),
+        ("layer{stage-1}.{block-1}.se.conv", "conv{stage}_block{block}_se_conv"),
+        ("layer{stage-1}.{block-1}.conv{number}", "conv{stage}_block{block}_{number}_conv"),
+        ("layer{stage-1}.{block-1}.bn{number}", "conv{stage}_block{block}_{number}_bn"),
+        (classifier, "predictions"),
+    )
+
+
+def _grouped(rules: Rules) -> Rules:
+    """The same rules for group normalisation instead of batch normalisation. The other library's names do not change."""
+    return tuple((theirs, re.sub("bn$", "gn", ours)) for theirs, ours in rules)
+
+
+TORCHVISION_RESNET = Naming(
+    "torchvision's and timm's ResNet",
+    _residual("fc"),
+    ("ResNet", "WideResNet", "ResNeXt"),
+    needs={"downsample": "3x3"},
+)
+TIMM_DEEP_STEM_RESNET = Naming(
+    "timm's ResNet-C",
+    _residual("fc", _DEEP_STEM),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3"},
+    has="conv1.0.weight",
+)
+TIMM_RESNET_D = Naming(
+    "timm's ResNet-D",
+    _residual("fc", _DEEP_STEM, projection=1),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3", "shortcut": "D"},
+    has="layer2.0.downsample.2.weight",
+)
+TIMM_RESNET_D_PLAIN_STEM = Naming(
+    "timm's ResNet with ResNet-D's shortcuts",
+    _residual("fc", projection=1),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3", "shortcut": "D"},
+    has="layer2.0.downsample.2.weight",
+)
+TIMM_GROUPED_RESNET = Naming(
+    "timm's ResNet with group normalisation",
+    _grouped(_residual("fc")),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3", "norm": "group"},
+    moving=False,
+)
+PLAIN_CIFAR_RESNET = Naming("plain CIFAR ResNet", _residual("linear"), ("ResNet",), needs={"shortcut": "A"})
+
+_DENSE_STEM: Rules = (("features.conv0", "conv1_conv"), ("features.norm0", "conv1_bn"))
+_DEEP_DENSE_STEM: Rules = (
+    ("features.conv0", "conv1_1_conv"),
+    ("features.norm0", "conv1_1_bn"),
+    ("features.conv1", "conv1_2_conv"),
+    ("features.norm1", "conv1_2_bn"),
+    ("features.conv2", "conv1_conv"),
+    ("features.norm2", "conv1_bn"),
+)
+
+
+def _dense(stem: Rules) -> Rules:
+    return (
+        *stem,
+        ("features.denseblock{stage-1}.denselayer{layer}.norm1", "conv{stage}_block{layer}_0_bn"),
+        ("features.denseblock{stage-1}.denselayer{layer}.conv1", "conv{stage}_block{layer}_1_conv"),
+        ("features.denseblock{stage-1}.denselayer{layer}.norm2", "conv{stage}_block{layer}_1_bn"),
+        ("features.denseblock{stage-1}.denselayer{layer}.conv2", "conv{stage}_block{layer}_2_conv"),
+        ("features.transition{stage-1}.norm", "pool{stage}_bn"),
+        ("features.transition{stage-1}.conv", "pool{stage}_conv"),
+        ("features.norm5", "bn"),
+        ("classifier", "predictions"),
+    )
+
+
+TORCHVISION_DENSENET = Naming("torchvision's and timm's DenseNet", _dense(_DENSE_STEM), ("DenseNet",))
+TIMM_DEEP_STEM_DENSENET = Naming(
+    "timm's DenseNet with a deep stem", _dense(_DEEP_DENSE_STEM), ("DenseNet",), has="features.conv2.weight"
+)
+
+
+def _preactivated(stem: Rules) -> Rules:
+    return (
+        *stem,
+        ("stages.{stage-2}.blocks.{block-1}.downsample.conv", "conv{stage}_block{block}_0_conv"),
+        ("stages.{stage-2}.blocks.{block-1}.norm1", "conv{stage}_block{block}_preact_bn"),
+        ("stages.{stage-2}.blocks.{block-1}.norm{number+1}", "conv{stage}_block{block}_{number}_bn"),
+        ("stages.{stage-2}.blocks.{block-1}.conv{number}", "conv{stage}_block{block}_{number}_conv"),
+        ("norm", "post_bn"),
+        ("head.fc", "predictions"),
+    )
+
+
+TIMM_RESNETV2 = Naming(
+    "timm's ResNetV2",
+    _preactivated((("stem.conv", "conv1_conv"),)),
+    ("ResNetV2", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": False},
+    convolutional_classifier=True,
+)
+_DEEP_PREACTIVATED = _preactivated(
+    (
+        ("stem.conv1", "conv1_1_conv"),
+        ("stem.norm1", "conv1_1_bn"),
+        ("stem.conv2", "conv1_2_conv"),
+        ("stem.norm2", "conv1_2_bn"),
+        ("stem.conv3", "conv1_conv"),
+    )
+)
+TIMM_RESNETV2_D = Naming(
+    "timm's ResNetV2-D",
+    _DEEP_PREACTIVATED,
+    ("ResNetV2", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
+    convolutional_classifier=True,
+    has="stem.conv1.weight",
+)
+TIMM_GROUPED_RESNETV2_D = Naming(
+    "timm's ResNetV2-D with group normalisation",
+    _grouped(_DEEP_PREACTIVATED),
+    ("ResNetV2", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": False, "shortcut": "D", "norm": "group"},
+    convolutional_classifier=True,
+    has="stem.conv1.weight",
+    moving=False,
+)
+
+PYTORCHCV_CIFAR_RESNET = Naming(
+    "pytorchcv's CIFAR ResNet",
+    (
+        ("features.init_block.conv", "conv1_conv"),
+        ("features.init_block.bn", "conv1_bn"),
+        ("features.stage{stage-1}.unit{block}.identity_conv.conv", "conv{stage}_block{block}_0_conv"),
+        ("features.stage{stage-1}.unit{block}.identity_conv.bn", "conv{stage}_block{block}_0_bn"),
+        ("features.stage{stage-1}.unit{block}.body.conv{number}.conv", "conv{stage}_block{block}_{number}_conv"),
+        ("features.stage{stage-1}.unit{block}.body.conv{number}.bn", "conv{stage}_block{block}_{number}_bn"),
+        ("output", "predictions"),
+    ),
+    ("ResNet", "ResNeXt"),
+    needs={"downsample": "3x3"},
+)
+
+_PYTORCHCV_CIFAR_PREACT: Rules = (
+    ("features.init_block", "conv1_conv"),
+    ("features.stage{stage-1}.unit{block}.identity_conv", "conv{stage}_block{block}_0_conv"),
+    ("features.stage{stage-1}.unit{block}.body.conv1.bn", "conv{stage}_block{block}_preact_bn"),
+    ("features.stage{stage-1}.unit{block}.body.conv{number+1}.bn", "conv{stage}_block{block}_{number}_bn"),
+    ("features.stage{stage-1}.unit{block}.body.conv{number}.conv", "conv{stage}_block{block}_{number}_conv"),
+    ("features.post_activ.bn", "post_bn"),
+    ("output", "predictions"),
+)
+
+PYTORCHCV_CIFAR_PREACT = Naming(
+    # The shortcut of the first unit has no activation.
+    "pytorchcv's CIFAR PreResNet",
+    _PYTORCHCV_CIFAR_PREACT,
+    ("PreActResNet",),
+    needs={"downsample": "3x3", "activate_first": False},
+)
+
+PYTORCHCV_CIFAR_WIDE = Naming(
+    # If the first unit has a projection, its pre-activation is the stem's activation.
+    "pytorchcv's CIFAR Wide ResNet",
+    (("features.stage1.unit1.body.conv1.bn", "conv1_bn"), *_PYTORCHCV_CIFAR_PREACT),
+    ("WideResNet", "PreActResNet"),
+    needs={"downsample": "3x3", "activate_first": True},
+    has="features.stage1.unit1.identity_conv.weight",
+)
+
+_PYTORCHCV_CIFAR_DENSE: Rules = (
+    ("features.init_block", "conv1_conv"),
+    ("features.stage{stage}.trans{stage}.conv.bn", "pool{stage}_bn"),
+    ("features.stage{stage}.trans{stage}.conv.conv", "pool{stage}_conv"),
+    ("features.post_activ.bn", "bn"),
+    ("output", "predictions"),
+)
+
+PYTORCHCV_CIFAR_DENSENET = Naming(
+    "pytorchcv's CIFAR DenseNet",
+    (
+        *_PYTORCHCV_CIFAR_DENSE,
+        ("features.stage{stage-1}.unit{layer}.conv.bn", "conv{stage}_block{layer}_0_bn"),
+        ("features.stage{stage-1}.unit{layer}.conv.conv", "conv{stage}_block{layer}_1_conv"),
+    ),
+    ("DenseNet",),
+)
+
+PYTORCHCV_CIFAR_DENSENET_BC = Naming(
+    "pytorchcv's CIFAR DenseNet-BC",
+    (
+        *_PYTORCHCV_CIFAR_DENSE,
+        ("features.stage{stage-1}.unit{layer}.conv{number+1}.bn", "conv{stage}_block{layer}_{number}_bn"),
+        ("features.stage{stage-1}.unit{layer}.conv{number}.conv", "conv{stage}_block{layer}_{number}_conv"),
+    ),
+    ("DenseNet",),
+)
+
+KERAS = Naming("Keras", (), layout="keras")
+
+_KERAS_HUB: Rules = (
+    ("stack{stage-2}_block{block-1}_pre_activation_bn", "conv{stage}_block{block}_preact_bn"),
+    ("stack{stage-2}_block{block-1}_{number}_conv", "conv{stage}_block{block}_{number}_conv"),
+    ("stack{stage-2}_block{block-1}_{number}_bn", "conv{stage}_block{block}_{number}_bn"),
+    ("post_bn", "post_bn"),
+    ("predictions", "predictions"),
+)
+KERAS_HUB_RESNET = Naming(
+    "KerasHub's ResNet",
+    (("conv1_conv", "conv1_conv"), ("conv1_bn", "conv1_bn"), *_KERAS_HUB),
+    ("ResNet", "ResNetV2", "PreActResNet"),
+    layout="keras",
+    needs={"downsample": "3x3", "activate_first": False},
+)
+KERAS_HUB_RESNET_D = Naming(
+    "KerasHub's ResNet-D",
+    (
+        ("conv1_conv", "conv1_1_conv"),
+        ("conv1_bn", "conv1_1_bn"),
+        ("conv2_conv", "conv1_2_conv"),
+        ("conv2_bn", "conv1_2_bn"),
+        ("conv3_conv", "conv1_conv"),
+        ("conv3_bn", "conv1_bn"),
+        *_KERAS_HUB,
+    ),
+    ("ResNet", "ResNetV2", "PreActResNet"),
+    layout="keras",
+    needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
+    has="conv3_conv/kernel",
+)
+KERAS_HUB_DENSENET = Naming(
+    "KerasHub's DenseNet",
+    (
+        ("conv1_conv", "conv1_conv"),
+        ("conv1_bn", "conv1_bn"),
+        ("stack{stage-1}_block{layer}_{number+1}_bn", "conv{stage}_block{layer}_{number}_bn"),
+        ("stack{stage-1}_block{layer}_{number}_conv", "conv{stage}_block{layer}_{number}_conv"),
+        ("transition{stage-1}_bn", "pool{stage}_bn"),
+        ("transition{stage-1}_conv", "pool{stage}_conv"),
+        ("bn", "bn"),
+        ("predictions", "predictions"),
+    ),
+    ("DenseNet",),
+    layout="keras",
+    needs={"stem_padding": "same"},
+    has="bn/gamma",
+    epsilon=1.001e-5,
+)
+
+NAMINGS = (
+    TIMM_GROUPED_RESNET,
+    TIMM_GROUPED_RESNETV2_D,
+    TORCHVISION_RESNET,
+    TIMM_DEEP_STEM_RESNET,
+    TIMM_RESNET_D,
+    TIMM_RESNET_D_PLAIN_STEM,
+    PLAIN_CIFAR_RESNET,
+    TORCHVISION_DENSENET,
+    TIMM_DEEP_STEM_DENSENET,
+    TIMM_RESNETV2,
+    TIMM_RESNETV2_D,
+    PYTORCHCV_CIFAR_RESNET,
+    PYTORCHCV_CIFAR_WIDE,
+    PYTORCHCV_CIFAR_PREACT,
+    PYTORCHCV_CIFAR_DENSENET,
+    PYTORCHCV_CIFAR_DENSENET_BC,
+    KERAS_HUB_RESNET,
+    KERAS_HUB_RESNET_D,
+    KERAS_HUB_DENSENET,
+)
+"""All recognised namings except Keras' names, which this library uses itself."""

@@ -9,19 +9,8 @@ from keras_deepnets.cli import main
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 # A network and a recipe as small as they come: 8 × 8 pixels, one block a stage, a few steps.
-TINY = (
-    "plainnet20",
-    "--image-size",
-    "8",
-    "--set",
-    "batch_size=16",
-    "--epochs",
-    "2",
-    "--seed",
-    "3",
-    "--precision",
-    "float32",
-)
+RECIPE = ("--set", "batch_size=16", "--epochs", "2", "--seed", "3", "--precision", "float32")
+TINY = ("PlainNet", "--option", "depth=8", "--option", "stem=cifar", "--image-size", "8", *RECIPE)
 
 
 @dataclass(frozen=True)

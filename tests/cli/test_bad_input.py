@@ -307,7 +307,7 @@ def test_an_unknown_split(cli, trained, patches):
         ("out --format savedmodel --precision fp16", "precision='fp16' is not one of float32, bfloat16, float16."),
         ("out --format savedmodel --on-error ignore", "on_error='ignore' is not one of fail, skip."),
         ("out --format savedmodel --top-k 0", "Invalid value for '--top-k'"),
-        ("out --format savedmodel --top-k 4", "top_k=4 is more than the 3 classes of plainnet20; ask for fewer."),
+        ("out --format savedmodel --top-k 4", "top_k=4 is more than the 3 classes of plainnet; ask for fewer."),
         ("out --format savedmodel --image-size 8x", "--image-size '8x' is neither a side nor HEIGHTxWIDTH in pixels"),
         ("out --format savedmodel --image-size 0", "--image-size '0' is neither a side nor HEIGHTxWIDTH in pixels"),
         (
@@ -337,7 +337,7 @@ def test_names_for_other_classes(cli, trained, patches, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("rot\ngrün\n", encoding="utf-8")
     words = ("export", trained, tmp_path / "out", "--format", "savedmodel", "--labels", names)
-    assert "2 labels were given for the 3 outputs of plainnet20" in cli(*words).error
+    assert "2 labels were given for the 3 outputs of plainnet" in cli(*words).error
     names.write_text("blau\ngrün\nrot\n", encoding="utf-8")
     # Found before the model is written: the images have the names that the model had.
     assert "has 3 classes ('blau' …) and the data has 3 ('blue' …)" in cli(*words, "--data", patches).error

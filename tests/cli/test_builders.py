@@ -9,7 +9,7 @@ from keras_deepnets import registry
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.cli import benchmark
 
-from .conftest import TINY
+from .conftest import RECIPE
 
 BUILDERS = [
     "ResNet",
@@ -88,7 +88,7 @@ def test_options_that_do_not_go(cli, patches, tmp_path):
 
 
 def test_train_a_builder(cli, patches, tmp_path):
-    words = [*TINY[1:], *SMALL, "--option", "filters=8,16,32", "--run-dir", tmp_path / "run"]
+    words = ["--image-size", "8", *RECIPE, *SMALL, "--option", "filters=8,16,32", "--run-dir", tmp_path / "run"]
     done = cli("train", "ResNet", patches, *words, "--json")
     assert done.status == 0, done.err
     config = json.loads((tmp_path / "run" / "config.json").read_text())

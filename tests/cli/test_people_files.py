@@ -100,7 +100,7 @@ def test_a_turned_photograph_is_evaluated_and_predicted_upright(cli, trained, ex
             stored = pillow(saved(upright, "PNG", 8))
             (tmp_path / label / f"{number}.png").write_bytes(saved(stored, "PNG", 6))
     for model in (trained, exported["savedmodel"], exported["tflite"]):
-        upright = [cli("predict", model, patches / "red" / f"{number:02}.png", "--json").json[0] for number in range(4)]
+        upright = cli("predict", model, *(patches / "red" / f"{number:02}.png" for number in range(4)), "--json").json
         found = cli("predict", model, tmp_path / "red", "--json").json
         for one, other in zip(found, upright, strict=True):
             expected = {guess["label"]: pytest.approx(guess["probability"], abs=1e-6) for guess in other["predictions"]}

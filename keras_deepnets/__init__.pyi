@@ -13,6 +13,7 @@ from keras_deepnets.registry import create_model as create_model, list_models as
 from keras_deepnets.scaling import Scaling as Scaling
 from keras_deepnets.surgery import feature_pyramid as feature_pyramid, freeze as freeze, replace_classifier as replace_classifier
 from keras_deepnets.weights import load_weights as load_weights, save_weights as save_weights
+from keras_deepnets import models as models
 from keras_deepnets.models import DeepNet
 from keras_deepnets.versions import __version__ as __version__
 

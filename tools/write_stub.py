@@ -22,6 +22,7 @@ from os import PathLike
 from typing import Any, Literal
 
 {imports}
+from keras_deepnets import models as models
 from keras_deepnets.models import DeepNet
 from keras_deepnets.versions import __version__ as __version__
 '''

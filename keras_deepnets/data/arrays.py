@@ -142,7 +142,7 @@ def _of_numbers(
         raise InputError(f"{name}: no images; give at least one of each class.")
     lowest, highest = int(targets.min()), int(targets.max())
     if names is None:
-        missing: Sequence[int] | np.ndarray = ()
+        missing: Sequence[int] | np.ndarray = []
         if width is None and lowest >= 0:
             missing = np.setdiff1d(np.arange(min(highest, len(targets))), targets)
         if len(missing):

@@ -438,11 +438,8 @@ def joined(parts: Sequence[Policy]) -> Policy:
         branches = [lambda each=each, place=place: each(images, targets, draws[:, place]) for each, place in mixed]
         return tf.switch_case(chosen, branches)
 
-    of_mean = None
-    if any(part.of_mean for part in parts):
-
-        def of_mean(mean: Sequence[float]) -> Policy:
-            return joined([part.of_mean(mean) if part.of_mean else part for part in parts])
+    def of_mean(mean: Sequence[float]) -> Policy:
+        return joined([part.of_mean(mean) if part.of_mean else part for part in parts])
 
     first, cut = parts[0], parts[0].window
     window = cut and (lambda height, width, draws: cut(height, width, draws[: first.draws]))
@@ -454,6 +451,6 @@ def joined(parts: Sequence[Policy]) -> Policy:
         (mix if len(mixed) > 1 else lambda images, targets, draws: mixed[0][0](images, targets, draws[:, mixed[0][1]]))
         if mixed
         else None,
-        of_mean,
+        of_mean if any(part.of_mean for part in parts) else None,
         "; ".join(part.source for part in parts if part.source),
     )

@@ -48,12 +48,13 @@ def decode(
     is_jpeg = tf.strings.substr(contents, 0, 2) == b"\xff\xd8"
 
     def rest() -> tf.Tensor:
-        if window is None:
+        part = window
+        if part is None:
             return _decoder(foreign)(contents)
         return tf.cond(
             is_jpeg,
-            lambda: _decode_jpeg(contents, window, orientation.of(contents)),
-            lambda: cut(_decoder(foreign)(contents), window),
+            lambda: _decode_jpeg(contents, part, orientation.of(contents)),
+            lambda: cut(_decoder(foreign)(contents), part),
         )
 
     # Not inlined: the operations of a branch take time even if the branch is not taken.

@@ -31,23 +31,29 @@ class Store(Protocol):
     @property
     def size(self) -> int:
         """Number of examples."""
+        ...
 
     @property
     def image_shape(self) -> Shape:
         """Height and width (None where they differ), and channels."""
+        ...
 
     @property
     def in_memory(self) -> bool:
         """Whether reading needs no file access and no decoding."""
+        ...
 
     def read(self, seed: Any | None = None) -> tf.data.Dataset:
         """(payload, label int64) of every example: in the fixed order, or shuffled by a stateless ``seed`` ``[2]``."""
+        ...
 
     def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """The image of a payload, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
+        ...
 
     def divide(self, size: int, seed: int) -> tuple[Store, Store]:
         """Cut ``size`` examples out by ``seed``, and return (the rest, these examples)."""
+        ...
 
 
 class Pixels(Protocol):
@@ -56,16 +62,20 @@ class Pixels(Protocol):
     @property
     def image_shape(self) -> Shape:
         """Height and width (None where they differ), and channels."""
+        ...
 
     @property
     def in_memory(self) -> bool:
         """Whether reading needs no file access and no decoding."""
+        ...
 
     def payload(self, row: tf.Tensor) -> tf.Tensor:
         """The payload of image number ``row``."""
+        ...
 
     def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """See `Store.open`."""
+        ...
 
 
 def empty(shape: Sequence[int]) -> np.ndarray:

@@ -95,7 +95,7 @@ def _of_data(data: ImageData, most: int) -> Iterator[np.ndarray]:
     import tensorflow as tf
 
     chosen = np.isin(np.arange(data.size), _positions(data.size, most))
-    store = data.store
+    store: Any = data.store
     if hasattr(store, "take"):
         payloads = store.take(chosen).read()
     else:

@@ -39,14 +39,17 @@ class Spec(Protocol):
     @property
     def domain(self) -> Domain:
         """The images that the network was designed for."""
+        ...
 
     @property
     def depth(self) -> int:
         """Layers with weights along the longest path, counted as in the paper."""
+        ...
 
     @property
     def total_stride(self) -> int:
         """Stride of the last feature map in input pixels. It is also the smallest side of an input."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -145,21 +148,32 @@ LAYER_PREFIX = "layer_prefix"
 class Source(Protocol):
     """Weights to build a network for, found from the ``weights`` argument."""
 
-    options: dict[str, Any]
-    scaling: Scaling | None
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that the network needs and that its constructor has."""
+        ...
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """Input scaling, if known."""
+        ...
 
     @property
     def name(self) -> str:
         """Name of the weights in the model's record."""
+        ...
 
     def input_shape(self, spec: Any) -> tuple[int | None, ...]:
         """The input shape to build if the caller gives none."""
+        ...
 
     def check_classes(self, classes: int | None) -> int | None:
         """The number of classes to build. Raises InputError if the caller asks for a different number than the weights have."""
+        ...
 
     def load_into(self, model: keras.Model) -> None:
         """Loads the weights into the network that was built for them."""
+        ...
 
 
 Resolver = Callable[[VariantFacts, Any, Any, dict[str, Any]], Source]

@@ -122,10 +122,9 @@ _ACCURACIES = ("accuracy", "val_accuracy")
 
 def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str, form: str) -> None:
     """Plot one metric for the training images and, if it exists, for the other images."""
-    for key, part, style in (
-        (name, "train", {"linestyle": (0, (4, 2)), "linewidth": 1.0}),
-        (f"val_{name}", held, {"linewidth": 2.4}),
-    ):
+    dashed: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.0}
+    thick: dict[str, Any] = {"linewidth": 2.4}
+    for key, part, style in ((name, "train", dashed), (f"val_{name}", held, thick)):
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         if points:
             label = f"{prefix}{part} {form.format(points[-1][1])}"

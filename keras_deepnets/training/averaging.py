@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -15,6 +16,7 @@ class RisingAverage:
     list of bases.
     """
 
+    __init__: Callable[..., None]
     use_ema: bool
     ema_momentum: float
     iterations: Any

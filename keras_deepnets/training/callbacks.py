@@ -243,7 +243,7 @@ class InputGrid(keras.callbacks.Callback):
     def __init__(self, batches: Any, labels: Sequence[str], path: str | Path, folder: str | Path | None = None):
         super().__init__()
         self._batches, self._labels = batches, labels
-        self._path, self._folder = Path(path), folder and Path(folder)
+        self._path, self._folder = Path(path), Path(folder) if folder else None
 
     def on_train_begin(self, logs=None):
         """Take a batch and draw the picture."""
@@ -268,7 +268,7 @@ class InputGrid(keras.callbacks.Callback):
         if target.ndim == 0:
             return self._labels[int(target)]
         ranked = np.argsort(-target, kind="stable")
-        return " + ".join(self._labels[at] for at in ranked if at == ranked[0] or target[at] >= 0.1)
+        return " + ".join(self._labels[int(at)] for at in ranked if at == ranked[0] or target[at] >= 0.1)
 
 
 class Profile(keras.callbacks.Callback):
@@ -483,7 +483,7 @@ def _copied(variable: Any) -> np.ndarray:
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Return the learning rate of the last step, or of the first step if there was none yet."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    schedule = getattr(optimizer, "_learning_rate", None)
+    schedule: Any = getattr(optimizer, "_learning_rate", None)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return float(schedule(max(steps_done(optimizer) - 1, 0)))
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

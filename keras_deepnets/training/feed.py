@@ -284,7 +284,7 @@ def _leaves_no_margin(own: tuple[int | None, int | None], size: tuple[int, int],
     """Return whether images of size `own` have, or may have, exactly `size` after resizing for the test-time view."""
     if None in own:
         return fraction == 1.0
-    resized = own if own == size else transforms.resized_size(*own, *size, fraction)
+    resized = size if own == size else transforms.resized_size(*own, *size, fraction)
     return tuple(map(int, resized)) == size
 
 

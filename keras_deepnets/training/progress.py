@@ -25,13 +25,13 @@ def progress_callback(
 
     0: no callback, 1: a bar, 2: one line per epoch, `"auto"`: a bar on a terminal and lines elsewhere.
     """
-    console = console or Console()
+    terminal = console or Console()
     if verbose == "auto":
-        verbose = 1 if console.is_terminal else 2
+        verbose = 1 if terminal.is_terminal else 2
     if not int(verbose):
         return None
     kind = Bar if int(verbose) == 1 else EpochLines
-    return kind(console, total_steps, batch_size, history)
+    return kind(terminal, total_steps, batch_size, history)
 
 
 class EpochLines(keras.callbacks.Callback):
@@ -83,11 +83,9 @@ class Bar(EpochLines):
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
-        self._bar = Progress(*columns, console=self.console, refresh_per_second=4, expand=True)
-        self._task = self._bar.add_task(
-            "preparing", total=self.total_steps, completed=self._done, numbers="", speed=None
-        )
-        self._bar.start()
+        self._bar = bar = Progress(*columns, console=self.console, refresh_per_second=4, expand=True)
+        self._task = bar.add_task("preparing", total=self.total_steps, completed=self._done, numbers="", speed=None)
+        bar.start()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Show the epoch."""
@@ -96,7 +94,8 @@ class Bar(EpochLines):
         self._update(
             description=f"epoch {epoch + 1}/{self.params.get('epochs', '?')}", numbers="" if epoch else "compiling"
         )
-        self._bar.refresh()  # the first step may take minutes, or less than the refresh period of the bar
+        if self._bar is not None:
+            self._bar.refresh()  # the first step may take minutes, or less than the refresh period of the bar
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance the bar. Keras calls this from another thread, and perhaps out of order."""

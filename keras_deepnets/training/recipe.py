@@ -258,7 +258,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Create a recipe from the result of `to_dict`; unknown or wrong values raise `InputError`."""
-        own = {"name": "custom", "source": ""} | {key: values[key] for key in OWN if key in values}
+        own: dict[str, Any] = {"name": "custom", "source": ""} | {key: values[key] for key in OWN if key in values}
         base = cls(**own, epochs=1)
         exceptions = values.get("exceptions", {})
         rest = {key: value for key, value in values.items() if key not in (*OWN, "exceptions")}

@@ -18,7 +18,9 @@ _SGD: dict[str, Any] = {
     "weight_decay": 1e-4,
     "weight_decay_on": "all",
 }
+_PLATEAU: dict[str, Any] = _SGD | {"schedule": "plateau"}
 _NESTEROV: dict[str, Any] = _SGD | {"nesterov": True}
+_STRONGER_DECAY: dict[str, Any] = _NESTEROV | {"weight_decay": 5e-4}
 _COLOURS = "random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)"  # fb.resnet.torch, which these papers cite
 _IMAGENETTE: dict[str, Any] = {
     "source": "fast.ai's Imagenette leaderboard, 128 pixels; Muon: Jordan et al. 2024; the numbers were chosen by experiment "
@@ -43,6 +45,7 @@ _1202_LAYERS: dict[str, Any] = {
     "warmup_shape": "constant",
 }
 _HUANG2017_CIFAR: dict[str, Any] = _NESTEROV | {"epochs": 300, "batch_size": 64, "milestones": (0.5, 0.75)}
+_HUANG2017_SVHN: dict[str, Any] = _HUANG2017_CIFAR | {"epochs": 40}
 _WIGHTMAN2021: dict[str, Any] = {
     "batch_size": 2048,
     "crop_fraction": 0.95,
@@ -135,7 +138,7 @@ _ROWS = (
         steps=600_000,
         batch_size=256,
         augmentation="scale_crop_flip(256, 480)+lighting(0.1)",
-        **(_SGD | {"schedule": "plateau"}),
+        **_PLATEAU,
     ),
     Recipe(
         name="he2016_cifar",
@@ -171,7 +174,7 @@ _ROWS = (
         milestones=(0.3, 0.6, 0.8),  # epochs 60, 120 and 160
         drop=0.2,
         augmentation="reflect_crop_flip",
-        **(_NESTEROV | {"weight_decay": 5e-4}),
+        **_STRONGER_DECAY,
     ),
     Recipe(
         name="xie2016_cifar",
@@ -181,7 +184,7 @@ _ROWS = (
         batch_size=128,
         milestones=(0.5, 0.75),  # epochs 150 and 225
         augmentation="pad_crop_flip",
-        **(_NESTEROV | {"weight_decay": 5e-4}),
+        **_STRONGER_DECAY,
     ),
     Recipe(
         name="xie2016_imagenet",
@@ -214,7 +217,7 @@ _ROWS = (
         source="Huang et al. 2016, Densely Connected Convolutional Networks, section 4.2 (SVHN; values divided by 255: section 4.1)",
         model_options={"dropout": 0.2},
         input_scaling="unit",
-        **(_HUANG2017_CIFAR | {"epochs": 40}),
+        **_HUANG2017_SVHN,
     ),
     Recipe(
         name="huang2017_imagenet",
@@ -325,7 +328,7 @@ def get_recipe(name: str | os.PathLike | Recipe, /, **overrides: Any) -> Recipe:
             raise InputError(
                 f"There is no recipe {name!r}.{hint} Recipes are: {', '.join(_RECIPES)}. A .yaml file of recipe fields is accepted too."
             )
-        name = _RECIPES[name]
+        name = _RECIPES[str(name)]
     return name.with_overrides(**overrides) if overrides else name
 
 

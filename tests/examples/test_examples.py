@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_short_enough_to_copy(script):
     assert f"`{script.name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
 def test_the_python_of_the_readme(tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
     names = "['resnet20', 'resnet32', …, 'resnet1202']"  # what its comments promise
@@ -83,6 +93,7 @@ def test_the_python_of_the_readme(tmp_path):
     assert (tmp_path / "runs" / "digits" / "model.keras").is_file() and (tmp_path / "digits.tflite").is_file()
 
 
+@pytest.mark.slow
 def test_train_cifar10(tmp_path):
     lines = run("train_cifar10.py", tmp_path, "--data", "digits", "--limit", 64, "--epochs", 4, "--out", "toy")
     error = number(r"resnet20: test error ([\d.]+) % on 64 images; toy\.keras", lines[-1])
@@ -101,6 +112,7 @@ def test_train_cifar10(tmp_path):
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
 
+@pytest.mark.slow
 def test_train_imagenet_on_two_devices(tmp_path):
     folder = paint(tmp_path / "colours", COLOURS, 20)
     words = ("--data", folder, "--model", "resnet20", "--image-size", 16, "--batch", 8, "--devices", "CPU:0", "CPU:1")
@@ -131,6 +143,7 @@ def test_fine_tune_folder(tmp_path):
     assert set(served["labels"]) <= set(COLOURS)
 
 
+@pytest.mark.slow
 def test_custom_variant(tmp_path):
     lines = run("custom_variant.py", tmp_path, "--data", "digits", "--limit", 64, "--epochs", 1)
     parameters = number(r"se-resnet20: ([\d,]+) parameters; ResNet20 269,722", lines[0])
@@ -141,6 +154,7 @@ def test_custom_variant(tmp_path):
     assert {"attention", "stochastic_depth"} <= set(model.architecture["options"])
 
 
+@pytest.mark.slow
 def test_own_pieces(tmp_path):
     lines = run("own_pieces.py", tmp_path, "--limit", 64, "--epochs", 2)
     assert [line.partition(":")[0] for line in lines[:-1]] == ["epoch 1", "epoch 2"]

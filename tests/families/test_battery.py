@@ -13,21 +13,12 @@ from keras_deepnets import facts, models
 from keras_deepnets.families import counts
 from keras_deepnets.families.preact import UNITS
 from tests.families.expected import FLOPS, PARAMETERS
+from tests.families.representatives import representatives
 
 NAMES = kd.list_models()
 
 
-def _representatives():
-    """The cheapest network of each family for each kind of data, where that is cheap: they run always, the others in the slow run."""
-    cheapest = {}
-    for info in map(kd.model_info, NAMES):
-        key = info.family, info.dataset
-        if key not in cheapest or info.depth < cheapest[key].depth:
-            cheapest[key] = info
-    return [info.name for info in cheapest.values() if info.depth <= 60 and info.parameters < 3e7 and info.flops < 5e9]
-
-
-QUICK = _representatives()
+QUICK = representatives()
 every_network = pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from tests.families.test_battery import QUICK, small
+from tests.families.representatives import representatives
+from tests.families.test_battery import small
 
 SMALL = {"input_shape": (16, 16, 3), "classes": 3}
 
@@ -71,7 +72,7 @@ def test_every_layer_has_the_prefix(form):
     assert_prefixed(FORMS[form](), FORMS[form](layer_prefix="left_"), "left_")
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", representatives())
 def test_every_constructor_takes_a_prefix(name):
     model = small(name, layer_prefix="left_", classes=3)
     assert all(layer.name.startswith("left_") for layer in model.layers)

@@ -83,7 +83,8 @@ class Card:
     def from_dict(cls, values: dict[str, Any]) -> Card:
         """The inverse of `to_dict`."""
         scaling = values.get("scaling")
-        return cls(**(values | {"scaling": Scaling.from_dict(scaling) if scaling else None}))
+        fields: dict[str, Any] = values | {"scaling": Scaling.from_dict(scaling) if scaling else None}
+        return cls(**fields)
 
 
 def _suffix(url: str) -> str:
@@ -92,7 +93,7 @@ def _suffix(url: str) -> str:
 
 @functools.cache
 def _all() -> tuple[Card, ...]:
-    text = resources.files(__package__).joinpath("cards.json").read_text(encoding="utf-8")
+    text = resources.files(__name__).joinpath("cards.json").read_text(encoding="utf-8")
     return tuple(map(Card.from_dict, json.loads(text)))
 
 

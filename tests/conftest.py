@@ -2,9 +2,16 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import gc
+
 import keras
 import numpy as np
 import pytest
+
+# The modules of TensorFlow and Keras are a million objects, which each full collection would visit.
+gc.collect()
+gc.freeze()
+gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ def test_bad_input(cli, patches, tmp_path):
     assert cli("data").out == cli("data", "--help").out
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_command(patches, tmp_path):
     out = tmp_path / "out"
     words = [sys.executable, "-m", "keras_deepnets.cli", "data", "shard", str(patches), str(out), "--shards", "5"]

@@ -30,7 +30,7 @@ NETWORKS = {
     "options": lambda: kd.ResNet(depth=8, **CIFAR),
 }
 OPTIONS = {"options": {"precision": "bfloat16", "top_k": 2, "features": True, "on_error": "skip"}}
-QUICK = ("resnet", "densenet", "highway", "grey", "options")
+QUICK = ("densenet", "grey", "options")
 GROUPS = [QUICK, pytest.param([name for name in NETWORKS if name not in QUICK], marks=pytest.mark.slow)]
 
 

@@ -10,8 +10,13 @@ from keras_deepnets.training.optimizers import optimizer
 from tests.golden import training
 from tests.golden.compare import build, fill
 
+# The others compile for ten seconds each.
+QUICK = [name for name in training.RUNS if name not in ("huang2017_cifar", "wightman2021_a3")]
 
-@pytest.mark.parametrize("name", list(training.RUNS))
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in training.RUNS]
+)
 def test_fifty_steps_of_loss(name):
     case, recipe = training.case_of(training.RUNS[name][0]), training.recipe_of(name)
     model = build(case, training.SIDE, training.SIDE)

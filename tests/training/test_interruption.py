@@ -33,7 +33,7 @@ def arrays(path):
 
 @pytest.mark.parametrize(
     "case",
-    [case if case in ("plain", "fine-tuning") else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+    [case if case == "fine-tuning" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
 )
 def test_killed_twice(tmp_path, case):
     run = tmp_path / "run"

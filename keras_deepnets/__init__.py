@@ -96,6 +96,18 @@ from keras_deepnets.families.stochastic_depth import (
     StochasticDepthResNet110,
     StochasticDepthResNet1202,
 )
+from keras_deepnets.families.vgg import (
+    VGG,
+    VGG11,
+    VGG11_BN,
+    VGG13,
+    VGG13_BN,
+    VGG16,
+    VGG16_BN,
+    VGG16C,
+    VGG19,
+    VGG19_BN,
+)
 from keras_deepnets.families.wide_resnet import (
     WideResNet,
     WideResNet16_4,
@@ -114,6 +126,16 @@ from keras_deepnets.versions import __version__ as __version__
 from keras_deepnets.weights import load_weights, save_weights
 
 __all__ = [
+    "VGG",
+    "VGG11",
+    "VGG11_BN",
+    "VGG13",
+    "VGG13_BN",
+    "VGG16",
+    "VGG16C",
+    "VGG16_BN",
+    "VGG19",
+    "VGG19_BN",
     "DenseNet",
     "DenseNet40_12",
     "DenseNet100_12",

@@ -10,7 +10,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.families import densenet, fitnet, highway, preact, resnet, resnext, stochastic_depth, wide_resnet
+from keras_deepnets.families import (
+    densenet,
+    fitnet,
+    highway,
+    preact,
+    resnet,
+    resnext,
+    stochastic_depth,
+    vgg,
+    wide_resnet,
+)
 from keras_deepnets.families.base import Constructor, VariantFacts
 
 if TYPE_CHECKING:
@@ -25,6 +35,7 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     densenet,
     highway,
     fitnet,
+    vgg,
 )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from keras_deepnets import registry
 from keras_deepnets.benchmark.torch_side import without_compiled_operators
 from keras_deepnets.scaling import Scaling
-from keras_deepnets.weights.cards import Card
+from keras_deepnets.weights.cards import Card, networks
 from keras_deepnets.weights.cards.networks import BUILDERS, NETWORKS, PYTORCHCV_CIFAR10
 
 _APPLICATIONS = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -43,6 +43,8 @@ def torchvision_cards() -> Iterator[Card]:
         for entry in sorted(weights, key=lambda entry: entry is not weights.DEFAULT):
             transform = entry.transforms()
             metrics = entry.meta["_metrics"]["ImageNet-1K"]
+            if metrics["acc@1"] != metrics["acc@1"]:
+                continue  # features without a classifier have no accuracy
             yield Card(
                 name=f"torchvision/{entry.name.lower()}",
                 constructor=constructor,
@@ -108,6 +110,11 @@ def keras_cards() -> Iterator[Card]:
         url = url.replace(f"resnet{depth}_", f"resnet{depth}v2_")
         yield _keras_card(f"ResNet{depth}V2", url, checksum, Scaling([127.5] * 3, [127.5] * 3), {"form": "keras"})
     densenet = Path(importlib.import_module("keras.src.applications.densenet").__file__).read_text(encoding="utf-8")
+    for depth in (16, 19):
+        source = Path(importlib.import_module(f"keras.src.applications.vgg{depth}").__file__)
+        checksum = re.search(r'kernels\.h5",.*?file_hash="([0-9a-f]+)"', source.read_text(encoding="utf-8"), re.S)[1]
+        url = f"{_APPLICATIONS}/vgg{depth}/vgg{depth}_weights_tf_dim_ordering_tf_kernels.h5"
+        yield _keras_card(f"VGG{depth}", url, checksum, Scaling(**caffe), {})
     statistics = Scaling([255 * m for m in (0.485, 0.456, 0.406)], [255 * s for s in (0.229, 0.224, 0.225)])
     for depth in (121, 169, 201):
         file = f"densenet{depth}_weights_tf_dim_ordering_tf_kernels.h5"
@@ -176,7 +183,7 @@ def main() -> None:
     """Write the file."""
     cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards(), *pytorchcv_cards()]
     named = {registry.constructor_of(name).__name__ for name in registry.list_models()}
-    path = Path(cards.__file__).with_name("cards.json")
+    path = Path(networks.__file__).with_name("cards.json")
     path.write_text("[\n" + ",\n".join(json.dumps(card.to_dict()) for card in cards) + "\n]\n", encoding="utf-8")
     print(f"{len(cards)} cards, {sum(card.constructor in named for card in cards)} of named networks")
 

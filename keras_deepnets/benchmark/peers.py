@@ -60,6 +60,7 @@ _V1_5 = _named("resnet50", "resnet101", "resnet152", downsample="3x3")
 _WIDE = {**_named("wideresnet50_2=wide_resnet50_2", "wideresnet101_2=wide_resnet101_2")}
 _RESNEXT = _named("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
 _DENSE = _named("densenet121", "densenet161", "densenet169", "densenet201")
+_VGG = _named(*(f"vgg{depth}{tail}" for depth in (11, 13, 16, 19) for tail in ("", "_bn")))
 
 
 def _torchvision_101(groups: int, width: int) -> tuple[Build, dict[str, Any]]:
@@ -78,6 +79,8 @@ APPLICATIONS = {
     "densenet121": "DenseNet121",
     "densenet169": "DenseNet169",
     "densenet201": "DenseNet201",
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
 }
 _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
     "keras.applications": _named(*(f"{ours}={theirs}" for ours, theirs in APPLICATIONS.items())),
@@ -87,6 +90,7 @@ _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
         **_WIDE,
         **_RESNEXT,
         **_DENSE,
+        **_VGG,
         "resnext101_32x4d": _torchvision_101(32, 4),
         "resnext101_2x64d": _torchvision_101(2, 64),
         "resnet101_1x100d": _torchvision_101(1, 100),
@@ -98,6 +102,7 @@ _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
         **_WIDE,
         **_RESNEXT,
         **_DENSE,
+        **_VGG,
         **_named("resnext101_32x4d"),
         **_named(*(f"resnet{depth}v2=resnetv2_{depth}" for depth in (18, 34, 50, 101, 152))),
     },

@@ -76,6 +76,8 @@ class Family:
         features: ``(x, spec) -> x``. It maps scaled images to the last feature map (or vector), without the classifier.
         paper: source of the networks.
         options: fields of the spec that callers of the named constructors can set.
+        head: ``(x, spec) -> x``: hidden layers between the last feature map and the classifier. They belong to the top.
+        head_layers: regular expression for the names of these layers.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Family:
     features: Callable[[Any, Any], Any]
     paper: Paper
     options: tuple[str, ...]
+    head: Callable[[Any, Any], Any] | None = None
+    head_layers: str = ""
 
 
 class Constructor(Protocol):

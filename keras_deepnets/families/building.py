@@ -47,6 +47,8 @@ def build(
             x = layers.scale_input(x, scaling)
         x = facts.family.features(x, spec)
         if include_top:
+            if facts.family.head is not None:
+                x = facts.family.head(x, spec)
             x = layers.classifier(x, classes, classifier_activation)
         elif pooling and len(x.shape) == 4:
             x = layers.pool_features(x, pooling)

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
         group_norm,
         norm_activation,
     )
-    from keras_deepnets.layers.pooling import AveragePooling2D, MaxPooling2D, average_pool, max_pool
+    from keras_deepnets.layers.pooling import (
+        AdaptiveAveragePooling2D,
+        AveragePooling2D,
+        MaxPooling2D,
+        adaptive_average_pool,
+        average_pool,
+        max_pool,
+    )
     from keras_deepnets.layers.scaling import InputScaling, scale_input
     from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, projected, shortcut, subsampled
     from keras_deepnets.layers.stems import stem_convolutions
@@ -58,7 +65,14 @@ _MODULES = {
         "group_norm",
         "norm_activation",
     ),
-    "pooling": ("AveragePooling2D", "MaxPooling2D", "average_pool", "max_pool"),
+    "pooling": (
+        "AdaptiveAveragePooling2D",
+        "AveragePooling2D",
+        "MaxPooling2D",
+        "adaptive_average_pool",
+        "average_pool",
+        "max_pool",
+    ),
     "scaling": ("InputScaling", "scale_input"),
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "projected", "shortcut", "subsampled"),
     "stems": ("stem_convolutions",),
@@ -69,6 +83,7 @@ _MODULES = {
 __all__ = [
     "SHORTCUTS",
     "Activation",
+    "AdaptiveAveragePooling2D",
     "AveragePooling2D",
     "BatchNormalization",
     "Block",
@@ -84,6 +99,7 @@ __all__ = [
     "StochasticDepth",
     "ZeroPadShortcut",
     "activation",
+    "adaptive_average_pool",
     "add",
     "antialiased",
     "antialiased_max_pool",

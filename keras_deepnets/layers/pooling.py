@@ -1,4 +1,4 @@
-"""Max pooling with symmetric padding, and average pooling that may run before a preceding 1×1 convolution."""
+"""Max pooling with symmetric padding, and average pooling: before a preceding 1×1 convolution, and to a fixed size."""
 
 from __future__ import annotations
 
@@ -73,6 +73,54 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
 def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
     """Average pooling of squares without overlap. An odd last row or column is dropped, as in torch."""
     return AveragePooling2D(size, size, "valid", data_format="channels_last", name=named(name))(x)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class AdaptiveAveragePooling2D(keras.layers.Layer):
+    """Average pooling to a fixed size, as torch's layer of this name.
+
+    Cell ``i`` of ``size`` averages the rows from ``floor(i·h / size)`` to ``ceil((i + 1)·h / size)``. The same holds for the columns. Cells
+    may overlap. If the input is smaller than the output, cells repeat pixels. The sums are products with a matrix per axis, which
+    every backend and TFLite support.
+
+    Shapes: ``[n, h, w, c]`` to ``[n, size, size, c]``.
+    """
+
+    def __init__(self, size: int, **kwargs: Any):
+        """`size` is the side of the output in pixels."""
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs: Any) -> Any:
+        """``[n, h, w, c]`` to ``[n, size, size, c]``."""
+        if tuple(inputs.shape[1:3]) == (self.size, self.size):
+            return inputs
+        shape = ops.shape(inputs)
+        rows, columns = (ops.cast(_cells(shape[axis], self.size), inputs.dtype) for axis in (1, 2))
+        return ops.einsum("pw,nowc->nopc", columns, ops.einsum("oh,nhwc->nowc", rows, inputs))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return (input_shape[0], self.size, self.size, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"size": self.size}
+
+
+def _cells(side: Any, size: int) -> Any:
+    """The weights ``[size, side]`` of the pixels in each cell. `side` is a number or a scalar tensor."""
+    cell, pixel = ops.expand_dims(ops.arange(size), 1), ops.expand_dims(ops.arange(side), 0)
+    first, end = cell * side // size, -(-(cell + 1) * side // size)
+    inside = ops.cast(ops.logical_and(pixel >= first, pixel < end), "float32")
+    return inside / ops.sum(inside, axis=1, keepdims=True)
+
+
+def adaptive_average_pool(x: Any, size: int, *, name: str | None = None) -> Any:
+    """Average pooling to ``[n, size, size, c]``. If the input is known to have this size, no layer is added."""
+    if tuple(x.shape[1:3]) == (size, size):
+        return x
+    return AdaptiveAveragePooling2D(size, name=named(name))(x)
 
 
 def max_pool(

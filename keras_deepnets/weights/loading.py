@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_deepnets import registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights import naming_tables, recognition
 from keras_deepnets.weights.architectures import spec_of, way_to
@@ -89,13 +91,16 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     around = _pair_around(named, tensors, theirs)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
-        ours: naming.our_array(tensors.arrays[name], len(shapes[ours]) if ours in shapes else -1)
+        ours: naming.our_array(
+            tensors.arrays[name], len(shapes[ours]) if ours in shapes else -1, ours.rpartition("/")[0]
+        )
         for ours, name in theirs.items()
         if ours not in around.taken
     }
     epsilons = _epsilons(found, tensors, naming)
     _fold_biases(found, shapes)
-    skipped = [name for name in found if name.startswith(HEAD) and name not in shapes]
+    top = _top(network, shapes)
+    skipped = [name for name in found if top.match(name) and name not in shapes]
     if skip_head:
         skipped += [name for name in shapes if name.startswith(HEAD)]
     ignored = set(skipped)
@@ -122,6 +127,15 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         _assign(weight, array)
     _take_record(network, tensors, report)
     return report
+
+
+def _top(network: keras.Model, names: Iterable[str]) -> re.Pattern[str]:
+    """The names of the classifier's weights. Without a classifier, those of the hidden layers before it too."""
+    architecture = getattr(network, "architecture", None)
+    layers = registry.constructor_of(architecture["constructor"]).facts.family.head_layers if architecture else ""
+    if not layers or any(name.startswith(HEAD) for name in names):
+        return re.compile(re.escape(HEAD))
+    return re.compile(rf"{re.escape(HEAD)}|({layers})/")
 
 
 def _assign(weight: Any, array: np.ndarray) -> None:

@@ -38,7 +38,8 @@ class Naming:
         rules: Pairs of layer names, the other library's and this library's. Empty if they are the same.
         families: Names of this library's families with such networks.
         layout: ``"torch"`` or ``"keras"``.
-        convolutional_classifier: Whether the other library's classifier is a 1×1 convolution.
+        convolutions: Fully connected layers of this library that the other one has as convolutions, with the side of their kernels.
+        flattened: Fully connected layers that read a flattened square map, with its side. Torch flattens the channels first.
         needs: Options that a network of this library needs to compute the same. Shapes do not show them.
         has: A tensor that all networks of this naming have, if names alone do not identify the naming.
         moving: Whether the norms have moving statistics. Group normalisation has none.
@@ -49,7 +50,8 @@ class Naming:
     rules: Rules
     families: tuple[str, ...] = ()
     layout: str = "torch"
-    convolutional_classifier: bool = False
+    convolutions: Mapping[str, int] = field(default_factory=dict)
+    flattened: Mapping[str, int] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
     has: str | None = None
     moving: bool = True
@@ -76,19 +78,25 @@ class Naming:
             return None
         return f"{found}/{part}" if self.layout == "keras" else f"{found}.{_THEIRS[part]}"
 
-    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The other library's shape for a weight of this library."""
+    def their_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, ...]:
+        """The other library's shape for a weight of this library's `layer`."""
         if self.layout == "keras":
             return shape
         if len(shape) == 4:
             return (shape[3], shape[2], shape[0], shape[1])
-        if len(shape) == 2 and self.convolutional_classifier:
-            return (shape[1], shape[0], 1, 1)
+        if len(shape) == 2 and layer in self.convolutions:
+            side = self.convolutions[layer]
+            return (shape[1], shape[0] // side**2, side, side)
         return tuple(reversed(shape))
 
-    def our_array(self, array: np.ndarray, dimensions: int) -> np.ndarray:
-        """Convert a tensor of the other library to this library's layout, for a weight with `dimensions` dimensions."""
-        return array if self.layout == "keras" else our_array(array, dimensions)
+    def our_array(self, array: np.ndarray, dimensions: int, layer: str) -> np.ndarray:
+        """Convert a tensor of the other library to this library's layout, for a weight of `layer` with `dimensions` dimensions."""
+        if self.layout == "keras":
+            return array
+        side = self.flattened.get(layer, 1)
+        if side > 1 and array.ndim == 2 and array.shape[1] % side**2 == 0:
+            array = array.reshape(len(array), -1, side, side)
+        return our_array(array, dimensions)
 
 
 def our_array(array: np.ndarray, dimensions: int) -> np.ndarray:
@@ -96,12 +104,14 @@ def our_array(array: np.ndarray, dimensions: int) -> np.ndarray:
 
     * Convolutions, grouped ones too: ``[out, in, h, w]`` to ``[h, w, in, out]``.
     * Convolutions along one axis: ``[out, in, k]`` to ``[k, in, out]``.
-    * Classifiers: ``[out, in]`` or ``[out, in, 1, 1]`` to ``[in, out]``.
+    * Fully connected layers: ``[out, in]`` to ``[in, out]``.
+    * Convolutions over a whole map as fully connected layers: ``[out, in, h, w]`` to ``[h·w·in, out]``.
     * Vectors: unchanged.
     """
-    if dimensions == 2 and array.ndim == 4:
-        array = array[:, :, 0, 0]
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.transpose()
+    if array.ndim != 4:
+        return array.transpose()
+    array = array.transpose(2, 3, 1, 0)
+    return array.reshape(-1, array.shape[-1]) if dimensions == 2 else array
 
 
 def _translated(name: str, rules: Rules) -> str | None:

@@ -122,7 +122,7 @@ TIMM_RESNETV2 = Naming(
     _preactivated((("stem.conv", "conv1_conv"),)),
     ("ResNetV2", "PreActResNet"),
     needs={"downsample": "3x3", "activate_first": False},
-    convolutional_classifier=True,
+    convolutions={"predictions": 1},
 )
 _DEEP_PREACTIVATED = _preactivated(
     (
@@ -138,7 +138,7 @@ TIMM_RESNETV2_D = Naming(
     _DEEP_PREACTIVATED,
     ("ResNetV2", "PreActResNet"),
     needs={"downsample": "3x3", "activate_first": False, "shortcut": "D"},
-    convolutional_classifier=True,
+    convolutions={"predictions": 1},
     has="stem.conv1.weight",
 )
 TIMM_GROUPED_RESNETV2_D = Naming(
@@ -146,7 +146,7 @@ TIMM_GROUPED_RESNETV2_D = Naming(
     _grouped(_DEEP_PREACTIVATED),
     ("ResNetV2", "PreActResNet"),
     needs={"downsample": "3x3", "activate_first": False, "shortcut": "D", "norm": "group"},
-    convolutional_classifier=True,
+    convolutions={"predictions": 1},
     has="stem.conv1.weight",
     moving=False,
 )
@@ -272,6 +272,35 @@ KERAS_HUB_DENSENET = Naming(
     epsilon=1.001e-5,
 )
 
+VGG_STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def _vgg(depth: int, batch_norm: bool) -> Rules:
+    """The convolutions are numbered together with what follows them: batch normalisation, ReLU, and the pooling after a stage."""
+    rules, at = [], 0
+    for stage, count in enumerate(VGG_STAGES[depth], start=1):
+        for number in range(1, count + 1):
+            rules.append((f"features.{at}", f"block{stage}_conv{number}"))
+            if batch_norm:
+                rules.append((f"features.{at + 1}", f"block{stage}_conv{number}_bn"))
+            at += 3 if batch_norm else 2
+        at += 1
+    return tuple(rules)
+
+
+def _vgg_namings(depth: int, batch_norm: bool) -> tuple[Naming, Naming]:
+    kind = f"VGG{depth}{' with BN' if batch_norm else ''}"
+    rules, needs = _vgg(depth, batch_norm), {"pooled_size": 7}
+    layers = (("classifier.0", "fc1"), ("classifier.3", "fc2"), ("classifier.6", "predictions"))
+    torchvision = Naming(f"torchvision's {kind}", rules + layers, ("VGG",), needs=needs, flattened={"fc1": 7})
+    layers = (("pre_logits.fc1", "fc1"), ("pre_logits.fc2", "fc2"), ("head.fc", "predictions"))
+    timm = Naming(f"timm's {kind}", rules + layers, ("VGG",), convolutions={"fc1": 7, "fc2": 1}, needs=needs)
+    return torchvision, timm
+
+
+VGG = {(depth, batch_norm): _vgg_namings(depth, batch_norm) for depth in VGG_STAGES for batch_norm in (False, True)}
+"""Depth and whether there is batch normalisation, to torchvision's and timm's naming."""
+
 NAMINGS = (
     TIMM_GROUPED_RESNET,
     TIMM_GROUPED_RESNETV2_D,
@@ -292,5 +321,6 @@ NAMINGS = (
     KERAS_HUB_RESNET,
     KERAS_HUB_RESNET_D,
     KERAS_HUB_DENSENET,
+    *(naming for pair in VGG.values() for naming in pair),
 )
 """All recognised namings except Keras' names, which this library uses itself."""

@@ -68,7 +68,7 @@ def told_by(arrays: Mapping[str, np.ndarray], naming: Naming) -> dict[str, Any]:
         or "conv2_block2_0_conv/kernel" in found
     ):
         return {}
-    channels = naming.our_array(first, 4).shape[2:]
+    channels = naming.our_array(first, 4, "conv2_block1_0_conv").shape[2:]
     return {"project_first": True} if channels[0] == channels[1] else {}
 
 

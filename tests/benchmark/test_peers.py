@@ -71,8 +71,9 @@ def test_the_peer_is_the_same_network(library, ours):
     channels = facts.model_info(ours).input_shape
     if library == "keras.applications":
         theirs, _ = keras_side._network(Job(library=library, peer=build, model=ours))
-        # Its ResNets have biases in front of BN, as many as BN has of each of its parameters.
-        biases = sum(layer.bias.shape[0] for layer in theirs.layers[:-1] if getattr(layer, "bias", None) is not None)
+        # Its ResNets have biases in front of BN, as many as BN has of each of its parameters. VGG has no BN.
+        biased = [] if ours.startswith("vgg") else theirs.layers[:-1]
+        biases = sum(layer.bias.shape[0] for layer in biased if getattr(layer, "bias", None) is not None)
         parameters = keras_side._counts(theirs)["parameters"] - biases
         assert keras_side._counts(theirs)["multiply_adds"] == facts.model_info(ours).flops
     else:

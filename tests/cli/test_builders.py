@@ -20,6 +20,7 @@ BUILDERS = [
     "Highway",
     "HighwayMLP",
     "FitNet",
+    "VGG",
     "PlainNet",
 ]
 SMALL = ("--option", "stem=cifar", "--option", "depth=8")

@@ -25,6 +25,9 @@ SMALL = {
     "grouped8": lambda **options: kd.ResNet(
         depth=8, stem="cifar", filters=(32, 64, 128), norm="group", antialias="average", **options
     ),
+    "vgg6": lambda **options: kd.VGG(
+        convolutions=(1, 2), filters=(16, 32), hidden=(24, 16), batch_norm=True, pooled_size=3, **options
+    ),
     "stochasticdepth8": lambda **options: kd.ResNet(depth=8, stem="cifar", stochastic_depth=0.5, **options),
 }
 # Of each family, and of each way to compute it, one that is converted in a moment.
@@ -67,6 +70,7 @@ OPERATORS = {
     "SQUARE",
     "STRIDED_SLICE",
     "SUB",
+    "TRANSPOSE",
 }
 # The norms that make a residual branch strong, without those that projections see too, and the layers of a dense block.
 BRANCHES = dict.fromkeys(

@@ -80,6 +80,16 @@ PARAMETERS = {
     "plainmlp20": 153_583,
     "plainmlp50": 306_943,
     "plainmlp100": 562_543,
+    # Simonyan & Zisserman 2014, Table 2 (133M, 133M, 134M, 138M, 144M); torchvision counts the same
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg16c": 133_638_952,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
 }
 
 FLOPS = {
@@ -94,4 +104,10 @@ FLOPS = {
     "fitnet2": 108e6,
     "fitnet3": 392e6,
     "fitnet4": 382e6,
+    # torchvision's documentation; He et al. 2015, section 3.3: "VGG-19 (19.6 billion FLOPs)"
+    "vgg11": 7.61e9,
+    "vgg13": 11.31e9,
+    "vgg16": 15.47e9,
+    "vgg19": 19.63e9,
+    "vgg16_bn": 15.47e9,
 }

@@ -148,6 +148,32 @@ PYTORCHCV_DENSE = Style(name_maps.PYTORCHCV_CIFAR_DENSENET, _DENSE_POINTS, CIFAR
 PYTORCHCV_DENSE_BC = Style(name_maps.PYTORCHCV_CIFAR_DENSENET_BC, _DENSE_POINTS, CIFAR_SIZES)
 
 
+def _vgg(depth: int, batch_norm: bool) -> Style:
+    """The poolings, a hidden layer and the logits, where torchvision numbers them."""
+    points, at = {}, 0
+    for stage, count in enumerate(name_maps.VGG_STAGES[depth], start=1):
+        at += (3 if batch_norm else 2) * count
+        points[f"stage {stage}"] = (f"features.{at}", f"block{stage}_pool")
+        at += 1
+    points |= {"hidden": ("classifier.4", "fc2"), "logits": ("classifier.6", "predictions")}
+    return Style(name_maps.VGG[depth, batch_norm][0], points, IMAGENET_SIZES)
+
+
+def _small_vgg(depth: int, batch_norm: bool) -> Case:
+    """A VGG with an eighth of the channels, a hundredth of its parameters."""
+    stages, filters, hidden = name_maps.VGG_STAGES[depth], (8, 16, 32, 64, 64), (32, 24)
+    config = [word for count, channels in zip(stages, filters, strict=True) for word in (*(channels,) * count, "M")]
+    suffix = "_bn" if batch_norm else ""
+    return Case(
+        f"torchvision/small_vgg{depth}{suffix}",
+        _vgg(depth, batch_norm),
+        "VGG",
+        {"convolutions": stages, "filters": filters, "hidden": hidden, "batch_norm": batch_norm},
+        build=("vgg", {"config": config, "batch_norm": batch_norm, "hidden": hidden}),
+        quick=True,
+    )
+
+
 def _resnet(peer: str, ours: str, last: int, **kwargs: Any) -> Case:
     # Their bottlenecks stride in the 3×3 convolution, and so do our ResNeXts and wide ResNets unless told otherwise.
     options = {"downsample": "3x3"} if last == 3 and ours.startswith("ResNet") and ours[6:].isdigit() else {}
@@ -200,6 +226,13 @@ CASES = (
         "DenseNet264",
         build=("densenet", {"growth_rate": 32, "block_config": (6, 12, 64, 48), "num_init_features": 64}),
     ),
+    *(
+        Case(f"torchvision/vgg{depth}{'_bn' * batch_norm}", _vgg(depth, batch_norm), f"VGG{depth}{'_BN' * batch_norm}")
+        for depth in name_maps.VGG_STAGES
+        for batch_norm in (False, True)
+    ),
+    _small_vgg(16, False),
+    _small_vgg(13, True),
     Case("timm/resnetv2_18", TIMM_RESNETV2, "ResNet18V2", last=2, quick=True),
     Case("timm/resnetv2_34", TIMM_RESNETV2, "ResNet34V2", last=2),
     Case("timm/resnetv2_50", TIMM_RESNETV2, "ResNet50V2", last=3),

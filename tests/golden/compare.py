@@ -35,7 +35,7 @@ def fill(case: Case, model: keras.Model) -> str:
     naming, tensors = case.style.naming, {}
     for ours, weight in weights_by_name(model).items():
         name = naming.theirs(ours)
-        tensors[name] = case.golden_weights(name, naming.their_shape(tuple(weight.shape)))
+        tensors[name] = case.golden_weights(name, naming.their_shape(tuple(weight.shape), ours.rpartition("/")[0]))
     found = digest((name, tensor.shape) for name, tensor in tensors.items())
     report = keras_deepnets.load_weights(model, tensors)
     assert (report.naming, report.complete) == (naming.name, True)

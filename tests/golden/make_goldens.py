@@ -41,7 +41,21 @@ def from_torchvision(name: str, build: tuple[str, dict[str, Any]] | None) -> tor
     kind, kwargs = build
     if kind == "densenet":
         return models.DenseNet(**kwargs, num_classes=CLASSES)
+    if kind == "vgg":
+        return small_vgg(models, **kwargs)
     return models.ResNet(models.resnet.Bottleneck, **kwargs, num_classes=CLASSES)
+
+
+def small_vgg(models: Any, config: list[Any], batch_norm: bool, hidden: tuple[int, int]) -> torch.nn.Module:
+    """A VGG of fewer channels, with the classifier that torchvision's has."""
+    net = models.VGG(models.vgg.make_layers(config, batch_norm), num_classes=CLASSES, init_weights=False)
+    nn, channels = torch.nn, [value for value in config if value != "M"][-1]
+    net.classifier = nn.Sequential(
+        *(nn.Linear(49 * channels, hidden[0]), nn.ReLU(), nn.Dropout()),
+        *(nn.Linear(hidden[0], hidden[1]), nn.ReLU(), nn.Dropout()),
+        nn.Linear(hidden[1], CLASSES),
+    )
+    return net
 
 
 def from_timm(name: str, build: tuple[str, dict[str, Any]] | None) -> torch.nn.Module:

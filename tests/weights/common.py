@@ -46,7 +46,10 @@ def peer_tensors(model, naming, prefix=""):
         elif naming.layout == "torch" and array.ndim == 3:
             array = array.transpose()
         elif naming.layout == "torch" and array.ndim == 2:
-            array = array.T[:, :, None, None] if naming.convolutional_classifier else array.T
+            layer = name.rpartition("/")[0]
+            side = naming.convolutions.get(layer) or naming.flattened.get(layer, 1)
+            array = array.reshape(side, side, -1, array.shape[1]).transpose(3, 2, 0, 1)
+            array = array if layer in naming.convolutions else array.reshape(len(array), -1)
         found[prefix + naming.theirs(name)] = array
     return found
 

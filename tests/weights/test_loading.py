@@ -1,5 +1,6 @@
 """Weights in anybody's naming: all of them or none."""
 
+import functools
 import os
 import pickle
 import re
@@ -67,6 +68,19 @@ BUILDERS = {
         blocks=(2, 2), growth_rate=4, stem_padding="same", input_shape=(32, 32, 3)
     ),
     "KerasHub's ResNet": lambda: kd.ResNet(blocks=(1, 1), filters=(8, 16), input_shape=(32, 32, 3)),
+} | {
+    naming.name: functools.partial(
+        kd.VGG,
+        convolutions=stages,
+        filters=(4, 4, 8, 8, 8),
+        batch_norm=batch_norm,
+        hidden=(6, 5),
+        input_shape=(32, 32, 3),
+        classes=10,
+    )
+    for (depth, batch_norm), namings in naming_tables.VGG.items()
+    for stages in [naming_tables.VGG_STAGES[depth]]
+    for naming in namings
 }
 
 

@@ -66,6 +66,7 @@ _NAMED = {
     "resnetv2_101": "ResNet101V2",
     "resnetv2_152": "ResNet152V2",
 }
+_NAMED |= {f"vgg{depth}{tail}": f"VGG{depth}{tail.upper()}" for depth in (11, 13, 16, 19) for tail in ("", "_bn")}
 
 
 def _residual(constructor: str, depth: int, variant: str, **options: Any) -> Network:

@@ -9,6 +9,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
 from keras_deepnets.families.base import resolve_weights_with as _resolve_weights_with
+from keras_deepnets.families.bn_inception import BNInception
 from keras_deepnets.families.densenet import (
     DenseNet,
     DenseNet40_12,
@@ -136,6 +137,7 @@ __all__ = [
     "VGG16_BN",
     "VGG19",
     "VGG19_BN",
+    "BNInception",
     "DenseNet",
     "DenseNet40_12",
     "DenseNet100_12",

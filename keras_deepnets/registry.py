@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.families import (
+    bn_inception,
     densenet,
     fitnet,
     highway,
@@ -36,6 +37,7 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     highway,
     fitnet,
     vgg,
+    bn_inception,
 )
 
 

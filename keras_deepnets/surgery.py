@@ -12,7 +12,7 @@ from keras_deepnets.errors import InputError
 if TYPE_CHECKING:
     import keras
 
-_BLOCK_ENDS = re.compile(r"(conv\d+)_block\d+_(out|concat)|block\d+_pool|post_relu|relu")
+_BLOCK_ENDS = re.compile(r"(conv\d+)_block\d+_(out|concat)|block\d+_pool|inception_\d[a-z]_output|post_relu|relu")
 
 
 def feature_pyramid(model: keras.Model) -> keras.Model:

@@ -179,9 +179,24 @@ def pytorchcv_cards() -> Iterator[Card]:
         )
 
 
+def cadene_cards() -> Iterator[Card]:
+    """The card of R. Cadene's port of BN-Inception from Caffe. The checksum is part of the file's name."""
+    source = "https://github.com/Cadene/pretrained-models.pytorch"
+    yield Card(
+        name="cadene/imagenet",
+        constructor="BNInception",
+        url="http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
+        checksum="sha256:52deb4733",
+        scaling=Scaling([104, 117, 128], [1, 1, 1], "BGR"),
+        metrics={"top1": 73.524, "top5": 91.562},
+        licence="BSD-3-Clause",
+        source=source,
+    )
+
+
 def main() -> None:
     """Write the file."""
-    cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards(), *pytorchcv_cards()]
+    cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards(), *pytorchcv_cards(), *cadene_cards()]
     named = {registry.constructor_of(name).__name__ for name in registry.list_models()}
     path = Path(networks.__file__).with_name("cards.json")
     path.write_text("[\n" + ",\n".join(json.dumps(card.to_dict()) for card in cards) + "\n]\n", encoding="utf-8")

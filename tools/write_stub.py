@@ -43,7 +43,7 @@ _TYPES = {
 def signature(facts: VariantFacts, function: object) -> str:
     """The stub of a constructor, on one line."""
     types = {
-        field.name: str(field.type).replace("tuple[int, ...]", "Sequence[int]")
+        field.name: str(field.type).replace("tuple[", "Sequence[").replace(", ...]", "]")
         for field in dataclasses.fields(facts.family.spec)
     }
     words = []

@@ -107,6 +107,7 @@ _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
         **_named(*(f"resnet{depth}v2=resnetv2_{depth}" for depth in (18, 34, 50, 101, 152))),
     },
     "pytorchcv": {
+        **_named("bninception"),
         **_named(*(f"resnet{depth}=resnet{depth}_cifar10" for depth in (20, 56, 110, 1202)), shortcut="B"),
         "resnet32": (("resnet_cifar.get_resnet_cifar", {"blocks": 32, "bottleneck": False}), {"shortcut": "B"}),
         "resnet44": (("resnet_cifar.get_resnet_cifar", {"blocks": 44, "bottleneck": False}), {"shortcut": "B"}),

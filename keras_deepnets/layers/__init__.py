@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         MaxPooling2D,
         adaptive_average_pool,
         average_pool,
+        average_pool_with_zeros,
         max_pool,
     )
     from keras_deepnets.layers.scaling import InputScaling, scale_input
@@ -71,6 +72,7 @@ _MODULES = {
         "MaxPooling2D",
         "adaptive_average_pool",
         "average_pool",
+        "average_pool_with_zeros",
         "max_pool",
     ),
     "scaling": ("InputScaling", "scale_input"),
@@ -104,6 +106,7 @@ __all__ = [
     "antialiased",
     "antialiased_max_pool",
     "average_pool",
+    "average_pool_with_zeros",
     "batch_norm",
     "biased_conv2d",
     "biased_dense",

@@ -14,43 +14,67 @@ from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetr
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """`keras.layers.MaxPooling2D` with ``padding="symmetric"``: ``(pool_size - 1) // 2`` on every side, channels last, odd sizes.
+    """`keras.layers.MaxPooling2D` with two more paddings, for channels last.
+
+    * ``padding="symmetric"``: ``(pool_size - 1) // 2`` on every side. Sizes must be odd.
+    * ``padding="ceil"``: only after the last row and column, as much as the last window needs. This is Caffe's padding, and torch's with
+      ``ceil_mode=True``.
 
     The padding is minus infinity, as in torch, so it is never the maximum, whatever the sign of the input.
     """
 
     def __init__(self, pool_size: Any = (2, 2), strides: Any = None, padding: str = "valid", **kwargs: Any):
         """Takes the arguments of `keras.layers.MaxPooling2D`. Raises ValueError for an even size with symmetric padding."""
-        symmetric = padding == "symmetric"
-        super().__init__(pool_size, strides, padding="valid" if symmetric else padding, **kwargs)
-        if symmetric:
-            if any(size % 2 == 0 for size in self.pool_size) or self.data_format != "channels_last":
+        own = padding in ("symmetric", "ceil")
+        super().__init__(pool_size, strides, padding="valid" if own else padding, **kwargs)
+        if own:
+            even = padding == "symmetric" and any(size % 2 == 0 for size in self.pool_size)
+            if even or self.data_format != "channels_last":
                 raise ValueError(
-                    f"MaxPooling2D: padding='symmetric' needs odd sizes and channels last; "
+                    f"MaxPooling2D: padding={padding!r} needs channels last, and 'symmetric' odd sizes; "
                     f"pool_size={self.pool_size}, data_format={self.data_format!r}. Use 'valid'."
                 )
-            self.padding = "symmetric"
+            self.padding = padding
 
     def call(self, inputs: Any) -> Any:
         """``[n, h, w, c]`` to ``[n, h', w', c]``."""
-        if self.padding != "symmetric":
+        if self.padding not in ("symmetric", "ceil"):
             return super().call(inputs)
         geometry = list(zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True))
-        if all(same_padding_is_symmetric(*axis) for axis in geometry):
+        if self.padding == "symmetric":
+            equal = all(same_padding_is_symmetric(*axis) for axis in geometry)
+            pads = [(symmetric_padding(size),) * 2 for size in self.pool_size]
+        else:
+            equal = all(_same_padding_is_at_the_end(*axis) for axis in geometry)
+            pads = [(0, _padding_at_the_end(*axis)) for axis in geometry]
+        if equal:
             return ops.max_pool(inputs, self.pool_size, self.strides, "same", "channels_last")
-        pads = [(symmetric_padding(size),) * 2 for size in self.pool_size]
-        inputs = ops.pad(inputs, [(0, 0), *pads, (0, 0)], constant_values=-float("inf"))
+        if any(map(any, pads)):
+            inputs = ops.pad(inputs, [(0, 0), *pads, (0, 0)], constant_values=-float("inf"))
         return ops.max_pool(inputs, self.pool_size, self.strides, "valid", "channels_last")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the output."""
-        if self.padding != "symmetric":
+        if self.padding not in ("symmetric", "ceil"):
             return super().compute_output_shape(input_shape)
-        sides = [
-            None if side is None else (side + 2 * symmetric_padding(size) - size) // stride + 1
-            for side, size, stride in zip(input_shape[1:3], self.pool_size, self.strides, strict=True)
-        ]
+        sides = []
+        for side, size, stride in zip(input_shape[1:3], self.pool_size, self.strides, strict=True):
+            rest = stride - 1 if self.padding == "ceil" else 2 * symmetric_padding(size)
+            sides.append(None if side is None else (side + rest - size) // stride + 1)
         return (input_shape[0], *sides, input_shape[-1])
+
+
+def _padding_at_the_end(side: int | None, size: int, stride: int) -> int:
+    """The rows after the last that complete the last window. For an unknown side, rows that may stay unused."""
+    return stride - 1 if side is None else -(side - size) % stride
+
+
+def _same_padding_is_at_the_end(side: int | None, size: int, stride: int) -> bool:
+    """Whether TensorFlow's ``"same"`` puts no row before the first, and as many after the last as ``"ceil"``."""
+    if side is None:
+        return False
+    total = max((-(-side // stride) - 1) * stride + size - side, 0)
+    return total < 2 and total == _padding_at_the_end(side, size, stride)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -68,6 +92,15 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
         from keras_deepnets.layers.fast.convolution import average_pool
 
         return average_pool(inputs, super().call)
+
+
+def average_pool_with_zeros(x: Any, size: int = 3, *, name: str | None = None) -> Any:
+    """Average pooling at stride 1 that preserves the size. It counts the zeros of its padding, as Caffe's and torch's do.
+
+    A layer ``{name}_pad`` pads. `size` must be odd.
+    """
+    pad = keras.layers.ZeroPadding2D(symmetric_padding(size), data_format="channels_last", name=named(f"{name}_pad"))
+    return keras.layers.AveragePooling2D(size, 1, data_format="channels_last", name=named(name))(pad(x))
 
 
 def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
@@ -132,7 +165,7 @@ def max_pool(
     zero_padding: bool = False,
     name: str | None = None,
 ) -> Any:
-    """Max pooling with symmetric padding, as in the ImageNet stems, or with TensorFlow's ``"same"``.
+    """Max pooling with symmetric padding, as in the ImageNet stems, with Caffe's ``"ceil"``, or with TensorFlow's ``"same"``.
 
     The padding is never the maximum. With `zero_padding`, a layer ``{name}_pad`` pads with zeros instead. These are the maximum
     where all other values are negative.

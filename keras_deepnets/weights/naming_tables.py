@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from keras_deepnets.families import bn_inception
 from keras_deepnets.weights.naming import Naming, Rules
 
 _STEM: Rules = (("conv1", "conv1_conv"), ("bn1", "conv1_bn"))
@@ -301,6 +302,38 @@ def _vgg_namings(depth: int, batch_norm: bool) -> tuple[Naming, Naming]:
 VGG = {(depth, batch_norm): _vgg_namings(depth, batch_norm) for depth in VGG_STAGES for batch_norm in (False, True)}
 """Depth and whether there is batch normalisation, to torchvision's and timm's naming."""
 
+
+def _bn_inception() -> tuple[Rules, Rules]:
+    """Cadene's names, which are Caffe's, and pytorchcv's. In pytorchcv, the modules that halve the resolution begin their stage."""
+    theirs: list[tuple[str, str]] = []
+    pytorchcv: list[tuple[str, str]] = []
+
+    def add(name: str, path: str) -> None:
+        theirs.extend(((name, f"{name}_conv"), (f"{name}_bn", f"{name}_bn")))
+        pytorchcv.extend(((f"features.{path}.conv", f"{name}_conv"), (f"features.{path}.bn", f"{name}_bn")))
+
+    add("conv1_7x7_s2", "init_block.conv1")
+    add("conv2_3x3_reduce", "init_block.conv2.conv1")
+    add("conv2_3x3", "init_block.conv2.conv2")
+    stage, unit = 1, 0
+    for name, module in bn_inception.module_names(bn_inception.MODULES):
+        first = 2 if module[0] else 1
+        stage, unit = (stage, unit + 1) if module[0] else (stage + 1, 1)
+        start, path = f"inception_{name}", f"stage{stage}.unit{unit}.branches.branch"
+        if module[0]:
+            add(f"{start}_1x1", f"{path}1")
+            add(f"{start}_pool_proj", f"{path}4.conv")
+        for number, part in enumerate(("3x3_reduce", "3x3"), start=1):
+            add(f"{start}_{part}", f"{path}{first}.conv{number}")
+        for number, part in enumerate(("double_3x3_reduce", "double_3x3_1", "double_3x3_2"), start=1):
+            add(f"{start}_{part}", f"{path}{first + 1}.conv{number}")
+    return (*theirs, ("last_linear", "predictions")), (*pytorchcv, ("output", "predictions"))
+
+
+_CADENE, _PYTORCHCV = _bn_inception()
+CADENE_BN_INCEPTION = Naming("Cadene's BN-Inception", _CADENE, ("BNInception",))
+PYTORCHCV_BN_INCEPTION = Naming("pytorchcv's BN-Inception", _PYTORCHCV, ("BNInception",))
+
 NAMINGS = (
     TIMM_GROUPED_RESNET,
     TIMM_GROUPED_RESNETV2_D,
@@ -322,5 +355,7 @@ NAMINGS = (
     KERAS_HUB_RESNET_D,
     KERAS_HUB_DENSENET,
     *(naming for pair in VGG.values() for naming in pair),
+    CADENE_BN_INCEPTION,
+    PYTORCHCV_BN_INCEPTION,
 )
 """All recognised namings except Keras' names, which this library uses itself."""

@@ -28,6 +28,9 @@ SMALL = {
     "vgg6": lambda **options: kd.VGG(
         convolutions=(1, 2), filters=(16, 32), hidden=(24, 16), batch_norm=True, pooled_size=3, **options
     ),
+    "bninception": lambda **options: kd.BNInception(
+        modules=[[[16, 8, 16, 8, 16, 8], [0, 8, 16, 8, 16, 0]], [[16, 8, 16, 8, 16, 8]]], **options
+    ),
     "stochasticdepth8": lambda **options: kd.ResNet(depth=8, stem="cifar", stochastic_depth=0.5, **options),
 }
 # Of each family, and of each way to compute it, one that is converted in a moment.

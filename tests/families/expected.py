@@ -90,6 +90,8 @@ PARAMETERS = {
     "vgg13_bn": 133_053_736,
     "vgg16_bn": 138_365_992,
     "vgg19_bn": 143_678_248,
+    # Ioffe & Szegedy 2015: Cadene's and pytorchcv's code
+    "bninception": 11_295_240,
 }
 
 FLOPS = {
@@ -110,4 +112,6 @@ FLOPS = {
     "vgg16": 15.47e9,
     "vgg19": 19.63e9,
     "vgg16_bn": 15.47e9,
+    # pytorchcv's documentation (2,048.06M), which counts batch normalisation and pooling too
+    "bninception": 2.048e9,
 }

@@ -10,4 +10,4 @@ def representatives():
         key = info.family
         if key not in cheapest or info.flops < cheapest[key].flops:
             cheapest[key] = info
-    return ["resnet18", *(info.name for info in cheapest.values() if info.depth <= 60 and info.parameters < 2e7)]
+    return ["resnet18", *(info.name for info in cheapest.values() if info.depth <= 60 and info.parameters < 1.1e7)]

@@ -182,6 +182,9 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "deep_stem": [[8, 8, 16]],
         "antialias": ["average", "blur"],
         "gate_bias": [-1.5, 0],
+        "modules": [[[[16, 8, 16, 8, 16, 8]]]],
+        "pooled_size": [3],
+        "hidden": [[16]],
     }
     for option in constructor.facts.options:
         for value in values[option]:

@@ -174,6 +174,21 @@ def _small_vgg(depth: int, batch_norm: bool) -> Case:
     )
 
 
+# Other sizes give the poolings of the peers, which do not pad, other maps than their strided convolutions.
+PYTORCHCV_BN_INCEPTION = Style(
+    name_maps.PYTORCHCV_BN_INCEPTION,
+    {
+        "stem": ("features.init_block", "pool2_3x3_s2"),
+        "stage 3": ("features.stage1", "inception_3b_output"),
+        "3c": ("features.stage2.unit1", "inception_3c_output"),
+        "stage 4": ("features.stage2", "inception_4d_output"),
+        "stage 5": ("features.stage3", "inception_5b_output"),
+        "logits": ("output", "predictions"),
+    },
+    ((224, 224), (195, 163)),
+)
+
+
 def _resnet(peer: str, ours: str, last: int, **kwargs: Any) -> Case:
     # Their bottlenecks stride in the 3×3 convolution, and so do our ResNeXts and wide ResNets unless told otherwise.
     options = {"downsample": "3x3"} if last == 3 and ours.startswith("ResNet") and ours[6:].isdigit() else {}
@@ -233,6 +248,13 @@ CASES = (
     ),
     _small_vgg(16, False),
     _small_vgg(13, True),
+    Case(
+        "pytorchcv/bninception",
+        PYTORCHCV_BN_INCEPTION,
+        "BNInception",
+        build=("bninception.get_bninception", {}),
+        quick=True,
+    ),
     Case("timm/resnetv2_18", TIMM_RESNETV2, "ResNet18V2", last=2, quick=True),
     Case("timm/resnetv2_34", TIMM_RESNETV2, "ResNet34V2", last=2),
     Case("timm/resnetv2_50", TIMM_RESNETV2, "ResNet50V2", last=3),

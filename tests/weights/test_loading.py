@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
+from keras_deepnets.families.bn_inception import MODULES
 from keras_deepnets.weights import MisfitError, naming_tables, open_model, reading, saving
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
@@ -82,6 +83,14 @@ BUILDERS = {
     for stages in [naming_tables.VGG_STAGES[depth]]
     for naming in namings
 }
+BUILDERS |= dict.fromkeys(
+    (naming_tables.CADENE_BN_INCEPTION.name, naming_tables.PYTORCHCV_BN_INCEPTION.name),
+    lambda: kd.BNInception(
+        modules=[[[2, 2, 4, 2, 4, 2] if module[0] else [0, 2, 4, 2, 4, 0] for module in stage] for stage in MODULES],
+        input_shape=(32, 32, 3),
+        classes=10,
+    ),
+)
 
 
 def test_every_naming_is_tried():

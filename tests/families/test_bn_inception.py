@@ -1,0 +1,93 @@
+"""BN-Inception: what its appendix and the published weights say beyond the common battery."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_deepnets as kd
+from keras_deepnets import layers
+from keras_deepnets.families.bn_inception import MODULES, BNInception, module_names
+
+SMALL = [[[2, 2, 4, 2, 4, 2], [0, 2, 4, 2, 4, 0]], [[2, 2, 4, 2, 4, 2]]]
+
+
+def test_modules_of_figure_5():
+    assert [name for name, _ in module_names(MODULES)] == ["3a", "3b", "3c", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]
+    model = BNInception()
+    channels = [model.get_layer(f"inception_{name}_output").output.shape[1:] for name, _ in module_names(MODULES)]
+    assert channels == [
+        *[(28, 28, 256), (28, 28, 320), (14, 14, 576)],
+        *[(14, 14, 576), (14, 14, 576), (14, 14, 608), (14, 14, 608), (7, 7, 1056)],
+        *[(7, 7, 1024), (7, 7, 1024)],
+    ]
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) == 69 and all(layer.use_bias for layer in convolutions)
+    assert (BNInception.facts.spec.depth, BNInception.facts.spec.total_stride) == (34, 32)
+
+
+def test_poolings_before_projections():
+    """The last one is a maximum; the others are averages that count the zeros of their padding."""
+    model = BNInception(modules=SMALL, input_shape=(32, 32, 3))
+    assert isinstance(model.get_layer("inception_4a_pool"), keras.layers.MaxPooling2D)
+    x = np.ones((1, 4, 5, 2), "float32")
+    inputs = keras.Input((4, 5, 2))
+    pooled = keras.Model(inputs, layers.average_pool_with_zeros(inputs, 3, name="p"))(x).numpy()
+    np.testing.assert_allclose(pooled[0, :, :, 0], np.outer([2, 3, 3, 2], [2, 3, 3, 3, 2]) / 9, rtol=1e-6)
+    assert pooled.shape == x.shape
+
+
+@pytest.mark.parametrize("size, strides", [(3, 2), (2, 2), (3, 3)])
+@pytest.mark.parametrize("shape", [(7, 8), (9, 6), (8, 10)])
+def test_ceil_padding_is_only_at_the_end(size, strides, shape, rng):
+    x = rng.normal(size=(2, *shape, 3)).astype("float32") - 10  # a padding with zeros would be the maximum
+    sides = [-(-(side - size) // strides) + 1 for side in shape]
+    expected = np.empty((2, *sides, 3), "float32")
+    for row in range(sides[0]):
+        for column in range(sides[1]):
+            top, left = row * strides, column * strides
+            expected[:, row, column] = x[:, top : top + size, left : left + size].max((1, 2))
+    layer = layers.MaxPooling2D(size, strides, "ceil", data_format="channels_last")
+    assert layer.compute_output_shape(x.shape) == expected.shape
+    np.testing.assert_array_equal(layer(x), expected)
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layers.MaxPooling2D.from_config(layer.get_config())(inputs))
+    np.testing.assert_array_equal(model(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(47, 33), (50, 71)])
+def test_any_size(shape, rng):
+    x = rng.normal(size=(1, *shape, 3)).astype("float32")
+    free = BNInception(modules=SMALL, input_shape=(None, None, 3), classes=3)
+    fixed = BNInception(modules=SMALL, input_shape=(*shape, 3), classes=3)
+    fixed.set_weights(free.get_weights())
+    np.testing.assert_allclose(free(x), fixed(x), atol=1e-6)
+
+
+def test_pyramid():
+    pyramid = kd.feature_pyramid(BNInception(include_top=False, input_shape=(64, 64, 3)))
+    shapes = {name: tuple(output.shape[1:]) for name, output in pyramid.output.items()}
+    assert shapes == {"P3": (8, 8, 320), "P4": (4, 4, 608), "P5": (2, 2, 1024)}
+
+
+def test_a_step_of_training(rng):
+    model = BNInception(modules=SMALL, input_shape=(64, 64, 3), classes=5)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
+    before = [weight.numpy() for weight in model.trainable_weights if weight.name != "bias"]
+    assert np.isfinite(model.train_on_batch(rng.normal(size=(8, 64, 64, 3)).astype("float32"), np.arange(8) % 5))
+    after = [weight.numpy() for weight in model.trainable_weights if weight.name != "bias"]
+    assert all((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "modules, message",
+    [
+        ((), r"modules=\(\) must have a tuple per stage with six numbers per module"),
+        (3, "modules=3 must have a tuple per stage"),
+        ((((1, 2, 3),),), "six numbers per module"),
+        ((((0, 2, 4, 2, 4, 2),),), r"in module \(0, 2, 4, 2, 4, 2\), the first and the last number must both be 0"),
+        ((((2, 2, 4, 0, 4, 2),),), "must be a whole number of at least 1"),
+    ],
+)
+def test_bad_modules(modules, message):
+    with pytest.raises(ValueError, match=message):
+        BNInception(modules=modules)

@@ -31,6 +31,7 @@ from keras_deepnets.families.fitnet import (
     FitNet3,
     FitNet4,
 )
+from keras_deepnets.families.googlenet import GoogLeNet
 from keras_deepnets.families.highway import (
     Highway,
     Highway1,
@@ -155,6 +156,7 @@ __all__ = [
     "FitNet2",
     "FitNet3",
     "FitNet4",
+    "GoogLeNet",
     "Highway",
     "Highway1",
     "Highway2",

@@ -14,6 +14,7 @@ from keras_deepnets.families import (
     bn_inception,
     densenet,
     fitnet,
+    googlenet,
     highway,
     preact,
     resnet,
@@ -37,6 +38,7 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     highway,
     fitnet,
     vgg,
+    googlenet,
     bn_inception,
 )
 

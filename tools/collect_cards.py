@@ -42,6 +42,8 @@ def torchvision_cards() -> Iterator[Card]:
         weights = models.get_model_weights(name)
         for entry in sorted(weights, key=lambda entry: entry is not weights.DEFAULT):
             transform = entry.transforms()
+            # torchvision undoes the statistics inside this network and scales to [-1, 1] (`transform_input`).
+            own = name == "googlenet"
             metrics = entry.meta["_metrics"]["ImageNet-1K"]
             if metrics["acc@1"] != metrics["acc@1"]:
                 continue  # features without a classifier have no accuracy
@@ -52,8 +54,8 @@ def torchvision_cards() -> Iterator[Card]:
                 url=entry.url,
                 checksum="sha256:" + re.search(r"-([0-9a-f]{8})\.pth$", entry.url)[1],
                 scaling=_scaling(
-                    transform.mean,
-                    transform.std,
+                    (0.5,) * 3 if own else transform.mean,
+                    (0.5,) * 3 if own else transform.std,
                     transform.crop_size[0] / transform.resize_size[0],
                     transform.interpolation.value,
                 ),

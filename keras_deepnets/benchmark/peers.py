@@ -91,6 +91,7 @@ _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
         **_RESNEXT,
         **_DENSE,
         **_VGG,
+        "googlenet": (("GoogLeNet", {"aux_logits": False, "init_weights": False}), {"batch_norm": True}),
         "resnext101_32x4d": _torchvision_101(32, 4),
         "resnext101_2x64d": _torchvision_101(2, 64),
         "resnet101_1x100d": _torchvision_101(1, 100),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.dense_connectivity import Concatenate, RecomputedConv2D, concatenate, recomputed_conv2d
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
     from keras_deepnets.layers.heads import classifier, pool_features
+    from keras_deepnets.layers.local_response import LocalResponseNormalization, local_response_norm
     from keras_deepnets.layers.maxout import Maxout, maxout_conv2d, maxout_dense
     from keras_deepnets.layers.normalization import (
         Activation,
@@ -55,6 +56,7 @@ _MODULES = {
     "dense_connectivity": ("Concatenate", "RecomputedConv2D", "concatenate", "recomputed_conv2d"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
     "heads": ("classifier", "pool_features"),
+    "local_response": ("LocalResponseNormalization", "local_response_norm"),
     "maxout": ("Maxout", "maxout_conv2d", "maxout_dense"),
     "normalization": (
         "Activation",
@@ -95,6 +97,7 @@ __all__ = [
     "Dropout",
     "HighwayGate",
     "InputScaling",
+    "LocalResponseNormalization",
     "MaxPooling2D",
     "Maxout",
     "RecomputedConv2D",
@@ -123,6 +126,7 @@ __all__ = [
     "highway_dense",
     "inlined_blocks",
     "linear_survival",
+    "local_response_norm",
     "max_pool",
     "maxout_conv2d",
     "maxout_dense",

@@ -22,23 +22,34 @@ def biased_conv2d(
     filters: int,
     kernel_size: int,
     *,
+    strides: int = 1,
     activation: str | None = None,
     gain: float = RELU_GAIN,
     bias: float = 0.0,
     name: str | None = None,
 ) -> Any:
-    """A convolution with symmetric padding, bias and activation: ``[n, h, w, c]`` to ``[n, h, w, filters]``.
+    """A convolution with symmetric padding, bias and activation: ``[n, h, w, c]`` to ``[n, h', w', filters]``.
 
     Args:
         x: the input.
         filters: number of output channels.
         kernel_size: side of the square kernel, odd.
+        strides: 1 or 2.
         activation: activation function, or None.
         gain: initial variance of the weights times fan-in.
         bias: initial value of all biases.
         name: layer name.
     """
-    return conv2d(x, filters, kernel_size, use_bias=True, activation=activation, name=name, **_initial(gain, bias))
+    return conv2d(
+        x,
+        filters,
+        kernel_size,
+        strides=strides,
+        use_bias=True,
+        activation=activation,
+        name=name,
+        **_initial(gain, bias),
+    )
 
 
 def biased_dense(

@@ -87,7 +87,8 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         _check_kind(network, tensors, naming, wanted)
     check_options(network, needs(tensors, naming), tensors.origin)
     _check_pooled_shortcuts(network, tensors, naming)
-    theirs = {naming.ours(name) or name: name for name in tensors.arrays}
+    ignored_there = [name for name in tensors.arrays if naming.ignored and re.match(naming.ignored, name)]
+    theirs = {naming.ours(name) or name: name for name in tensors.arrays if name not in ignored_there}
     around = _pair_around(named, tensors, theirs)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
@@ -111,7 +112,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     report = LoadReport(
         naming.name,
         len(fitting) - len(mismatched) + len(around.pairs),
-        (*skipped, *around.skipped),
+        (*skipped, *ignored_there, *around.skipped),
         (*missing, *around.missing),
         (*(theirs[name] for name in unused), *around.unused),
         tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched) + around.mismatched,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from keras_deepnets.families import bn_inception
+from keras_deepnets.families import bn_inception, googlenet
 from keras_deepnets.weights.naming import Naming, Rules
 
 _STEM: Rules = (("conv1", "conv1_conv"), ("bn1", "conv1_bn"))
@@ -330,6 +330,30 @@ def _bn_inception() -> tuple[Rules, Rules]:
     return (*theirs, ("last_linear", "predictions")), (*pytorchcv, ("output", "predictions"))
 
 
+def _googlenet() -> Rules:
+    rules: list[tuple[str, str]] = []
+
+    def add(theirs: str, ours: str) -> None:
+        rules.extend(((f"{theirs}.conv", f"{ours}_conv"), (f"{theirs}.bn", f"{ours}_bn")))
+
+    add("conv1", "conv1_7x7_s2")
+    add("conv2", "conv2_3x3_reduce")
+    add("conv3", "conv2_3x3")
+    parts = {"1x1": "1", "3x3_reduce": "2.0", "3x3": "2.1", "5x5_reduce": "3.0", "5x5": "3.1", "pool_proj": "4.1"}
+    for name, _ in googlenet.module_names(googlenet.MODULES):
+        for ours, branch in parts.items():
+            add(f"inception{name}.branch{branch}", f"inception_{name}_{ours}")
+    return (*rules, ("fc", "predictions"))
+
+
+TORCHVISION_GOOGLENET = Naming(
+    "torchvision's GoogLeNet",
+    _googlenet(),
+    ("GoogLeNet",),
+    needs={"batch_norm": True},
+    ignored=r"aux\d\.",
+    epsilon=1e-3,
+)
 _CADENE, _PYTORCHCV = _bn_inception()
 CADENE_BN_INCEPTION = Naming("Cadene's BN-Inception", _CADENE, ("BNInception",))
 PYTORCHCV_BN_INCEPTION = Naming("pytorchcv's BN-Inception", _PYTORCHCV, ("BNInception",))
@@ -355,6 +379,7 @@ NAMINGS = (
     KERAS_HUB_RESNET_D,
     KERAS_HUB_DENSENET,
     *(naming for pair in VGG.values() for naming in pair),
+    TORCHVISION_GOOGLENET,
     CADENE_BN_INCEPTION,
     PYTORCHCV_BN_INCEPTION,
 )

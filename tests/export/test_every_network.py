@@ -31,6 +31,7 @@ SMALL = {
     "bninception": lambda **options: kd.BNInception(
         modules=[[[16, 8, 16, 8, 16, 8], [0, 8, 16, 8, 16, 0]], [[16, 8, 16, 8, 16, 8]]], **options
     ),
+    "googlenet": lambda **options: kd.GoogLeNet(modules=[[[16, 8, 16, 8, 16, 8]], [[16, 8, 16, 8, 16, 8]]], **options),
     "stochasticdepth8": lambda **options: kd.ResNet(depth=8, stem="cifar", stochastic_depth=0.5, **options),
 }
 # Of each family, and of each way to compute it, one that is converted in a moment.
@@ -70,6 +71,7 @@ OPERATORS = {
     "RSQRT",
     "SOFTMAX",
     "SPLIT",
+    "SQRT",
     "SQUARE",
     "STRIDED_SLICE",
     "SUB",
@@ -217,7 +219,7 @@ def test_quantised_members_of_every_family(name, tmp_path):
             assert set(operators(path)) <= OPERATORS
         else:
             in_floats = (
-                {"DEQUANTIZE"} if name == "grouped8" else set()
-            )  # NEG and SQUARE of its norms have no integer kernels
+                {"DEQUANTIZE"} if name in ("grouped8", "googlenet") else set()
+            )  # NEG, SQUARE and SQRT of their norms have no integer kernels
             assert set(operators(path)) <= OPERATORS | {"QUANTIZE"} | in_floats
             assert tensor_types(path) - {np.uint8, np.int8, np.int32} == ({np.float32} if in_floats else set())

@@ -90,6 +90,8 @@ PARAMETERS = {
     "vgg13_bn": 133_053_736,
     "vgg16_bn": 138_365_992,
     "vgg19_bn": 143_678_248,
+    # Szegedy et al. 2014 by formula; torchvision's network has batch normalisation and 6,624,904
+    "googlenet": 6_998_552,
     # Ioffe & Szegedy 2015: Cadene's and pytorchcv's code
     "bninception": 11_295_240,
 }
@@ -112,6 +114,8 @@ FLOPS = {
     "vgg16": 15.47e9,
     "vgg19": 19.63e9,
     "vgg16_bn": 15.47e9,
+    # by formula; Table 1 sums to 1.5 billion with rounded rows
+    "googlenet": 1.583e9,
     # pytorchcv's documentation (2,048.06M), which counts batch normalisation and pooling too
     "bninception": 2.048e9,
 }

@@ -184,6 +184,7 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "gate_bias": [-1.5, 0],
         "modules": [[[[16, 8, 16, 8, 16, 8]]]],
         "pooled_size": [3],
+        "batch_norm": [True],
         "hidden": [[16]],
     }
     for option in constructor.facts.options:

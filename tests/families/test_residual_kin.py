@@ -116,7 +116,10 @@ def test_resnext_widths(name, widths):
     "call, message",
     [
         (lambda: kd.PreActResNet110(unit="post"), "unit='post' is not one of 'original'"),
-        (lambda: kd.PreActResNet(shortcut=None), "PreActResNet: shortcut=None is not one of 'A', 'B', 'C', 'D'"),
+        (
+            lambda: kd.PreActResNet(depth=20, stem="cifar", shortcut=None),
+            "PreActResNet: shortcut=None is not one of 'A', 'B', 'C', 'D'",
+        ),
         (lambda: kd.PreActResNet(depth=111, stem="cifar"), r"PreActResNet: depth=111 is not 6n\+2"),
         (lambda: kd.PreActResNet(depth=165, stem="cifar", block="bottleneck"), r"depth=165 is not 9n\+2"),
         (lambda: kd.WideResNet(depth=17), r"WideResNet: depth=17 is not 6n\+4"),

@@ -174,6 +174,17 @@ def _small_vgg(depth: int, batch_norm: bool) -> Case:
     )
 
 
+TORCHVISION_GOOGLENET = Style(
+    name_maps.TORCHVISION_GOOGLENET,
+    {
+        "stem": ("maxpool2", "pool2_3x3_s2"),
+        "stage 3": ("maxpool3", "pool3_3x3_s2"),
+        "stage 4": ("maxpool4", "pool4_2x2_s2"),
+        "stage 5": ("inception5b", "inception_5b_output"),
+        "logits": ("fc", "predictions"),
+    },
+    IMAGENET_SIZES,
+)
 # Other sizes give the poolings of the peers, which do not pad, other maps than their strided convolutions.
 PYTORCHCV_BN_INCEPTION = Style(
     name_maps.PYTORCHCV_BN_INCEPTION,
@@ -248,6 +259,14 @@ CASES = (
     ),
     _small_vgg(16, False),
     _small_vgg(13, True),
+    Case(
+        "torchvision/googlenet",
+        TORCHVISION_GOOGLENET,
+        "GoogLeNet",
+        {"batch_norm": True},
+        build=("googlenet", {"aux_logits": False, "init_weights": False}),
+        quick=True,
+    ),
     Case(
         "pytorchcv/bninception",
         PYTORCHCV_BN_INCEPTION,

@@ -41,6 +41,8 @@ def from_torchvision(name: str, build: tuple[str, dict[str, Any]] | None) -> tor
     kind, kwargs = build
     if kind == "densenet":
         return models.DenseNet(**kwargs, num_classes=CLASSES)
+    if kind == "googlenet":
+        return models.GoogLeNet(**kwargs, num_classes=CLASSES)
     if kind == "vgg":
         return small_vgg(models, **kwargs)
     return models.ResNet(models.resnet.Bottleneck, **kwargs, num_classes=CLASSES)

@@ -105,6 +105,7 @@ def _table() -> dict[str, Network]:
     found["seresnextaa201d_32x8d"] = "ResNeXt", found["seresnextaa101d_32x8d"][1] | wider
     found["densenet264d"] = "DenseNet", {"blocks": (6, 12, 64, 48), "growth_rate": 48, "deep_stem": (48, 48, 96)}
     found["densenetblur121d"] = "DenseNet", {"blocks": (6, 12, 24, 16), "deep_stem": _C, "antialias": "blur"}
+    found["googlenet"] = "GoogLeNet", {"batch_norm": True}
     for name, constructor in _NAMED.items():
         # The other networks with bottlenecks stride in the 3×3 convolution by default.
         found[name] = constructor, {"downsample": "3x3"} if constructor in _STRIDE_FIRST else {}

@@ -1,0 +1,56 @@
+"""Local response normalisation across channels [Krizhevsky et al. 2012, section 3.3]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_deepnets.layers.building import named
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class LocalResponseNormalization(keras.layers.Layer):
+    """Divides each channel by a power of the mean square of its neighbours: ``x / (k + alpha·mean(x²))^beta``.
+
+    The mean goes over `size` neighbouring channels. Channels beyond the first and the last count as zeros. This is Caffe's and torch's
+    definition. The paper's own has the sum instead of the mean, so its `alpha` is `size` times smaller.
+
+    Shapes: ``[n, …, c]``, unchanged. It computes in float32 under every policy.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, **kwargs: Any):
+        """Raises ValueError for an even `size`."""
+        super().__init__(**kwargs)
+        if size % 2 == 0:
+            raise ValueError(f"LocalResponseNormalization: size={size} must be odd, e.g. 5.")
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def call(self, inputs: Any) -> Any:
+        """The normalised maps."""
+        x = ops.cast(inputs, "float32")
+        channels, side = x.shape[-1], self.size // 2
+        squares = ops.pad(ops.square(x), [(0, 0)] * (len(x.shape) - 1) + [(side, side)])
+        total = squares[..., :channels]
+        for shift in range(1, self.size):
+            total = total + squares[..., shift : shift + channels]
+        scale = self.k + self.alpha / self.size * total
+        # A power costs ten times as much as two roots.
+        root = ops.rsqrt(scale)
+        factor = root * ops.sqrt(root) if self.beta == 0.75 else ops.power(scale, -self.beta)
+        return ops.cast(x * factor, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        own = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k}
+        return super().get_config() | own
+
+
+def local_response_norm(x: Any, *, name: str | None = None) -> Any:
+    """Local response normalisation over five channels, with the numbers of Caffe's GoogLeNet."""
+    return LocalResponseNormalization(name=named(name))(x)

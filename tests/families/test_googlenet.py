@@ -1,0 +1,104 @@
+"""GoogLeNet: what its paper and torchvision say beyond the common battery."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_deepnets as kd
+from keras_deepnets import layers, models
+from keras_deepnets.families.googlenet import MODULES, GoogLeNet, module_names
+from keras_deepnets.weights import cards, naming_tables
+from tests.weights.common import arrays, fill, peer_tensors
+
+SMALL = [[[8, 8, 16, 8, 16, 8]], [[8, 8, 16, 8, 16, 8]]]
+
+
+def test_table_1():
+    assert [name for name, _ in module_names(MODULES)] == ["3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]
+    model = GoogLeNet()
+    shapes = [model.get_layer(f"inception_{name}_output").output.shape[1:] for name, _ in module_names(MODULES)]
+    channels = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
+    assert shapes == [(side, side, count) for side, count in zip([28] * 2 + [14] * 5 + [7] * 2, channels, strict=True)]
+    assert (GoogLeNet.facts.spec.depth, GoogLeNet.facts.spec.total_stride) == (22, 32)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    # "1.5 billion multiply-adds at inference time"
+    assert models.multiply_adds(model) == pytest.approx(1.5e9, rel=0.06)
+
+
+def test_torchvisions_network():
+    model = GoogLeNet(batch_norm=True)
+    assert models.trainable_parameters(model) == 6_624_904
+    assert model.get_layer("inception_3a_5x5_conv").kernel_size == (3, 3)
+    assert model.get_layer("pool4_2x2_s2").pool_size == (2, 2)
+    assert model.get_layer("pool5_dropout").rate == 0.2
+    assert not any(isinstance(layer, layers.LocalResponseNormalization) for layer in model.layers)
+    assert not any(layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_local_response_normalisation(beta, rng):
+    x = rng.normal(size=(2, 3, 4, 11)).astype("float32") * 30
+    expected = np.empty_like(x)
+    for channel in range(11):
+        near = x[..., max(channel - 2, 0) : channel + 3]
+        expected[..., channel] = x[..., channel] / (1 + 1e-2 * (near**2).sum(-1) / 5) ** beta
+    layer = layers.LocalResponseNormalization(5, 1e-2, beta)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5)
+    again = layers.LocalResponseNormalization.from_config(layer.get_config())
+    np.testing.assert_array_equal(again(x), layer(x))
+    with pytest.raises(ValueError, match="size=4 must be odd"):
+        layers.LocalResponseNormalization(4)
+
+
+def test_auxiliary_classifiers_in_a_file_are_skipped():
+    source = fill(GoogLeNet(batch_norm=True, input_shape=(32, 32, 3), classes=5))
+    naming = naming_tables.TORCHVISION_GOOGLENET
+    tensors = peer_tensors(source, naming) | {
+        "aux1.conv.conv.weight": np.zeros((128, 512, 1, 1), "float32"),
+        "aux2.fc1.bias": np.zeros(1024, "float32"),
+    }
+    model = GoogLeNet(batch_norm=True, input_shape=(32, 32, 3), classes=5)
+    report = kd.load_weights(model, tensors)
+    assert report.complete and set(report.skipped) == {"aux1.conv.conv.weight", "aux2.fc1.bias"}
+    kernels = [name for name in arrays(model) if name.endswith("kernel")]
+    for name in kernels:
+        np.testing.assert_array_equal(arrays(model)[name], arrays(source)[name])
+    with pytest.raises(ValueError, match="batch_norm"):
+        kd.load_weights(GoogLeNet(input_shape=(32, 32, 3), classes=5), peer_tensors(source, naming))
+
+
+def test_weights_of_torchvision_scale_to_one():
+    """Its `transform_input` undoes the usual statistics."""
+    [card] = [card for card in cards.cards_of("GoogLeNet") if card.name.startswith("torchvision")]
+    assert card.scaling.mean == card.scaling.std == (127.5,) * 3
+    assert card.options == {"batch_norm": True}
+
+
+def test_pyramid():
+    pyramid = kd.feature_pyramid(GoogLeNet(include_top=False, input_shape=(64, 64, 3)))
+    shapes = {name: tuple(output.shape[1:]) for name, output in pyramid.output.items()}
+    assert shapes == {"P3": (8, 8, 480), "P4": (4, 4, 832), "P5": (2, 2, 1024)}
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_step_of_training(batch_norm, rng):
+    model = GoogLeNet(modules=SMALL, batch_norm=batch_norm, input_shape=(64, 64, 3), classes=5)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
+    before = [weight.numpy() for weight in model.trainable_weights]
+    assert np.isfinite(model.train_on_batch(rng.normal(size=(8, 64, 64, 3)).astype("float32"), np.arange(8) % 5))
+    changed = [(old != new.numpy()).any() for old, new in zip(before, model.trainable_weights, strict=True)]
+    assert np.mean(changed) > 0.9
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"modules": ()}, "must have a tuple per stage with six numbers per module"),
+        ({"modules": (((1, 2),),)}, "six numbers per module"),
+        ({"modules": (((0, 2, 4, 2, 4, 2),),)}, "must be a whole number of at least 1"),
+        ({"dropout": 1}, "dropout=1 must be a drop probability"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        GoogLeNet(**options)

@@ -77,6 +77,7 @@ def fakes(monkeypatch):
     return jobs
 
 
+@pytest.mark.slow
 def test_a_table_and_files(cli, fakes, tmp_path):  # noqa: F811
     words = ("resnet20", "resnet50", "--dtype", "float32,bfloat16", "--batch", "2,4", "--pairs", "2")
     done = cli("benchmark", *words, "--threads", "3", "--out", tmp_path / "new" / "out")

@@ -89,6 +89,7 @@ def test_the_command_measures_a_folder(cli, photos, tmp_path):  # noqa: F811
     assert str(tmp_path / "out" / "pipeline.csv") in done.out and done.err.count("img/s") == 4
 
 
+@pytest.mark.slow
 def test_the_command_measures_made_up_images(cli, monkeypatch):  # noqa: F811
     monkeypatch.setattr(pipeline, "_FILES", 8)
     monkeypatch.setattr(pipeline, "_REPEATED", 2)

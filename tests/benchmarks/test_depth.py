@@ -10,6 +10,7 @@ import keras_deepnets as kd
 from benchmarks import depth
 
 
+@pytest.mark.slow
 def test_a_row_of_each_network_from_a_process_of_its_own(capfd):
     assert depth.main(["resnet20", "highwaymlp10", "--batch", "2", "--steps", "1", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)["rows"]

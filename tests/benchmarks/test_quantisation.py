@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_row_for_each_quantisation(run, capfd):
     words = [str(run), "--data", "digits", "--limit", "150", "--rounds", "5", "--json"]
     assert quantisation.main(words) == 0

@@ -19,6 +19,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import IMAGENET, Domain, Family, Paper, option
 from keras_deepnets.families.checks import check_counts
 from keras_deepnets.families.constructors import variant
+from keras_deepnets.families.inception import Module, Stages, check_modules, module_names
 
 PAPER = Paper(
     "I15",
@@ -29,9 +30,7 @@ PAPER = Paper(
 )
 
 _OWNER = "BNInception"
-Module = tuple[int, ...]
-
-MODULES: tuple[tuple[Module, ...], ...] = (
+MODULES: Stages = (
     ((64, 64, 64, 64, 96, 32), (64, 64, 96, 64, 96, 64), (0, 128, 160, 64, 96, 0)),
     (
         (224, 64, 96, 96, 128, 128),
@@ -57,15 +56,7 @@ class BNInceptionSpec:
 
     def __post_init__(self):
         """Checks all values."""
-        try:
-            modules = tuple(tuple(tuple(module) for module in stage) for stage in self.modules)
-        except TypeError:
-            modules = ()
-        if not modules or not all(modules) or any(len(module) != 6 for stage in modules for module in stage):
-            raise InputError(
-                f"{_OWNER}: modules={self.modules!r} must have a tuple per stage with six numbers per module, e.g. "
-                f"{MODULES[0]}."
-            )
+        modules = check_modules(_OWNER, self.modules, MODULES[0])
         object.__setattr__(self, "modules", modules)
         for stage in modules:
             for module in stage:
@@ -89,15 +80,6 @@ class BNInceptionSpec:
     def total_stride(self) -> int:
         """Stride of the last feature map in input pixels."""
         return 8 * 2 ** sum(module[0] == 0 for stage in self.modules for module in stage)
-
-
-def module_names(modules: tuple[tuple[Module, ...], ...]) -> list[tuple[str, Module]]:
-    """The modules with their names: ``"3a"``, ``"3b"``, …, counted as in the paper."""
-    return [
-        (f"{number}{chr(ord('a') + place)}", module)
-        for number, stage in enumerate(modules, start=3)
-        for place, module in enumerate(stage)
-    ]
 
 
 def _unit(x: Any, filters: int, kernel_size: int, name: str, strides: int = 1) -> Any:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_deepnets import layers
-from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import IMAGENET, Domain, Family, Paper, option
 from keras_deepnets.families.checks import check_counts, check_probability
 from keras_deepnets.families.constructors import variant
+from keras_deepnets.families.inception import check_modules
 
 PAPER = Paper("G14", "Going Deeper with Convolutions", "Szegedy et al.", 2014, "https://arxiv.org/abs/1409.4842")
 
@@ -54,14 +54,7 @@ class GoogLeNetSpec:
 
     def __post_init__(self):
         """Checks all values and fills in the derived ones."""
-        try:
-            modules = tuple(tuple(tuple(module) for module in stage) for stage in self.modules)
-        except TypeError:
-            modules = ()
-        if not modules or not all(modules) or any(len(module) != 6 for stage in modules for module in stage):
-            raise InputError(
-                f"{_OWNER}: modules={self.modules!r} must have a tuple per stage with six numbers per module, e.g. {MODULES[0]}."
-            )
+        modules = check_modules(_OWNER, self.modules, MODULES[0])
         for stage in modules:
             for module in stage:
                 check_counts(_OWNER, modules=module)
@@ -84,15 +77,6 @@ class GoogLeNetSpec:
     def total_stride(self) -> int:
         """Stride of the last feature map in input pixels."""
         return 4 * 2 ** len(self.modules)
-
-
-def module_names(modules: tuple[tuple[tuple[int, ...], ...], ...]) -> list[tuple[str, tuple[int, ...]]]:
-    """The modules with their names: ``"3a"``, ``"3b"``, …, as in Table 1."""
-    return [
-        (f"{number}{chr(ord('a') + place)}", module)
-        for number, stage in enumerate(modules, start=3)
-        for place, module in enumerate(stage)
-    ]
 
 
 def _unit(x: Any, filters: int, kernel_size: int, spec: GoogLeNetSpec, name: str, strides: int = 1) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from keras_deepnets.families import bn_inception, googlenet
+from keras_deepnets.families import bn_inception, googlenet, inception
 from keras_deepnets.weights.naming import Naming, Rules
 
 _STEM: Rules = (("conv1", "conv1_conv"), ("bn1", "conv1_bn"))
@@ -316,7 +316,7 @@ def _bn_inception() -> tuple[Rules, Rules]:
     add("conv2_3x3_reduce", "init_block.conv2.conv1")
     add("conv2_3x3", "init_block.conv2.conv2")
     stage, unit = 1, 0
-    for name, module in bn_inception.module_names(bn_inception.MODULES):
+    for name, module in inception.module_names(bn_inception.MODULES):
         first = 2 if module[0] else 1
         stage, unit = (stage, unit + 1) if module[0] else (stage + 1, 1)
         start, path = f"inception_{name}", f"stage{stage}.unit{unit}.branches.branch"
@@ -340,7 +340,7 @@ def _googlenet() -> Rules:
     add("conv2", "conv2_3x3_reduce")
     add("conv3", "conv2_3x3")
     parts = {"1x1": "1", "3x3_reduce": "2.0", "3x3": "2.1", "5x5_reduce": "3.0", "5x5": "3.1", "pool_proj": "4.1"}
-    for name, _ in googlenet.module_names(googlenet.MODULES):
+    for name, _ in inception.module_names(googlenet.MODULES):
         for ours, branch in parts.items():
             add(f"inception{name}.branch{branch}", f"inception_{name}_{ours}")
     return (*rules, ("fc", "predictions"))

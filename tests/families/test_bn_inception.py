@@ -6,7 +6,8 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets import layers
-from keras_deepnets.families.bn_inception import MODULES, BNInception, module_names
+from keras_deepnets.families.bn_inception import MODULES, BNInception
+from keras_deepnets.families.inception import module_names
 
 SMALL = [[[2, 2, 4, 2, 4, 2], [0, 2, 4, 2, 4, 0]], [[2, 2, 4, 2, 4, 2]]]
 

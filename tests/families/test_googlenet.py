@@ -6,7 +6,8 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets import layers, models
-from keras_deepnets.families.googlenet import MODULES, GoogLeNet, module_names
+from keras_deepnets.families.googlenet import MODULES, GoogLeNet
+from keras_deepnets.families.inception import module_names
 from keras_deepnets.weights import cards, naming_tables
 from tests.weights.common import arrays, fill, peer_tensors
 

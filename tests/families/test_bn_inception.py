@@ -6,6 +6,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets import layers
+from keras_deepnets.benchmark.twins import stock_twin
 from keras_deepnets.families.bn_inception import MODULES, BNInception
 from keras_deepnets.families.inception import module_names
 
@@ -92,3 +93,11 @@ def test_a_step_of_training(rng):
 def test_bad_modules(modules, message):
     with pytest.raises(ValueError, match=message):
         BNInception(modules=modules)
+
+
+def test_the_twin_of_stock_layers():
+    model = BNInception(modules=SMALL, input_shape=(32, 32, 3), classes=3)
+    twin = stock_twin(model)
+    assert type(twin.get_layer("pool1_3x3_s2")) is keras.layers.MaxPooling2D
+    assert twin.get_layer("pool1_3x3_s2").padding == "same"
+    assert [layer.output.shape for layer in twin.layers] == [layer.output.shape for layer in model.layers]

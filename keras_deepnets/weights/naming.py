@@ -1,15 +1,16 @@
 """Translation of weight names. Each naming is one table of rules, which is read in both directions. `naming_tables` has the tables.
 
 A rule is a pair of layer names: the other library's and this library's. ``{name}`` means a number. ``{name+1}`` and ``{name-1}`` mean
-one more and one less than the number that both sides share. The first matching rule of a table applies. A tensor's name consists of
-the layer's name and the tensor's role in that layer. Torch uses ``weight`` and ``bias`` for convolutions, norms and classifiers.
+one more and one less than the number that both sides share. A rule without numbers applies before those with numbers, and otherwise the
+first that matches. A tensor's name consists of the layer's name and the tensor's role in that layer. Torch uses ``weight`` and ``bias``
+for convolutions, norms and classifiers.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,10 +64,10 @@ class Naming:
         """Translate ``"layer1.0.conv1.weight"`` to ``"conv2_block1_1_conv/kernel"``. None if no rule matches the name."""
         if self.layout == "keras":
             layer, _, part = tensor.rpartition("/")
-            found = _translated(layer, self.rules) if self.rules else layer
+            found = self._to_ours(layer) if self.rules else layer
             return None if found is None or part not in _THEIRS else f"{found}/{part}"
         layer, _, part = tensor.rpartition(".")
-        found = _translated(layer, self.rules)
+        found = self._to_ours(layer)
         if found is None:
             return None
         table = _NORM if found.endswith(("bn", "gn")) else _OTHER
@@ -75,10 +76,18 @@ class Naming:
     def theirs(self, weight: str) -> str | None:
         """Translate ``"conv2_block1_1_conv/kernel"`` to ``"layer1.0.conv1.weight"``. None if no rule matches the name."""
         layer, _, part = weight.rpartition("/")
-        found = _translated(layer, tuple((ours, theirs) for theirs, ours in self.rules))
+        found = self._to_theirs(layer)
         if found is None or part not in _THEIRS:
             return None
         return f"{found}/{part}" if self.layout == "keras" else f"{found}.{_THEIRS[part]}"
+
+    @functools.cached_property
+    def _to_ours(self) -> Callable[[str], str | None]:
+        return _translation(self.rules)
+
+    @functools.cached_property
+    def _to_theirs(self) -> Callable[[str], str | None]:
+        return _translation(tuple((ours, theirs) for theirs, ours in self.rules))
 
     def their_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, ...]:
         """The other library's shape for a weight of this library's `layer`."""
@@ -116,14 +125,22 @@ def our_array(array: np.ndarray, dimensions: int) -> np.ndarray:
     return array.reshape(-1, array.shape[-1]) if dimensions == 2 else array
 
 
-def _translated(name: str, rules: Rules) -> str | None:
-    for source, target in rules:
-        match = _pattern(source).fullmatch(name)
-        if match:
-            return _filled(
-                target, {name: int(text) - _offset(source, name) for name, text in match.groupdict().items()}
-            )
-    return None
+def _translation(rules: Rules) -> Callable[[str], str | None]:
+    """The function from a layer's name to its translation. Names without numbers are looked up, because some tables have only these."""
+    exact = {source: target for source, target in reversed(rules) if not _NUMBER.search(source)}
+    patterns = [(source, target) for source, target in rules if _NUMBER.search(source)]
+
+    def translated(name: str) -> str | None:
+        if name in exact:
+            return exact[name]
+        for source, target in patterns:
+            match = _pattern(source).fullmatch(name)
+            if match:
+                numbers = {key: int(text) - _offset(source, key) for key, text in match.groupdict().items()}
+                return _filled(target, numbers)
+        return None
+
+    return translated
 
 
 def _filled(template: str, numbers: dict[str, int]) -> str:

@@ -114,8 +114,6 @@ FLOPS = {
     "vgg16": 15.47e9,
     "vgg19": 19.63e9,
     "vgg16_bn": 15.47e9,
-    # by formula; Table 1 sums to 1.5 billion with rounded rows
-    "googlenet": 1.583e9,
     # pytorchcv's documentation (2,048.06M), which counts batch normalisation and pooling too
     "bninception": 2.048e9,
 }

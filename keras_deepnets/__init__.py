@@ -9,6 +9,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
 from keras_deepnets.families.base import resolve_weights_with as _resolve_weights_with
+from keras_deepnets.families.all_cnn import AllCNN_A, AllCNN_B, AllCNN_C
 from keras_deepnets.families.bn_inception import BNInception
 from keras_deepnets.families.densenet import (
     DenseNet,
@@ -24,6 +25,7 @@ from keras_deepnets.families.densenet import (
     DenseNetBC190_40,
     DenseNetBC250_24,
 )
+from keras_deepnets.families.dsn import DSN
 from keras_deepnets.families.fitnet import (
     FitNet,
     FitNet1,
@@ -49,6 +51,7 @@ from keras_deepnets.families.highway import (
     PlainMLP50,
     PlainMLP100,
 )
+from keras_deepnets.families.nin import NIN
 from keras_deepnets.families.preact import (
     PreActResNet,
     PreActResNet110,
@@ -128,6 +131,11 @@ from keras_deepnets.versions import __version__ as __version__
 from keras_deepnets.weights import load_weights, save_weights
 
 __all__ = [
+    "DSN",
+    "NIN",
+    "AllCNN_A",
+    "AllCNN_B",
+    "AllCNN_C",
     "VGG",
     "VGG11",
     "VGG11_BN",

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +16,9 @@ from keras_deepnets.records import FORMAT_VERSION, check_format
 from keras_deepnets.scaling import Scaling
 
 _DEEP_ENOUGH = 20_000
+
+MAIN = "predictions"
+"""Name of the network's own output if it has auxiliary classifiers too."""
 
 _COPIED, _READERS = "_kd_record", "_kd_records"
 """Attributes of symbolic tensors: the record of the network that outputs the tensor, and the records of the networks that begin with it."""
@@ -48,12 +51,20 @@ class DeepNet(keras.Model):
             built with weights, ``"weights"`` is the name of the published weights or of the file.
         labels: class names in the order of the outputs, or None.
         scaling: input scaling that the network expects, or None if unknown.
+        auxiliary: weight of the loss of each auxiliary classifier by its output's name. Empty for all other networks.
+
+    A network with auxiliary classifiers has the outputs ``{"predictions": …, "aux1": …}``. If the labels are not a dictionary,
+    `fit` applies the compiled loss to each output and adds the losses with these weights. Metrics, and the loss of `evaluate`, are
+    those of ``"predictions"``.
     """
+
+    auxiliary_factor: Callable[[], Any] | None = None
+    """Called at each training step for a factor of all auxiliary weights. None: a factor of 1."""
 
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
     ):
-        """As `keras.Model(inputs, outputs)`. `record` holds `architecture`, `labels` and `scaling` as JSON values."""
+        """As `keras.Model(inputs, outputs)`. `record` holds `architecture`, `labels`, `scaling` and `auxiliary` as JSON values."""
         copied = record is None
         if copied:
             notes = (getattr(tensor, _COPIED, None) for tensor in keras.tree.flatten(outputs))
@@ -62,13 +73,18 @@ class DeepNet(keras.Model):
             super().__init__(inputs, outputs, name=name, **kwargs)
         record = record or {}
         scaling, labels = record.get("scaling"), record.get("labels")
-        if copied and labels and len(labels) != self.output_shape[-1]:
-            labels = None  # the copy has a different classifier
+        auxiliary = record.get("auxiliary") or {}
+        outputs = set(self.output) if isinstance(self.output, dict) else set()
+        auxiliary = {name: weight for name, weight in auxiliary.items() if name in outputs and MAIN in outputs}
         self._record: dict[str, Any] = {
             "architecture": record.get("architecture"),
             "labels": list(labels) if labels else None,
             "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else scaling,
         }
+        if auxiliary:
+            self._record["auxiliary"] = auxiliary
+        if copied and labels and len(labels) != self.classes:
+            self._record["labels"] = None  # the copy has a different classifier
         for tensor in self.inputs:  # models made from a part of this network look up the record here
             setattr(tensor, _READERS, [*getattr(tensor, _READERS, ()), self._record])
 
@@ -86,7 +102,7 @@ class DeepNet(keras.Model):
     @labels.setter
     def labels(self, labels: Any) -> None:
         labels = None if labels is None else [str(label) for label in labels]
-        outputs = self.output_shape[-1]
+        outputs = self.classes
         if labels is not None and len(labels) != outputs:
             raise InputError(
                 f"{len(labels)} labels were given for the {outputs} outputs of {self.name}; give one label per output."
@@ -102,6 +118,36 @@ class DeepNet(keras.Model):
     @scaling.setter
     def scaling(self, scaling: Scaling | None) -> None:
         self._record["scaling"] = scaling.to_dict() if scaling else None
+
+    @property
+    def auxiliary(self) -> dict[str, float]:
+        """The weight of the loss of each auxiliary classifier by name."""
+        return dict(self._record.get("auxiliary") or {})
+
+    @property
+    def classes(self) -> int | None:
+        """The size of the last axis of the output; of ``"predictions"`` if there are auxiliary classifiers. None with other outputs."""
+        output = self.output[MAIN] if self.auxiliary else self.output
+        return None if isinstance(output, (dict, list, tuple)) else output.shape[-1]
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """As in Keras, and with auxiliary classifiers the weighted sum over their losses, if `y` is not a dictionary."""
+        if not self.auxiliary or isinstance(y, dict):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = super().compute_loss(x, y, y_pred[MAIN], sample_weight, training)
+        if not training or self._compile_loss is None:
+            return loss
+        parts = [weight * self._compile_loss(y, y_pred[name], sample_weight) for name, weight in self.auxiliary.items()]
+        factor = 1.0 if self.auxiliary_factor is None else self.auxiliary_factor()
+        return loss + factor * sum(parts)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """As in Keras. With auxiliary classifiers, and if `y` is not a dictionary, the metrics of ``"predictions"``."""
+        if self.auxiliary and not isinstance(y, dict):
+            y_pred = y_pred[MAIN]
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     @property
     def includes_preprocessing(self) -> bool:
@@ -161,6 +207,17 @@ class DeepNet(keras.Model):
         if not trainable:
             model.trainable = False
         return model
+
+
+def without_auxiliary(model: keras.Model) -> keras.Model:
+    """The plain classifier of a network with auxiliary classifiers, on the same layers. Any other model is returned unchanged."""
+    if not isinstance(model, DeepNet) or not model.auxiliary:
+        return model
+    architecture = model.architecture and model.architecture | {
+        "options": {name: value for name, value in model.architecture["options"].items() if name != "auxiliary"}
+    }
+    record = {"architecture": architecture, "scaling": model.scaling, "labels": model.labels}
+    return DeepNet(model.input, model.output[MAIN], name=model.name, record=record)
 
 
 def network_of(model: keras.Model) -> DeepNet | None:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.families import (
+    all_cnn,
     bn_inception,
     densenet,
+    dsn,
     fitnet,
     googlenet,
     highway,
+    nin,
     preact,
     resnet,
     resnext,
@@ -40,6 +43,9 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     vgg,
     googlenet,
     bn_inception,
+    nin,
+    all_cnn,
+    dsn,
 )
 
 

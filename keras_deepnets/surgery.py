@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_deepnets.errors import InputError
 
@@ -92,33 +92,110 @@ def replace_classifier(model: keras.Model, classes: int, classifier_activation: 
     """Return the same network with a new, randomly initialised classifier. All other layers and their weights are shared.
 
     Args:
-        model: network that ends in a fully connected classifier.
+        model: network that ends in a classifier: a fully connected layer, or a 1×1 convolution and global average pooling.
         classes: number of outputs of the new classifier.
         classifier_activation: activation of the new classifier; None returns logits.
 
     Raises:
-        ValueError: `classes` is not a whole number of at least 1, or the model does not end in a fully connected layer.
+        ValueError: `classes` is not a whole number of at least 1, or the model does not end in a classifier.
     """
     import keras
 
     from keras_deepnets import layers
     from keras_deepnets.families.checks import check_counts
-    from keras_deepnets.models import DeepNet
+    from keras_deepnets.models import MAIN, DeepNet
 
     check_counts(model.name, classes=classes)
-    head = model.layers[-1]
-    if not isinstance(head, keras.layers.Dense):
+    found = classifier_of(model)
+    if found is None:
+        last = model.layers[-1]
         way = (
-            f"it is a model: call replace_classifier on it, model.get_layer({head.name!r})"
-            if isinstance(head, keras.Model)
+            f"it is a model: call replace_classifier on it, model.get_layer({last.name!r})"
+            if isinstance(last, keras.Model)
             else "build it with include_top=True"
             if isinstance(model, DeepNet)
             else "add one: keras.layers.Dense(classes)"
         )
-        raise InputError(f"{model.name}: its last layer {head.name!r} is not a fully connected classifier; {way}.")
-    outputs = layers.classifier(head.input, classes, classifier_activation, name=head.name)
+        raise InputError(f"{model.name}: its last layer {last.name!r} is not a fully connected classifier; {way}.")
     record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
+    outputs = _new_classifier(found, classes, classifier_activation)
+    if auxiliary := _auxiliary_classifiers(model):
+        record["auxiliary"] = model.auxiliary
+        new = {name: _new_classifier(old, classes, classifier_activation) for name, old in auxiliary.items()}
+        outputs = {MAIN: outputs} | new
     return DeepNet(_input_of(model), outputs, name=model.name, record=record)
+
+
+class Classifier(NamedTuple):
+    """The end of a network.
+
+    Attributes:
+        layers: the layer whose outputs are the classes (fully connected, or a 1×1 convolution before global average pooling), then
+            the layers without weights that follow it.
+        input: the symbolic input of the first of these layers.
+    """
+
+    layers: list[keras.layers.Layer]
+    input: Any
+
+
+def classifier_of(model: keras.Model) -> Classifier | None:
+    """The classifier at the end of a functional or sequential model, or None if there is none.
+
+    Of a network with auxiliary classifiers, it is that of the network's own output.
+    """
+    from keras_deepnets.models import DeepNet, without_auxiliary
+
+    tensors = getattr(without_auxiliary(model), "outputs", None) or []
+    return _classifier_before(tensors[0], isinstance(model, DeepNet)) if len(tensors) == 1 else None
+
+
+def _auxiliary_classifiers(model: keras.Model) -> dict[str, Classifier]:
+    """The auxiliary classifiers of a network by name."""
+    from keras_deepnets.models import DeepNet
+
+    if not isinstance(model, DeepNet):
+        return {}
+    found = {name: _classifier_before(model.output[name], True) for name in model.auxiliary}
+    return {name: classifier for name, classifier in found.items() if classifier is not None}
+
+
+def _classifier_before(tensor: Any, ours: bool) -> Classifier | None:
+    """The classifier that computes a symbolic output. `ours`: in networks of this library, its name ends with ``predictions``."""
+    import keras
+
+    tail = (keras.layers.Activation, keras.layers.Softmax, keras.layers.ReLU, keras.layers.GlobalAveragePooling2D)
+    found: list[Any] = []
+    tensors = [tensor]
+    while len(tensors) == 1:
+        layer, index, _ = tensors[0]._keras_history
+        found.insert(0, layer)
+        tensors = layer._inbound_nodes[index].input_tensors
+        if not isinstance(layer, tail):
+            break
+    if len(tensors) != 1:
+        return None
+    first = found[0]
+    pooled = any(isinstance(layer, keras.layers.GlobalAveragePooling2D) for layer in found)
+    per_pixel = isinstance(first, keras.layers.Conv2D) and set(first.kernel_size) == {1} and pooled
+    if ours and not first.name.endswith("predictions"):
+        per_pixel = False  # a hidden layer of a network without its top
+    return Classifier(found, tensors[0]) if per_pixel or isinstance(first, keras.layers.Dense) else None
+
+
+def _new_classifier(old: Classifier, classes: int, activation: Any) -> Any:
+    """The output of a new classifier of the same kind."""
+    import keras
+
+    from keras_deepnets import layers
+
+    first, *tail = old.layers
+    if isinstance(first, keras.layers.Dense):
+        factor = getattr(first, "gradient_factor", 1.0)
+        return layers.classifier(old.input, classes, activation, gradient_factor=factor, name=first.name)
+    map_activation = next((layer for layer in tail if isinstance(layer, keras.layers.ReLU)), None)
+    maps = "relu" if map_activation else first.activation
+    return layers.map_classifier(old.input, classes, activation, map_activation=maps, name=first.name)
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
@@ -130,7 +207,7 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
     Args:
         model: network to freeze.
         up_to: name of the last frozen layer, e.g. ``"conv4_block6_out"``, with or without the network's ``layer_prefix``. None
-            freezes all layers except the classifier (without a top, all layers).
+            freezes all layers except the classifiers (without a top, all layers).
 
     Returns:
         The same model.
@@ -138,16 +215,14 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
     Raises:
         ValueError: no layer is called `up_to`.
     """
-    import keras
-
     from keras_deepnets.models import layer_prefix
 
     names = [layer.name for layer in model.layers]
     if up_to is not None and up_to not in names and f"{layer_prefix(model)}{up_to}" in names:
         up_to = f"{layer_prefix(model)}{up_to}"
     if up_to is None:
-        last = len(names) - isinstance(model.layers[-1], keras.layers.Dense)
-        frozen = set(names[:last])
+        ends = [classifier_of(model), *_auxiliary_classifiers(model).values()]
+        frozen = set(names) - {layer.name for end in ends if end for layer in end.layers}
     elif up_to in names:
         frozen = _ancestors(model.get_layer(up_to)) & set(names)
     else:

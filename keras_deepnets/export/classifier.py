@@ -95,6 +95,9 @@ def classifier_of(
     Raises:
         InputError: The model is not such a classifier, or there is not one label per output.
     """
+    from keras_deepnets.models import without_auxiliary
+
+    model = without_auxiliary(model)
     height, width, channels, classes = image_geometry(model)
     names = _checked_labels(model, labels, classes)
     scaling, inside = _scaling(model, channels)

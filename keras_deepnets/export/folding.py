@@ -53,7 +53,7 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     bias. It runs in one pass with the following ReLU and is quantised per channel. A BN that is called with ``training=True``, or whose
     images are not channels-last, stays unchanged.
 
-    Layers that only serve training are removed too. Recomputing layers become the three layers that they consist of. Dropout and
+    Layers that only serve training are removed too, also auxiliary classifiers. Recomputing layers become the three layers that they consist of. Dropout and
     stochastic depth are dropped, or become a `keras.layers.Rescaling` if they rescale at inference. The activations and concatenations
     of this library become Keras' own.
 
@@ -67,7 +67,9 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     Raises:
         InputError: The model is not built or has no graph of layers.
     """
-    graph = _separated(graphs.as_functional(model))
+    from keras_deepnets.models import without_auxiliary
+
+    graph = _separated(graphs.as_functional(without_auxiliary(model)))
     return _folded(graph, inside_block=False)
 
 

@@ -33,7 +33,9 @@ def inference_model(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: The model is not built or has no graph of layers, or the file cannot be written. No partial files remain.
     """
-    path = single_file.check(path, ".keras")
+    from keras_deepnets.models import without_auxiliary
+
+    path, model = single_file.check(path, ".keras"), without_auxiliary(model)
     folded = fold_batchnorm(model)
     with writing.folder_aside(path.parent) as aside, writing.write_errors(path):
         folded.save(aside / path.name)

@@ -30,8 +30,9 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
         classifier: The model in its exported form.
     """
     from keras_deepnets.export.classifier import unscaled
-    from keras_deepnets.models import scaling_of
+    from keras_deepnets.models import scaling_of, without_auxiliary
 
+    original = without_auxiliary(original)
     scaling = scaling_of(original)
     return {
         "name": original.name,

@@ -175,10 +175,14 @@ def _only(good: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
 def _with_features(model: keras.Model) -> keras.Model:
     """The network with a second output, the input of its last dense layer.
 
+    If the classes are averages of maps, it is the average of the maps that the last convolution reads.
+
     Raises:
-        InputError: The network does not end in a dense layer.
+        InputError: The network does not end in such a classifier.
     """
     import keras
+
+    from keras_deepnets.surgery import classifier_of
 
     graph = graphs.as_functional(model)
     tensor = graph.outputs[0]
@@ -193,6 +197,9 @@ def _with_features(model: keras.Model) -> keras.Model:
         if len(source.shape) != 2:
             break
         tensor = source
+    if (found := classifier_of(graph)) is not None:
+        features = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(found.input)
+        return keras.Model(graph.inputs[0], [graph.outputs[0], features], name=graph.name)
     raise InputError(
         f"features=True: {model.name} does not end in a dense layer on a vector of features; leave features out, or export one that does."
     )

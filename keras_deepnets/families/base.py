@@ -67,6 +67,25 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """An additional classifier, which reads an intermediate layer and is only used in training.
+
+    Attributes:
+        name: name of its output, and prefix of the names of its layers.
+        reads: name of the layer whose output it reads.
+        head: ``(x, name) -> x``: its hidden layers, from that output to a vector. Their names begin with ``{name}_``.
+        weight: weight of its loss. That of the network's own output is 1.
+        gradient_factor: factor of the gradients of its fully connected layer's weights.
+    """
+
+    name: str
+    reads: str
+    head: Callable[[Any, str], Any]
+    weight: float
+    gradient_factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class Family:
     """The networks of one paper.
 
@@ -78,6 +97,10 @@ class Family:
         options: fields of the spec that callers of the named constructors can set.
         head: ``(x, spec) -> x``: hidden layers between the last feature map and the classifier. They belong to the top.
         head_layers: regular expression for the names of these layers.
+        classifier: ``(x, spec, classes, activation) -> x``, from the last feature map to the outputs. Default: `layers.classifier`. Its
+            layer with weights is called ``predictions``.
+        auxiliary: ``spec -> heads``: classifiers that only training uses. The spec of such a family has a field `auxiliary`.
+        auxiliary_layers: regular expression for the beginning of their layers' names.
     """
 
     name: str
@@ -87,6 +110,9 @@ class Family:
     options: tuple[str, ...]
     head: Callable[[Any, Any], Any] | None = None
     head_layers: str = ""
+    classifier: Callable[[Any, Any, int, Any], Any] | None = None
+    auxiliary: Callable[[Any], tuple[Auxiliary, ...]] | None = None
+    auxiliary_layers: str = ""
 
 
 class Constructor(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.families.auxiliary import attached, loss_weights
 from keras_deepnets.families.base import LAYER_PREFIX, Source, VariantFacts
 from keras_deepnets.families.checks import check_choice
 from keras_deepnets.scaling import Scaling
@@ -39,6 +40,9 @@ def build(
         check_choice(facts.name, "pooling", pooling, ("avg", "max"))
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise InputError(f"{facts.name}: classes={classes!r} must be a whole number of at least 1.")
+    auxiliary = getattr(spec, "auxiliary", False)
+    if auxiliary and not include_top:
+        raise InputError(f"{facts.name}: auxiliary=True adds classifiers, which need include_top=True.")
     inputs, x = _input(facts, spec, input_tensor, input_shape, include_top, layer_prefix)
     expected = source.scaling if source and source.scaling else spec.domain.scaling
     scaling = _scaling(facts, expected, include_preprocessing, x.shape[-1])
@@ -49,7 +53,10 @@ def build(
         if include_top:
             if facts.family.head is not None:
                 x = facts.family.head(x, spec)
-            x = layers.classifier(x, classes, classifier_activation)
+            if facts.family.classifier is not None:
+                x = facts.family.classifier(x, spec, classes, classifier_activation)
+            else:
+                x = layers.classifier(x, classes, classifier_activation)
         elif pooling and len(x.shape) == 4:
             x = layers.pool_features(x, pooling)
     architecture: dict[str, Any] = {
@@ -69,7 +76,12 @@ def build(
             architecture["before"] = list(dict.fromkeys(name for layer in before for name in weight_owners(layer)))
         if scaling is not None and any(map(scales, before)) and not include_preprocessing:
             scaling = None  # the layers before the network scale
-    model = DeepNet(inputs, x, name=name, record={"architecture": architecture, "scaling": scaling})
+    record = {"architecture": architecture, "scaling": scaling}
+    if auxiliary:
+        with layers.prefixed(layer_prefix), deep_graphs():
+            x = attached(x, spec, facts.family, classes, classifier_activation)
+        record["auxiliary"] = loss_weights(spec, facts.family)
+    model = DeepNet(inputs, x, name=name, record=record)
     if source is not None:
         source.load_into(model)
     return model

@@ -8,6 +8,7 @@ CVPR 2015, arXiv:1409.4842. Table 1 lists the modules.
 * ``batch_norm=True`` is torchvision's network: batch normalisation instead of biases and local response normalisation, 3×3 convolutions
   in the place of 5×5, and a last pooling of 2×2.
 * Poolings pad as in Caffe: only after the last row and column.
+* ``auxiliary=True`` adds the two classifiers of section 5, on the modules 4a and 4d. Their losses have weight 0.3 in training.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_deepnets import layers
-from keras_deepnets.families.base import IMAGENET, Domain, Family, Paper, option
+from keras_deepnets.errors import InputError
+from keras_deepnets.families.base import IMAGENET, Auxiliary, Domain, Family, Paper, option
 from keras_deepnets.families.checks import check_counts, check_probability
 from keras_deepnets.families.constructors import variant
 from keras_deepnets.families.inception import check_modules
@@ -51,6 +53,7 @@ class GoogLeNetSpec:
     dropout: float | None = option(
         None, "probability to drop a feature before the classifier. Default: 0.4, or 0.2 with `batch_norm`."
     )
+    auxiliary: bool = option(False, "adds the outputs of the auxiliary classifiers, for training.")
 
     def __post_init__(self):
         """Checks all values and fills in the derived ones."""
@@ -124,7 +127,46 @@ def head(x: Any, spec: GoogLeNetSpec) -> Any:
     return layers.dropout(layers.pool_features(x, "avg"), spec.dropout or 0.0, name="pool5_dropout")
 
 
-FAMILY = Family("GoogLeNet", GoogLeNetSpec, features, PAPER, ("batch_norm", "modules", "dropout"), head)
+def auxiliary(spec: GoogLeNetSpec) -> tuple[Auxiliary, ...]:
+    """The classifiers on the first and the fourth module of the second stage (section 5), which the stage must have.
+
+    Raises InputError if the second stage has fewer than four modules.
+    """
+    if len(spec.modules) < 2 or len(spec.modules[1]) < 4:
+        raise InputError(
+            f"{_OWNER}: auxiliary=True reads the modules 4a and 4d, but modules={spec.modules} has no second stage of four; "
+            "leave auxiliary out."
+        )
+
+    def hidden(x: Any, name: str) -> Any:
+        if spec.batch_norm:
+            x = layers.adaptive_average_pool(x, 4, name=f"{name}_pool")
+        elif None in x.shape[1:] or min(x.shape[1:3]) < 5:
+            raise InputError(
+                f"{_OWNER}: auxiliary=True needs a fixed input size of at least 80 pixels; pass e.g. input_shape=(224, 224, 3)."
+            )
+        else:
+            x = layers.average_pool(x, 5, 3, name=f"{name}_pool")
+        x = layers.flatten(_unit(x, 128, 1, spec, f"{name}_1x1"), name=f"{name}_flatten")
+        x = layers.biased_dense(x, 1024, activation="relu", name=f"{name}_fc")
+        return layers.dropout(x, 0.7, name=f"{name}_dropout")
+
+    return tuple(
+        Auxiliary(f"aux{number}", f"inception_{module}_output", hidden, 0.3)
+        for number, module in enumerate(("4a", "4d"), start=1)
+    )
+
+
+FAMILY = Family(
+    "GoogLeNet",
+    GoogLeNetSpec,
+    features,
+    PAPER,
+    ("batch_norm", "modules", "dropout", "auxiliary"),
+    head,
+    auxiliary=auxiliary,
+    auxiliary_layers=r"aux\d_",
+)
 
 GoogLeNet = variant(
     "GoogLeNet",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import Concatenate, RecomputedConv2D, concatenate, recomputed_conv2d
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
-    from keras_deepnets.layers.heads import classifier, pool_features
+    from keras_deepnets.layers.heads import SlowDense, classifier, map_classifier, pool_features
     from keras_deepnets.layers.local_response import LocalResponseNormalization, local_response_norm
     from keras_deepnets.layers.maxout import Maxout, maxout_conv2d, maxout_dense
     from keras_deepnets.layers.normalization import (
@@ -55,7 +55,7 @@ _MODULES = {
     "convolution": ("Conv2D", "conv2d"),
     "dense_connectivity": ("Concatenate", "RecomputedConv2D", "concatenate", "recomputed_conv2d"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
-    "heads": ("classifier", "pool_features"),
+    "heads": ("SlowDense", "classifier", "map_classifier", "pool_features"),
     "local_response": ("LocalResponseNormalization", "local_response_norm"),
     "maxout": ("Maxout", "maxout_conv2d", "maxout_dense"),
     "normalization": (
@@ -101,6 +101,7 @@ __all__ = [
     "MaxPooling2D",
     "Maxout",
     "RecomputedConv2D",
+    "SlowDense",
     "StochasticDepth",
     "ZeroPadShortcut",
     "activation",
@@ -127,6 +128,7 @@ __all__ = [
     "inlined_blocks",
     "linear_survival",
     "local_response_norm",
+    "map_classifier",
     "max_pool",
     "maxout_conv2d",
     "maxout_dense",

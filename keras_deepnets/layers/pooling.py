@@ -57,11 +57,15 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         """The shape of the output."""
         if self.padding not in ("symmetric", "ceil"):
             return super().compute_output_shape(input_shape)
-        sides = []
-        for side, size, stride in zip(input_shape[1:3], self.pool_size, self.strides, strict=True):
-            rest = stride - 1 if self.padding == "ceil" else 2 * symmetric_padding(size)
-            sides.append(None if side is None else (side + rest - size) // stride + 1)
-        return (input_shape[0], *sides, input_shape[-1])
+        return _shape_with_own_padding(self, input_shape)
+
+
+def _shape_with_own_padding(layer: Any, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    sides = []
+    for side, size, stride in zip(input_shape[1:3], layer.pool_size, layer.strides, strict=True):
+        rest = stride - 1 if layer.padding == "ceil" else 2 * symmetric_padding(size)
+        sides.append(None if side is None else (side + rest - size) // stride + 1)
+    return (input_shape[0], *sides, input_shape[-1])
 
 
 def _padding_at_the_end(side: int | None, size: int, stride: int) -> int:
@@ -79,13 +83,25 @@ def _same_padding_is_at_the_end(side: int | None, size: int, stride: int) -> boo
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class AveragePooling2D(keras.layers.AveragePooling2D):
-    """`keras.layers.AveragePooling2D` that, in TensorFlow graphs, runs before a preceding 1×1 `Conv2D` of this library.
+    """`keras.layers.AveragePooling2D` with one more padding, for channels last.
 
-    The two operations commute. Config and results are those of `keras.layers.AveragePooling2D`, up to rounding.
+    ``padding="ceil"`` pads only after the last row and column, as much as the last window needs. The average does not count this padding.
+    So Caffe and torch with ``ceil_mode=True`` compute. Config and results of the other paddings are those of
+    `keras.layers.AveragePooling2D`, up to rounding. In TensorFlow graphs, the layer runs before a preceding 1×1 `Conv2D` of this library.
+    The two operations commute.
     """
+
+    def __init__(self, pool_size: Any, strides: Any = None, padding: str = "valid", **kwargs: Any):
+        """Takes the arguments of `keras.layers.AveragePooling2D`. Raises ValueError for ``"ceil"`` with channels first."""
+        super().__init__(pool_size, strides, padding="valid" if padding == "ceil" else padding, **kwargs)
+        if padding == "ceil" and self.data_format != "channels_last":
+            raise ValueError(f"AveragePooling2D: padding='ceil' needs channels last, not {self.data_format!r}.")
+        self.padding = padding
 
     def call(self, inputs: Any) -> Any:
         """``[n, h, w, c]`` to ``[n, h', w', c]``."""
+        if self.padding == "ceil":
+            return self._pool_to_the_end(inputs)
         shrinks = self.padding == "valid" and self.data_format == "channels_last" and min(self.strides) > 1
         if not shrinks or not fast.on("pooling_first"):
             return super().call(inputs)
@@ -93,19 +109,42 @@ class AveragePooling2D(keras.layers.AveragePooling2D):
 
         return average_pool(inputs, super().call)
 
+    def _pool_to_the_end(self, inputs: Any) -> Any:
+        geometry = list(zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True))
+        if all(_same_padding_is_at_the_end(*axis) for axis in geometry):
+            return ops.average_pool(inputs, self.pool_size, self.strides, "same", "channels_last")
+        pads = [(0, 0), *((0, _padding_at_the_end(*axis)) for axis in geometry), (0, 0)]
+        inside = ops.pad(ops.ones_like(inputs[:1, :, :, :1]), pads)
+        pooled, share = (
+            ops.average_pool(value, self.pool_size, self.strides, "valid", "channels_last")
+            for value in (ops.pad(inputs, pads), inside)
+        )
+        return pooled / share
 
-def average_pool_with_zeros(x: Any, size: int = 3, *, name: str | None = None) -> Any:
-    """Average pooling at stride 1 that preserves the size. It counts the zeros of its padding, as Caffe's and torch's do.
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        if self.padding != "ceil":
+            return super().compute_output_shape(input_shape)
+        return _shape_with_own_padding(self, input_shape)
+
+
+def average_pool_with_zeros(x: Any, size: int = 3, strides: int = 1, *, name: str | None = None) -> Any:
+    """Average pooling with symmetric padding. It counts the zeros of its padding, as Caffe's and torch's do.
 
     A layer ``{name}_pad`` pads. `size` must be odd.
     """
     pad = keras.layers.ZeroPadding2D(symmetric_padding(size), data_format="channels_last", name=named(f"{name}_pad"))
-    return keras.layers.AveragePooling2D(size, 1, data_format="channels_last", name=named(name))(pad(x))
+    return keras.layers.AveragePooling2D(size, strides, data_format="channels_last", name=named(name))(pad(x))
 
 
-def average_pool(x: Any, size: int = 2, *, name: str | None = None) -> Any:
-    """Average pooling of squares without overlap. An odd last row or column is dropped, as in torch."""
-    return AveragePooling2D(size, size, "valid", data_format="channels_last", name=named(name))(x)
+def average_pool(
+    x: Any, size: int = 2, strides: int | None = None, *, padding: str = "valid", name: str | None = None
+) -> Any:
+    """Average pooling, by default of squares without overlap: an odd last row or column is dropped, as in torch.
+
+    ``padding="ceil"`` is Caffe's.
+    """
+    return AveragePooling2D(size, strides or size, padding, data_format="channels_last", name=named(name))(x)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")

@@ -27,6 +27,7 @@ def biased_conv2d(
     gain: float = RELU_GAIN,
     bias: float = 0.0,
     name: str | None = None,
+    **kwargs: Any,
 ) -> Any:
     """A convolution with symmetric padding, bias and activation: ``[n, h, w, c]`` to ``[n, h', w', filters]``.
 
@@ -39,6 +40,7 @@ def biased_conv2d(
         gain: initial variance of the weights times fan-in.
         bias: initial value of all biases.
         name: layer name.
+        **kwargs: further arguments of `keras.layers.Conv2D`.
     """
     return conv2d(
         x,
@@ -48,7 +50,7 @@ def biased_conv2d(
         use_bias=True,
         activation=activation,
         name=name,
-        **_initial(gain, bias),
+        **(_initial(gain, bias) | kwargs),
     )
 
 

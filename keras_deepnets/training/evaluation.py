@@ -64,6 +64,7 @@ def evaluate(
             The model cannot be rebuilt for other sizes. The outputs are NaN.
     """
     from keras_deepnets import data as datasets
+    from keras_deepnets import models
     from keras_deepnets.training import feed, losses, networks
 
     check_views(crops, scales, image_size)
@@ -74,7 +75,7 @@ def evaluate(
         images = data
     elif isinstance(data, (str, os.PathLike)):
         images = images_to_measure(data, None, RunRecord.beside(file)).images if file else datasets.load(data, "test")
-    network: keras.Model = _loaded(file) if file else model
+    network: keras.Model = models.without_auxiliary(_loaded(file) if file else model)
     if images is None:  # arrays or a dataset, which may take their class names from the model
         images = feed.of_model(network, data)
     networks.check_fit(network, images)

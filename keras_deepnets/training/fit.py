@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import keras
 
 from keras_deepnets.files import written_aside
 from keras_deepnets.insight.curves import draw_curves
-from keras_deepnets.models import deep_graphs
+from keras_deepnets.models import deep_graphs, without_auxiliary
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import class_weights, feed, heads, phases
@@ -21,7 +22,7 @@ from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.evaluation import Evaluation, report
-from keras_deepnets.training.losses import BinaryCrossentropy, SmoothedCrossentropy, TopAccuracy, gives_logits
+from keras_deepnets.training.losses import LOSSES, TopAccuracy, fading, gives_logits
 from keras_deepnets.training.optimizers import head_optimizer
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.pieces import OwnPieces
@@ -56,17 +57,20 @@ class Fit:
         self.epochs = self.phases[-1].last_epoch
         keras.utils.set_random_seed(seed)
         scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
-        self.model = network.build(resolved["precision"], scaling)
+        self.fitted = network.build(resolved["precision"], scaling)
+        """The network in the form that is trained, which may have auxiliary classifiers."""
+        self.model = without_auxiliary(self.fitted)
         self.logits = gives_logits(self.model)
-        self.freezing = phases.Freezing(self.model, recipe)
-        if recipe.head_epochs:
-            heads.classifier_of(self.model)
+        self.freezing = phases.Freezing(self.fitted, recipe)
+        if recipe.head_epochs and len(heads.classifier_of(self.model).input.shape) != 2:
+            # Whole maps are too large to keep, and less is gained: the classifier is a convolution.
+            self.phases = [dataclasses.replace(phase, cached=False) for phase in self.phases]
         for phase in reversed(self.phases):  # reversed, so that the first phase is active afterwards
             self._enter(phase)
         self._batches(0)
         self.history: list[dict[str, float]] = []
         self.store = CheckpointStore(folder.checkpoints)
-        self.best = BestWeights(self.model, self.history, folder.checkpoints) if self._keeps_best() else None
+        self.best = BestWeights(self.fitted, self.history, folder.checkpoints) if self._keeps_best() else None
 
     def __call__(
         self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback], profile: tuple[int, int] | None = None
@@ -76,7 +80,7 @@ class Fit:
             reason = self.resolved.get("precision_reason", "as started")
             line = precisions.circumstances(self.model, self.resolved["precision"], reason)
             print(f"{line} {self._plan()}", flush=True)
-        state = self.store.restore(self.model, lambda state: self._enter(self._phase_of(state.epoch)))
+        state = self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state.epoch)))
         if state:
             self.history += state.history
             if verbose != 0:
@@ -138,16 +142,17 @@ class Fit:
         metrics = [TopAccuracy(1, "accuracy")]
         if len(self.train_data.labels) >= 100:
             metrics.append(TopAccuracy(5, "top5"))
-        kind = BinaryCrossentropy if recipe.loss == "binary_crossentropy" else SmoothedCrossentropy
-        loss = self.pieces.loss or kind(recipe.label_smoothing, self.logits)
-        self.model.compile(made, loss, metrics=metrics)
+        loss = self.pieces.loss or LOSSES[recipe.loss](recipe.label_smoothing, self.logits)
+        self.fitted.compile(made, loss, metrics=metrics)
+        if recipe.auxiliary_fade and phase.name == phases.ALL:
+            self.fitted.auxiliary_factor = fading(made, phase.steps)
 
     def _fit(self, phase: phases.Phase, shown: list[keras.callbacks.Callback]) -> None:
         """Train one phase from the end of the history."""
         first = len(self.history)
         if first == phase.first_epoch:
             self._enter(phase)
-        model, train, held = self.model, None, None
+        model, train, held = self.fitted, None, None
         if phase.cached:
             model, train, held = self._head(phase, first)
         else:
@@ -175,8 +180,8 @@ class Fit:
                 known.append(heads.features(self.model, feed.evaluation(self.model, data, batch, size)))
         strategy = getattr(self.model, "distribute_strategy", None)  # TensorFlow only
         with strategy.scope() if strategy else contextlib.nullcontext():
-            head = heads.HeadOnly(heads.classifier_of(self.model))
-        head.compile(self.model.optimizer, self.model.loss, metrics=[TopAccuracy(1, "accuracy")])
+            head = heads.HeadOnly(heads.classifier_of(self.model).layers)
+        head.compile(self.fitted.optimizer, self.fitted.loss, metrics=[TopAccuracy(1, "accuracy")])
         train = heads.training(known[0], self.resolved["batch_size"], self.seed, first)
         if self.class_weight is not None:
             train = class_weights.weighted(train, self.class_weight)
@@ -227,7 +232,7 @@ class Fit:
             found.append(self.best)
         if recipe.early_stopping is not None and phase.name == phases.ALL:
             found.append(StopEarly(recipe.early_stopping, history, phase.first_epoch))
-        found.append(Checkpoint(self.store, history, self.model, HEAD_SECONDS if phase.cached else 0.0))
+        found.append(Checkpoint(self.store, history, self.fitted, HEAD_SECONDS if phase.cached else 0.0))
         return [*found, Diverging(history, self.train_data.classes), Curves(self.folder)]
 
     def _averages(self, phase: phases.Phase) -> bool:
@@ -246,7 +251,7 @@ class Fit:
         if self.best is not None and self.best.epoch < len(self.history):
             self.best.restore()
         elif self._averages(self.phases[-1]) and len(self.history):
-            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+            self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)
         self.freezing.restore()
         _draw(self.folder)
         self._compile_plainly()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_deepnets import surgery
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Features(NamedTuple):
-    """Inputs of a classifier, float32 ``[n, features]``, with labels int64 ``[n]``."""
+    """Inputs of a classifier, float32 ``[n, features]`` or maps ``[n, h, w, features]``, with labels int64 ``[n]``."""
 
     values: np.ndarray
     labels: np.ndarray
@@ -23,45 +24,48 @@ class Features(NamedTuple):
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class HeadOnly(keras.Model):
-    """The last layer of a network as a separate model that shares the weights.
+    """The last layers of a network as a separate model that shares the weights.
 
-    A functional model would add a second node to the layer's graph. Keras could then no longer return the layer's
-    input.
+    A functional model would add a second node to the graph of each layer. Keras could then no longer return the
+    layer's input.
 
     Args:
-        head: A built `keras.layers.Dense`.
+        layers: Built layers: the classifier, then the layers without weights that follow it.
     """
 
-    def __init__(self, head: keras.layers.Dense, **kwargs: Any):
+    def __init__(self, layers: list[keras.layers.Layer], **kwargs: Any):
         super().__init__(**kwargs)
-        self.head = head
+        self.head_layers = layers
         self.built = True
 
     def call(self, features):
-        """Map features ``[batch, features]`` to outputs ``[batch, classes]``."""
-        return self.head(features)
+        """Map inputs of the classifier to outputs ``[batch, classes]``."""
+        for layer in self.head_layers:
+            features = layer(features)
+        return features
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {"head": keras.saving.serialize_keras_object(self.head)}
+        return {"layers": [keras.saving.serialize_keras_object(layer) for layer in self.head_layers]}
 
 
-def classifier_of(model: keras.Model) -> keras.layers.Dense:
-    """Return the classifier of a network; raise `InputError` if its last layer is not fully connected."""
-    head = model.layers[-1]
-    if not isinstance(head, keras.layers.Dense) or len(head.input.shape) != 2:
+def classifier_of(model: keras.Model) -> surgery.Classifier:
+    """Return the classifier of a network; raise `InputError` if it ends in something else."""
+    found = surgery.classifier_of(model)
+    if found is None:
+        last = model.layers[-1]
         raise InputError(
-            f"Model {model.name!r} ends in {type(head).__name__} {head.name!r}. The recipe trains the classifier first, which "
-            "must be a Dense layer on pooled features. Change the model, or set head_epochs=0."
+            f"Model {model.name!r} ends in {type(last).__name__} {last.name!r}. The recipe trains the classifier first: a Dense "
+            "layer, or a 1×1 convolution and global average pooling. Change the model, or set head_epochs=0."
         )
-    return head
+    return found
 
 
 def features(model: keras.Model, batches: tf.data.Dataset, say: Callable[[int], None] | None = None) -> Features:
     """Compute the inputs of the classifier of `model` for some images, at inference.
 
     Args:
-        model: Model that ends in a `Dense` layer.
+        model: Model that ends in a classifier.
         batches: (images, labels), each image once, in a fixed order.
         say: Called with the number of images done after each batch.
     """

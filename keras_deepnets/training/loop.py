@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_deepnets import registry
+from keras_deepnets import models, registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import digest
 from keras_deepnets.training import callbacks as monitors
@@ -87,8 +87,8 @@ def train(
         optimizer: Replaces the recipe's optimizer: `"sgd"`, `"adamw"` or `"lamb"` with the recipe's numbers, or a Keras
             optimizer with its own. A copy of it is used. Epochs that train only the classifier keep the recipe's
             optimizer.
-        loss: Replaces the recipe's loss: `"crossentropy"`, `"binary_crossentropy"`, or a Keras loss of (labels,
-            outputs).
+        loss: Replaces the recipe's loss: `"crossentropy"`, `"binary_crossentropy"`, `"squared_hinge"`, or a Keras loss
+            of (labels, outputs).
         callbacks: Additional callbacks. They run after those of the library.
         **overrides: Fields of the recipe, e.g. `epochs=5`. `learning_rate` may be a Keras schedule.
 
@@ -147,6 +147,7 @@ def train(
         if verbose != 0:
             print(f"{folder.path} holds the finished run; choose another folder to train again.")
         if given is not None:
+            given = models.without_auxiliary(given)
             given.load_weights(folder.model)
         return folder.results(given)
     phases.check_early_stopping(asked, held_data is not None)

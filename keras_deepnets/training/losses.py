@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -78,11 +79,7 @@ class BinaryCrossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Return the loss of each example, `[batch]`."""
-        logits = y_pred if self.from_logits else getattr(y_pred, "_keras_logits", None)
-        if logits is None:
-            raise InputError(
-                "binary cross entropy needs logits, and this model gives probabilities. End it in logits (classifier_activation=None)."
-            )
+        logits = _logits(y_pred, self.from_logits, "binary cross entropy")
         classes = logits.shape[-1]
         if len(y_true.shape) < len(logits.shape):
             y_true = ops.one_hot(ops.cast(y_true, "int32"), classes)
@@ -94,6 +91,54 @@ class BinaryCrossentropy(keras.losses.Loss):
         """Return the arguments of the constructor."""
         own = {name: getattr(self, name) for name in ("label_smoothing", "from_logits", "threshold")}
         return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class SquaredHinge(keras.losses.Loss):
+    """The sum over the classes of squared hinge losses, one class against all others (Lee et al. 2015, equation 2).
+
+    It is `max(0, 1 - sign * output) ** 2`, where `sign` is 1 for the example's class and -1 for the others. `y_true` is
+    `[batch]` integers or `[batch, classes]` distributions: a share p gives the sign `2 * p - 1`. `y_pred` is as for
+    `BinaryCrossentropy`.
+
+    Args:
+        label_smoothing: Label smoothing in [0, 1), as in `SmoothedCrossentropy`.
+        from_logits: Whether `y_pred` are logits rather than probabilities.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        from_logits: bool = False,
+        name: str = "squared_hinge",
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.label_smoothing, self.from_logits = label_smoothing, from_logits
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each example, `[batch]`."""
+        logits = _logits(y_pred, self.from_logits, "the squared hinge loss")
+        classes = logits.shape[-1]
+        if len(y_true.shape) < len(logits.shape):
+            y_true = ops.one_hot(ops.cast(y_true, "int32"), classes)
+        y_true = ops.cast(y_true, logits.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        return ops.sum(ops.square(ops.relu(1.0 - (2.0 * y_true - 1.0) * logits)), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
+
+
+def _logits(y_pred: Any, from_logits: bool, what: str) -> Any:
+    """Return the logits of a model's output, which Keras keeps behind a softmax on TensorFlow."""
+    logits = y_pred if from_logits else getattr(y_pred, "_keras_logits", None)
+    if logits is None:
+        raise InputError(
+            f"{what} needs logits, and this model gives probabilities. End it in logits (classifier_activation=None)."
+        )
+    return logits
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -122,6 +167,29 @@ class TopAccuracy(keras.metrics.Mean):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return super().get_config() | {"k": self.k}
+
+
+LOSSES = {
+    "crossentropy": SmoothedCrossentropy,
+    "binary_crossentropy": BinaryCrossentropy,
+    "squared_hinge": SquaredHinge,
+}
+"""The losses of recipes by name."""
+
+
+def fading(optimizer: keras.optimizers.Optimizer, steps: int) -> Callable[[], Any]:
+    """Return a function for a factor that falls linearly from 1 to 0 over `steps` steps of an optimizer.
+
+    Raises:
+        InputError: The backend is JAX. Its training step does not see the optimizer's steps in the loss.
+    """
+    if keras.backend.backend() == "jax":
+        raise InputError("auxiliary_fade=True needs the TensorFlow or PyTorch backend. Set auxiliary_fade=False.")
+
+    def factor() -> Any:
+        return ops.maximum(1.0 - ops.cast(optimizer.iterations, "float32") / steps, 0.0)
+
+    return factor
 
 
 def gives_logits(model: keras.Model) -> bool:

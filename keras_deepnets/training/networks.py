@@ -93,7 +93,7 @@ class GivenNetwork:
     """
 
     def __init__(self, model: keras.Model, data: ImageData, recipe: Recipe):
-        check_fit(model, data)
+        check_fit(models.without_auxiliary(model), data)
         size = model.input_shape[1:3]
         if recipe.image_size is not None and any(side not in (None, recipe.image_size) for side in size):
             raise InputError(

@@ -19,7 +19,7 @@ CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "optimizer": ("sgd", "lamb", "adamw", "muon"),
-    "loss": ("crossentropy", "binary_crossentropy"),
+    "loss": ("crossentropy", "binary_crossentropy", "squared_hinge"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
     "input_scaling": ("statistics", "unit"),
@@ -75,7 +75,8 @@ class Recipe:
         optimizer: `"sgd"`: gradient descent with momentum. `"adamw"`: Loshchilov & Hutter 2017. `"lamb"`: You et al.
             2019. `"muon"`: Jordan et al. 2024.
         loss: `"crossentropy"`, or `"binary_crossentropy"`: one binary decision per class, and classes with a share of
-            at least 0.2 in a mixed image are full targets.
+            at least 0.2 in a mixed image are full targets. `"squared_hinge"`: one margin per class, the loss of a linear
+            support vector machine.
         learning_rate: Peak learning rate (one-cycle, cosine) or initial learning rate (other schedules).
         schedule: Learning-rate schedule. `"constant"`: no change. `"piecewise"`: multiplied by `drop` at each milestone.
             `"one_cycle"`: rises until `peak_at`, then falls to zero. `"cosine"`: half a cosine to zero. `"plateau"`:
@@ -116,6 +117,8 @@ class Recipe:
             accuracy.
         ema: Decay per step of the exponential moving average of the weights, which is validated and saved. `None`: no
             average.
+        auxiliary_fade: Whether the weights of auxiliary losses fall linearly to zero over the epochs that train all
+            layers. It applies to networks with auxiliary classifiers (`model_options={"auxiliary": True}`).
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`.
         model_options: Network options that the paper uses with this training, e.g. `{"dropout": 0.2}`. They apply to a
             named network that has the option, unless the caller sets it.
@@ -160,6 +163,7 @@ class Recipe:
     early_stopping: int | None = None
     keep: str = "last"
     ema: float | None = None
+    auxiliary_fade: bool = False
     precision: str = "float32"
     model_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,9 @@ class LoadReport:
     Attributes:
         naming: The naming that the source uses.
         loaded: Number of weights that were loaded.
-        skipped: Names of weights that `skip_head` left unchanged. Also the source's classifier tensors if the network has no
-            classifier, and layers around the network that stay unchanged.
+        skipped: Names of weights that `skip_head` left unchanged. Also those of auxiliary classifiers that only the source or only the
+            network has. Also the source's classifier tensors if the network has no classifier, and layers around the network that
+            stay unchanged.
         missing: Names of weights that have no tensor in the source.
         unused: Names of the source's tensors that have no weight in the network.
         mismatched: Weights with different shapes, as ``"name: shape there, shape here"``.
@@ -87,8 +88,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
         _check_kind(network, tensors, naming, wanted)
     check_options(network, needs(tensors, naming), tensors.origin)
     _check_pooled_shortcuts(network, tensors, naming)
-    ignored_there = [name for name in tensors.arrays if naming.ignored and re.match(naming.ignored, name)]
-    theirs = {naming.ours(name) or name: name for name in tensors.arrays if name not in ignored_there}
+    theirs = {naming.ours(name) or name: name for name in tensors.arrays}
     around = _pair_around(named, tensors, theirs)
     shapes = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {
@@ -102,8 +102,11 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     _fold_biases(found, shapes)
     top = _top(network, shapes)
     skipped = [name for name in found if top.match(name) and name not in shapes]
+    auxiliary = _auxiliary(network)
+    if not any(map(auxiliary, found)) or not any(map(auxiliary, shapes)):  # one of both has no auxiliary classifiers
+        skipped += [name for name in {**found, **shapes} if auxiliary(name)]
     if skip_head:
-        skipped += [name for name in shapes if name.startswith(HEAD)]
+        skipped += [name for name in shapes if name.startswith(HEAD) or auxiliary(name)]
     ignored = set(skipped)
     missing = [name for name in shapes if name not in found and name not in ignored]
     unused = [name for name in found if name not in shapes and name not in ignored]
@@ -112,7 +115,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     report = LoadReport(
         naming.name,
         len(fitting) - len(mismatched) + len(around.pairs),
-        (*skipped, *ignored_there, *around.skipped),
+        (*skipped, *around.skipped),
         (*missing, *around.missing),
         (*(theirs[name] for name in unused), *around.unused),
         tuple(f"{name}: {found[name].shape} there, {shapes[name]} here" for name in mismatched) + around.mismatched,
@@ -137,6 +140,13 @@ def _top(network: keras.Model, names: Iterable[str]) -> re.Pattern[str]:
     if not layers or any(name.startswith(HEAD) for name in names):
         return re.compile(re.escape(HEAD))
     return re.compile(rf"{re.escape(HEAD)}|({layers})/")
+
+
+def _auxiliary(network: keras.Model) -> Callable[[str], Any]:
+    """A function that tells whether a name is that of an auxiliary classifier's weight."""
+    architecture = getattr(network, "architecture", None)
+    begin = registry.constructor_of(architecture["constructor"]).facts.family.auxiliary_layers if architecture else ""
+    return re.compile(begin).match if begin else lambda _: None
 
 
 def _assign(weight: Any, array: np.ndarray) -> None:
@@ -349,7 +359,7 @@ def _take_record(model: keras.Model, tensors: Tensors, report: LoadReport) -> No
         model.scaling = Scaling.from_dict(record["scaling"])
     labels = record.get("labels")
     head = not any(name.startswith(HEAD) for name in report.skipped)
-    if labels and head and len(labels) == model.output_shape[-1]:
+    if labels and head and len(labels) == model.classes:
         model.labels = labels
 
 

@@ -44,7 +44,6 @@ class Naming:
         needs: Options that a network of this library needs to compute the same. Shapes do not show them.
         has: A tensor that all networks of this naming have, if names alone do not identify the naming.
         moving: Whether the norms have moving statistics. Group normalisation has none.
-        ignored: Pattern of the names of tensors that this library's networks lack, for example auxiliary classifiers.
         epsilon: Epsilon of the other library's batch normalisation, if it differs and files do not store it.
     """
 
@@ -57,7 +56,6 @@ class Naming:
     needs: Mapping[str, Any] = field(default_factory=dict)
     has: str | None = None
     moving: bool = True
-    ignored: str | None = None
     epsilon: float | None = None
 
     def ours(self, tensor: str) -> str | None:

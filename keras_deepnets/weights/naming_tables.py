@@ -343,6 +343,9 @@ def _googlenet() -> Rules:
     for name, _ in inception.module_names(googlenet.MODULES):
         for ours, branch in parts.items():
             add(f"inception{name}.branch{branch}", f"inception_{name}_{ours}")
+    for head in ("aux1", "aux2"):
+        add(f"{head}.conv", f"{head}_1x1")
+        rules += [(f"{head}.fc1", f"{head}_fc"), (f"{head}.fc2", f"{head}_predictions")]
     return (*rules, ("fc", "predictions"))
 
 
@@ -351,7 +354,7 @@ TORCHVISION_GOOGLENET = Naming(
     _googlenet(),
     ("GoogLeNet",),
     needs={"batch_norm": True},
-    ignored=r"aux\d\.",
+    flattened={"aux1_fc": 4, "aux2_fc": 4},
     epsilon=1e-3,
 )
 _CADENE, _PYTORCHCV = _bn_inception()

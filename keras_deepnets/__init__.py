@@ -8,8 +8,8 @@ from keras_deepnets import data, export, families, insight, layers, training, we
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
-from keras_deepnets.families.base import resolve_weights_with as _resolve_weights_with
 from keras_deepnets.families.all_cnn import AllCNN_A, AllCNN_B, AllCNN_C
+from keras_deepnets.families.base import resolve_weights_with as _resolve_weights_with
 from keras_deepnets.families.bn_inception import BNInception
 from keras_deepnets.families.densenet import (
     DenseNet,
@@ -133,9 +133,6 @@ from keras_deepnets.weights import load_weights, save_weights
 __all__ = [
     "DSN",
     "NIN",
-    "AllCNN_A",
-    "AllCNN_B",
-    "AllCNN_C",
     "VGG",
     "VGG11",
     "VGG11_BN",
@@ -146,6 +143,9 @@ __all__ = [
     "VGG16_BN",
     "VGG19",
     "VGG19_BN",
+    "AllCNN_A",
+    "AllCNN_B",
+    "AllCNN_C",
     "BNInception",
     "DenseNet",
     "DenseNet40_12",

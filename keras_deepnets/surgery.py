@@ -101,7 +101,6 @@ def replace_classifier(model: keras.Model, classes: int, classifier_activation: 
     """
     import keras
 
-    from keras_deepnets import layers
     from keras_deepnets.families.checks import check_counts
     from keras_deepnets.models import MAIN, DeepNet
 

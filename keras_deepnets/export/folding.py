@@ -53,9 +53,9 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
     bias. It runs in one pass with the following ReLU and is quantised per channel. A BN that is called with ``training=True``, or whose
     images are not channels-last, stays unchanged.
 
-    Layers that only serve training are removed too, also auxiliary classifiers. Recomputing layers become the three layers that they consist of. Dropout and
-    stochastic depth are dropped, or become a `keras.layers.Rescaling` if they rescale at inference. The activations and concatenations
-    of this library become Keras' own.
+    Layers that only serve training are removed too, also auxiliary classifiers. Recomputing layers become the three layers that they
+    consist of. Dropout and stochastic depth are dropped, or become a `keras.layers.Rescaling` if they rescale at inference. The
+    activations and concatenations of this library become Keras' own.
 
     Args:
         model: A functional or built sequential model. It is not changed.

@@ -34,7 +34,8 @@ class DSNSpec:
     """Stages of one spatial and two 1×1 convolutions. The last 1×1 convolution of the last stage is the classifier."""
 
     filters: tuple[tuple[int, ...], ...] = option(
-        ((192, 160, 96), (192, 192, 192), (192, 192)), "channels of the convolutions of each stage, without the classifier."
+        ((192, 160, 96), (192, 192, 192), (192, 192)),
+        "channels of the convolutions of each stage, without the classifier.",
     )
     kernels: tuple[int, ...] = option((5, 5, 3), "odd kernel size of the first convolution of each stage.")
     dropout: float = option(0.5, "probability to drop a value after each pooling.")

@@ -33,7 +33,8 @@ class NINSpec:
     """
 
     filters: tuple[tuple[int, ...], ...] = option(
-        ((192, 160, 96), (192, 192, 192), (192, 192)), "channels of the convolutions of each stage, without the classifier."
+        ((192, 160, 96), (192, 192, 192), (192, 192)),
+        "channels of the convolutions of each stage, without the classifier.",
     )
     kernels: tuple[int, ...] = option((5, 5, 3), "odd kernel size of the first convolution of each stage.")
     pool2: str = option("max", 'second pooling: "max" as in the authors\' definition, or "avg".')

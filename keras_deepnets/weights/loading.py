@@ -25,7 +25,7 @@ HEAD = "predictions/"
 """Prefix of the names of a classifier's weights."""
 
 _SHOWN = 8
-_SILENT = ("downsample", "shortcut", "antialias", "stem_padding", "unit")
+_SILENT = ("downsample", "shortcut", "antialias", "stem_padding", "unit", "pool2", "pool_padding", "reduction")
 """Options that change what a network computes, but not the names or shapes of its weights."""
 
 

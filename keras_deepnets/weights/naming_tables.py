@@ -357,6 +357,15 @@ TORCHVISION_GOOGLENET = Naming(
     flattened={"aux1_fc": 4, "aux2_fc": 4},
     epsilon=1e-3,
 )
+PYTORCHCV_NIN = Naming(
+    "pytorchcv's NIN",
+    (
+        ("features.stage{stage}.unit{unit}.conv", "conv{stage}_{unit}_conv"),
+        ("output.final_conv.conv", "predictions"),
+    ),
+    ("NIN",),
+    needs={"pool2": "avg", "pool_padding": "symmetric"},
+)
 _CADENE, _PYTORCHCV = _bn_inception()
 CADENE_BN_INCEPTION = Naming("Cadene's BN-Inception", _CADENE, ("BNInception",))
 PYTORCHCV_BN_INCEPTION = Naming("pytorchcv's BN-Inception", _PYTORCHCV, ("BNInception",))
@@ -385,5 +394,6 @@ NAMINGS = (
     TORCHVISION_GOOGLENET,
     CADENE_BN_INCEPTION,
     PYTORCHCV_BN_INCEPTION,
+    PYTORCHCV_NIN,
 )
 """All recognised namings except Keras' names, which this library uses itself."""

@@ -94,6 +94,12 @@ PARAMETERS = {
     "googlenet": 6_998_552,
     # Ioffe & Szegedy 2015: Cadene's and pytorchcv's code
     "bninception": 11_295_240,
+    # The authors' definitions and tables, by formula; NIN: pytorchcv's documentation too
+    "nin": 966_986,
+    "dsn": 966_986,
+    "allcnn_a": 1_254_250,
+    "allcnn_b": 1_300_618,
+    "allcnn_c": 1_369_738,
 }
 
 FLOPS = {

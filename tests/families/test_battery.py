@@ -186,6 +186,11 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "pooled_size": [3],
         "batch_norm": [True],
         "hidden": [[16]],
+        "pool2": ["avg"],
+        "pool_padding": ["symmetric"],
+        "reduction": ["pool", "stride", "conv_pool"],
+        "input_dropout": [0.1],
+        "auxiliary": [],  # tests/families/test_auxiliary.py
     }
     for option in constructor.facts.options:
         for value in values[option]:

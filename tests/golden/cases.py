@@ -123,6 +123,19 @@ TIMM_DEEP_DENSENET = replace(
 )
 TIMM_GROUPED_RESNETV2 = replace(TIMM_RESNETV2, naming=name_maps.TIMM_GROUPED_RESNETV2_D)
 _CIFAR_LOGITS = {"logits": ("output", "predictions")}
+PYTORCHCV_NIN = Style(
+    name_maps.PYTORCHCV_NIN,
+    {
+        **{
+            f"stage {stage}": (f"features.stage{stage}", f"conv{stage}_{units}_conv")
+            for stage, units in ((1, 3), (2, 3), (3, 2))
+        },
+        "second pooling": ("features.stage3.pool3", "pool2"),
+        "class maps": ("output.final_conv", "predictions"),
+        "logits": ("output", "avg_pool"),
+    },
+    CIFAR_SIZES,
+)
 PYTORCHCV_RESNET = Style(
     name_maps.PYTORCHCV_CIFAR_RESNET,
     {"stem": ("features.init_block", "conv1_relu"), **_stages(3, "features.stage{}", _BLOCKS), **_CIFAR_LOGITS},
@@ -292,6 +305,7 @@ CASES = (
     _timm("resnetv2_50d_gn", TIMM_GROUPED_RESNETV2, 3),
     _timm("resnetrs50", TIMM_RESNET_RS, 3),
     _timm("densenetblur121d", TIMM_DEEP_DENSENET),
+    _cifar("nin_cifar10", PYTORCHCV_NIN, "NIN", quick=True, pool2="avg", pool_padding="symmetric"),
     _cifar("resnet20_cifar10", PYTORCHCV_RESNET, "ResNet20", 2, quick=True, shortcut="B"),
     _cifar("resnet56_cifar10", PYTORCHCV_RESNET, "ResNet56", 2, shortcut="B"),
     _cifar("resnet110_cifar10", PYTORCHCV_RESNET, "ResNet110", 2, shortcut="B"),

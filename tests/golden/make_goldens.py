@@ -80,7 +80,11 @@ def from_pytorchcv(name: str, build: tuple[str, dict[str, Any]] | None) -> torch
     else:
         module, _, function = build[0].partition(".")
         net = getattr(importlib.import_module(f"pytorchcv.models.{module}"), function)(num_classes=CLASSES, **build[1])
-    net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    pool = torch.nn.AdaptiveAvgPool2d(1)
+    if hasattr(net.features, "final_pool"):
+        net.features.final_pool = pool
+    else:
+        net.output.final_pool = torch.nn.Sequential(pool, torch.nn.Flatten())
     return net
 
 

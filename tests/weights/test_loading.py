@@ -85,6 +85,7 @@ BUILDERS = {
     for stages in [naming_tables.VGG_STAGES[depth]]
     for naming in namings
 }
+BUILDERS["pytorchcv's NIN"] = functools.partial(kd.NIN, pool2="avg", pool_padding="symmetric")
 BUILDERS["torchvision's GoogLeNet"] = lambda: kd.GoogLeNet(
     batch_norm=True, modules=[[[2, 2, 4, 2, 4, 2]] * len(stage) for stage in googlenet.MODULES], input_shape=(32, 32, 3)
 )

@@ -126,6 +126,7 @@ def _pytorchcv_cifar10() -> dict[str, Network]:
     for depth, name in ((164, "164bn"), (272, "272bn"), (542, "542bn"), (1001, "1001")):
         found[f"resnet{name}_cifar10"] = "ResNet", {"depth": depth} | bottleneck
         found[f"preresnet{name}_cifar10"] = "PreActResNet", {"depth": depth} | bottleneck | first_not_activated
+    found["nin_cifar10"] = "NIN", {"pool2": "avg", "pool_padding": "symmetric"}
     found["wrn16_10_cifar10"] = "WideResNet", {"depth": 16, "widen_factor": 10}
     found["wrn28_10_cifar10"] = "WideResNet28_10", {}
     found["wrn40_8_cifar10"] = "WideResNet", {"depth": 40, "widen_factor": 8}

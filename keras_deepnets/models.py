@@ -253,11 +253,12 @@ def layers_before(tensor: Any) -> list[keras.layers.Layer]:
 
 def scales(layer: keras.layers.Layer) -> bool:
     """Whether a layer in front of a network changes the scale of its input."""
-    from keras_deepnets.layers import InputScaling
+    from keras_deepnets.layers import GlobalContrastNormalization, InputScaling, ZCAWhitening
 
     if isinstance(layer, keras.Model):
         return any(map(scales, layer.layers)) and not networks_in(layer)
-    return isinstance(layer, (InputScaling, keras.layers.Rescaling, keras.layers.Normalization))
+    own = (InputScaling, GlobalContrastNormalization, ZCAWhitening)
+    return isinstance(layer, (*own, keras.layers.Rescaling, keras.layers.Normalization))
 
 
 def includes_preprocessing(model: keras.Model) -> bool:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.stems import stem_convolutions
     from keras_deepnets.layers.stochastic import Dropout, StochasticDepth, dropout, linear_survival, stochastic_depth
     from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
+    from keras_deepnets.layers.whitening import GlobalContrastNormalization, ZCAWhitening, normalize_contrast
 
 _MODULES = {
     "building": ("named", "prefixed", "quickly"),
@@ -82,6 +83,7 @@ _MODULES = {
     "stems": ("stem_convolutions",),
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
     "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
+    "whitening": ("GlobalContrastNormalization", "ZCAWhitening", "normalize_contrast"),
 }
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "Concatenate",
     "Conv2D",
     "Dropout",
+    "GlobalContrastNormalization",
     "HighwayGate",
     "InputScaling",
     "LocalResponseNormalization",
@@ -103,6 +106,7 @@ __all__ = [
     "RecomputedConv2D",
     "SlowDense",
     "StochasticDepth",
+    "ZCAWhitening",
     "ZeroPadShortcut",
     "activation",
     "adaptive_average_pool",
@@ -134,6 +138,7 @@ __all__ = [
     "maxout_dense",
     "named",
     "norm_activation",
+    "normalize_contrast",
     "pool_features",
     "prefixed",
     "projected",

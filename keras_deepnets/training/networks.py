@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_deepnets import models, registry
+from keras_deepnets import layers, models, registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.labels import first_difference
 from keras_deepnets.scaling import Scaling
@@ -46,7 +47,8 @@ class NamedNetwork:
         self.name = facts.name.lower()
         self._shape = (recipe.image_size or height, recipe.image_size or width, channels)
         self._options, self._data, self._crop = dict(options), data, recipe.crop_fraction
-        self._unit = recipe.input_scaling == "unit"
+        self._input = recipe.input_scaling
+        self._whitening: list[np.ndarray] | None = None
         taken = {"classes", "include_top", "include_preprocessing", "input_shape", "input_tensor"} & set(self._options)
         try:
             json.dumps(self._options)
@@ -63,13 +65,16 @@ class NamedNetwork:
         """Return the smaller side of the input in pixels."""
         return min(self._shape[:2])
 
-    def scaling(self) -> Scaling:
+    def scaling(self) -> Scaling | None:
         """Return the network's input scaling and its view at test time.
 
-        The scaling uses the statistics of the data, or maps values to 0–1.
+        The scaling uses the statistics of the data, or maps values to 0–1. It is None if layers before the network
+        normalise the contrast.
         """
+        if self._input in ("gcn", "zca"):
+            return None
         channels = self._shape[2]
-        mean, std = ((0.0,) * channels, (255.0,) * channels) if self._unit else self._data.statistics()
+        mean, std = ((0.0,) * channels, (255.0,) * channels) if self._input == "unit" else self._data.statistics()
         if len(mean) != channels:
             # The statistics are converted like the images: grey to RGB by repetition, RGB to grey by the mean.
             mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
@@ -78,11 +83,39 @@ class NamedNetwork:
 
     def build(self, precision: str | None, scaling: Scaling | None) -> keras.Model:
         """Build the network with new weights."""
-        arguments = {"input_shape": self._shape, "classes": len(self._data.labels), "include_preprocessing": scaling}
+        arguments = {"classes": len(self._data.labels), **self._options}
         with precisions.policy(precision):
-            model = registry.create_model(self.name, **arguments, **self._options)
+            if self._input in ("gcn", "zca"):
+                model = registry.create_model(self.name, input_tensor=self._whitened(), **arguments)
+                model.architecture["input"] = self._input
+            else:
+                arguments |= {"input_shape": self._shape, "include_preprocessing": scaling}
+                model = registry.create_model(self.name, **arguments)
         model.labels = self._data.labels
         return model
+
+    def _whitened(self) -> Any:
+        """Return the symbolic output of the layers that normalise the contrast of images, and whiten them."""
+        values = math.prod(self._shape)
+        if self._input == "zca" and values > layers.ZCAWhitening.LARGEST:
+            height, width, channels = self._shape
+            raise InputError(
+                f"input_scaling='zca': {height}×{width} pixels with {channels} channels have {values:,} values, and at most "
+                f"{layers.ZCAWhitening.LARGEST:,} can be whitened. Set input_scaling='gcn', or a smaller image_size."
+            )
+        inputs = keras.Input(self._shape, name="input_layer")
+        x = layers.normalize_contrast(inputs)
+        if self._input == "gcn":
+            return x
+        whitening = layers.ZCAWhitening(name="whitening")
+        y = whitening(x)
+        if self._whitening is None:
+            contrast = keras.Model(inputs, x)
+            batches = feed.evaluation(contrast, self._data, 256, min(self._shape[:2]))
+            whitening.fit(contrast.predict_on_batch(images) for images, _ in batches)
+            self._whitening = whitening.get_weights()
+        whitening.set_weights(self._whitening)
+        return y
 
 
 class GivenNetwork:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_deepnets.layers import fast
+from keras_deepnets.training import durations
 from keras_deepnets.training.averaging import RisingAverage
 from keras_deepnets.training.muon import Muon
 from keras_deepnets.training.recipe import Recipe
@@ -32,6 +35,9 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         l2: Factor of the penalty. The reported loss does not include the penalty.
         l2_on: `"all"` trainable variables, or `"kernels"`: those of two or more dimensions, so no biases and no scales
             or offsets of normalisation.
+        momentum_start: Momentum of the first step, if it rises.
+        momentum_steps: Steps over which the momentum rises linearly to `momentum`. 0: it is constant.
+        rate_factors: Factors of the learning rate by a regular expression that is found in a variable's path.
         **kwargs: As for `keras.optimizers.SGD`.
     """
 
@@ -42,6 +48,9 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         nesterov: bool = False,
         l2: float = 0.0,
         l2_on: str = "all",
+        momentum_start: float = 0.5,
+        momentum_steps: int = 0,
+        rate_factors: Mapping[str, float] | None = None,
         name: str = "coupled_sgd",
         **kwargs: Any,
     ):
@@ -49,6 +58,8 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
             raise ValueError(f"l2_on={l2_on!r} is not 'all' or 'kernels'.")
         super().__init__(learning_rate, momentum=float(momentum), nesterov=nesterov, name=name, **kwargs)
         self.l2, self.l2_on = float(l2), l2_on
+        self.momentum_start, self.momentum_steps = float(momentum_start), int(momentum_steps)
+        self.rate_factors = dict(rate_factors or {})
 
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable.
@@ -58,16 +69,37 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         """
         if self.l2 and (self.l2_on == "all" or len(variable.shape) >= 2):
             gradient = ops.add(ops.cast(gradient, variable.dtype), ops.multiply(variable, self.l2))
+        if self.rate_factors:
+            learning_rate = learning_rate * self._rate_factor(variable)
+        momentum = self.momentum_at(self.iterations)
         if fast.on("momentum"):
             from keras_deepnets.layers.fast.momentum import momentum_step
 
-            if momentum_step(self, gradient, variable, learning_rate):
+            if momentum_step(self, gradient, variable, learning_rate, momentum):
                 return
-        super().update_step(gradient, variable, learning_rate)
+        if not self.momentum_steps:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        step = ops.cast(learning_rate, variable.dtype) * ops.cast(gradient, variable.dtype)
+        velocity, momentum = self.momentums[self._get_variable_index(variable)], ops.cast(momentum, variable.dtype)
+        self.assign(velocity, momentum * velocity - step)
+        self.assign_add(variable, momentum * velocity - step if self.nesterov else velocity)
+
+    def _rate_factor(self, variable: Any) -> float:
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        return next((factor for pattern, factor in self.rate_factors.items() if re.search(pattern, path)), 1.0)
+
+    def momentum_at(self, step: Any) -> Any:
+        """Return the momentum of a step (0 is the first): a number, or a float32 scalar if it rises."""
+        if not self.momentum_steps:
+            return self.momentum
+        part = ops.minimum(ops.cast(step, "float32") / self.momentum_steps, 1.0)
+        return self.momentum_start + (self.momentum - self.momentum_start) * part
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return super().get_config() | {"l2": self.l2, "l2_on": self.l2_on}
+        own = ("l2", "l2_on", "momentum_start", "momentum_steps", "rate_factors")
+        return super().get_config() | {name: getattr(self, name) for name in own}
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -197,6 +229,14 @@ def optimizer(
         nesterov=recipe.nesterov,
         l2=recipe.weight_decay,
         l2_on=recipe.weight_decay_on,
+        momentum_start=recipe.momentum_start,
+        momentum_steps=durations.in_steps(
+            recipe.momentum_ramp,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch or steps,
+            batch_size=batch_size or recipe.images_per_step,
+        ),
+        rate_factors=recipe.rate_factors,
         **average,
     )
 

@@ -12,6 +12,7 @@ import keras
 
 from keras_deepnets import labels as class_names
 from keras_deepnets import models, registry, surgery
+from keras_deepnets.errors import InputError
 from keras_deepnets.files import digest
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import precision as precisions
@@ -47,6 +48,12 @@ class PretrainedNetwork(NamedNetwork):
         facts = registry.constructor_of(name).facts
         given = {option: options[option] for option in facts.options if option in options}
         self._source = sources.resolve(facts, facts.spec_with(given) if facts.row else None, self._weights, given)
+        record = getattr(self._source.contents, "record", None) or {}
+        if before := (record.get("architecture") or {}).get("input"):
+            raise InputError(
+                f"{os.fspath(weights)} was trained with input_scaling={before!r}, whose layers a new network lacks. Load its model, "
+                "give it the classes of the data with keras_deepnets.replace_classifier, and train that model."
+            )
         spec = facts.spec_with(self._source.options | given)
         super().__init__(name, options, data, recipe, spec)
         height, width, channels = self._source.input_shape(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,7 +14,7 @@ from keras_deepnets.data import augmentation as augmentations
 from keras_deepnets.errors import InputError
 from keras_deepnets.training import durations
 
-SCHEDULES = ("constant", "piecewise", "one_cycle", "cosine", "plateau", "exponential")
+SCHEDULES = ("constant", "piecewise", "one_cycle", "cosine", "plateau", "exponential", "linear")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 CHOICES = {
     "schedule": SCHEDULES,
@@ -22,7 +23,7 @@ CHOICES = {
     "loss": ("crossentropy", "binary_crossentropy", "squared_hinge"),
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
-    "input_scaling": ("statistics", "unit"),
+    "input_scaling": ("statistics", "unit", "gcn", "zca"),
     "batch_norm": ("train", "frozen", "auto"),
     "keep": ("last", "best"),
 }
@@ -45,7 +46,7 @@ POSITIVE = (
     "head_learning_rate",
     "early_stopping",
 )
-BELOW_ONE = ("momentum", "label_smoothing", "ema", "peak_at", "drop")
+BELOW_ONE = ("momentum", "momentum_start", "label_smoothing", "ema", "peak_at", "drop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ class Recipe:
             `None`: 0.875 (224 of 256 pixels) for inputs above 64 pixels, otherwise 1. A given model keeps its own
             value.
         input_scaling: Input scaling of a named network. `"statistics"`: each channel has mean 0 and standard deviation
-            1 over the training images. `"unit"`: values are divided by 255.
+            1 over the training images. `"unit"`: values are divided by 255. `"gcn"`: global contrast normalisation of
+            each image. `"zca"`: the same, then ZCA whitening fitted to the training images.
         optimizer: `"sgd"`: gradient descent with momentum. `"adamw"`: Loshchilov & Hutter 2017. `"lamb"`: You et al.
             2019. `"muon"`: Jordan et al. 2024.
         loss: `"crossentropy"`, or `"binary_crossentropy"`: one binary decision per class, and classes with a share of
@@ -81,7 +83,7 @@ class Recipe:
         schedule: Learning-rate schedule. `"constant"`: no change. `"piecewise"`: multiplied by `drop` at each milestone.
             `"one_cycle"`: rises until `peak_at`, then falls to zero. `"cosine"`: half a cosine to zero. `"plateau"`:
             multiplied by `drop` when the error stops falling. `"exponential"`: decays exponentially to `drop` times the
-            initial rate.
+            initial rate. `"linear"`: falls linearly to `drop` times the initial rate.
         milestones: Points at which the rate drops. Each is a duration or a fraction of the run. Fractions still hold
             when the length of the run changes.
         drop: Factor by which the learning rate drops.
@@ -92,6 +94,11 @@ class Recipe:
         warmup_shape: `"linear"`: the rate rises linearly to that of the schedule. `"constant"`: the rate stays the
             same.
         momentum: Momentum of the gradient. 0: no momentum.
+        momentum_ramp: Length of a linear rise of the momentum from `momentum_start`: a number of steps or a duration. For
+            SGD only.
+        momentum_start: Momentum at the start of that rise.
+        rate_factors: Factor of the learning rate for some weights, by a regular expression that is found in the
+            weight's path, e.g. `{"conv.*kernel": 0.05}`. For SGD only. The first that fits applies.
         nesterov: Whether to use Nesterov momentum.
         relative_rate: For Muon only. Whether the learning rate is relative to the root mean square of each kernel
             (`training.Muon`).
@@ -148,6 +155,9 @@ class Recipe:
     warmup_learning_rate: float = 0.0
     warmup_shape: str = "linear"
     momentum: float = 0.9
+    momentum_ramp: int | str = 0
+    momentum_start: float = 0.5
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
     nesterov: bool = False
     relative_rate: bool = False
     weight_decay: float = 0.0
@@ -189,6 +199,10 @@ class Recipe:
         if fractions != sorted(fractions) or not all(0 < at < 1 for at in fractions):
             raise InputError(
                 f"milestones={self.milestones} must be rising fractions of the run, between 0 and 1, or durations such as '30 epochs'."
+            )
+        if (self.momentum_ramp or self.rate_factors) and self.optimizer != "sgd":
+            raise InputError(
+                f"momentum_ramp and rate_factors are for optimizer='sgd', not {self.optimizer!r}; leave them out."
             )
         if self.relative_rate and self.optimizer != "muon":
             raise InputError(f"relative_rate=True is for optimizer='muon', not {self.optimizer!r}; leave it out.")
@@ -285,9 +299,11 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return value if value == "auto" else augmentations.get(value).name
     if name == "milestones" and isinstance(value, (list, tuple)):
         return tuple(_duration(at) if isinstance(at, str) else _checked("milestone", at, float) for at in value)
-    if name == "warmup" and isinstance(value, str):
+    if name in ("warmup", "momentum_ramp") and isinstance(value, str):
         return _duration(value)
-    if name in ("exceptions", "model_options"):
+    if name == "rate_factors" and isinstance(value, Mapping):
+        return {_pattern(key): _checked(f"rate_factors[{key!r}]", number, float) for key, number in value.items()}
+    if name in _MAPPINGS:
         if not isinstance(value, Mapping):
             raise InputError(f"{name}={value!r} must map names to values, e.g. {_MAPPINGS[name]}.")
         return dict(value)
@@ -317,6 +333,14 @@ def _number(text: str) -> float | str:
         return text
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise InputError(f"rate_factors: {text!r} is not a regular expression ({error}).") from None
+    return text
+
+
 def _duration(text: str) -> str:
     durations.parse(text)
     return text
@@ -335,5 +359,9 @@ def _check_range(name: str, value: float) -> None:
 
 
 _UNION = type(int | None)
-_MAPPINGS = {"exceptions": "{'resnet110': {'warmup': 1}}", "model_options": "{'dropout': 0.2}"}
+_MAPPINGS = {
+    "exceptions": "{'resnet110': {'warmup': 1}}",
+    "model_options": "{'dropout': 0.2}",
+    "rate_factors": "{'conv.*kernel': 0.05}",
+}
 _PHRASES = {float: "a number", int: "a whole number", bool: "True or False", str: "a string"}

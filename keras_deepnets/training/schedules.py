@@ -76,6 +76,26 @@ class OneCycle(_Schedule):
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
+class LinearFall(_Schedule):
+    """A linear fall from `learning_rate` to `drop * learning_rate`.
+
+    Args:
+        learning_rate: Initial learning rate.
+        steps: Length of the run in steps.
+        drop: Ratio of the final rate to the initial rate.
+    """
+
+    def __init__(self, learning_rate: float, steps: int, drop: float = 0.01):
+        super().__init__(learning_rate=learning_rate, steps=steps, drop=drop)
+        self._first, self._steps, self._drop = learning_rate, steps, drop
+
+    def __call__(self, step):
+        """Return the learning rate at `step` (0 is the first), a float32 scalar."""
+        part = ops.minimum(ops.cast(step, "float32") / self._steps, 1.0)
+        return self._first * (1.0 - (1.0 - self._drop) * part)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
 class HalfCosine(_Schedule):
     """`learning_rate * (1 + cos(pi * step / steps)) / 2` (Loshchilov & Hutter 2016, equation 5, without restarts).
 
@@ -180,6 +200,8 @@ def learning_rate(recipe: Recipe, steps: int, steps_per_epoch: int | None = None
         rate = OneCycle(rate, steps, recipe.peak_at)
     elif recipe.schedule == "cosine":
         rate = HalfCosine(rate, steps)
+    elif recipe.schedule == "linear":
+        rate = LinearFall(rate, steps, recipe.drop)
     elif recipe.schedule == "exponential":
         rate = ExponentialFall(rate, steps, recipe.drop)
     warmup = durations.in_steps(recipe.warmup, **scale)

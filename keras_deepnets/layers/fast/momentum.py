@@ -28,8 +28,11 @@ def momentum_in_one_pass(optimizer: Any) -> None:
         optimizer.update_step = update_step
 
 
-def momentum_step(optimizer: Any, gradient: Any, variable: Any, learning_rate: Any) -> bool:
-    """Updates a variable and its momentum with one op. Returns False, without an update, if TensorFlow cannot do that here."""
+def momentum_step(optimizer: Any, gradient: Any, variable: Any, learning_rate: Any, momentum_now: Any = None) -> bool:
+    """Updates a variable and its momentum with one op. Returns False, without an update, if TensorFlow cannot do that here.
+
+    `momentum_now` is a scalar in the place of the optimizer's momentum.
+    """
     if not optimizer.momentum or not isinstance(gradient, tf.Tensor) or tf.distribute.has_strategy():
         return False
     place = optimizer._get_variable_index(variable)
@@ -43,7 +46,7 @@ def momentum_step(optimizer: Any, gradient: Any, variable: Any, learning_rate: A
         accum=momentum.handle,
         lr=tf.cast(learning_rate, weight.dtype),
         grad=tf.cast(gradient, weight.dtype),
-        momentum=tf.constant(optimizer.momentum, weight.dtype),
+        momentum=tf.cast(optimizer.momentum if momentum_now is None else momentum_now, weight.dtype),
         use_nesterov=optimizer.nesterov,
     )
     return True

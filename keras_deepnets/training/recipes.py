@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.training import comparison_recipes
 from keras_deepnets.training.recipe import AUTO, LENGTHS, Recipe
 
 _SGD: dict[str, Any] = {
@@ -300,7 +301,7 @@ _ROWS = (
         **_WIGHTMAN2021,
     ),
 )
-_RECIPES = {row.name: row for row in _ROWS}
+_RECIPES = {row.name: row for row in (*_ROWS, *comparison_recipes.ROWS)}
 
 
 def recipes() -> list[str]:

@@ -67,7 +67,7 @@ class DSNSpec:
 
 def classifier(x: Any, spec: DSNSpec, classes: int, activation: Any) -> Any:
     """The last 1×1 convolution and the averages of its maps."""
-    return layers.map_classifier(x, classes, activation)
+    return layers.map_classifier(x, classes, activation, stddev=nin.STDDEV)
 
 
 def companions(spec: DSNSpec) -> tuple[Auxiliary, ...]:

@@ -5,7 +5,8 @@ These are those of the authors' ``cifar-10_def`` for cuda-convnet.
 
 * Every convolution has a bias and a ReLU, also the last one, before the averages (section 3.2 and the authors' definition).
 * Poolings pad as in cuda-convnet: only after the last row and column. The authors' definition has two max poolings.
-* The initial variance is 2 / fan-in (He et al. 2015). The authors draw from N(0, 0.05²).
+* Initial weights are drawn from N(0, 0.05²), as in the authors' definition. With the larger ones of He et al. 2015, the network dies at
+  the authors' learning rate.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ PAPER = Paper("L13", "Network In Network", "Lin et al.", 2013, "https://arxiv.or
 
 POOLINGS = ("max", "avg")
 PADDINGS = ("ceil", "symmetric")
+STDDEV = 0.05
+"""Standard deviation of the initial weights."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,12 @@ def features(x: Any, spec: Any, *, apart: bool = False) -> Any:
             size = kernel_size if number == 1 else 1
             before = apart and number == 1
             x = layers.biased_conv2d(
-                x, count, size, activation=None if before else "relu", name=f"conv{stage}_{number}_conv"
+                x,
+                count,
+                size,
+                activation=None if before else "relu",
+                stddev=STDDEV,
+                name=f"conv{stage}_{number}_conv",
             )
             if before:
                 x = layers.activation(x, name=f"conv{stage}_{number}_relu")
@@ -123,7 +131,7 @@ def features(x: Any, spec: Any, *, apart: bool = False) -> Any:
 
 def classifier(x: Any, spec: NINSpec, classes: int, activation: Any) -> Any:
     """The last 1×1 convolution with its ReLU, and the averages of its maps (section 3.2)."""
-    return layers.map_classifier(x, classes, activation, map_activation="relu")
+    return layers.map_classifier(x, classes, activation, map_activation="relu", stddev=STDDEV)
 
 
 FAMILY = Family("NIN", NINSpec, features, PAPER, ("pool2", "pool_padding", "dropout"), classifier=classifier)

@@ -21,7 +21,13 @@ def pool_features(x: Any, pooling: str, *, dtype: str | None = None) -> Any:
 
 
 def map_classifier(
-    x: Any, classes: int, activation: Any, *, map_activation: str | None = None, name: str = "predictions"
+    x: Any,
+    classes: int,
+    activation: Any,
+    *,
+    map_activation: Any = None,
+    stddev: float | None = None,
+    name: str = "predictions",
 ) -> Any:
     """A 1×1 convolution with one channel per class, then global average pooling (Lin et al. 2014, section 3.2).
 
@@ -32,10 +38,11 @@ def map_classifier(
         classes: number of classes.
         activation: activation of the averages; None returns logits. It is a layer ``{name}_activation``.
         map_activation: activation of the class maps before pooling, or None.
+        stddev: initial standard deviation of the weights. None: as for `biased_conv2d`.
         name: name of the convolution.
     """
-    kwargs = {"activation": map_activation, "dtype": "float32"}
-    x = biased_conv2d(x, classes, 1, gain=RELU_GAIN if map_activation == "relu" else 1.0, name=name, **kwargs)
+    gain = RELU_GAIN if map_activation == "relu" else 1.0
+    x = biased_conv2d(x, classes, 1, activation=map_activation, gain=gain, stddev=stddev, name=name, dtype="float32")
     x = pool_features(x, "avg", dtype="float32")
     if activation is None:
         return x

@@ -26,6 +26,7 @@ def biased_conv2d(
     activation: str | None = None,
     gain: float = RELU_GAIN,
     bias: float = 0.0,
+    stddev: float | None = None,
     name: str | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -39,6 +40,7 @@ def biased_conv2d(
         activation: activation function, or None.
         gain: initial variance of the weights times fan-in.
         bias: initial value of all biases.
+        stddev: initial standard deviation of the weights, in the place of `gain`.
         name: layer name.
         **kwargs: further arguments of `keras.layers.Conv2D`.
     """
@@ -50,7 +52,7 @@ def biased_conv2d(
         use_bias=True,
         activation=activation,
         name=name,
-        **(_initial(gain, bias) | kwargs),
+        **(_initial(gain, bias, stddev) | kwargs),
     )
 
 
@@ -72,8 +74,9 @@ def flatten(x: Any, *, name: str | None = None) -> Any:
     return keras.layers.Flatten(data_format="channels_last", name=named(name))(x)
 
 
-def _initial(gain: float, bias: float) -> dict[str, Any]:
+def _initial(gain: float, bias: float, stddev: float | None = None) -> dict[str, Any]:
+    kernel: Any = keras.initializers.VarianceScaling(gain, "fan_in", "untruncated_normal")
     return {
-        "kernel_initializer": keras.initializers.VarianceScaling(gain, "fan_in", "untruncated_normal"),
+        "kernel_initializer": kernel if stddev is None else keras.initializers.RandomNormal(stddev=stddev),
         "bias_initializer": keras.initializers.Constant(bias),
     }

@@ -143,7 +143,7 @@ def _logits(y_pred: Any, from_logits: bool, what: str) -> Any:
 
 @keras.saving.register_keras_serializable("keras_deepnets")
 class TopAccuracy(keras.metrics.Mean):
-    """Share of the examples whose class is among the `k` highest outputs.
+    """Share of the examples whose class is among the `k` highest outputs. Of equal outputs, the first is the higher one.
 
     `y_true` is `[batch]` integers, or `[batch, classes]` distributions, of which the largest entry counts. `y_pred` is
     `[batch, classes]`.
@@ -161,7 +161,11 @@ class TopAccuracy(keras.metrics.Mean):
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.cast(y_pred, "float32")
         if y_true.shape[1:] == y_pred.shape[1:]:
             y_true = ops.argmax(y_true, -1)
-        found = ops.in_top_k(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred, self.k)
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+        own = ops.take_along_axis(y_pred, labels, axis=-1)
+        # Of equal outputs, the first counts as the higher one, as in argmax. Otherwise a dead network would be perfect.
+        first = ops.logical_and(y_pred == own, ops.arange(y_pred.shape[-1], dtype="int32") < labels)
+        found = ops.sum(ops.cast(ops.logical_or(y_pred > own, first), "int32"), axis=-1) < self.k
         return super().update_state(ops.cast(found, self.dtype), sample_weight)
 
     def get_config(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from keras_deepnets.families import (
     bn_inception,
     densenet,
     fitnet,
+    fractalnet,
     googlenet,
     highway,
     preact,
@@ -40,6 +41,7 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     vgg,
     googlenet,
     bn_inception,
+    fractalnet,
 )
 
 

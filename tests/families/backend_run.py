@@ -43,8 +43,13 @@ def networks():
     """Name and model: of every family, and of blocks that are layers."""
     for info in cheapest():
         side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
-        # A draw of stochastic depth differs from backend to backend.
-        options = {"final_survival": 1.0} if info.family == "StochasticDepth" else {}
+        side = max(side, getattr(kd, info.constructor).facts.spec.total_stride)
+        # Draws differ from backend to backend.
+        without = {
+            "StochasticDepth": {"final_survival": 1.0},
+            "FractalNet": {"dropout": 0, "drop_path": 0, "global_share": 0},
+        }
+        options = without.get(info.family, {})
         # FitNets pool over the whole of a 32-pixel image.
         shape = info.input_shape if info.family == "FitNet" else (side, side, info.input_shape[-1])
         yield info.name, kd.create_model(info.name, input_shape=shape, classes=3, **options)

@@ -94,6 +94,8 @@ PARAMETERS = {
     "googlenet": 6_998_552,
     # Ioffe & Szegedy 2015: Cadene's and pytorchcv's code
     "bninception": 11_295_240,
+    # Larsson et al. 2016: pytorchcv's code
+    "fractalnet21": 33_724_618,
 }
 
 FLOPS = {

@@ -13,7 +13,9 @@ from keras_deepnets.errors import InputError
 if TYPE_CHECKING:
     import keras
 
-_BLOCK_ENDS = re.compile(r"(conv\d+)_block\d+_(out|concat)|block\d+_(column\d+_)?pool|block\d+_output|inception_\d[a-z]_output|post_relu|relu")
+_BLOCK_ENDS = re.compile(
+    r"(conv\d+)_block\d+_(out|concat)|block\d+_(column\d+_)?pool|block\d+_output|inception_\d[a-z]_output|post_relu|relu"
+)
 
 
 def feature_pyramid(model: keras.Model) -> keras.Model:

@@ -50,7 +50,8 @@ class FractalNetSpec:
     columns: int = option(3, "columns per block. Column k has 2**(k - 1) convolutions.")
     filters: tuple[int, ...] = option((64, 128, 256, 512, 512), "channels per block.")
     dropout: float | tuple[float, ...] = option(
-        (0.0, 0.1, 0.2, 0.3, 0.4), "probability to drop a unit after a convolution: one per block, or one for all blocks."
+        (0.0, 0.1, 0.2, 0.3, 0.4),
+        "probability to drop a unit after a convolution: one per block, or one for all blocks.",
     )
     drop_path: float = option(0.15, "probability to drop an input of a join in local sampling.")
     global_share: float = option(

@@ -138,8 +138,6 @@ def column_plan(x: Any, columns: int, share: float, *, name: str | None = None) 
     return ColumnPlan(columns, share, name=named(name))(x) if share else None
 
 
-def fractal_join(
-    maps: Mapping[int, Any], plan: Any = None, *, drop_path: float = 0.0, name: str | None = None
-) -> Any:
+def fractal_join(maps: Mapping[int, Any], plan: Any = None, *, drop_path: float = 0.0, name: str | None = None) -> Any:
     """The mean of `maps`, column number to map, with drop-path. The other arguments are those of `FractalJoin`."""
     return FractalJoin(tuple(maps), drop_path, name=named(name))(list(maps.values()), plan)

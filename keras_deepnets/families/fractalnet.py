@@ -1,24 +1,24 @@
 """FractalNets: blocks of columns of different depth that are joined repeatedly, without residual connections.
 
 G. Larsson, M. Maire, G. Shakhnarovich: "FractalNet: Ultra-Deep Neural Networks without Residuals", ICLR 2017, arXiv:1605.07648.
-Column ``k`` of a block has ``2**(k - 1)`` convolutions, so the last column is the deepest. Where columns end at the same depth, their maps
-are joined by a mean, and the columns go on from it.
+Column ``k`` of a block has ``2**(k - 1)`` convolutions, so the last column is the deepest. Where convolutions of several columns end at the
+same depth, a join takes the mean of their maps. It is the input of the next convolution of each of these columns.
 
 The authors' code is github.com/gustavla/fractalnet, in Caffe. Where the paper is silent, this library does what the code does:
 
 * Dropout is between a convolution and its batch normalisation, and drops single units.
-* At the end of a block, each column is pooled, and the last join follows. ``pool_before_join=False`` pools after the join, as the figure
-  of the paper and pytorchcv do. The results differ: the maximum of a mean is not the mean of the maxima.
+* At the end of a block, each column is pooled, and the last join follows. ``pool_before_join=False`` pools after the join, as pytorchcv
+  does. The results differ: the maximum of a mean is not the mean of the maxima.
 * Weights are drawn uniformly with variance 1 / fan-in, which is Caffe's "xavier".
 
 Choices of this library:
 
 * Batch normalisation has a scale and an offset, and convolutions have no bias, as in pytorchcv. The authors' code has biases instead.
-* FractalNet21 has 33,724,618 parameters, as in pytorchcv. The tables of later papers print 38.6M, and no public code of the authors
-  gives this number. ``doubling=True`` gives 38,648,074: a 1×1 convolution with a bias changes the number of channels before each block
-  that has another number, and thus all convolutions of a block have the same. The structure is inferred from the number.
+* FractalNet21 has 33,724,618 parameters, as in pytorchcv. Comparisons in later papers print 38.6M. The authors' public code does not give
+  this number. ``doubling=True`` has 38,648,074 parameters. Before each block with a new number of channels, a 1×1 convolution with a bias
+  changes the channels. All other convolutions of the block keep them. This structure is inferred from the number.
 * In a mini-batch, the first half of the samples uses global sampling of drop-path, with one column per sample. The other half uses local
-  sampling, with own draws per sample and join (sections 3.1 and 3.2 of the paper mix both).
+  sampling, with own draws per sample and join.
 """
 
 from __future__ import annotations

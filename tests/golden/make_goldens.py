@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from keras_deepnets.benchmark.torch_side import without_compiled_operators
+from keras_deepnets.benchmark.torch_side import averaging_the_whole_map, without_compiled_operators
 from keras_deepnets.weights.naming import BOOKKEEPING
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
@@ -71,14 +71,6 @@ def from_timm(name: str, build: tuple[str, dict[str, Any]] | None) -> torch.nn.M
     return timm.models.resnetv2.ResNetV2(**build[1], **blocks, num_classes=CLASSES)
 
 
-class FinalPool(torch.nn.AdaptiveAvgPool2d):
-    """Global average pooling that ignores what pytorchcv's FractalNet passes to every part."""
-
-    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
-        """``[n, c, h, w]`` to ``[n, c, 1, 1]``."""
-        return super().forward(x)
-
-
 def from_pytorchcv(name: str, build: tuple[str, dict[str, Any]] | None) -> torch.nn.Module:
     """A CIFAR network of pytorchcv, averaging over the whole last map: over 8×8, as it does, only at its own size."""
     import_torchvision()
@@ -88,8 +80,7 @@ def from_pytorchcv(name: str, build: tuple[str, dict[str, Any]] | None) -> torch
     else:
         module, _, function = build[0].partition(".")
         net = getattr(importlib.import_module(f"pytorchcv.models.{module}"), function)(num_classes=CLASSES, **build[1])
-    net.features.final_pool = FinalPool(1)
-    return net
+    return averaging_the_whole_map(net)
 
 
 BUILDERS = {"torchvision": from_torchvision, "timm": from_timm, "pytorchcv": from_pytorchcv}

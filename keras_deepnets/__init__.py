@@ -33,6 +33,7 @@ from keras_deepnets.families.fitnet import (
     FitNet3,
     FitNet4,
 )
+from keras_deepnets.families.fractalnet import FractalNet, FractalNet21
 from keras_deepnets.families.googlenet import GoogLeNet
 from keras_deepnets.families.highway import (
     Highway,
@@ -126,7 +127,7 @@ from keras_deepnets.predictions import decode_predictions, preprocess_input
 from keras_deepnets.registration import register_with_keras as _register_with_keras
 from keras_deepnets.registry import create_model, list_models
 from keras_deepnets.scaling import Scaling
-from keras_deepnets.surgery import feature_pyramid, freeze, replace_classifier
+from keras_deepnets.surgery import feature_pyramid, fractal_column, freeze, replace_classifier
 from keras_deepnets.versions import __version__ as __version__
 from keras_deepnets.weights import load_weights, save_weights
 
@@ -164,6 +165,8 @@ __all__ = [
     "FitNet2",
     "FitNet3",
     "FitNet4",
+    "FractalNet",
+    "FractalNet21",
     "GoogLeNet",
     "Highway",
     "Highway1",
@@ -238,6 +241,7 @@ __all__ = [
     "families",
     "feature_pyramid",
     "fold_batchnorm",
+    "fractal_column",
     "freeze",
     "insight",
     "layers",

@@ -16,6 +16,7 @@ from keras_deepnets.families import (
     densenet,
     dsn,
     fitnet,
+    fractalnet,
     googlenet,
     highway,
     nin,
@@ -46,6 +47,7 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     nin,
     all_cnn,
     dsn,
+    fractalnet,
 )
 
 

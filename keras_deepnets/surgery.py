@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_deepnets.errors import InputError
@@ -12,7 +13,9 @@ from keras_deepnets.errors import InputError
 if TYPE_CHECKING:
     import keras
 
-_BLOCK_ENDS = re.compile(r"(conv\d+)_block\d+_(out|concat)|block\d+_pool|inception_\d[a-z]_output|post_relu|relu")
+_BLOCK_ENDS = re.compile(
+    r"(conv\d+)_block\d+_(out|concat)|block\d+_(column\d+_)?pool|block\d+_output|inception_\d[a-z]_output|post_relu|relu"
+)
 
 
 def feature_pyramid(model: keras.Model) -> keras.Model:
@@ -231,6 +234,52 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
     return model
+
+
+def fractal_column(model: keras.Model, column: int) -> keras.Model:
+    """Return one column of a FractalNet as a plain network, with copies of its weights.
+
+    The network is that of the builder's option `column`: the layers of the column, under their names, and the classifier.
+
+    Args:
+        model: FractalNet, or a functional model that contains its layers.
+        column: number of the column, from 1. The last is the deepest.
+
+    Raises:
+        ValueError: `column` is not the number of a column, or the model has no joins of columns.
+    """
+    from keras_deepnets import layers
+    from keras_deepnets.families.checks import check_counts
+    from keras_deepnets.graphs import as_functional, rebuild
+    from keras_deepnets.models import flat_layers
+
+    check_counts(model.name, column=column)
+    joins = [layer for layer in flat_layers(model) if isinstance(layer, layers.FractalJoin)]
+    if not joins:
+        raise InputError(
+            f"{model.name}: it has no layer that joins columns; give a FractalNet of at least two columns that is not folded."
+        )
+    columns = max(join.columns[-1] for join in joins)
+    if column > columns:
+        raise InputError(f"{model.name}: column={column} does not exist; the network has columns 1 to {columns}.")
+    copy = rebuild(
+        as_functional(model),
+        new_layer=lambda layer: _Selection(layer, column) if isinstance(layer, layers.FractalJoin) else None,
+    )
+    architecture = getattr(copy, "architecture", None)
+    if architecture:
+        architecture["options"] = architecture["options"] | {"column": column}
+    return copy
+
+
+class _Selection:
+    """Takes the place of a join and passes on one column. Maps of joins without the column are not used later."""
+
+    def __init__(self, join: Any, column: int):
+        self.index = join.columns.index(column) if column in join.columns else 0
+
+    def __call__(self, maps: Sequence[Any], plan: Any = None) -> Any:
+        return maps[self.index]
 
 
 def _ancestors(layer: keras.layers.Layer) -> set[str]:

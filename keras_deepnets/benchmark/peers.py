@@ -110,6 +110,7 @@ _NETWORKS: dict[str, dict[str, tuple[Build, dict[str, Any]]]] = {
     "pytorchcv": {
         **_named("bninception"),
         **_named("nin=nin_cifar10", pool2="avg", pool_padding="symmetric"),
+        **_named("fractalnet21=fractalnet_cifar10", pool_before_join=False),
         **_named(*(f"resnet{depth}=resnet{depth}_cifar10" for depth in (20, 56, 110, 1202)), shortcut="B"),
         "resnet32": (("resnet_cifar.get_resnet_cifar", {"blocks": 32, "bottleneck": False}), {"shortcut": "B"}),
         "resnet44": (("resnet_cifar.get_resnet_cifar", {"blocks": 44, "bottleneck": False}), {"shortcut": "B"}),

@@ -107,17 +107,27 @@ def _builder(job: Job) -> Callable[[], Any]:
             return lambda: create_model(name, **kwargs)
         if "." not in name:
             get_model = importlib.import_module("pytorchcv.model_provider").get_model
-            return lambda: _averaging_the_whole_map(get_model(name, pretrained=False))
+            return lambda: averaging_the_whole_map(get_model(name, pretrained=False))
         module, _, function = name.partition(".")
         make = getattr(importlib.import_module(f"pytorchcv.models.{module}"), function)
-        return lambda: _averaging_the_whole_map(make(num_classes=10, **kwargs))
+        return lambda: averaging_the_whole_map(make(num_classes=10, **kwargs))
 
 
-def _averaging_the_whole_map(network: Any) -> Any:
-    """Use global average pooling. pytorchcv's CIFAR networks average over 8×8, the whole feature map only at 32 pixels."""
+def averaging_the_whole_map(network: Any) -> Any:
+    """Use global average pooling. pytorchcv's CIFAR networks average over 8×8, the whole feature map only at 32 pixels.
+
+    The pooling ignores the plan of drop-path that a FractalNet passes to each of its parts.
+    """
     import torch
 
-    network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    class FinalPool(torch.nn.AdaptiveAvgPool2d):
+        def forward(self, input: Any, **_: Any) -> Any:
+            return super().forward(input)
+
+    if hasattr(network.features, "final_pool"):
+        network.features.final_pool = FinalPool(1)
+    else:  # NIN pools after its classifier
+        network.output.final_pool = torch.nn.Sequential(FinalPool(1), torch.nn.Flatten())
     return network
 
 

@@ -55,7 +55,8 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
 
     Layers that only serve training are removed too, also auxiliary classifiers. Recomputing layers become the three layers that they
     consist of. Dropout and stochastic depth are dropped, or become a `keras.layers.Rescaling` if they rescale at inference. The
-    activations and concatenations of this library become Keras' own.
+    activations and concatenations of this library become Keras' own, and joins of columns become a sum and a
+    `keras.layers.Rescaling`.
 
     Args:
         model: A functional or built sequential model. It is not changed.
@@ -76,7 +77,7 @@ def fold_batchnorm(model: keras.Model) -> keras.Model:
 def _folded(graph: keras.Model, *, inside_block: bool) -> keras.Model:
     import keras
 
-    from keras_deepnets.layers import Block, StochasticDepth
+    from keras_deepnets.layers import Block, FractalJoin, StochasticDepth
 
     pairs = _pairs(graph)
     norms = {id(pair.norm) for pair in pairs.values()}
@@ -87,6 +88,8 @@ def _folded(graph: keras.Model, *, inside_block: bool) -> keras.Model:
             return _folded_block(layer)
         if type(layer) is StochasticDepth and not inside_block:
             return keras.layers.Rescaling(layer.survival, name=layer.name, dtype=layer.dtype_policy)
+        if type(layer) is FractalJoin and not inside_block:
+            return _Mean(layer)
         if type(layer) in _differing_in_training():
             return graphs.same(layer, kind=_differing_in_training()[type(layer)])
         if id(layer) in scalings:
@@ -138,6 +141,20 @@ def _does_nothing(node: Any) -> bool:
     if isinstance(layer, StochasticDepth):
         return layer.rescale == "training" or layer.survival == 1
     return isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D))
+
+
+class _Mean:
+    """A join without drop-path and without its plan, in the layers of Keras that every runtime computes fast."""
+
+    def __init__(self, layer: Any):
+        self.layer = layer
+
+    def __call__(self, maps: Sequence[Any], plan: Any = None) -> Any:
+        import keras
+
+        name, dtype = self.layer.name, self.layer.dtype_policy
+        total = keras.layers.Add(name=f"{name}_sum", dtype=dtype)(maps)
+        return keras.layers.Rescaling(1 / len(maps), name=name, dtype=dtype)(total)
 
 
 class _Separate:
@@ -241,8 +258,14 @@ def _pairs(model: keras.Model) -> dict[int, _Pair]:
         if not _is_plain_norm(norm) or calls[id(norm)] > 1 or node.arguments.kwargs.get("training"):
             continue
         tensor = node.input_tensors[0]
+        alone = readers[id(tensor)] == 1
         linear = tensor._keras_history.operation
-        alone = calls[id(linear)] == 1 and readers[id(tensor)] == 1
+        while calls[id(linear)] == 1 and _does_nothing(linear._inbound_nodes[tensor._keras_history.node_index]):
+            # Dropout between them
+            tensor = linear._inbound_nodes[tensor._keras_history.node_index].input_tensors[0]
+            alone = alone and readers[id(tensor)] == 1
+            linear = tensor._keras_history.operation
+        alone = alone and calls[id(linear)] == 1
         if alone and _is_plain_linear(linear) and _same_axis(linear, norm, len(tensor.shape)):
             pairs[id(linear)] = _Pair(linear, norm)
     return pairs

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_deepnets.layers.building import named, prefixed, quickly
     from keras_deepnets.layers.convolution import Conv2D, conv2d
     from keras_deepnets.layers.dense_connectivity import Concatenate, RecomputedConv2D, concatenate, recomputed_conv2d
+    from keras_deepnets.layers.fractal import ColumnPlan, FractalJoin, column_plan, fractal_join
     from keras_deepnets.layers.gates import HighwayGate, highway_conv2d, highway_dense
     from keras_deepnets.layers.heads import SlowDense, classifier, map_classifier, pool_features
     from keras_deepnets.layers.local_response import LocalResponseNormalization, local_response_norm
@@ -55,6 +56,7 @@ _MODULES = {
     "block": ("Block", "inlined_blocks", "shared_blocks"),
     "convolution": ("Conv2D", "conv2d"),
     "dense_connectivity": ("Concatenate", "RecomputedConv2D", "concatenate", "recomputed_conv2d"),
+    "fractal": ("ColumnPlan", "FractalJoin", "column_plan", "fractal_join"),
     "gates": ("HighwayGate", "highway_conv2d", "highway_dense"),
     "heads": ("SlowDense", "classifier", "map_classifier", "pool_features"),
     "local_response": ("LocalResponseNormalization", "local_response_norm"),
@@ -94,9 +96,11 @@ __all__ = [
     "BatchNormalization",
     "Block",
     "BlurPooling2D",
+    "ColumnPlan",
     "Concatenate",
     "Conv2D",
     "Dropout",
+    "FractalJoin",
     "GlobalContrastNormalization",
     "HighwayGate",
     "InputScaling",
@@ -119,6 +123,7 @@ __all__ = [
     "biased_conv2d",
     "biased_dense",
     "classifier",
+    "column_plan",
     "concatenate",
     "conv2d",
     "conv_bn",
@@ -126,6 +131,7 @@ __all__ = [
     "dropout",
     "efficient_channel_attention",
     "flatten",
+    "fractal_join",
     "group_norm",
     "highway_conv2d",
     "highway_dense",

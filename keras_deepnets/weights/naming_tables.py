@@ -366,6 +366,22 @@ PYTORCHCV_NIN = Naming(
     ("NIN",),
     needs={"pool2": "avg", "pool_padding": "symmetric"},
 )
+
+
+def _fractalnet(columns: int) -> Rules:
+    """In pytorchcv, the convolutions of a block are numbered by row, and the columns of a row from the deepest."""
+    rules = []
+    for column in range(1, columns + 1):
+        for number in range(1, 2 ** (column - 1) + 1):
+            theirs = f"features.unit{{block}}.block.blocks.block{number * 2 ** (columns - column)}.subblock{columns - column + 1}"
+            for part in ("conv", "bn"):
+                rules.append((f"{theirs}.{part}", f"block{{block}}_column{column}_{number}_{part}"))
+    return (*rules, ("output", "predictions"))
+
+
+PYTORCHCV_FRACTALNET = Naming(
+    "pytorchcv's FractalNet", _fractalnet(3), ("FractalNet",), needs={"pool_before_join": False}
+)
 _CADENE, _PYTORCHCV = _bn_inception()
 CADENE_BN_INCEPTION = Naming("Cadene's BN-Inception", _CADENE, ("BNInception",))
 PYTORCHCV_BN_INCEPTION = Naming("pytorchcv's BN-Inception", _PYTORCHCV, ("BNInception",))
@@ -395,5 +411,6 @@ NAMINGS = (
     CADENE_BN_INCEPTION,
     PYTORCHCV_BN_INCEPTION,
     PYTORCHCV_NIN,
+    PYTORCHCV_FRACTALNET,
 )
 """All recognised namings except Keras' names, which this library uses itself."""

@@ -32,6 +32,7 @@ SMALL = {
         modules=[[[16, 8, 16, 8, 16, 8], [0, 8, 16, 8, 16, 0]], [[16, 8, 16, 8, 16, 8]]], **options
     ),
     "googlenet": lambda **options: kd.GoogLeNet(modules=[[[16, 8, 16, 8, 16, 8]], [[16, 8, 16, 8, 16, 8]]], **options),
+    "fractalnet17": lambda **options: kd.FractalNet(filters=(16, 24, 32, 32), dropout=0.1, **options),
     "stochasticdepth8": lambda **options: kd.ResNet(depth=8, stem="cifar", stochastic_depth=0.5, **options),
 }
 # Of each family, and of each way to compute it, one that is converted in a moment.
@@ -99,7 +100,8 @@ def geometry(name):
     # On maps of one pixel a 3×3 convolution keeps a ninth of the signal, and no shortcut the rest.
     if name == "plainnet34":
         return 64, 3
-    return {"mnist": 28, "imagenet2012": 32}.get(info.dataset, 16), info.input_shape[-1]
+    side = {"mnist": 28, "imagenet2012": 32}.get(info.dataset, 16)
+    return max(side, getattr(kd, info.constructor).facts.spec.total_stride), info.input_shape[-1]
 
 
 def spread(model, images):

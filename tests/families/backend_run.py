@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 import keras_deepnets as kd
+from keras_deepnets import layers
 
 
 def fill(model):
@@ -43,8 +44,13 @@ def networks():
     """Name and model: of every family, and of blocks that are layers."""
     for info in cheapest():
         side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
-        # A draw of stochastic depth differs from backend to backend.
-        options = {"final_survival": 1.0} if info.family == "StochasticDepth" else {}
+        side = max(side, getattr(kd, info.constructor).facts.spec.total_stride)
+        # Draws differ from backend to backend.
+        without = {
+            "StochasticDepth": {"final_survival": 1.0},
+            "FractalNet": {"dropout": 0, "drop_path": 0, "global_share": 0},
+        }
+        options = without.get(info.family, {})
         # FitNets pool over the whole of a 32-pixel image.
         shape = info.input_shape if info.family == "FitNet" else (side, side, info.input_shape[-1])
         yield info.name, kd.create_model(info.name, input_shape=shape, classes=3, **options)
@@ -53,6 +59,11 @@ def networks():
     variants = {"stem": "cifar", "input_shape": (16, 16, 3), "classes": 3, "depth": 8}
     yield "anti-aliased", kd.ResNet(antialias="blur", attention="eca", shortcut="D", **variants)
     yield "grouped", kd.ResNet(norm="group", filters=(32, 64, 128), antialias="average", **variants)
+    # The mean of equal maps does not depend on the draws of drop-path.
+    inputs = keras.Input((16, 16, 3))
+    x = layers.conv_bn_relu(inputs, 8, 3, name="unit")
+    x = layers.fractal_join({1: x, 2: x, 3: x}, layers.column_plan(inputs, 3, 0.5), drop_path=0.4)
+    yield "drop-path", keras.Model(inputs, layers.classifier(x, 3, "softmax"))
     yield "preact blocks", kd.PreActResNet(depth=20, block="bottleneck", **blocks)
 
 

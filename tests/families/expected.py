@@ -100,6 +100,8 @@ PARAMETERS = {
     "allcnn_a": 1_254_250,
     "allcnn_b": 1_300_618,
     "allcnn_c": 1_369_738,
+    # Larsson et al. 2016: pytorchcv's code
+    "fractalnet21": 33_724_618,
 }
 
 FLOPS = {

@@ -28,6 +28,7 @@ def small(name, **kwargs):
     """The network at the smallest sensible input."""
     info = kd.model_info(name)
     side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
+    side = max(side, getattr(kd, info.constructor).facts.spec.total_stride)
     kwargs.setdefault("input_shape", (side, side, info.input_shape[-1]))
     model = kd.create_model(name, **kwargs)
     if info.depth > 400 and kwargs.get("weights") is None:
@@ -191,6 +192,11 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "reduction": ["pool", "stride", "conv_pool"],
         "input_dropout": [0.1],
         "auxiliary": [],  # tests/families/test_auxiliary.py
+        "drop_path": [0.1],
+        "global_share": [1],
+        "doubling": [True],
+        "pool_before_join": [False],
+        "column": [2],
     }
     for option in constructor.facts.options:
         for value in values[option]:

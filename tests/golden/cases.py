@@ -212,6 +212,18 @@ PYTORCHCV_BN_INCEPTION = Style(
     ((224, 224), (195, 163)),
 )
 
+# The last pooling leaves one pixel of 32, and two of 64. The peer has no names for the maps of columns.
+PYTORCHCV_FRACTALNET = Style(
+    name_maps.PYTORCHCV_FRACTALNET,
+    {
+        **{f"join {block}": (f"features.unit{block}.block", f"block{block}_join4") for block in range(1, 6)},
+        **{f"block {block}": (f"features.unit{block}", f"block{block}_pool") for block in range(1, 6)},
+        "logits": ("output", "predictions"),
+    },
+    ((32, 32), (71, 64)),
+)
+_FRACTAL_FILTERS = (8, 16, 24, 32, 32)
+
 
 def _resnet(peer: str, ours: str, last: int, **kwargs: Any) -> Case:
     # Their bottlenecks stride in the 3×3 convolution, and so do our ResNeXts and wide ResNets unless told otherwise.
@@ -285,6 +297,25 @@ CASES = (
         PYTORCHCV_BN_INCEPTION,
         "BNInception",
         build=("bninception.get_bninception", {}),
+        quick=True,
+    ),
+    _cifar("fractalnet_cifar10", PYTORCHCV_FRACTALNET, "FractalNet21", pool_before_join=False),
+    _cifar(
+        "small_fractalnet",
+        PYTORCHCV_FRACTALNET,
+        "FractalNet",
+        filters=_FRACTAL_FILTERS,
+        pool_before_join=False,
+        build=(
+            "fractalnet_cifar.CIFARFractalNet",
+            {
+                "channels": _FRACTAL_FILTERS,
+                "num_columns": 3,
+                "dropout_probs": (0.0,) * 5,
+                "loc_drop_prob": 0.15,
+                "glob_drop_ratio": 0.5,
+            },
+        ),
         quick=True,
     ),
     Case("timm/resnetv2_18", TIMM_RESNETV2, "ResNet18V2", last=2, quick=True),

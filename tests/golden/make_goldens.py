@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from keras_deepnets.benchmark.torch_side import without_compiled_operators
+from keras_deepnets.benchmark.torch_side import averaging_the_whole_map, without_compiled_operators
 from keras_deepnets.weights.naming import BOOKKEEPING
 from tests.golden import store
 from tests.golden.cases import CASES, CLASSES, Case
@@ -80,12 +80,7 @@ def from_pytorchcv(name: str, build: tuple[str, dict[str, Any]] | None) -> torch
     else:
         module, _, function = build[0].partition(".")
         net = getattr(importlib.import_module(f"pytorchcv.models.{module}"), function)(num_classes=CLASSES, **build[1])
-    pool = torch.nn.AdaptiveAvgPool2d(1)
-    if hasattr(net.features, "final_pool"):
-        net.features.final_pool = pool
-    else:
-        net.output.final_pool = torch.nn.Sequential(pool, torch.nn.Flatten())
-    return net
+    return averaging_the_whole_map(net)
 
 
 BUILDERS = {"torchvision": from_torchvision, "timm": from_timm, "pytorchcv": from_pytorchcv}

@@ -97,6 +97,9 @@ BUILDERS |= dict.fromkeys(
         classes=10,
     ),
 )
+BUILDERS[naming_tables.PYTORCHCV_FRACTALNET.name] = lambda: kd.FractalNet(
+    filters=(4, 6, 8), dropout=0, pool_before_join=False
+)
 
 
 def test_every_naming_is_tried():

@@ -116,7 +116,9 @@ def replace_classifier(model: keras.Model, classes: int, classifier_activation: 
             else "add one: keras.layers.Dense(classes)"
         )
         raise InputError(f"{model.name}: its last layer {head.name!r} is not a fully connected classifier; {way}.")
-    outputs = layers.classifier(head.input, classes, classifier_activation, name=head.name)
+    outputs = layers.classifier(
+        head.input, classes, classifier_activation, kernel_constraint=head.kernel_constraint, name=head.name
+    )
     record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
     return DeepNet(_input_of(model), outputs, name=model.name, record=record)
 

@@ -49,7 +49,8 @@ def build(
         if include_top:
             if facts.family.head is not None:
                 x = facts.family.head(x, spec)
-            x = layers.classifier(x, classes, classifier_activation)
+            norm = layers.norm_constraint(getattr(spec, "classifier_norm", None), 2)
+            x = layers.classifier(x, classes, classifier_activation, kernel_constraint=norm)
         elif pooling and len(x.shape) == 4:
             x = layers.pool_features(x, pooling)
     architecture: dict[str, Any] = {

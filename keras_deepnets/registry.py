@@ -16,7 +16,9 @@ from keras_deepnets.families import (
     fitnet,
     googlenet,
     highway,
+    maxout_cnn,
     preact,
+    prelu_net,
     resnet,
     resnext,
     stochastic_depth,
@@ -40,6 +42,8 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     vgg,
     googlenet,
     bn_inception,
+    maxout_cnn,
+    prelu_net,
 )
 
 

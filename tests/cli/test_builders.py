@@ -21,6 +21,7 @@ BUILDERS = [
     "HighwayMLP",
     "FitNet",
     "VGG",
+    "PReLUNet",
     "PlainNet",
 ]
 SMALL = ("--option", "stem=cifar", "--option", "depth=8")

@@ -43,8 +43,12 @@ def networks():
     """Name and model: of every family, and of blocks that are layers."""
     for info in cheapest():
         side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
-        # A draw of stochastic depth differs from backend to backend.
-        options = {"final_survival": 1.0} if info.family == "StochasticDepth" else {}
+        # A random draw differs from backend to backend.
+        still = {"final_survival": 1.0, "dropout": 0.0, "input_dropout": 0.0}
+        known = getattr(kd, info.constructor).facts.options
+        options = {name: value for name, value in still.items() if name in known}
+        if info.family == "PReLUNet":
+            options["hidden"] = (64,)  # of its hundreds of millions of weights these layers have most
         # FitNets pool over the whole of a 32-pixel image.
         shape = info.input_shape if info.family == "FitNet" else (side, side, info.input_shape[-1])
         yield info.name, kd.create_model(info.name, input_shape=shape, classes=3, **options)

@@ -52,6 +52,7 @@ from keras_deepnets.families.highway import (
     PlainMLP50,
     PlainMLP100,
 )
+from keras_deepnets.families.maxout_cnn import MaxoutCNN
 from keras_deepnets.families.nin import NIN
 from keras_deepnets.families.preact import (
     PreActResNet,
@@ -65,6 +66,7 @@ from keras_deepnets.families.preact import (
     ResNet152V2,
     ResNet200V2,
 )
+from keras_deepnets.families.prelu_net import PReLUNet, PReLUNetA, PReLUNetB, PReLUNetC
 from keras_deepnets.families.resnet import (
     PlainNet,
     PlainNet18,
@@ -179,7 +181,12 @@ __all__ = [
     "HighwayMLP50",
     "HighwayMLP100",
     "InputError",
+    "MaxoutCNN",
     "ModelInfo",
+    "PReLUNet",
+    "PReLUNetA",
+    "PReLUNetB",
+    "PReLUNetC",
     "PlainMLP",
     "PlainMLP10",
     "PlainMLP20",

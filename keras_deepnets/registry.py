@@ -19,8 +19,10 @@ from keras_deepnets.families import (
     fractalnet,
     googlenet,
     highway,
+    maxout_cnn,
     nin,
     preact,
+    prelu_net,
     resnet,
     resnext,
     stochastic_depth,
@@ -48,6 +50,8 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
     all_cnn,
     dsn,
     fractalnet,
+    maxout_cnn,
+    prelu_net,
 )
 
 

@@ -194,7 +194,8 @@ def _new_classifier(old: Classifier, classes: int, activation: Any) -> Any:
     first, *tail = old.layers
     if isinstance(first, keras.layers.Dense):
         factor = getattr(first, "gradient_factor", 1.0)
-        return layers.classifier(old.input, classes, activation, gradient_factor=factor, name=first.name)
+        kept = {"gradient_factor": factor, "kernel_constraint": first.kernel_constraint}
+        return layers.classifier(old.input, classes, activation, **kept, name=first.name)
     map_activation = next((layer for layer in tail if isinstance(layer, keras.layers.ReLU)), None)
     maps = "relu" if map_activation else first.activation
     return layers.map_classifier(old.input, classes, activation, map_activation=maps, name=first.name)

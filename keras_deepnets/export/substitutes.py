@@ -8,11 +8,10 @@ import keras
 from keras import ops
 
 from keras_deepnets.layers import Conv2D, MaxPooling2D
-from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetric_padding
 
 
 class EdgePaddedMaxPooling2D(MaxPooling2D):
-    """`MaxPooling2D` with ``padding="symmetric"`` whose border repeats the image's edge instead of minus infinity.
+    """`MaxPooling2D` with padding ``"symmetric"`` or ``"ceil"`` whose border repeats the image's edge instead of minus infinity.
 
     Every window that reaches beyond an edge pixel also contains that pixel. So its copies never change the maximum, and the results are
     the same. Minus infinity would stretch the range of an int8 tensor until other values become indistinguishable. The border is made
@@ -22,14 +21,16 @@ class EdgePaddedMaxPooling2D(MaxPooling2D):
 
     def call(self, inputs: Any) -> Any:
         """Pool ``[n, h, w, c]`` to ``[n, h', w', c]``."""
-        geometry = list(zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True))
-        if all(same_padding_is_symmetric(*axis) for axis in geometry):
+        same, pads = self.pads(inputs.shape)
+        if same:
             return super().call(inputs)
-        rows, columns = (symmetric_padding(size) for size in self.pool_size)
+        (above, below), (before, after) = pads
         height, width = inputs.shape[1:3]
-        inputs = ops.concatenate([inputs[:, :1]] * rows + [inputs] + [inputs[:, height - 1 :]] * rows, axis=1)
-        left, right = inputs[:, :, :1], inputs[:, :, width - 1 :]
-        inputs = ops.concatenate([left] * columns + [inputs] + [right] * columns, axis=2)
+        if above or below:
+            inputs = ops.concatenate([inputs[:, :1]] * above + [inputs] + [inputs[:, height - 1 :]] * below, axis=1)
+        if before or after:
+            left, right = inputs[:, :, :1], inputs[:, :, width - 1 :]
+            inputs = ops.concatenate([left] * before + [inputs] + [right] * after, axis=2)
         return ops.max_pool(inputs, self.pool_size, self.strides, "valid", "channels_last")
 
 
@@ -43,6 +44,6 @@ def substitute(layer: Any, for_device: bool) -> type | None:
     # Keras compiles its grouped convolution with XLA, which serving builds without XLA refuse. Ours uses the native op.
     if type(layer) is keras.layers.Conv2D and layer.groups > 1 and layer.data_format == "channels_last":
         return Conv2D
-    if for_device and type(layer) is MaxPooling2D and layer.padding == "symmetric":
+    if for_device and type(layer) is MaxPooling2D and layer.padding in ("symmetric", "ceil"):
         return EdgePaddedMaxPooling2D
     return None

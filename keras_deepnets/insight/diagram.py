@@ -135,6 +135,10 @@ def _line(layer: Any, kind: str) -> str:
         if kind.startswith("Global"):
             return f"global {'average' if 'Average' in kind else 'max'} pool"
         sort = "average" if "Average" in kind else "max"
+        if kind.startswith("Adaptive"):
+            return f"{sort} pool to {layer.size}×{layer.size}"
+        if kind == "SpatialPyramidPooling":
+            return f"max pool to {', '.join(f'{level}×{level}' for level in layer.levels)}"
         return f"{'×'.join(map(str, layer.pool_size))} {sort} pool, /{layer.strides[0]}"
     return ""
 

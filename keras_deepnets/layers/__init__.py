@@ -35,18 +35,23 @@ if TYPE_CHECKING:
     )
     from keras_deepnets.layers.pooling import (
         AdaptiveAveragePooling2D,
+        AdaptiveMaxPooling2D,
         AveragePooling2D,
         MaxPooling2D,
+        SpatialPyramidPooling,
         adaptive_average_pool,
+        adaptive_max_pool,
         average_pool,
         average_pool_with_zeros,
         max_pool,
+        spatial_pyramid_pool,
     )
+    from keras_deepnets.layers.rectifiers import PReLU, prelu
     from keras_deepnets.layers.scaling import InputScaling, scale_input
     from keras_deepnets.layers.shortcuts import SHORTCUTS, ZeroPadShortcut, add, projected, shortcut, subsampled
     from keras_deepnets.layers.stems import stem_convolutions
     from keras_deepnets.layers.stochastic import Dropout, StochasticDepth, dropout, linear_survival, stochastic_depth
-    from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten
+    from keras_deepnets.layers.unnormalized import biased_conv2d, biased_dense, flatten, norm_constraint
     from keras_deepnets.layers.whitening import GlobalContrastNormalization, ZCAWhitening, normalize_contrast
 
 _MODULES = {
@@ -73,25 +78,32 @@ _MODULES = {
     ),
     "pooling": (
         "AdaptiveAveragePooling2D",
+        "AdaptiveMaxPooling2D",
         "AveragePooling2D",
         "MaxPooling2D",
+        "SpatialPyramidPooling",
         "adaptive_average_pool",
+        "adaptive_max_pool",
         "average_pool",
         "average_pool_with_zeros",
         "max_pool",
+        "spatial_pyramid_pool",
     ),
+    "rectifiers": ("PReLU", "prelu"),
     "scaling": ("InputScaling", "scale_input"),
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "projected", "shortcut", "subsampled"),
     "stems": ("stem_convolutions",),
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
     "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
     "whitening": ("GlobalContrastNormalization", "ZCAWhitening", "normalize_contrast"),
+    "unnormalized": ("biased_conv2d", "biased_dense", "flatten", "norm_constraint"),
 }
 
 __all__ = [
     "SHORTCUTS",
     "Activation",
     "AdaptiveAveragePooling2D",
+    "AdaptiveMaxPooling2D",
     "AveragePooling2D",
     "BatchNormalization",
     "Block",
@@ -107,13 +119,16 @@ __all__ = [
     "LocalResponseNormalization",
     "MaxPooling2D",
     "Maxout",
+    "PReLU",
     "RecomputedConv2D",
     "SlowDense",
+    "SpatialPyramidPooling",
     "StochasticDepth",
     "ZCAWhitening",
     "ZeroPadShortcut",
     "activation",
     "adaptive_average_pool",
+    "adaptive_max_pool",
     "add",
     "antialiased",
     "antialiased_max_pool",
@@ -144,15 +159,18 @@ __all__ = [
     "maxout_dense",
     "named",
     "norm_activation",
+    "norm_constraint",
     "normalize_contrast",
     "pool_features",
     "prefixed",
+    "prelu",
     "projected",
     "quickly",
     "recomputed_conv2d",
     "scale_input",
     "shared_blocks",
     "shortcut",
+    "spatial_pyramid_pool",
     "squeeze_excitation",
     "stem_convolutions",
     "stochastic_depth",

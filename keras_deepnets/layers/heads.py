@@ -86,15 +86,29 @@ class SlowDense(keras.layers.Dense):
 
 
 def classifier(
-    x: Any, classes: int, activation: Any, *, gradient_factor: float = 1.0, name: str = "predictions"
+    x: Any,
+    classes: int,
+    activation: Any,
+    *,
+    gradient_factor: float = 1.0,
+    kernel_constraint: Any = None,
+    name: str = "predictions",
 ) -> Any:
     """A fully connected layer to ``[n, classes]``, after average pooling if `x` is a feature map.
 
-    It computes in float32 under every policy. A `gradient_factor` other than 1 makes it a `SlowDense`.
+    It computes in float32 under every policy. A `gradient_factor` other than 1 makes it a `SlowDense`. `kernel_constraint` is
+    that of `keras.layers.Dense`.
     """
     if len(x.shape) == 4:
         x = pool_features(x, "avg", dtype="float32")
     # Uniform with variance 1 / (3·fan_in): the default of the papers' own code.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     kind = keras.layers.Dense if gradient_factor == 1 else functools.partial(SlowDense, gradient_factor=gradient_factor)
-    return kind(classes, activation=activation, kernel_initializer=initializer, dtype="float32", name=named(name))(x)
+    return kind(
+        classes,
+        activation=activation,
+        kernel_initializer=initializer,
+        kernel_constraint=kernel_constraint,
+        dtype="float32",
+        name=named(name),
+    )(x)

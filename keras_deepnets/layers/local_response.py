@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_deepnets.layers import fast
 from keras_deepnets.layers.building import named
 
 
@@ -27,8 +28,12 @@ class LocalResponseNormalization(keras.layers.Layer):
             raise ValueError(f"LocalResponseNormalization: size={size} must be odd, e.g. 5.")
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The normalised maps."""
+        if training and fast.on("local_response"):
+            from keras_deepnets.layers.fast.local_response import local_response_norm
+
+            return local_response_norm(inputs, self.size, self.alpha, self.beta, self.k)
         x = ops.cast(inputs, "float32")
         channels, side = x.shape[-1], self.size // 2
         squares = ops.pad(ops.square(x), [(0, 0)] * (len(x.shape) - 1) + [(side, side)])

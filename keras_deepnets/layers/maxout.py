@@ -51,13 +51,47 @@ class Maxout(keras.layers.Layer):
         return super().get_config() | {"pieces": self.pieces}
 
 
-def maxout_conv2d(x: Any, filters: int, kernel_size: int, *, pieces: int = 2, name: str) -> Any:
-    """A maxout convolution from ``[n, h, w, c]`` to ``[n, h, w, filters]``. Its layers are ``{name}_conv`` and ``{name}_out``."""
-    x = biased_conv2d(x, pieces * filters, kernel_size, gain=GAIN, name=f"{name}_conv")
+def maxout_conv2d(
+    x: Any,
+    filters: int,
+    kernel_size: int,
+    *,
+    padding: int | None = None,
+    pieces: int = 2,
+    initial_range: float | None = None,
+    max_norm: float | None = None,
+    name: str,
+) -> Any:
+    """A maxout convolution from ``[n, h, w, c]`` to ``[n, h', w', filters]``. Its layers are ``{name}_conv`` and ``{name}_out``.
+
+    `padding`, `initial_range` and `max_norm` are those of `biased_conv2d`. With `padding`, a layer ``{name}_conv_pad`` comes first.
+    `max_norm` bounds the weights of every piece.
+    """
+    x = biased_conv2d(
+        x,
+        pieces * filters,
+        kernel_size,
+        padding=padding,
+        gain=GAIN,
+        initial_range=initial_range,
+        max_norm=max_norm,
+        name=f"{name}_conv",
+    )
     return Maxout(pieces, name=named(f"{name}_out"))(x)
 
 
-def maxout_dense(x: Any, units: int, *, pieces: int = 2, name: str) -> Any:
-    """A fully connected maxout layer from ``[n, c]`` to ``[n, units]``. Its layers are ``{name}_dense`` and ``{name}_out``."""
-    x = biased_dense(x, pieces * units, gain=GAIN, name=f"{name}_dense")
+def maxout_dense(
+    x: Any,
+    units: int,
+    *,
+    pieces: int = 2,
+    initial_range: float | None = None,
+    max_norm: float | None = None,
+    name: str,
+) -> Any:
+    """A fully connected maxout layer from ``[n, c]`` to ``[n, units]``. Its layers are ``{name}_dense`` and ``{name}_out``.
+
+    `initial_range` and `max_norm` are those of `biased_dense`. `max_norm` bounds the weights of every piece.
+    """
+    x = biased_dense(x, pieces * units, gain=GAIN, initial_range=initial_range, max_norm=max_norm, name=f"{name}_dense")
     return Maxout(pieces, name=named(f"{name}_out"))(x)

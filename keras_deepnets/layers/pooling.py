@@ -1,4 +1,4 @@
-"""Max pooling with symmetric padding, and average pooling: before a preceding 1×1 convolution, and to a fixed size."""
+"""Max pooling with symmetric padding, average pooling before a preceding 1×1 convolution, pooling to a fixed size, and pyramids."""
 
 from __future__ import annotations
 
@@ -40,18 +40,21 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         """``[n, h, w, c]`` to ``[n, h', w', c]``."""
         if self.padding not in ("symmetric", "ceil"):
             return super().call(inputs)
-        geometry = list(zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True))
-        if self.padding == "symmetric":
-            equal = all(same_padding_is_symmetric(*axis) for axis in geometry)
-            pads = [(symmetric_padding(size),) * 2 for size in self.pool_size]
-        else:
-            equal = all(_same_padding_is_at_the_end(*axis) for axis in geometry)
-            pads = [(0, _padding_at_the_end(*axis)) for axis in geometry]
-        if equal:
+        same, pads = self.pads(inputs.shape)
+        if same:
             return ops.max_pool(inputs, self.pool_size, self.strides, "same", "channels_last")
         if any(map(any, pads)):
             inputs = ops.pad(inputs, [(0, 0), *pads, (0, 0)], constant_values=-float("inf"))
         return ops.max_pool(inputs, self.pool_size, self.strides, "valid", "channels_last")
+
+    def pads(self, input_shape: tuple[int | None, ...]) -> tuple[bool, list[tuple[int, int]]]:
+        """Whether TensorFlow's ``"same"`` pads alike, and the rows and columns before and after an input with padding of this library."""
+        geometry = list(zip(input_shape[1:3], self.pool_size, self.strides, strict=True))
+        if self.padding == "symmetric":
+            same = all(same_padding_is_symmetric(*axis) for axis in geometry)
+            return same, [(symmetric_padding(size), symmetric_padding(size)) for size in self.pool_size]
+        same = all(_same_padding_is_at_the_end(*axis) for axis in geometry)
+        return same, [(0, _padding_at_the_end(*axis)) for axis in geometry]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the output."""
@@ -193,6 +196,101 @@ def adaptive_average_pool(x: Any, size: int, *, name: str | None = None) -> Any:
     if tuple(x.shape[1:3]) == (size, size):
         return x
     return AdaptiveAveragePooling2D(size, name=named(name))(x)
+
+
+def _largest_of_cells(x: Any, size: int) -> Any:
+    """The maxima of the cells of `AdaptiveMaxPooling2D`: ``[n, h, w, c]`` to ``[n, size, size, c]``."""
+    height, width = x.shape[1:3]
+    if None not in (height, width) and height % size == width % size == 0:
+        window = (height // size, width // size)
+        return x if window == (1, 1) else ops.max_pool(x, window, window, "valid", "channels_last")
+    return _largest_of_stripes(_largest_of_stripes(x, 1, size), 2, size)
+
+
+def _largest_of_stripes(x: Any, axis: int, size: int) -> Any:
+    """The maxima of the `size` stripes of rows (`axis` 1) or columns (2)."""
+    side = x.shape[axis]
+    if side is None:
+        side = ops.shape(x)[axis]
+        cell = ops.expand_dims(ops.arange(size), 1)
+        first, end = cell * side // size, -(-(cell + 1) * side // size)
+        # Stripes differ in length by one. The shorter ones repeat their last row.
+        rows = ops.minimum(first + ops.expand_dims(ops.arange(-(-side // size) + 1), 0), end - 1)
+        return ops.max(ops.take(x, rows, axis), axis + 1)
+    stripes = [(cell * side // size, -(-(cell + 1) * side // size)) for cell in range(size)]
+    parts = [x[:, first:end] if axis == 1 else x[:, :, first:end] for first, end in stripes]
+    return ops.concatenate([ops.max(part, axis, keepdims=True) for part in parts], axis)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class AdaptiveMaxPooling2D(keras.layers.Layer):
+    """Max pooling to a fixed size, as torch's layer of this name. The cells are those of `AdaptiveAveragePooling2D`.
+
+    For inputs of known size it is a max pooling if `size` divides height and width, and maxima of slices otherwise. Both convert to
+    TFLite.
+
+    Shapes: ``[n, h, w, c]`` to ``[n, size, size, c]``.
+    """
+
+    def __init__(self, size: int, **kwargs: Any):
+        """`size` is the side of the output in pixels."""
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs: Any) -> Any:
+        """``[n, h, w, c]`` to ``[n, size, size, c]``."""
+        return _largest_of_cells(inputs, self.size)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return (input_shape[0], self.size, self.size, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"size": self.size}
+
+
+def adaptive_max_pool(x: Any, size: int, *, name: str | None = None) -> Any:
+    """Max pooling to ``[n, size, size, c]``. If the input is known to have this size, no layer is added."""
+    if tuple(x.shape[1:3]) == (size, size):
+        return x
+    return AdaptiveMaxPooling2D(size, name=named(name))(x)
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class SpatialPyramidPooling(keras.layers.Layer):
+    """Max pooling to several fixed sizes, concatenated to a vector of fixed length [He et al. 2014, arXiv:1406.4729, Appendix A].
+
+    A level of ``l`` has l×l bins. Bin ``i`` covers the rows from ``floor(i·h / l)`` to ``ceil((i + 1)·h / l)``, and the columns alike. The
+    vector has the levels in the given order, and in a level rows, columns and channels.
+
+    Shapes: ``[n, h, w, c]`` to ``[n, c·Σl²]``.
+    """
+
+    def __init__(self, levels: Any = (7, 3, 2, 1), **kwargs: Any):
+        """`levels` are the sides of the levels in bins."""
+        super().__init__(**kwargs)
+        self.levels = tuple(levels)
+
+    def call(self, inputs: Any) -> Any:
+        """``[n, h, w, c]`` to ``[n, c·Σl²]``."""
+        channels = inputs.shape[-1]
+        maps = [_largest_of_cells(inputs, level) for level in self.levels]
+        vectors = [ops.reshape(x, (-1, channels * level**2)) for x, level in zip(maps, self.levels, strict=True)]
+        return ops.concatenate(vectors, axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the output."""
+        return (input_shape[0], (input_shape[-1] or 0) * sum(level**2 for level in self.levels))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {"levels": list(self.levels)}
+
+
+def spatial_pyramid_pool(x: Any, levels: Any = (7, 3, 2, 1), *, name: str | None = None) -> Any:
+    """Max pooling of ``[n, h, w, c]`` to a vector of the bins of all levels, ``[n, c·Σl²]``."""
+    return SpatialPyramidPooling(levels, name=named(name))(x)
 
 
 def max_pool(

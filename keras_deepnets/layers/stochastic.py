@@ -97,11 +97,25 @@ def stochastic_depth(
 class Dropout(keras.layers.Dropout):
     """`keras.layers.Dropout` that drops nothing if it is frozen (``trainable=False``), analogous to frozen batch normalisation."""
 
+    def __init__(self, rate: float, rescale: bool = True, **kwargs: Any):
+        """Takes the arguments of `keras.layers.Dropout`. With ``rescale=False``, kept units are not divided by ``1 - rate``."""
+        super().__init__(rate, **kwargs)
+        self.rescale = rescale
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Drops units in training."""
-        return super().call(inputs, training=bool(training) and self.trainable)
+        drops = bool(training) and self.trainable and self.rate > 0
+        outputs = super().call(inputs, training=drops)
+        return outputs if self.rescale or not drops else outputs * (1 - self.rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | ({} if self.rescale else {"rescale": False})
 
 
-def dropout(x: Any, rate: float, *, name: str | None = None) -> Any:
-    """Drops units with probability `rate`. Adds no layer if `rate` is 0."""
-    return Dropout(rate, name=named(name))(x) if rate else x
+def dropout(x: Any, rate: float, *, rescale: bool = True, name: str | None = None) -> Any:
+    """Drops units with probability `rate`. Adds no layer if `rate` is 0.
+
+    Kept units are divided by ``1 - rate``, so that the expectation does not change. With ``rescale=False`` they are not.
+    """
+    return Dropout(rate, rescale, name=named(name))(x) if rate else x

@@ -140,7 +140,7 @@ ROWS = (
     ),
     Recipe(
         name="he2015_prelu_imagenet",
-        use="Reproduce the ImageNet results of the PReLU paper: prelunet_a to prelunet_c.",
+        use="Reproduce the ImageNet results of the PReLU paper: preluneta to prelunetc.",
         source="He et al. 2015, Delving Deep into Rectifiers, section 3 (three rates, about 80 epochs, scales from 256 to 512)",
         epochs=80,
         batch_size=128,

@@ -19,6 +19,17 @@ from keras_deepnets.training.schedules import HalfCosine, learning_rate
 _HEAD_DECAY = 0.01
 
 
+def decays(optimizer: keras.optimizers.Optimizer, variable: Any, on: str) -> bool:
+    """Return whether the weight decay of a built optimizer applies to a variable.
+
+    It applies to `"all"` variables or to `"kernels"`, those of two or more dimensions. It never applies to a variable
+    whose attribute `decays` is false. The slopes of a parametric rectifier are such variables.
+    """
+    # On TensorFlow, Keras passes the backend's variable, which does not have the attribute.
+    own = optimizer._trainable_variables[optimizer._get_variable_index(variable)]
+    return getattr(own, "decays", True) and (on == "all" or len(variable.shape) >= 2)
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
 class CoupledSGD(RisingAverage, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with the penalty `l2 / 2 * ||w||²` in its gradient.
@@ -67,7 +78,7 @@ class CoupledSGD(RisingAverage, keras.optimizers.SGD):
         The penalty is added here, after gradients are summed over replicas, unscaled, averaged over accumulated steps
         and clipped. Each of these would multiply or change it.
         """
-        if self.l2 and (self.l2_on == "all" or len(variable.shape) >= 2):
+        if self.l2 and decays(self, variable, self.l2_on):
             gradient = ops.add(ops.cast(gradient, variable.dtype), ops.multiply(variable, self.l2))
         if self.rate_factors:
             learning_rate = learning_rate * self._rate_factor(variable)
@@ -128,7 +139,7 @@ class AdamW(RisingAverage, keras.optimizers.AdamW):
 
     def _use_weight_decay(self, variable):
         """Return whether a variable decays."""
-        return (self.decay_on == "all" or len(variable.shape) >= 2) and super()._use_weight_decay(variable)
+        return decays(self, variable, self.decay_on) and super()._use_weight_decay(variable)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
@@ -185,7 +196,7 @@ class Lamb(RisingAverage, keras.optimizers.Lamb):
         mean = first / (1.0 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
         square = second / (1.0 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
         update = mean / (ops.sqrt(square) + self.epsilon)
-        if self.decay and (self.decay_on == "all" or len(variable.shape) >= 2):
+        if self.decay and decays(self, variable, self.decay_on):
             update = update + self.decay * variable
             weight_norm, update_norm = (ops.sqrt(ops.sum(ops.square(values))) for values in (variable, update))
             usable = ops.logical_and(weight_norm > 0, update_norm > 0)

@@ -20,7 +20,7 @@ from keras_deepnets.weights.source import check_given
 if TYPE_CHECKING:
     import keras
 
-_TRAINED = ("kernel", "bias", "gamma", "beta")
+_TRAINED = ("kernel", "bias", "gamma", "beta", "alpha")
 
 
 def open_model(source: Any, name: str | None = None, **kwargs: Any) -> keras.Model:

@@ -37,6 +37,7 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _LINEAR = ("kernel", "bias")
+_RECTIFIER = ("alpha",)
 
 
 class DamagedFileError(InputError):
@@ -376,7 +377,8 @@ def _variables(layer: str, item: Any) -> Iterator[tuple[str, np.ndarray]]:
     In the file, variables have numbers, or names if the layer is a block layer of this library.
     """
     if all(key.isdigit() for key in item):
-        parts = _NORM if len(item) == len(_NORM) or layer.endswith("_gn") else _LINEAR
+        norm = len(item) == len(_NORM) or layer.endswith("_gn")
+        parts: tuple[str, ...] = _NORM if norm else _RECTIFIER if layer.endswith("_prelu") else _LINEAR
         if len(item) > len(parts) or len(item) == 3:
             raise ValueError(f"layer {layer!r} has {len(item)} variables and is not a known layer")
         for index, part in enumerate(parts[: len(item)]):

@@ -22,6 +22,7 @@ BUILDERS = [
     "FitNet",
     "VGG",
     "FractalNet",
+    "PReLUNet",
     "PlainNet",
 ]
 SMALL = ("--option", "stem=cifar", "--option", "depth=8")

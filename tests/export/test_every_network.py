@@ -33,6 +33,10 @@ SMALL = {
     ),
     "googlenet": lambda **options: kd.GoogLeNet(modules=[[[16, 8, 16, 8, 16, 8]], [[16, 8, 16, 8, 16, 8]]], **options),
     "fractalnet17": lambda **options: kd.FractalNet(filters=(16, 24, 32, 32), dropout=0.1, **options),
+    "maxoutcnn": lambda **options: kd.MaxoutCNN(filters=(16, 16, 16), hidden=(24,), hidden_pieces=3, **options),
+    "prelunet6": lambda **options: kd.PReLUNet(
+        convolutions=(1, 2), filters=(16, 32), stem_filters=16, hidden=(24,), **options
+    ),
     "stochasticdepth8": lambda **options: kd.ResNet(depth=8, stem="cifar", stochastic_depth=0.5, **options),
 }
 # Of each family, and of each way to compute it, one that is converted in a moment.
@@ -67,6 +71,7 @@ OPERATORS = {
     "MUL",
     "NEG",
     "PAD",
+    "PRELU",
     "REDUCE_MAX",
     "RESHAPE",
     "RSQRT",
@@ -195,6 +200,16 @@ def test_small_members_of_families_that_have_none(name, tmp_path):
 def test_exports_compute_what_the_network_computes(name, tmp_path):
     info = kd.model_info(name)
     check(functools.partial(kd.create_model, name), *geometry(name), tmp_path, branches_to_weaken(info))
+
+
+@pytest.mark.parametrize("activation", ["prelu", "shared_prelu"])
+def test_a_rectifier_is_one_operator(activation, tmp_path):
+    """Of convolutions, and of fully connected layers."""
+    model = QUANTISED["prelunet6"](input_shape=(16, 16, 3), classes=CLASSES, activation=activation)
+    for quantize in (None, "int8"):
+        path = export.tflite(model, tmp_path / "model.tflite", quantize, photographs(20, 16, 16))
+        found = list(operators(path))
+        assert found.count("PRELU") == 5 and not {"RELU", "NEG", "MINIMUM", "DEQUANTIZE"} & {*found}
 
 
 @pytest.mark.slow

@@ -45,12 +45,12 @@ def networks():
     for info in cheapest():
         side = {"imagenet2012": 64, "cifar10": 16, "mnist": 28}[info.dataset]
         side = max(side, getattr(kd, info.constructor).facts.spec.total_stride)
-        # Draws differ from backend to backend.
-        without = {
-            "StochasticDepth": {"final_survival": 1.0},
-            "FractalNet": {"dropout": 0, "drop_path": 0, "global_share": 0},
-        }
-        options = without.get(info.family, {})
+        # Random draws differ from backend to backend.
+        still = {"final_survival": 1.0, "dropout": 0.0, "input_dropout": 0.0, "drop_path": 0, "global_share": 0}
+        known = getattr(kd, info.constructor).facts.options
+        options = {name: value for name, value in still.items() if name in known}
+        if info.family == "PReLUNet":
+            options["hidden"] = (64,)  # of its hundreds of millions of weights these layers have most
         # FitNets pool over the whole of a 32-pixel image.
         shape = info.input_shape if info.family == "FitNet" else (side, side, info.input_shape[-1])
         yield info.name, kd.create_model(info.name, input_shape=shape, classes=3, **options)

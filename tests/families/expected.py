@@ -102,6 +102,12 @@ PARAMETERS = {
     "allcnn_c": 1_369_738,
     # Larsson et al. 2016: pytorchcv's code
     "fractalnet21": 33_724_618,
+    # Goodfellow et al. 2013: the authors' cifar10.yaml by formula
+    "maxoutcnn": 16_247_830,
+    # He et al. 2015, Table 3, by formula: kernels and biases, and a slope per channel and hidden unit
+    "preluneta": 178_017_384 + 14_688,
+    "prelunetb": 183_327_080 + 15_968,
+    "prelunetc": 330_603_368 + 20_576,
 }
 
 FLOPS = {
@@ -124,4 +130,8 @@ FLOPS = {
     "vgg16_bn": 15.47e9,
     # pytorchcv's documentation (2,048.06M), which counts batch normalisation and pooling too
     "bninception": 2.048e9,
+    # He et al. 2015, Table 3
+    "preluneta": 1.90e10,
+    "prelunetb": 2.32e10,
+    "prelunetc": 5.30e10,
 }

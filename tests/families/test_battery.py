@@ -197,6 +197,19 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "doubling": [True],
         "pool_before_join": [False],
         "column": [2],
+        "filters": [[8, 8, 16]],
+        "kernels": [[8, 7, 5]],
+        "paddings": [[4, 4, 3]],
+        "pool_sizes": [[3, 4, 2]],
+        "pieces": [3],
+        "hidden_pieces": [2],
+        "input_dropout": [0],
+        "max_kernel_norms": [None, [1, 2, 2]],
+        "max_hidden_norm": [None],
+        "max_classifier_norm": [None],
+        "initial_range": [0.005],
+        "activation": ["shared_prelu", "relu"],
+        "pyramid": [[3, 1]],
     }
     for option in constructor.facts.options:
         for value in values[option]:

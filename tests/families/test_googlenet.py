@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets import layers, models
 from keras_deepnets.families.googlenet import MODULES, GoogLeNet
 from keras_deepnets.families.inception import module_names
+from keras_deepnets.layers.fast import sums
 from keras_deepnets.weights import cards, naming_tables
 from tests.weights.common import arrays, fill, peer_tensors
 
@@ -49,6 +51,32 @@ def test_local_response_normalisation(beta, rng):
     np.testing.assert_array_equal(again(x), layer(x))
     with pytest.raises(ValueError, match="size=4 must be odd"):
         layers.LocalResponseNormalization(4)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("run", [lambda step: step, tf.function], ids=["eager", "graph"])
+def test_local_response_normalisation_against_tensorflow(beta, training, run, rng, monkeypatch):
+    """Outputs and gradients. TensorFlow takes the sum where Caffe takes the mean."""
+    monkeypatch.setattr(sums, "FUSED_ELEMENTS", 1)
+    x, d_outputs = (tf.constant(rng.normal(size=(2, 3, 4, 11)) * 30, "float32") for _ in range(2))
+    layer = layers.LocalResponseNormalization(5, 1e-2, beta)
+    results = []
+    for function in (
+        lambda x: layer(x, training=training),
+        lambda x: tf.nn.local_response_normalization(x, 2, 1.0, 1e-2 / 5, beta),
+    ):
+
+        @run
+        def step(x, function=function):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = function(x)
+            return y, tape.gradient(y, x, d_outputs)
+
+        results.append(step(x))
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 def test_auxiliary_classifiers_in_a_file_are_skipped():

@@ -52,6 +52,10 @@ FORMS = {
     "highway": lambda **k: kd.Highway(filters=(8, 8), convolutions=(2, 2), head="conv", **(SMALL | k)),
     "maxout": lambda **k: kd.FitNet(filters=((4, 4), (8,)), hidden=8, **(SMALL | k)),
     "fractal": lambda **k: kd.FractalNet(columns=2, filters=(4, 8), dropout=0.1, doubling=True, **(SMALL | k)),
+    "maxout with norms": lambda **k: kd.MaxoutCNN(filters=(4, 4, 8), hidden=(8,), **(SMALL | k)),
+    "rectifiers, pyramid": lambda **k: kd.PReLUNet(
+        convolutions=(1, 1), filters=(4, 8), stem_filters=4, hidden=(8,), **(SMALL | k)
+    ),
     "preprocessing": lambda **k: tiny(include_preprocessing=True, **k),
     "without top": lambda **k: tiny(include_top=False, pooling="max", **k),
 }

@@ -37,6 +37,10 @@ NETWORKS = {
     "blocks": lambda: kd.ResNet(depth=8, stem="cifar", block_layers=True, input_shape=(16, 16, 3)),
     "highway": lambda: kd.Highway(filters=(16, 16), convolutions=(2, 2), hidden=20, input_shape=(16, 16, 3)),
     "maxout": lambda: kd.FitNet(filters=((16, 16), (32,)), hidden=20, input_shape=(16, 16, 3)),
+    "rectified": lambda: kd.PReLUNet(
+        convolutions=(1, 1), filters=(16, 16), stem_filters=16, hidden=(16,), classes=10, input_shape=(16, 16, 3)
+    ),
+    "local response": lambda: kd.GoogLeNet(modules=[[[16, 8, 16, 8, 16, 8]]], classes=10, input_shape=(16, 16, 3)),
 }
 
 
@@ -86,6 +90,8 @@ IN_HALF_PRECISION = {
     "pointwise_gradient": "bottleneck",
     "pooling_first": "dense",
     "relu_of_sum": "bottleneck",
+    "prelu": "rectified",
+    "local_response": "local response",
     "concatenation_gradient": "dense",
     "recomputation": "dense, recomputed",
     "shared_functions": "blocks",

@@ -7,20 +7,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_deepnets import layers
 from keras_deepnets.models import DeepNet
 from keras_deepnets.training import Checkpoint, CheckpointStore, CoupledSGD, MetricsFile, OneCycle, SmoothedCrossentropy
 from tests.training.common import images
 
 
 def network():
-    """Without batch normalisation, whose statistics each device takes of its own images."""
+    """Without batch normalisation, whose statistics are those of a device's images. With bounded norms, and slopes that do not decay."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
-    x = keras.layers.Dense(16, activation="relu")(x)
+    x = layers.prelu(layers.biased_dense(x, 16, max_norm=0.9, name="bounded"), name="rectifier")
     model = DeepNet(inputs, keras.layers.Dense(4, activation="softmax")(x))
     model.compile(
-        CoupledSGD(OneCycle(0.1, 9), nesterov=True, l2=1e-3, l2_on="kernels"),
+        CoupledSGD(OneCycle(0.1, 9), nesterov=True, l2=1e-3, l2_on="all"),
         SmoothedCrossentropy(0.1),
         metrics=["accuracy"],
     )
@@ -51,6 +52,8 @@ def main(folder):
     history = fit(shared, folder / "two")
     for ours, theirs in zip(shared.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    norms = np.sqrt((shared.get_layer("bounded").kernel.numpy() ** 2).sum(0))
+    assert 0.89 < norms.max() < 0.9 * (1 + 1e-6)
     with strategy.scope():
         resumed = network()
     state = CheckpointStore(folder / "two" / "checkpoints").restore(resumed)

@@ -87,7 +87,7 @@ def features(x: Any, spec: AllCNNSpec) -> Any:
             x = layers.max_pool(x, 3, 2, padding="ceil", name=f"pool{stage}")
         x = layers.dropout(x, spec.dropout, name=f"stage{stage}_dropout")
     last, width = len(spec.filters) + 1, spec.filters[-1]
-    x = _conv(x, width, 3, f"conv{last}_1_conv", padding="valid")
+    x = _conv(x, width, 3, f"conv{last}_1_conv", padding=0)
     return _conv(x, width, 1, f"conv{last}_2_conv")
 
 

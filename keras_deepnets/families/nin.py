@@ -106,7 +106,7 @@ def pool(x: Any, kind: str, padding: str, name: str) -> Any:
 def features(x: Any, spec: Any, *, apart: bool = False) -> Any:
     """The network, from images to the input of the last 1×1 convolution.
 
-    With `apart`, the ReLU of the first convolution of each stage is a layer of its own, so that others can read what is before it.
+    With `apart`, the first convolution of each stage and its ReLU are two layers. Others can then read the convolution's output.
     """
     for stage, (filters, kernel_size) in enumerate(zip(spec.filters, spec.kernels, strict=True), start=1):
         if stage > 1:

@@ -94,7 +94,6 @@ _MODULES = {
     "shortcuts": ("SHORTCUTS", "ZeroPadShortcut", "add", "projected", "shortcut", "subsampled"),
     "stems": ("stem_convolutions",),
     "stochastic": ("Dropout", "StochasticDepth", "dropout", "linear_survival", "stochastic_depth"),
-    "unnormalized": ("biased_conv2d", "biased_dense", "flatten"),
     "whitening": ("GlobalContrastNormalization", "ZCAWhitening", "normalize_contrast"),
     "unnormalized": ("biased_conv2d", "biased_dense", "flatten", "norm_constraint"),
 }

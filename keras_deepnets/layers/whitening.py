@@ -90,7 +90,7 @@ class ZCAWhitening(keras.layers.Layer):
         """Creates the weights. Raises ValueError if the size is unknown or has more than `LARGEST` values."""
         if None in input_shape[1:]:
             raise ValueError(f"ZCAWhitening: the input must have a fixed size; its shape is {tuple(input_shape)}.")
-        values = math.prod(input_shape[1:])
+        values = math.prod(side or 0 for side in input_shape[1:])
         if values > self.LARGEST:
             raise ValueError(
                 f"ZCAWhitening: an image of {tuple(input_shape[1:])} has {values:,} values; at most {self.LARGEST:,} can be whitened."
@@ -112,7 +112,7 @@ class ZCAWhitening(keras.layers.Layer):
             count, total = count + len(values), total + values.sum(0)
             products += values.T @ values
         if not count:
-            raise ValueError("ZCAWhitening: there are no images to fit to.")
+            raise ValueError("ZCAWhitening: the batches are empty, so there is nothing to fit to.")
         mean = total / count
         covariance = products / count - np.outer(mean, mean) + self.bias * np.eye(size)
         variances, vectors = np.linalg.eigh(covariance)

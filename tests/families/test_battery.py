@@ -190,7 +190,6 @@ def test_every_option_builds_and_is_recorded(name, rng, tmp_path):
         "pool2": ["avg"],
         "pool_padding": ["symmetric"],
         "reduction": ["pool", "stride", "conv_pool"],
-        "input_dropout": [0.1],
         "auxiliary": [],  # tests/families/test_auxiliary.py
         "drop_path": [0.1],
         "global_share": [1],

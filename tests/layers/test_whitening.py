@@ -69,7 +69,7 @@ def test_errors():
         layers.GlobalContrastNormalization(0)
     layer = layers.ZCAWhitening()
     layer.build((None, 2, 2, 1))
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="nothing to fit to"):
         layer.fit([])
 
 

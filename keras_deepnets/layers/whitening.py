@@ -103,7 +103,7 @@ class ZCAWhitening(keras.layers.Layer):
     def fit(self, batches: Iterable[Any]) -> None:
         """Sets mean and matrix from batches of images ``[n, h, w, c]``. Sums are in float64.
 
-        Raises ValueError if there are no images.
+        Raises ValueError if there is nothing to fit to.
         """
         size = self.mean.shape[0]
         count, total, products = 0, np.zeros(size), np.zeros((size, size))

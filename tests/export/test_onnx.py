@@ -36,6 +36,24 @@ MAKERS = {
     "wide": lambda: kd.WideResNet(depth=10, widen_factor=2, input_shape=(16, 16, 3)),
     "highway": lambda: kd.Highway(filters=(16, 32), convolutions=(2, 2), hidden=32, input_shape=(16, 16, 3)),
     "blocks": lambda: kd.ResNet(depth=14, stem="cifar", block_layers=True, input_shape=(16, 16, 3)),
+    "vgg": lambda: kd.VGG(
+        convolutions=(1, 2), filters=(16, 32), hidden=(24,), batch_norm=True, pooled_size=3, input_shape=(24, 20, 3)
+    ),
+    "inception": lambda: kd.GoogLeNet(
+        modules=[[[8, 4, 8, 4, 8, 4]] * 2, [[8, 4, 8, 4, 8, 4]]], input_shape=(41, 32, 3)
+    ),
+    "inception with batch normalisation": lambda: kd.BNInception(
+        modules=[[[8, 4, 8, 4, 8, 4], [0, 4, 8, 4, 8, 0]], [[8, 4, 8, 4, 8, 4]]], input_shape=(32, 32, 3)
+    ),
+    "network in network": lambda: kd.NIN(pool2="avg", input_shape=(13, 16, 3)),
+    "symmetric pooling": lambda: kd.NIN(pool2="avg", pool_padding="symmetric", input_shape=(13, 16, 3)),
+    "all convolutional": lambda: kd.AllCNN_C(input_shape=(16, 16, 3)),
+    "auxiliary": lambda: kd.DSN(auxiliary=True, input_shape=(8, 8, 3)),
+    "fractal": lambda: kd.FractalNet(filters=(16, 24), dropout=0.1, input_shape=(16, 16, 3)),
+    "maxout network": lambda: kd.MaxoutCNN(filters=(16, 16, 16), hidden=(24,), hidden_pieces=3),
+    "prelu": lambda: kd.PReLUNet(
+        convolutions=(1, 2), filters=(16, 32), stem_filters=16, hidden=(24,), input_shape=(64, 48, 3)
+    ),
     "logits": lambda: kd.PlainNet20(input_shape=(16, 16, 3), classifier_activation=None),
 }
 

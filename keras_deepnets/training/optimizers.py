@@ -241,15 +241,18 @@ def optimizer(
         l2=recipe.weight_decay,
         l2_on=recipe.weight_decay_on,
         momentum_start=recipe.momentum_start,
-        momentum_steps=durations.in_steps(
-            recipe.momentum_ramp,
-            steps=steps,
-            steps_per_epoch=steps_per_epoch or steps,
-            batch_size=batch_size or recipe.images_per_step,
-        ),
+        momentum_steps=_ramp(recipe, steps, steps_per_epoch, batch_size),
         rate_factors=recipe.rate_factors,
         **average,
     )
+
+
+def _ramp(recipe: Recipe, steps: int, steps_per_epoch: int | None, batch_size: int | None) -> int:
+    """Return the steps over which the momentum rises."""
+    if not recipe.momentum_ramp:
+        return 0
+    per_epoch, size = steps_per_epoch or steps, batch_size or recipe.images_per_step
+    return durations.in_steps(recipe.momentum_ramp, steps=steps, steps_per_epoch=per_epoch, batch_size=size)
 
 
 def head_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:

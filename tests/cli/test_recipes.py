@@ -47,7 +47,7 @@ def test_every_field_has_a_meaning_and_says_what_it_may_be():
     assert all(meanings().values()), [name for name, text in meanings().items() if not text]
     assert set(meanings()) == {field.name for field in dataclasses.fields(Recipe)}
     found = {field.name: field for field in recipe_fields(get_recipe("fast"))}
-    assert found["schedule"].allowed == "constant, piecewise, one_cycle, cosine, plateau, exponential"
+    assert found["schedule"].allowed == "constant, piecewise, one_cycle, cosine, plateau, exponential, linear"
     assert found["epochs"].allowed == "number above 0, or auto, or none"
     assert found["batch_size"].allowed == "whole number above 0, or auto"
     assert found["momentum"].allowed == "number from 0 to below 1"

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_deepnets as kd
-from keras_deepnets import export
+from keras_deepnets import export, surgery
 from keras_deepnets.export.classifier import classifier_of
 from keras_deepnets.export.litert import open_interpreter
 from tests.export.conftest import operators, photographs, tensor_types, unsettle
@@ -111,15 +111,17 @@ def geometry(name):
 
 def spread(model, images):
     """Sets the classifier, and gives the probabilities of the images, which differ among the classes."""
-    top = model.layers[-1]
-    features = outputs(keras.Model(model.input, model.layers[-2].output), images)
-    kernel = np.random.default_rng(2).normal(size=top.kernel.shape)
+    (top, *_), features = surgery.classifier_of(model)
+    features = outputs(keras.Model(model.input, features), images)
+    features = features.mean((1, 2)) if features.ndim == 4 else features  # the outputs are averages over maps
+    kernel = np.random.default_rng(2).normal(size=top.kernel.shape[-2:])
     # Logits as large as the features make them: spreading them over the images would magnify what float16 rounds, for a deep
     # network that has learnt nothing tells images apart by little.
     kernel /= np.sqrt(((features @ kernel) ** 2).mean())
+    kernel *= 2 if top.kernel.ndim == 4 else 1  # a ReLU on the maps takes half of what they differ by
     # Else float16 would round it to zeros or infinities, and tell nothing.
     assert np.median(np.abs(kernel)) > 1e-4 and np.abs(kernel).max() < np.finfo("float16").max
-    top.kernel.assign(kernel)
+    top.kernel.assign(kernel.reshape(top.kernel.shape))
     top.bias.assign(np.zeros(top.bias.shape))
     return outputs(model, images)
 

@@ -47,9 +47,9 @@ def optimization_barrier(tensors: list[Any]) -> list[Any]:
 
 def is_deterministic() -> bool:
     """Whether `tf.config.experimental.enable_op_determinism` was called."""
-    from tensorflow.python.framework import config
+    from tensorflow.python.framework.config import is_op_determinism_enabled
 
-    return bool(config.is_op_determinism_enabled())
+    return bool(is_op_determinism_enabled())
 
 
 def in_stateless_scope() -> bool:

@@ -29,10 +29,10 @@ def build(job: Job) -> Side:
     torch.backends.cudnn.benchmark = True  # shapes are constant
     torch.backends.cuda.matmul.allow_tf32 = True  # as TensorFlow does
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size, classes = (32, 10) if job.library == "pytorchcv" else (224, 1000)
-    size = job.image_size or size
     start = time.perf_counter()
     network = make().to(device, memory_format=torch.channels_last)
+    size, classes = geometry(network)
+    size = job.image_size or size
     facts |= {
         "build_seconds": time.perf_counter() - start,
         "parameters": sum(weight.numel() for weight in network.parameters()),
@@ -43,6 +43,14 @@ def build(job: Job) -> Side:
         return Side(_inference(job, network, images), facts, meter())
     labels = torch.randint(0, classes, (job.batch,)).to(device)
     return Side(_training(job, network, images, labels), facts, meter())
+
+
+def geometry(network: Any) -> tuple[int, int]:
+    """Return the side of the images that a network was designed for, and its number of classes.
+
+    pytorchcv's networks know both. Those of the other libraries are for ImageNet.
+    """
+    return getattr(network, "in_size", (224, 224))[0], getattr(network, "num_classes", 1000)
 
 
 def _training(job: Job, network: Any, images: Any, labels: Any) -> Callable[[], Any]:

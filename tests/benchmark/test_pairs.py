@@ -1,6 +1,7 @@
 """Taking turns, and the arithmetic on what comes of it."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from keras_deepnets.benchmark.pairs import Plan, measure, ratios, take_turns
 from keras_deepnets.benchmark.peers import Peer
 from keras_deepnets.benchmark.process import Worker
 from keras_deepnets.benchmark.results import share_of_ceiling
+from keras_deepnets.benchmark.torch_side import geometry
 
 from .common import fake, start_fake
 
@@ -135,3 +137,9 @@ def test_a_description_of_what_is_measured():
     assert str(CONFIGURATION) == "resnet20 train bfloat16 batch 4"
     assert str(Configuration("a", "inference", "float32", 1, 64)) == "a at 64² inference float32 batch 1"
     assert Job().kind == "network"
+
+
+def test_images_have_the_size_of_the_peers_network():
+    cifar = SimpleNamespace(in_size=(32, 32), num_classes=10)
+    imagenet = SimpleNamespace(in_size=(224, 224), num_classes=1000)  # pytorchcv's too
+    assert [geometry(each) for each in (cifar, imagenet, SimpleNamespace())] == [(32, 10), (224, 1000), (224, 1000)]

@@ -180,7 +180,7 @@ def test_torchvisions_auxiliary_classifiers(rng):
     np.testing.assert_allclose(loaded(x)["aux1"], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("fade", [False, True])
+@pytest.mark.parametrize("fade", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_trains_all_and_saves_the_plain_network(fade, rng, tmp_path):
     images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(40) % 3

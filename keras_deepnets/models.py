@@ -303,7 +303,10 @@ def begins_like_ours(model: keras.Model) -> bool:
     return is_made_of_ours(model) and any(layer.name.endswith(_FIRST) for layer in flat_layers(model))
 
 
-_FIRST = ("conv1_conv", "conv1_1_conv", "fc1")
+_FIRST = (
+    *("conv1_conv", "conv1_1_conv", "conv1", "conv1_7x7_s2_conv"),
+    *("block1_conv1", "block1_column1_1_conv", "fc1"),
+)
 """Suffixes of the name of the first layer with weights, in all families."""
 
 _SCALED = "scaled"

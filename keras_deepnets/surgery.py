@@ -146,10 +146,11 @@ def classifier_of(model: keras.Model) -> Classifier | None:
 
     Of a network with auxiliary classifiers, it is that of the network's own output.
     """
-    from keras_deepnets.models import DeepNet, without_auxiliary
+    from keras_deepnets.models import MAIN, DeepNet
 
-    tensors = getattr(without_auxiliary(model), "outputs", None) or []
-    return _classifier_before(tensors[0], isinstance(model, DeepNet)) if len(tensors) == 1 else None
+    ours = isinstance(model, DeepNet)
+    tensors = [model.output[MAIN]] if ours and model.auxiliary else getattr(model, "outputs", None) or []
+    return _classifier_before(tensors[0], ours) if len(tensors) == 1 else None
 
 
 def _auxiliary_classifiers(model: keras.Model) -> dict[str, Classifier]:
@@ -186,7 +187,7 @@ def _classifier_before(tensor: Any, ours: bool) -> Classifier | None:
 
 
 def _new_classifier(old: Classifier, classes: int, activation: Any) -> Any:
-    """The output of a new classifier of the same kind."""
+    """The output of a new classifier of the same kind, with the initial weights of its kind."""
     import keras
 
     from keras_deepnets import layers
@@ -196,9 +197,14 @@ def _new_classifier(old: Classifier, classes: int, activation: Any) -> Any:
         factor = getattr(first, "gradient_factor", 1.0)
         kept = {"gradient_factor": factor, "kernel_constraint": first.kernel_constraint}
         return layers.classifier(old.input, classes, activation, **kept, name=first.name)
-    map_activation = next((layer for layer in tail if isinstance(layer, keras.layers.ReLU)), None)
-    maps = "relu" if map_activation else first.activation
-    return layers.map_classifier(old.input, classes, activation, map_activation=maps, name=first.name)
+    x = type(first).from_config(first.get_config() | {"filters": classes})(old.input)
+    for layer in tail:
+        x = type(layer).from_config(layer.get_config())(x)
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            break  # the activation of the averages follows
+    if activation is None:
+        return x
+    return keras.layers.Activation(activation, dtype="float32", name=f"{first.name}_activation")(x)
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:

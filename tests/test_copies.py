@@ -9,7 +9,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets import export
-from keras_deepnets.models import DeepNet, includes_preprocessing, scaling_of
+from keras_deepnets.models import DeepNet, begins_like_ours, includes_preprocessing, scaling_of
 
 LABELS = ["ant", "bee", "cat", "dog"]
 SCALING = kd.Scaling((10, 20, 30), (40, 50, 60), "BGR", 0.9)
@@ -189,3 +189,25 @@ def test_export_says_where_a_strangers_scaling_is_not_known(tmp_path):
         model = ending(inputs)
         model.scaling = kd.Scaling((0, 0, 0), (255, 255, 255))
         export.classifier.classifier_of(model)
+
+
+FAMILIES = {
+    "googlenet": lambda: kd.GoogLeNet(modules=[[[4, 4, 8, 4, 8, 4]]], input_shape=(32, 32, 3)),
+    "bninception": lambda: kd.BNInception(modules=[[[4, 4, 8, 4, 8, 4]]], input_shape=(32, 32, 3)),
+    "vgg": lambda: kd.VGG(convolutions=(1,), filters=(4,), batch_norm=True, include_top=False, input_shape=(16, 16, 3)),
+    "nin": lambda: kd.NIN(input_shape=(8, 8, 3)),
+    "dsn": lambda: kd.DSN(input_shape=(8, 8, 3), auxiliary=True),
+    "all-cnn": lambda: kd.AllCNN_A(input_shape=(16, 16, 3)),
+    "fractalnet": lambda: kd.FractalNet(filters=(4,), dropout=0.1, columns=2, input_shape=(8, 8, 3)),
+    "maxout": lambda: kd.MaxoutCNN(filters=(4, 4, 4), hidden=(8,), include_top=False),
+    "prelu": lambda: kd.PReLUNet(
+        convolutions=(1,), filters=(4,), stem_filters=4, hidden=(8,), include_top=False, input_shape=(32, 32, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_networks_that_lost_their_record_are_known_by_their_layers(name):
+    network = FAMILIES[name]()
+    copy = keras.Model.from_config(keras.Model(network.inputs, network.outputs).get_config())
+    assert begins_like_ours(copy) and scaling_of(copy) is None

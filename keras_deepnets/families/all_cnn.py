@@ -20,7 +20,7 @@ from typing import Any
 
 from keras_deepnets import layers
 from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_choice, check_counts, check_probability
+from keras_deepnets.families.checks import check_choice, check_probability, set_counts
 from keras_deepnets.families.constructors import variant
 
 PAPER = Paper(
@@ -53,8 +53,7 @@ class AllCNNSpec:
         """Checks all values."""
         check_choice("AllCNN", "base", self.base, tuple(_KERNELS))
         check_choice("AllCNN", "reduction", self.reduction, REDUCTIONS)
-        object.__setattr__(self, "filters", tuple(self.filters))
-        check_counts("AllCNN", filters=self.filters)
+        set_counts("AllCNN", self, "filters")
         check_probability("AllCNN", "input_dropout", self.input_dropout)
         check_probability("AllCNN", "dropout", self.dropout)
 

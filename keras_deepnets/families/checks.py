@@ -37,6 +37,33 @@ def check_counts(owner: str, **values: Any) -> None:
             raise InputError(f"{owner}: {name}={value!r} must be a whole number of at least 1.")
 
 
+def set_tuples(owner: str, spec: Any, *fields: str, empty: bool = False) -> None:
+    """Makes fields of a frozen spec tuples. Raises InputError unless they are tuples or lists, and not empty unless `empty`."""
+    for field in fields:
+        value = getattr(spec, field)
+        if not isinstance(value, (tuple, list)) or not (value or empty):
+            numbers = "numbers" if empty else "at least one number"
+            raise InputError(f"{owner}: {field}={value!r} must be a tuple of {numbers}, e.g. (3, 3, 3).")
+        object.__setattr__(spec, field, tuple(value))
+
+
+def set_counts(owner: str, spec: Any, *fields: str, empty: bool = False) -> None:
+    """As `set_tuples`. Also raises InputError unless all values are whole numbers of at least 1."""
+    set_tuples(owner, spec, *fields, empty=empty)
+    check_counts(owner, **{field: getattr(spec, field) for field in fields})
+
+
+def set_stages(owner: str, spec: Any, field: str, example: str) -> None:
+    """Makes a field of a frozen spec a tuple of a tuple per stage. Raises InputError unless each stage has counts."""
+    stages = getattr(spec, field)
+    nested = isinstance(stages, (tuple, list)) and all(isinstance(stage, (tuple, list)) and stage for stage in stages)
+    if not nested or not stages:
+        raise InputError(f"{owner}: {field}={stages!r} must have one tuple of channels per stage, e.g. {example}.")
+    object.__setattr__(spec, field, tuple(map(tuple, stages)))
+    for stage in getattr(spec, field):
+        check_counts(owner, **{field: stage})
+
+
 def check_deep_stem(owner: str, deep_stem: Any, stem: str) -> tuple[int, ...]:
     """`deep_stem` as a tuple. Raises InputError unless it has at least one whole number and the stem is ImageNet's."""
     deep_stem = tuple(deep_stem)

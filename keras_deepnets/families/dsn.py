@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families import nin
-from keras_deepnets.families.base import CIFAR10, Auxiliary, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_probability
+from keras_deepnets.families.base import Auxiliary, Family, Paper, option
 from keras_deepnets.families.constructors import variant
 
 PAPER = Paper("L14", "Deeply-Supervised Nets", "Lee et al.", 2014, "https://arxiv.org/abs/1409.5185")
@@ -30,39 +29,14 @@ GRADIENT_FACTOR = 1e-3
 
 
 @dataclass(frozen=True)
-class DSNSpec:
-    """Stages of one spatial and two 1×1 convolutions. The last 1×1 convolution of the last stage is the classifier."""
+class DSNSpec(nin.StagesSpec):
+    """The stages of NIN, with max poolings."""
 
-    filters: tuple[tuple[int, ...], ...] = option(
-        ((192, 160, 96), (192, 192, 192), (192, 192)),
-        "channels of the convolutions of each stage, without the classifier.",
-    )
-    kernels: tuple[int, ...] = option((5, 5, 3), "odd kernel size of the first convolution of each stage.")
-    dropout: float = option(0.5, "probability to drop a value after each pooling.")
     auxiliary: bool = option(False, "adds the outputs of the companion classifiers, for training.")
 
+    owner: ClassVar[str] = "DSN"
     pool2: ClassVar[str] = "max"
     pool_padding: ClassVar[str] = "ceil"
-
-    def __post_init__(self):
-        """Checks all values."""
-        nin.check_stages("DSN", self)
-        check_probability("DSN", "dropout", self.dropout)
-
-    @property
-    def domain(self) -> Domain:
-        """CIFAR-10."""
-        return CIFAR10
-
-    @property
-    def depth(self) -> int:
-        """Convolutions, with the classifier."""
-        return sum(map(len, self.filters)) + 1
-
-    @property
-    def total_stride(self) -> int:
-        """Stride of the last feature map in input pixels."""
-        return 2 ** (len(self.filters) - 1)
 
 
 def classifier(x: Any, spec: DSNSpec, classes: int, activation: Any) -> Any:
@@ -105,5 +79,5 @@ DSN = variant(
     FAMILY,
     source="section 3.2, with the layers of the authors' definition for CIFAR-10",
     error="9.69 %, CIFAR-10; 7.97 % with augmentation",
-    filters=((192, 160, 96), (192, 192, 192), (192, 192)),
+    filters=nin.FILTERS,
 )

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_deepnets import layers
-from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_counts
+from keras_deepnets.families.checks import check_counts, set_stages
 from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper("R14", "FitNets: Hints for Thin Deep Nets", "Romero et al.", 2014, "https://arxiv.org/abs/1412.6550")
@@ -43,16 +42,7 @@ class FitNetSpec:
 
     def __post_init__(self):
         """Checks all values."""
-        if not isinstance(self.filters, (tuple, list)) or not all(
-            isinstance(stage, (tuple, list)) and stage for stage in self.filters or [()]
-        ):
-            raise InputError(
-                f"{_OWNER}: filters={self.filters!r} must have one tuple of channels per stage, e.g. ((16, 16, 16), (32, 32, 32), "
-                "(48, 48, 64))."
-            )
-        object.__setattr__(self, "filters", tuple(tuple(stage) for stage in self.filters))
-        for stage in self.filters:
-            check_counts(_OWNER, filters=stage)
+        set_stages(_OWNER, self, "filters", "((16, 16, 16), (32, 32, 32), (48, 48, 64))")
         check_counts(_OWNER, pieces=self.pieces, hidden=self.hidden, hidden_pieces=self.hidden_pieces)
 
     @property

@@ -29,7 +29,7 @@ from typing import Any
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_counts, check_probability
+from keras_deepnets.families.checks import check_counts, check_probability, set_counts
 from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper(
@@ -68,12 +68,7 @@ class FractalNetSpec:
     def __post_init__(self):
         """Checks all values."""
         check_counts(_OWNER, columns=self.columns)
-        if not isinstance(self.filters, (tuple, list)) or not self.filters:
-            raise InputError(
-                f"{_OWNER}: filters={self.filters!r} must be a tuple with one number per block, e.g. (64, 128)."
-            )
-        object.__setattr__(self, "filters", tuple(self.filters))
-        check_counts(_OWNER, filters=self.filters)
+        set_counts(_OWNER, self, "filters")
         if isinstance(self.dropout, (tuple, list)):
             object.__setattr__(self, "dropout", tuple(self.dropout))
             if len(self.dropout) != len(self.filters):

@@ -36,7 +36,7 @@ from typing import Any, ClassVar
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import CIFAR10, MNIST, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_choice, check_counts
+from keras_deepnets.families.checks import check_choice, check_counts, set_counts
 from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper("S15", "Highway Networks", "Srivastava et al.", 2015, "https://arxiv.org/abs/1505.00387")
@@ -79,12 +79,7 @@ class HighwaySpec:
     def __post_init__(self):
         """Checks all values."""
         name = self.owner
-        for field in ("filters", "convolutions", "kernels"):
-            value = getattr(self, field)
-            if not isinstance(value, (tuple, list)) or not value:
-                raise InputError(f"{name}: {field}={value!r} must be a tuple of at least one number, e.g. (3, 3, 3).")
-            object.__setattr__(self, field, tuple(value))
-            check_counts(name, **{field: getattr(self, field)})
+        set_counts(name, self, "filters", "convolutions", "kernels")
         if len(self.filters) != len(self.convolutions):
             raise InputError(
                 f"{name}: filters={self.filters} and convolutions={self.convolutions} must each have one number per stage."

@@ -24,7 +24,7 @@ from typing import Any
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_counts, check_probability
+from keras_deepnets.families.checks import check_counts, check_probability, set_counts, set_tuples
 from keras_deepnets.families.constructors import variant
 
 PAPER = Paper("G13", "Maxout Networks", "Goodfellow et al.", 2013, "https://arxiv.org/abs/1302.4389")
@@ -66,15 +66,10 @@ class MaxoutCNNSpec:
     def __post_init__(self):
         """Checks all values."""
         norms = self.max_kernel_norms
-        for field in (*_PER_CONVOLUTION, "hidden"):
-            value = getattr(self, field)
-            if field == "max_kernel_norms" and value is None:
-                continue
-            if not isinstance(value, (tuple, list)) or (not value and field != "hidden"):
-                raise InputError(f"{_OWNER}: {field}={value!r} must be a tuple of numbers, e.g. (4, 3, 3).")
-            object.__setattr__(self, field, tuple(value))
-        counts = {field: getattr(self, field) for field in ("filters", "kernels", "pool_sizes", "hidden")}
-        check_counts(_OWNER, **counts, pieces=self.pieces, hidden_pieces=self.hidden_pieces)
+        set_counts(_OWNER, self, "filters", "kernels", "pool_sizes")
+        set_counts(_OWNER, self, "hidden", empty=True)
+        set_tuples(_OWNER, self, "paddings", *(() if norms is None else ("max_kernel_norms",)))
+        check_counts(_OWNER, pieces=self.pieces, hidden_pieces=self.hidden_pieces)
         if any(not isinstance(zeros, int) or isinstance(zeros, bool) or zeros < 0 for zeros in self.paddings):
             raise InputError(f"{_OWNER}: paddings={self.paddings} must be whole numbers of at least 0.")
         if any(size < 2 for size in self.pool_sizes):

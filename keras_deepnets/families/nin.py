@@ -12,12 +12,12 @@ These are those of the authors' ``cifar-10_def`` for cuda-convnet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import CIFAR10, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_choice, check_counts, check_probability
+from keras_deepnets.families.checks import check_choice, check_probability, set_counts, set_stages
 from keras_deepnets.families.constructors import variant
 
 PAPER = Paper("L13", "Network In Network", "Lin et al.", 2013, "https://arxiv.org/abs/1312.4400")
@@ -28,32 +28,34 @@ STDDEV = 0.05
 """Standard deviation of the initial weights."""
 
 
+FILTERS = ((192, 160, 96), (192, 192, 192), (192, 192))
+"""Channels of the convolutions of each stage of the networks for CIFAR, without the classifier."""
+
+
 @dataclass(frozen=True)
-class NINSpec:
+class StagesSpec:
     """Stages of one spatial and two 1×1 convolutions, with pooling between them.
 
     The last 1×1 convolution of the last stage is the classifier.
     """
 
     filters: tuple[tuple[int, ...], ...] = option(
-        ((192, 160, 96), (192, 192, 192), (192, 192)),
-        "channels of the convolutions of each stage, without the classifier.",
+        FILTERS, "channels of the convolutions of each stage, without the classifier."
     )
     kernels: tuple[int, ...] = option((5, 5, 3), "odd kernel size of the first convolution of each stage.")
-    pool2: str = option("max", 'second pooling: "max" as in the authors\' definition, or "avg".')
-    pool_padding: str = option(
-        "ceil",
-        'padding of the poolings: "ceil" (after the last row and column, as in the authors\' definition), or "symmetric" (as in '
-        "pytorchcv, whose averages count the zeros).",
-    )
     dropout: float = option(0.5, "probability to drop a value after each pooling.")
+
+    owner: ClassVar[str] = "NIN"
 
     def __post_init__(self):
         """Checks all values."""
-        check_stages("NIN", self)
-        check_choice("NIN", "pool2", self.pool2, POOLINGS)
-        check_choice("NIN", "pool_padding", self.pool_padding, PADDINGS)
-        check_probability("NIN", "dropout", self.dropout)
+        set_stages(self.owner, self, "filters", str(FILTERS))
+        set_counts(self.owner, self, "kernels")
+        if len(self.kernels) != len(self.filters) or any(kernel % 2 == 0 for kernel in self.kernels):
+            raise InputError(
+                f"{self.owner}: kernels={self.kernels} must have one odd number for each of the {len(self.filters)} stages."
+            )
+        check_probability(self.owner, "dropout", self.dropout)
 
     @property
     def domain(self) -> Domain:
@@ -71,27 +73,22 @@ class NINSpec:
         return 2 ** (len(self.filters) - 1)
 
 
-def check_stages(owner: str, spec: Any) -> None:
-    """Checks ``filters`` and ``kernels`` of a spec, and makes them tuples."""
-    example = "((192, 160, 96), (192, 192, 192), (192, 192))"
-    stages = spec.filters
-    if not isinstance(stages, (tuple, list)) or not stages or not all(isinstance(s, (tuple, list)) for s in stages):
-        raise InputError(f"{owner}: filters={stages!r} must be a tuple of a tuple per stage, e.g. {example}.")
-    stages = tuple(map(tuple, stages))
-    if not all(stages):
-        raise InputError(f"{owner}: filters={stages} has a stage without convolutions; e.g. {example}.")
-    for stage in stages:
-        check_counts(owner, filters=stage)
-    if not isinstance(spec.kernels, (tuple, list)) or len(spec.kernels) != len(stages):
-        raise InputError(
-            f"{owner}: kernels={spec.kernels!r} must have one number for each of the {len(stages)} stages."
-        )
-    kernels = tuple(spec.kernels)
-    check_counts(owner, kernels=kernels)
-    if any(kernel % 2 == 0 for kernel in kernels):
-        raise InputError(f"{owner}: kernels={kernels} must be odd, e.g. (5, 5, 3).")
-    object.__setattr__(spec, "filters", stages)
-    object.__setattr__(spec, "kernels", kernels)
+@dataclass(frozen=True)
+class NINSpec(StagesSpec):
+    """The network of Figure 2."""
+
+    pool2: str = option("max", 'second pooling: "max" as in the authors\' definition, or "avg".')
+    pool_padding: str = option(
+        "ceil",
+        'padding of the poolings: "ceil" (after the last row and column, as in the authors\' definition), or "symmetric" (as in '
+        "pytorchcv, whose averages count the zeros).",
+    )
+
+    def __post_init__(self):
+        """Checks all values."""
+        super().__post_init__()
+        check_choice(self.owner, "pool2", self.pool2, POOLINGS)
+        check_choice(self.owner, "pool_padding", self.pool_padding, PADDINGS)
 
 
 def pool(x: Any, kind: str, padding: str, name: str) -> Any:
@@ -141,5 +138,5 @@ NIN = variant(
     FAMILY,
     source="Figure 2, with the channels of the authors' definition for CIFAR-10",
     error="10.41 %, CIFAR-10; 8.81 % with augmentation",
-    filters=((192, 160, 96), (192, 192, 192), (192, 192)),
+    filters=FILTERS,
 )

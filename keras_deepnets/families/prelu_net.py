@@ -18,7 +18,7 @@ from typing import Any
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import IMAGENET, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_choice, check_counts, check_probability
+from keras_deepnets.families.checks import check_choice, check_counts, check_probability, set_counts
 from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper(
@@ -47,13 +47,9 @@ class PReLUNetSpec:
 
     def __post_init__(self):
         """Checks all values."""
-        for field in ("convolutions", "filters", "pyramid", "hidden"):
-            value = getattr(self, field)
-            if not isinstance(value, (tuple, list)) or (not value and field == "pyramid"):
-                raise InputError(f"{_OWNER}: {field}={value!r} must be a tuple of numbers.")
-            object.__setattr__(self, field, tuple(value))
-            check_counts(_OWNER, **{field: getattr(self, field)})
-        if len(self.convolutions) != len(self.filters) or not self.filters:
+        set_counts(_OWNER, self, "convolutions", "filters", "pyramid")
+        set_counts(_OWNER, self, "hidden", empty=True)
+        if len(self.convolutions) != len(self.filters):
             raise InputError(
                 f"{_OWNER}: convolutions={self.convolutions} and filters={self.filters} must each have one number per stage."
             )

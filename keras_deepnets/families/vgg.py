@@ -16,7 +16,7 @@ from typing import Any
 from keras_deepnets import layers
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import IMAGENET, Domain, Family, Paper, option
-from keras_deepnets.families.checks import check_counts, check_probability
+from keras_deepnets.families.checks import check_counts, check_probability, set_counts
 from keras_deepnets.families.constructors import builder, variant
 
 PAPER = Paper(
@@ -46,16 +46,12 @@ class VGGSpec:
 
     def __post_init__(self):
         """Checks all values."""
-        for field in ("convolutions", "filters", "last_kernels", "hidden"):
-            value = getattr(self, field)
-            if field == "last_kernels" and value is None:
-                value = (3,) * len(self.convolutions)
-            if not isinstance(value, (tuple, list)):
-                raise InputError(f"{_OWNER}: {field}={value!r} must be a tuple of numbers.")
-            object.__setattr__(self, field, tuple(value))
-            check_counts(_OWNER, **{field: getattr(self, field)})
-        lengths = {len(self.convolutions), len(self.filters), len(self.last_kernels or ())}
-        if lengths != {len(self.convolutions)} or not self.convolutions:
+        set_counts(_OWNER, self, "convolutions", "filters")
+        if self.last_kernels is None:
+            object.__setattr__(self, "last_kernels", (3,) * len(self.convolutions))
+        set_counts(_OWNER, self, "last_kernels")
+        set_counts(_OWNER, self, "hidden", empty=True)
+        if len({len(self.convolutions), len(self.filters), len(self.last_kernels or ())}) > 1:
             raise InputError(
                 f"{_OWNER}: convolutions={self.convolutions}, filters={self.filters} and last_kernels={self.last_kernels} "
                 "must each have one number per stage."

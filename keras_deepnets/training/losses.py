@@ -11,8 +11,29 @@ from keras import ops
 from keras_deepnets.errors import InputError
 
 
+class _SmoothedLoss(keras.losses.Loss):
+    """A loss with label smoothing for outputs that are probabilities or logits."""
+
+    default_name = "loss"
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        from_logits: bool = False,
+        name: str | None = None,
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name or self.default_name, reduction=reduction, dtype=dtype)
+        self.label_smoothing, self.from_logits = label_smoothing, from_logits
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return super().get_config() | {"label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
-class SmoothedCrossentropy(keras.losses.Loss):
+class SmoothedCrossentropy(_SmoothedLoss):
     """Cross entropy against `(1 - smoothing) * target + smoothing / classes` (Szegedy et al. 2015, section 7).
 
     `y_true` is `[batch]` integers or `[batch, classes]` distributions. `y_pred` is `[batch, classes]`.
@@ -26,16 +47,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         from_logits: Whether `y_pred` are logits rather than probabilities.
     """
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        from_logits: bool = False,
-        name: str = "smoothed_crossentropy",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.label_smoothing, self.from_logits = label_smoothing, from_logits
+    default_name = "smoothed_crossentropy"
 
     def call(self, y_true, y_pred):
         """Return the loss of each example, `[batch]`."""
@@ -45,13 +57,9 @@ class SmoothedCrossentropy(keras.losses.Loss):
             y_true, y_pred, from_logits=self.from_logits, label_smoothing=self.label_smoothing
         )
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        return super().get_config() | {"label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
-
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class BinaryCrossentropy(keras.losses.Loss):
+class BinaryCrossentropy(_SmoothedLoss):
     """The mean over the classes of binary cross entropies (Wightman et al. 2021, section 3.1).
 
     `y_true` is `[batch]` integers or `[batch, classes]` distributions. Every class with a share of at least `threshold`
@@ -65,17 +73,11 @@ class BinaryCrossentropy(keras.losses.Loss):
         threshold: Minimum share of a class in a mixed image to count as a target.
     """
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        from_logits: bool = False,
-        threshold: float = 0.2,
-        name: str = "binary_crossentropy",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.label_smoothing, self.from_logits, self.threshold = label_smoothing, from_logits, threshold
+    default_name = "binary_crossentropy"
+
+    def __init__(self, label_smoothing: float = 0.0, from_logits: bool = False, threshold: float = 0.2, **kwargs: Any):
+        super().__init__(label_smoothing, from_logits, **kwargs)
+        self.threshold = threshold
 
     def call(self, y_true, y_pred):
         """Return the loss of each example, `[batch]`."""
@@ -89,12 +91,11 @@ class BinaryCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        own = {name: getattr(self, name) for name in ("label_smoothing", "from_logits", "threshold")}
-        return super().get_config() | own
+        return super().get_config() | {"threshold": self.threshold}
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class SquaredHinge(keras.losses.Loss):
+class SquaredHinge(_SmoothedLoss):
     """The sum over the classes of squared hinge losses, one class against all others (Lee et al. 2015, equation 2).
 
     It is `max(0, 1 - sign * output) ** 2`, where `sign` is 1 for the example's class and -1 for the others. `y_true` is
@@ -106,16 +107,7 @@ class SquaredHinge(keras.losses.Loss):
         from_logits: Whether `y_pred` are logits rather than probabilities.
     """
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        from_logits: bool = False,
-        name: str = "squared_hinge",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.label_smoothing, self.from_logits = label_smoothing, from_logits
+    default_name = "squared_hinge"
 
     def call(self, y_true, y_pred):
         """Return the loss of each example, `[batch]`."""
@@ -125,10 +117,6 @@ class SquaredHinge(keras.losses.Loss):
             y_true = ops.one_hot(ops.cast(y_true, "int32"), classes)
         y_true = ops.cast(y_true, logits.dtype) * (1.0 - self.label_smoothing) + self.label_smoothing / classes
         return ops.sum(ops.square(ops.relu(1.0 - (2.0 * y_true - 1.0) * logits)), axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        return super().get_config() | {"label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
 
 
 def _logits(y_pred: Any, from_logits: bool, what: str) -> Any:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
 
+WHITENED = ("gcn", "zca")
+"""Values of a recipe's `input_scaling` that put layers in front of the network."""
+
+
 class NamedNetwork:
     """A network of the registry, built for some data.
 
@@ -71,7 +75,7 @@ class NamedNetwork:
         The scaling uses the statistics of the data, or maps values to 0–1. It is None if layers before the network
         normalise the contrast.
         """
-        if self._input in ("gcn", "zca"):
+        if self._input in WHITENED:
             return None
         channels = self._shape[2]
         mean, std = ((0.0,) * channels, (255.0,) * channels) if self._input == "unit" else self._data.statistics()
@@ -85,7 +89,7 @@ class NamedNetwork:
         """Build the network with new weights."""
         arguments = {"classes": len(self._data.labels), **self._options}
         with precisions.policy(precision):
-            if self._input in ("gcn", "zca"):
+            if self._input in WHITENED:
                 model = registry.create_model(self.name, input_tensor=self._whitened(), **arguments)
                 model.architecture["input"] = self._input
             else:
@@ -111,7 +115,7 @@ class NamedNetwork:
         y = whitening(x)
         if self._whitening is None:
             contrast = keras.Model(inputs, x)
-            batches = feed.evaluation(contrast, self._data, 256, min(self._shape[:2]))
+            batches = feed.evaluation(contrast, self._data, 256)
             whitening.fit(contrast.predict_on_batch(images) for images, _ in batches)
             self._whitening = whitening.get_weights()
         whitening.set_weights(self._whitening)

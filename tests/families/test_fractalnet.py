@@ -386,7 +386,7 @@ def test_save_and_load_of_a_part_with_a_plan(rng, tmp_path):
     "call, message",
     [
         (lambda: FractalNet(columns=0), "columns=0 must be a whole number of at least 1"),
-        (lambda: FractalNet(filters=()), r"filters=\(\) must be a tuple with one number per block"),
+        (lambda: FractalNet(filters=()), r"filters=\(\) must be a tuple of at least one number"),
         (lambda: FractalNet(filters=(64, 0), dropout=0), r"filters=\(64, 0\) must be a whole number"),
         (
             lambda: FractalNet(filters=(64, 128)),

@@ -13,6 +13,8 @@ from keras_deepnets.layers.fast import sums
 from keras_deepnets.weights import cards, naming_tables
 from tests.weights.common import arrays, fill, peer_tensors
 
+NARROW = [[[2, 2, 4, 2, 4, 2]] * len(stage) for stage in MODULES]
+"""The modules of Table 1 with few channels."""
 SMALL = [[[8, 8, 16, 8, 16, 8]], [[8, 8, 16, 8, 16, 8]]]
 
 
@@ -80,20 +82,20 @@ def test_local_response_normalisation_against_tensorflow(beta, training, run, rn
 
 
 def test_auxiliary_classifiers_in_a_file_are_skipped():
-    source = fill(GoogLeNet(batch_norm=True, input_shape=(32, 32, 3), classes=5))
+    source = fill(GoogLeNet(batch_norm=True, modules=NARROW, input_shape=(32, 32, 3), classes=5))
     naming = naming_tables.TORCHVISION_GOOGLENET
     tensors = peer_tensors(source, naming) | {
         "aux1.conv.conv.weight": np.zeros((128, 512, 1, 1), "float32"),
         "aux2.fc1.bias": np.zeros(1024, "float32"),
     }
-    model = GoogLeNet(batch_norm=True, input_shape=(32, 32, 3), classes=5)
+    model = GoogLeNet(batch_norm=True, modules=NARROW, input_shape=(32, 32, 3), classes=5)
     report = kd.load_weights(model, tensors)
     assert report.complete and set(report.skipped) == {"aux1_1x1_conv/kernel", "aux2_fc/bias"}
     kernels = [name for name in arrays(model) if name.endswith("kernel")]
     for name in kernels:
         np.testing.assert_array_equal(arrays(model)[name], arrays(source)[name])
     with pytest.raises(ValueError, match="batch_norm"):
-        kd.load_weights(GoogLeNet(input_shape=(32, 32, 3), classes=5), peer_tensors(source, naming))
+        kd.load_weights(GoogLeNet(modules=NARROW, input_shape=(32, 32, 3), classes=5), peer_tensors(source, naming))
 
 
 def test_weights_of_torchvision_scale_to_one():

@@ -12,6 +12,7 @@ from keras_deepnets import models
 from keras_deepnets.families.maxout_cnn import MaxoutCNN
 from keras_deepnets.training import get_recipe, train
 from keras_deepnets.training.optimizers import optimizer
+from tests.families.against_torch import assert_like_torch
 from tests.training.common import images
 
 TINY = {"filters": (4, 6, 8), "hidden": (10,), "hidden_pieces": 3, "classes": 5}
@@ -59,34 +60,8 @@ def torch_network(torch, weights, x):
 @pytest.mark.parametrize("shape", [(32, 32), (27, 41), (16, 9), (None, None)])
 def test_against_torch(shape, rng):
     """Logits, and the gradient of each weight."""
-    torch = pytest.importorskip("torch")
     model = MaxoutCNN(**TINY, **PLAIN, input_shape=(*shape, 3), classifier_activation=None)
-    for weight in model.trainable_weights:
-        if weight.name == "bias":
-            weight.assign(rng.normal(size=weight.shape) * 0.1)
-    theirs = {
-        "/".join(weight.path.split("/")[-2:]): torch.tensor(weight.numpy(), requires_grad=True)
-        for weight in model.trainable_weights
-    }
-    height, width = shape if shape[0] else (37, 30)
-    x, y = rng.normal(size=(4, height, width, 3)).astype("float32"), np.array([0, 1, 4, 2])
-    logits = torch_network(torch, theirs, torch.tensor(x).permute(0, 3, 1, 2))
-    torch.nn.functional.cross_entropy(logits, torch.tensor(y)).backward()
-
-    @tf.function
-    def step(x):
-        with tf.GradientTape() as tape:
-            outputs = model(x, training=True)
-            loss = keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
-            loss = tf.reduce_mean(loss)
-        return outputs, tape.gradient(loss, [weight.value for weight in model.trainable_weights])
-
-    found, gradients = step(x)
-    expected = logits.detach().numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    for (name, weight), gradient in zip(theirs.items(), gradients, strict=True):
-        expected = weight.grad.numpy()
-        assert np.abs(gradient - expected).max() <= 1e-4 * np.abs(expected).max(), name
+    assert_like_torch(model, torch_network, shape if shape[0] else (37, 30), rng)
 
 
 def norms(model, weights=None):

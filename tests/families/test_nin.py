@@ -1,5 +1,7 @@
 """NIN, All-CNN and the classifiers of both: what their papers and definitions say beyond the common battery."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets import export, layers, models, surgery
 from keras_deepnets.training import heads
+from tests.families.against_torch import assert_like_torch
 from tests.weights.common import fill
 
 
@@ -79,6 +82,18 @@ def test_a_new_classifier_and_a_frozen_network():
     assert kd.replace_classifier(foreign, 2).output_shape == (None, 2)
 
 
+def test_a_new_classifier_starts_and_computes_like_the_old_one(rng):
+    new = kd.replace_classifier(kd.NIN(input_shape=(8, 8, 3), layer_prefix="a_"), 500)
+    assert [layer.name for layer in new.layers[-3:]] == ["a_predictions", "a_avg_pool", "a_predictions_activation"]
+    assert np.std(new.get_layer("a_predictions").kernel) == pytest.approx(0.05, rel=0.02)
+    layers_of = [keras.layers.Conv2D(5, 1), keras.layers.Activation("relu"), keras.layers.GlobalAveragePooling2D()]
+    foreign = keras.Sequential([keras.Input((4, 4, 3)), *layers_of])
+    new = kd.replace_classifier(foreign, 6, None)
+    x = rng.normal(size=(2, 4, 4, 3)).astype("float32")
+    kernel = np.asarray(new.layers[1].kernel)[0, 0]
+    np.testing.assert_allclose(new(x), np.maximum(x @ kernel, 0).mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
 def test_the_classifier_alone_computes_the_outputs(rng):
     model = fill(kd.NIN(classes=3, input_shape=(8, 8, 3)))
     found = heads.classifier_of(model)
@@ -122,27 +137,50 @@ def test_dropout_of_all_cnn():
     assert rates == {"input_dropout": 0.2, "stage1_dropout": 0.5, "stage2_dropout": 0.5}
 
 
-def test_all_cnn_is_a_torch_network_of_the_same_layers(rng):
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-    model = fill(kd.AllCNN_C(classes=5, classifier_activation=None))
-    theirs, channels = nn.Sequential(), 3
-    for filters, size, stride, padding in (
-        *((96, 3, 1, 1), (96, 3, 1, 1), (96, 3, 2, 1)),
-        *((192, 3, 1, 1), (192, 3, 1, 1), (192, 3, 2, 1)),
-        *((192, 3, 1, 0), (192, 1, 1, 0), (5, 1, 1, 0)),
-    ):
-        theirs.extend([nn.Conv2d(channels, filters, size, stride, padding), nn.ReLU()])
-        channels = filters
-    convolutions = [layer for layer in theirs if isinstance(layer, nn.Conv2d)]
-    own = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    for mine, their in zip(own, convolutions, strict=True):
-        their.weight.data = torch.from_numpy(np.asarray(mine.kernel).transpose(3, 2, 0, 1).copy())
-        their.bias.data = torch.from_numpy(np.asarray(mine.bias).copy())
-    x = rng.normal(size=(2, 32, 32, 3)).astype("float32")
-    with torch.inference_mode():
-        expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).mean((2, 3)).numpy()
-    assert np.abs(model(x) - expected).max() < 1e-4 * np.abs(expected).max()
+def convolution(torch, weights, x, name, relu=True, **kwargs):
+    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    x = torch.nn.functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, **kwargs)
+    return x.relu() if relu else x
+
+
+def nin(last_relu, pool2="max"):
+    """NIN, or DSN without companions, of torch's operators."""
+
+    def network(torch, weights, x):
+        functional = torch.nn.functional
+        for stage, size, count in ((1, 5, 3), (2, 5, 3), (3, 3, 2)):
+            if stage > 1:
+                kind = functional.max_pool2d if stage == 2 or pool2 == "max" else functional.avg_pool2d
+                x = kind(x, 3, 2, ceil_mode=True)
+            for number in range(1, count + 1):
+                padding = size // 2 if number == 1 else 0
+                x = convolution(torch, weights, x, f"conv{stage}_{number}_conv", padding=padding)
+        return convolution(torch, weights, x, "predictions", last_relu).mean((2, 3))
+
+    return network
+
+
+def all_cnn_c(torch, weights, x):
+    for stage in (1, 2):
+        for number in (1, 2, 3):
+            x = convolution(torch, weights, x, f"conv{stage}_{number}_conv", stride=1 + number // 3, padding=1)
+    x = convolution(torch, weights, x, "conv3_1_conv")
+    return convolution(torch, weights, convolution(torch, weights, x, "conv3_2_conv"), "predictions").mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "build, network, size",
+    [
+        (functools.partial(kd.NIN, dropout=0.0), nin(True), (32, 32)),
+        (functools.partial(kd.NIN, dropout=0.0, pool2="avg"), nin(True, "avg"), (21, 18)),
+        (functools.partial(kd.DSN, dropout=0.0), nin(False), (21, 18)),
+        (functools.partial(kd.AllCNN_C, dropout=0.0, input_dropout=0.0), all_cnn_c, (32, 32)),
+        (functools.partial(kd.AllCNN_C, dropout=0.0, input_dropout=0.0), all_cnn_c, (21, 18)),
+    ],
+)
+def test_against_torch(build, network, size, rng):
+    model = build(classes=5, classifier_activation=None, input_shape=(*size, 3))
+    assert_like_torch(model, network, size, rng)
 
 
 @pytest.mark.parametrize(

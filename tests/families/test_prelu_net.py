@@ -11,6 +11,7 @@ import keras_deepnets as kd
 from keras_deepnets import layers, models
 from keras_deepnets.families.prelu_net import ACTIVATIONS, PReLUNet, PReLUNetA, PReLUNetB, PReLUNetC
 from keras_deepnets.layers.fast import sums
+from tests.families.against_torch import assert_like_torch
 from tests.families.expected import PARAMETERS
 from tests.weights.common import arrays, fill
 
@@ -95,36 +96,9 @@ def torch_network(torch, weights, x, counts=(2, 1), levels=(7, 3, 2, 1)):
 @pytest.mark.parametrize("shape", [(56, 56), (61, 45), (8, 17), (None, None)])
 def test_against_torch(shape, activation, rng, monkeypatch):
     """Logits, and the gradient of each weight. The rectifiers take their compiled passes."""
-    torch = pytest.importorskip("torch")
     monkeypatch.setattr(sums, "FUSED_ELEMENTS", 1)
     model = PReLUNet(**TINY, activation=activation, dropout=0.0, input_shape=(*shape, 3), classifier_activation=None)
-    for weight in model.trainable_weights:
-        if weight.name in ("bias", "alpha"):
-            weight.assign_add(rng.normal(size=weight.shape) * 0.1)
-    theirs = {
-        "/".join(weight.path.split("/")[-2:]): torch.tensor(weight.numpy(), requires_grad=True)
-        for weight in model.trainable_weights
-    }
-    height, width = shape if shape[0] else (49, 70)
-    x, y = rng.normal(size=(4, height, width, 3)).astype("float32"), np.array([0, 1, 4, 2])
-    logits = torch_network(torch, theirs, torch.tensor(x).permute(0, 3, 1, 2))
-    torch.nn.functional.cross_entropy(logits, torch.tensor(y)).backward()
-
-    @tf.function
-    def step(x):
-        with tf.GradientTape() as tape:
-            outputs = model(x, training=True)
-            loss = keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=True)
-            loss = tf.reduce_mean(loss)
-        return outputs, tape.gradient(loss, [weight.value for weight in model.trainable_weights])
-
-    found, gradients = step(x)
-    expected = logits.detach().numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(model(x), expected, atol=1e-5 * np.abs(expected).max())
-    for (name, weight), gradient in zip(theirs.items(), gradients, strict=True):
-        expected = weight.grad.numpy()
-        assert np.abs(gradient - expected).max() <= 1e-4 * np.abs(expected).max(), name
+    assert_like_torch(model, torch_network, shape if shape[0] else (49, 70), rng, ("bias", "alpha"))
 
 
 def bins(x, levels):
@@ -251,7 +225,7 @@ def test_slopes_and_kernels_learn(rng):
     "call, message",
     [
         (lambda: PReLUNet(convolutions=(1, 1), filters=(4,)), "must each have one number per stage"),
-        (lambda: PReLUNet(convolutions=(), filters=()), "must each have one number per stage"),
+        (lambda: PReLUNet(convolutions=(), filters=()), "must be a tuple of at least one number"),
         (lambda: PReLUNet(convolutions=3), "convolutions=3 must be a tuple"),
         (lambda: PReLUNet(filters=(256, 0, 512)), "must be a whole number of at least 1"),
         (lambda: PReLUNet(activation="elu"), "activation='elu' is not one of 'prelu', 'shared_prelu', 'relu'"),

@@ -7,6 +7,7 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets import layers, models
 from keras_deepnets.families.vgg import VGG, VGG11, VGG13, VGG16, VGG16_BN, VGG16C, VGG19
+from tests.families.against_torch import assert_like_torch
 from tests.weights.common import arrays, fill
 
 TINY = {"convolutions": (1, 2), "filters": (4, 8), "hidden": (12, 6), "input_shape": (32, 32, 3), "classes": 5}
@@ -101,6 +102,26 @@ def test_pyramid_has_the_poolings():
     }
 
 
+def torch_network(torch, weights, x):
+    functional = torch.nn.functional
+    for stage, count in ((1, 1), (2, 2)):
+        for number in range(1, count + 1):
+            name = f"block{stage}_conv{number}"
+            kernel = weights[f"{name}/kernel"].permute(3, 2, 0, 1)
+            x = functional.conv2d(x, kernel, weights[f"{name}/bias"], padding=1).relu()
+        x = functional.max_pool2d(x, 2)
+    x = functional.adaptive_avg_pool2d(x, 7).permute(0, 2, 3, 1).flatten(1)
+    for name in ("fc1", "fc2"):
+        x = (x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]).relu()
+    return x @ weights["predictions/kernel"] + weights["predictions/bias"]
+
+
+@pytest.mark.parametrize("size", [(28, 28), (37, 30)])
+def test_against_torch(size, rng):
+    options = TINY | {"input_shape": (*size, 3), "dropout": 0.0}
+    assert_like_torch(VGG(**options, classifier_activation=None), torch_network, size, rng)
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_a_step_of_training(batch_norm, rng):
     model = VGG(**TINY, batch_norm=batch_norm)
@@ -115,7 +136,7 @@ def test_a_step_of_training(batch_norm, rng):
     "call, message",
     [
         (lambda: VGG(convolutions=(1, 1), filters=(4,)), "must each have one number per stage"),
-        (lambda: VGG(convolutions=()), "must each have one number per stage"),
+        (lambda: VGG(convolutions=()), "must be a tuple of at least one number"),
         (lambda: VGG(convolutions=3), r"convolutions=3 must be a tuple"),
         (lambda: VGG(filters=(64, 128, 0, 512, 512)), "must be a whole number of at least 1"),
         (lambda: VGG(last_kernels=(3, 3, 2, 1, 1)), r"last_kernels=\(3, 3, 2, 1, 1\) must be odd"),

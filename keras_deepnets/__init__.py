@@ -4,7 +4,7 @@
 >>> model = kd.ResNet50(weights=None)
 """
 
-from keras_deepnets import data, export, families, insight, layers, training, weights
+from keras_deepnets import data, detection, export, families, insight, layers, training, weights
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
@@ -127,6 +127,7 @@ from keras_deepnets.families.wide_resnet import (
 )
 from keras_deepnets.predictions import decode_predictions, preprocess_input
 from keras_deepnets.registration import register_with_keras as _register_with_keras
+from keras_deepnets.registry import add_module as _add_module
 from keras_deepnets.registry import create_model, list_models
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.surgery import feature_pyramid, fractal_column, freeze, replace_classifier
@@ -244,6 +245,7 @@ __all__ = [
     "create_model",
     "data",
     "decode_predictions",
+    "detection",
     "export",
     "families",
     "feature_pyramid",
@@ -271,4 +273,5 @@ def _resolve_weights(*given):
 
 
 _resolve_weights_with(_resolve_weights)
+_add_module("keras_deepnets.detection.faster_rcnn")
 _register_with_keras()

@@ -17,6 +17,15 @@ from types import ModuleType
 def register() -> None:
     """Imports the modules that define serialisable objects."""
     from keras_deepnets import layers, models  # noqa: F401  (the import registers them)
+    from keras_deepnets.detection import (  # noqa: F401
+        anchors,
+        detections,
+        detector,
+        necks,
+        proposals,
+        region_align,
+        training_form,
+    )
     from keras_deepnets.training import losses, optimizers, schedules  # noqa: F401
 
     layers.register()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
+import importlib
 import re
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,12 @@ from keras_deepnets.families import (
     wide_resnet,
 )
 from keras_deepnets.families.base import Constructor, VariantFacts
+from keras_deepnets.families.checks import check_choice
 
 if TYPE_CHECKING:
     import keras
+
+TASKS = ("classification", "detection")
 
 FAMILY_MODULES: tuple[ModuleType, ...] = (
     resnet,
@@ -55,6 +59,17 @@ FAMILY_MODULES: tuple[ModuleType, ...] = (
 )
 
 
+_ADDED: list[str] = []
+
+
+def add_module(name: str) -> None:
+    """Add the constructors of a module that is above this one. It is imported when the registry is first used."""
+    if name not in _ADDED:
+        _ADDED.append(name)
+        _all.cache_clear()
+        _constructors.cache_clear()
+
+
 def _natural(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
@@ -62,7 +77,8 @@ def _natural(name: str) -> list[Any]:
 @functools.cache
 def _all() -> dict[str, Constructor]:
     """All constructors by lower-case name."""
-    values = [value for module in FAMILY_MODULES for value in vars(module).values()]
+    modules = (*FAMILY_MODULES, *map(importlib.import_module, _ADDED))
+    values = [value for module in modules for value in vars(module).values()]
     found = {
         value.facts.name.lower(): value for value in values if isinstance(getattr(value, "facts", None), VariantFacts)
     }
@@ -80,18 +96,22 @@ def builders() -> list[str]:
     return [constructor.__name__ for constructor in _all().values() if not constructor.facts.row]
 
 
-def list_models(pattern: str = "*", family: str | None = None, dataset: str | None = None) -> list[str]:
+def list_models(
+    pattern: str = "*", family: str | None = None, dataset: str | None = None, task: str = "classification"
+) -> list[str]:
     """Return the names of the networks, in lower case and natural order.
 
     Args:
         pattern: shell pattern, e.g. ``"resnet*"``, case-insensitive.
         family: return only networks of this family, e.g. ``"ResNet"``, case-insensitive.
         dataset: return only networks designed for this data set, given by its TFDS name, e.g. ``"cifar10"``.
+        task: ``"classification"`` or ``"detection"``.
 
     Raises:
-        ValueError: the family or the data set is unknown.
+        ValueError: the family, the data set or the task is unknown.
     """
-    constructors = _constructors()
+    check_choice("list_models", "task", task, TASKS)
+    constructors = {name: found for name, found in _constructors().items() if found.facts.family.task == task}
     infos = {name: constructor.facts for name, constructor in constructors.items()}
     families = {facts.family.name.lower(): facts.family.name for facts in infos.values()}
     datasets = {facts.spec.domain.dataset for facts in infos.values()}

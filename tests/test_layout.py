@@ -31,6 +31,7 @@ ORDER = (
     "insight",
     "training",
     "export",
+    "detection",
     "benchmark",
     "cli",
     "registration",

@@ -101,6 +101,7 @@ class Family:
             layer with weights is called ``predictions``.
         auxiliary: ``spec -> heads``: classifiers that only training uses. The spec of such a family has a field `auxiliary`.
         auxiliary_layers: regular expression for the beginning of their layers' names.
+        task: ``"classification"`` or ``"detection"``.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Family:
     classifier: Callable[[Any, Any, int, Any], Any] | None = None
     auxiliary: Callable[[Any], tuple[Auxiliary, ...]] | None = None
     auxiliary_layers: str = ""
+    task: str = "classification"
 
 
 class Constructor(Protocol):

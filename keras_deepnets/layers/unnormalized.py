@@ -74,16 +74,19 @@ def biased_dense(
     gain: float = RELU_GAIN,
     initial_range: float | None = None,
     bias: float = 0.0,
+    stddev: float | None = None,
     max_norm: float | None = None,
     name: str | None = None,
+    dtype: Any = None,
 ) -> Any:
-    """A fully connected layer: ``[n, c]`` to ``[n, units]``. The arguments are those of `biased_conv2d`."""
+    """A fully connected layer: ``[n, c]`` to ``[n, units]``. The arguments are those of `biased_conv2d`, and `dtype` is the layer's."""
     return keras.layers.Dense(
         units,
         activation,
         kernel_constraint=norm_constraint(max_norm, 2),
         name=named(name),
-        **_initial(gain, initial_range, bias),
+        dtype=dtype,
+        **_initial(gain, initial_range, bias, stddev),
     )(x)
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 HEAD = "predictions/"
 """Prefix of the names of a classifier's weights."""
 
+_HEADS = (HEAD, "predictions_boxes/")
+"""The same, and that of a detector's boxes."""
+
 _SHOWN = 8
 _SILENT = ("downsample", "shortcut", "antialias", "stem_padding", "unit", "pool2", "pool_padding", "reduction")
 """Options that change what a network computes, but not the names or shapes of its weights."""
@@ -106,7 +109,7 @@ def load_into(model: keras.Model, tensors: Tensors, *, strict: bool = True, skip
     if not any(map(auxiliary, found)) or not any(map(auxiliary, shapes)):  # one of both has no auxiliary classifiers
         skipped += [name for name in {**found, **shapes} if auxiliary(name)]
     if skip_head:
-        skipped += [name for name in shapes if name.startswith(HEAD) or auxiliary(name)]
+        skipped += [name for name in shapes if name.startswith(_HEADS) or auxiliary(name)]
     ignored = set(skipped)
     missing = [name for name in shapes if name not in found and name not in ignored]
     unused = [name for name in found if name not in shapes and name not in ignored]
@@ -373,7 +376,7 @@ def _refusal(model: keras.Model, tensors: Tensors, naming: Naming, report: LoadR
         )
         if names
     ]
-    heads = all(text.startswith(HEAD) for text in (*report.missing, *report.mismatched)) and not report.unused
+    heads = all(text.startswith(_HEADS) for text in (*report.missing, *report.mismatched)) and not report.unused
     hint = " Only the classifier differs; skip_head=True keeps the network's own." if heads else _hint_of_nested(model)
     return f"{model.name}: the weights in {tensors.origin} ({naming.name}) do not fit; {'; '.join(problems)}.{hint}"
 

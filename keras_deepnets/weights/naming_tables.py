@@ -386,7 +386,51 @@ _CADENE, _PYTORCHCV = _bn_inception()
 CADENE_BN_INCEPTION = Naming("Cadene's BN-Inception", _CADENE, ("BNInception",))
 PYTORCHCV_BN_INCEPTION = Naming("pytorchcv's BN-Inception", _PYTORCHCV, ("BNInception",))
 
+
+def _faster_rcnn(head: Rules) -> Rules:
+    """Rules for torchvision's Faster R-CNN on a residual network with a feature pyramid. Old files have shorter names."""
+    body = tuple((f"backbone.body.{theirs}", ours) for theirs, ours in _residual("fc")[:-1])
+    return (
+        *body,
+        *(
+            (f"backbone.fpn.{theirs}_blocks.{{level-2}}{suffix}", f"fpn_{theirs}{{level}}_{part}")
+            for theirs in ("inner", "layer")
+            for suffix, part in ((".0", "conv"), (".1", "bn"), ("", "conv"))
+        ),
+        ("rpn.head.conv.{number-1}.0", "rpn_conv{number}"),
+        ("rpn.head.conv", "rpn_conv1"),
+        ("rpn.head.cls_logits", "rpn_objectness"),
+        ("rpn.head.bbox_pred", "rpn_deltas"),
+        *head,
+        ("roi_heads.box_predictor.cls_score", "predictions"),
+        ("roi_heads.box_predictor.bbox_pred", "predictions_boxes"),
+    )
+
+
+TORCHVISION_FASTER_RCNN = Naming(
+    "torchvision's Faster R-CNN",
+    _faster_rcnn((("roi_heads.box_head.fc6", "head_fc6"), ("roi_heads.box_head.fc7", "head_fc7"))),
+    ("FasterRCNN",),
+    flattened={"head_fc6": 7},
+    has="roi_heads.box_head.fc6.weight",
+)
+TORCHVISION_FASTER_RCNN_V2 = Naming(
+    "torchvision's Faster R-CNN, version 2",
+    _faster_rcnn(
+        (
+            ("roi_heads.box_head.5", "head_fc6"),
+            ("roi_heads.box_head.{number-1}.0", "head_conv{number}_conv"),
+            ("roi_heads.box_head.{number-1}.1", "head_conv{number}_bn"),
+        )
+    ),
+    ("FasterRCNN",),
+    flattened={"head_fc6": 7},
+    has="roi_heads.box_head.5.weight",
+)
+
 NAMINGS = (
+    TORCHVISION_FASTER_RCNN,
+    TORCHVISION_FASTER_RCNN_V2,
     TIMM_GROUPED_RESNET,
     TIMM_GROUPED_RESNETV2_D,
     TORCHVISION_RESNET,

@@ -145,6 +145,20 @@ PATHS = {
             "half the memory traffic of an update",
         ),
         Path(
+            "combined_suppression",
+            "non-maximum suppression as a loop over the candidates",
+            "detection.suppression.plain_suppress",
+            "detectors",
+            "time and memory grow with the number of selected boxes, not with the square of the candidates",
+        ),
+        Path(
+            "region_align",
+            "gathers of the four neighbours of each sampling point of a region",
+            "detection.RegionAlign.plain",
+            "detectors",
+            "does not store four copies of the sampled features",
+        ),
+        Path(
             "variable_names",
             "one kernel for each name of a TensorFlow variable",
             "variables with their own TensorFlow names",

@@ -1,0 +1,55 @@
+"""The model class of all detectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_deepnets.errors import InputError
+from keras_deepnets.models import DeepNet
+
+
+@keras.saving.register_keras_serializable("keras_deepnets")
+class Detector(DeepNet):
+    """A functional model that finds objects in images, with a record of its architecture and of its view of images.
+
+    Inputs: ``{"images": float [n, h, w, 3], "sizes": int [n, 2]}``. The images have values 0–255 (RGB) and are padded at the bottom and
+    at the right. `sizes` are their heights and widths without padding. The model scales the values itself.
+
+    Outputs: ``{"boxes": float32 [n, d, 4], "scores": float32 [n, d], "labels": int32 [n, d], "count": int32 [n]}``. The boxes
+    (x1, y1, x2, y2) are in pixels of the input. The first `count` are valid, best first. Labels begin with 1; 0 is the background.
+
+    `keras_deepnets.detection.detect` takes images of any size, and resizes and pads them.
+    """
+
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
+    ):
+        """As `DeepNet`. `record` also holds `detection`: ``{"classes", "min_size", "max_size"}``."""
+        super().__init__(inputs, outputs, name=name, record=record, **kwargs)
+        self._record["detection"] = (record or {}).get("detection")
+        self._record["labels"] = (record or {}).get("labels")
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes, with the background."""
+        return (self._record.get("detection") or {}).get("classes")
+
+    @property
+    def min_size(self) -> int:
+        """The length to which `detect` resizes the shorter side of an image, in pixels."""
+        return self._view("min_size")
+
+    @property
+    def max_size(self) -> int:
+        """The largest length of the longer side after resizing, in pixels."""
+        return self._view("max_size")
+
+    def _view(self, name: str) -> int:
+        view = self._record["detection"]
+        if view is None:
+            raise InputError(
+                f"{self.name} has no record of its {name}; build it with a constructor of keras_deepnets.detection."
+            )
+        return view[name]

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 # Colour-blind safe (Wong, Nature Methods 8, 441, 2011). Black is the mean.
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _NAMED = 2 * len(_LINES)  # solid, then dashed
-_AXES = "#555555"
+_AXES, _OTHERS = "#555555", "#d4d4d4"
 
 
 def precision_recall(evaluation: DetectionEvaluation, path: str | os.PathLike, title: str | None = None) -> Path:
     """Draw the precision-recall curve of each class at IoU 0.5, and their mean in black.
 
-    A curve is the highest precision at this or a higher recall, as in AP. Of more than 12 classes, the six best and the six worst are
+    A curve is the highest precision at this or a higher recall, as in AP. Of more than 12 classes, those with the most objects are
     named, and the others are grey.
 
     Args:
@@ -44,7 +44,7 @@ def precision_recall(evaluation: DetectionEvaluation, path: str | os.PathLike, t
     path = check_path(path)
     if not evaluation.curves:
         raise InputError("No class has objects, so there are no curves; give truths with boxes.")
-    figure = _curves(evaluation, title)
+    figure = _figure(evaluation, title)
     try:
         with written_aside(path) as aside:
             figure.savefig(aside, dpi=150, facecolor="white")
@@ -53,16 +53,17 @@ def precision_recall(evaluation: DetectionEvaluation, path: str | os.PathLike, t
     return path
 
 
-def _curves(evaluation: DetectionEvaluation, title: str | None) -> Figure:
+def _figure(evaluation: DetectionEvaluation, title: str | None) -> Figure:
     from matplotlib.figure import Figure
 
     curves = sorted(evaluation.curves, key=lambda curve: -float(np.mean(curve.interpolated)))
-    few = len(curves) <= _NAMED
-    named = curves if few else [*curves[: _NAMED // 2], *curves[-(_NAMED // 2) :]]
+    most = sorted(curves, key=lambda curve: -evaluation.per_class[curve.label - 1].objects)[:_NAMED]
+    named = [curve for curve in curves if curve in most]
+    others = [curve for curve in curves if curve not in most]
     figure = Figure(figsize=(7.6, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    for curve in [] if few else curves[_NAMED // 2 : -(_NAMED // 2)]:
-        axes.plot(*_steps(curve), color="#cccccc", linewidth=0.8)
+    for curve in others:
+        axes.plot(*_steps(curve), color=_OTHERS, linewidth=0.8)
     for at, curve in enumerate(named):
         style = "-" if at < len(_LINES) else (0, (4, 2))
         label = f"{_short(curve.name)} {percent(float(np.mean(curve.interpolated)))}"
@@ -70,10 +71,11 @@ def _curves(evaluation: DetectionEvaluation, title: str | None) -> Figure:
     mean = np.mean([curve.interpolated for curve in curves], axis=0)
     average = percent(float(np.mean(mean)))
     if len(curves) > 1:
-        axes.plot(RECALLS, mean, color="black", linewidth=2.4, label=f"mean {average}")
-    if not few:
-        axes.plot([], [], color="#cccccc", linewidth=0.8, label=f"{len(curves) - _NAMED} other classes")
-    text = f"AP50 {average} % of {evaluation.objects:,} objects in {evaluation.images:,} images"
+        axes.plot(RECALLS, mean, color="black", linewidth=2.4, drawstyle="steps-pre", label=f"mean {average}")
+    if others:
+        label = f"{len(others)} other class{'es' if len(others) > 1 else ''}"
+        axes.plot([], [], color=_OTHERS, linewidth=0.8, label=label)
+    text = f"AP50 {average} % of {_number(evaluation.objects, 'object')} in {_number(evaluation.images, 'image')}"
     _finish(axes, f"{title}: {text}" if title else text)
     figure.legend(
         frameon=False, fontsize=9, loc="outside right upper", title="AP50 (%)", title_fontsize=9, alignment="left"
@@ -85,6 +87,10 @@ def _steps(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     """Recall and highest precision as corners of a line, which falls to 0 at the highest recall."""
     best = envelope(curve.precision)
     return np.append(0.0, np.repeat(curve.recall, 2)), np.append(np.repeat(best, 2), 0.0)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _short(name: str) -> str:

@@ -20,12 +20,14 @@ Box = tuple[int, int, int, int]
 WHITE, DARK = (255, 255, 255), (24, 24, 24)
 # Bright, far apart, and away from the browns and greys of photos. The order is that of labels 1, 2, ….
 _PALETTE: tuple[Colour, ...] = (
-    *((255, 90, 60), (64, 176, 255), (120, 220, 70), (255, 200, 40), (225, 110, 255), (0, 215, 190)),
+    *((255, 90, 60), (64, 176, 255), (120, 220, 70), (255, 222, 30), (225, 110, 255), (0, 215, 190)),
     *((255, 130, 180), (150, 150, 255), (200, 230, 60), (255, 150, 50), (60, 130, 255), (210, 60, 120)),
 )
+_DARKEST = 100  # luma
 _GOLDEN = 0.618034  # of the circle of hues: no later hue repeats an earlier one
 _DASH, _GAP = 7, 5  # pixels
 _PAD = 3  # pixels around the text of a tag
+_COVERED = 0.12  # largest share of a picture below tags
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,39 @@ class Mark:
         box: x1, y1, x2, y2 in pixels of the picture, as edges.
         colour: Colour of the line and of the tag.
         text: Text of the tag; empty for no tag.
-        dashed: Whether the line is dashed.
+        short: Text of the tag in a crowded picture; empty for no tag.
+        dashed: Whether the line is dashed, and the tag dark.
+        width: Width of the line in pixels.
     """
 
     box: tuple[float, float, float, float]
     colour: Colour
     text: str = ""
+    short: str = ""
     dashed: bool = False
+    width: int = 2
 
 
 def colour_of(label: int) -> Colour:
     """The colour of a class, the same in every picture. The first 12 labels have colours that are easy to tell apart."""
     if 1 <= label <= len(_PALETTE):
         return _PALETTE[label - 1]
-    red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.55 + 0.3 * (label % 2), 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    colour = 255 * np.array(colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.55 + 0.3 * (label % 2), 1.0))
+    # Blue is dark: white is added, so that it is readable on the dark tags of missed objects.
+    white = max(0.0, (_DARKEST - _luma(colour)) / (255 - _luma(colour)))
+    red, green, blue = (round(float(value)) for value in colour + white * (255 - colour))
+    return red, green, blue
+
+
+def _luma(colour: Sequence[int] | np.ndarray) -> float:
+    """Luma of Rec. 601, from 0 to 255."""
+    return float(np.dot(colour, (0.299, 0.587, 0.114)))
 
 
 def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
     """Draw boxes, then their tags, so that no line crosses a text. The first tags get the best places.
+
+    Tags that would cover too much of the picture become short. Short tags that would cover too much are left out.
 
     Args:
         picture: RGB image, changed in place.
@@ -64,15 +80,29 @@ def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
 
     pen = ImageDraw.Draw(picture)
     side = max(picture.size)
-    width = 2 if side < 900 else round(side / 400)
     font = font_of(max(11, round(side / 45)))
     edges = [_edges(mark.box, picture.size) for mark in marks]
     for mark, box in reversed([*zip(marks, edges, strict=True)]):
-        _outline(pen, box, mark, width)
+        _outline(pen, box, mark, max(mark.width, round(side / 400)))
     taken: list[Box] = []
-    for mark, box in zip(marks, edges, strict=True):
-        if mark.text:
-            taken.append(_tag(pen, box, mark, font, picture.size, taken))
+    texts = _texts(marks, font, picture.width * picture.height)
+    for mark, box, text in zip(marks, edges, texts, strict=True):
+        if text:
+            taken.append(_tag(pen, box, mark, text, font, picture.size, taken))
+
+
+def _texts(marks: Sequence[Mark], font: ImageFont.FreeTypeFont, area: int) -> list[str]:
+    """The text of each tag: all long, all short or all empty, so that the tags cover at most a part of the picture."""
+    for texts in ([mark.text for mark in marks], [mark.short for mark in marks]):
+        sizes = [_size(text, font) for text in texts if text]
+        if sum(width * height for width, height in sizes) <= _COVERED * area:
+            return texts
+    return [""] * len(marks)
+
+
+def _size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Width and height of a tag in pixels."""
+    return round(font.getlength(text)) + 2 * _PAD, sum(font.getmetrics()) + 2
 
 
 def _edges(box: tuple[float, float, float, float], size: tuple[int, int]) -> Box:
@@ -116,19 +146,19 @@ def _tag(
     pen: ImageDraw.ImageDraw,
     box: Box,
     mark: Mark,
+    text: str,
     font: ImageFont.FreeTypeFont,
     size: tuple[int, int],
     taken: Sequence[Box],
 ) -> Box:
     """Write the text of a mark next to its box. Return the place of the tag."""
-    text = fitting(mark.text, size[0] - 2 * _PAD, font)
-    ascent, descent = font.getmetrics()
-    width, height = round(font.getlength(text)) + 2 * _PAD, ascent + descent + 2
-    place = _place(box, (width, height), size, taken)
-    pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), mark.colour, outline=DARK)
-    # Luma of Rec. 601: black on bright colours, white on dark ones.
-    bright = np.dot(mark.colour, (0.299, 0.587, 0.114)) > 130
-    pen.text((place[0] + _PAD, place[1] + 1), text, DARK if bright else WHITE, font)
+    text = fitting(text, size[0] - 2 * _PAD, font)
+    place = _place(box, _size(text, font), size, taken)
+    paper, ink = mark.colour, DARK if _luma(mark.colour) > 120 else WHITE
+    if mark.dashed:
+        paper, ink = DARK, mark.colour
+    pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), paper, outline=DARK)
+    pen.text((place[0] + _PAD, place[1] + 1), text, ink, font)
     return place
 
 

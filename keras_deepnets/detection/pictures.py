@@ -29,7 +29,7 @@ __all__ = ["MOST", "best_and_worst", "draw_boxes", "precision_recall", "save_det
 MOST = 24
 """Largest number of images in a grid."""
 _SMALL = 320  # images below this side in pixels are enlarged
-_CELL, _SPACE, _MARGIN, _FONT, _LINE = 320, 12, 14, 13, 19  # pixels
+_CELL, _SPACE, _MARGIN, _FONT, _LINE = 360, 12, 14, 13, 19  # pixels
 _TEXT, _GREY, _FRAME = (34, 34, 34), (102, 102, 102), (242, 242, 242)
 _ANY = 1 << 31  # number of classes without names
 
@@ -94,9 +94,10 @@ def save_detections(
     min_score: float = 0.5,
     captions: Sequence[str] | None = None,
 ) -> Path:
-    """Draw a grid of images with their detections (solid) and true boxes (white dashes).
+    """Draw a grid of images with their detections (solid) and true boxes (dashed). At most 24 images are drawn.
 
-    A true box has a tag only if no drawn detection of its class has an IoU of 0.5 with it. At most 24 images are drawn.
+    A true box is white if a drawn detection of its class has an IoU of 0.5 with it. Otherwise it has the colour of the class. In
+    crowded images, tags have only scores or are left out. The legend above the images names the colours.
 
     Args:
         path: Path of the picture, ``….png``.
@@ -214,19 +215,22 @@ def _solid(found: Detection, names: Sequence[str] | None, scale: float, with_sco
     """The marks of detections."""
     marks = []
     for box, score, label in zip(found.boxes, found.scores, found.labels.tolist(), strict=True):
-        text = f"{_name(names, label)} {score:.2f}" if with_scores else _name(names, label)
-        marks.append(Mark(tuple((box * scale).tolist()), colour_of(label), text))
+        name, number = _name(names, label), f"{score:.2f}" if with_scores else ""
+        marks.append(Mark(tuple((box * scale).tolist()), colour_of(label), f"{name} {number}".rstrip(), number))
     return marks
 
 
 def _dashed(truth: Truth, found: Detection, names: Sequence[str] | None, scale: float) -> list[Mark]:
-    """The marks of true boxes. Only missed objects have a text, because the others would repeat that of the detection."""
+    """The marks of true boxes: thin and white for those found, in the colour of the class and with its name for those missed."""
     hit: np.ndarray = np.max(same_class_overlaps(truth, found), axis=0, initial=0.0) >= IOU
     marks = []
     for at, label in enumerate(truth.labels.tolist()):
+        box = tuple((truth.boxes[at] * scale).tolist())
         kind = " (crowd)" if truth.crowd[at] else " (difficult)" if truth.difficult[at] else ""
-        text = "" if hit[at] else _name(names, label) + kind
-        marks.append(Mark(tuple((truth.boxes[at] * scale).tolist()), WHITE, text, dashed=True))
+        if hit[at]:
+            marks.append(Mark(box, WHITE, dashed=True, width=1))
+        else:
+            marks.append(Mark(box, colour_of(label), _name(names, label) + kind, dashed=True))
     return marks
 
 
@@ -255,7 +259,7 @@ def _caption(score: ImageScore) -> str:
 
 def _key(min_score: float, with_truths: bool) -> str:
     text = f"Solid: detections with a score of {min_score:g} or more."
-    return f"{text} White dashes: true boxes; those with a name are missed." if with_truths else text
+    return f"{text} Dashes: true boxes, white if found, coloured if missed." if with_truths else text
 
 
 def _drawn(cell: _Cell, names: Sequence[str] | None) -> Image.Image:
@@ -275,30 +279,54 @@ def _drawn(cell: _Cell, names: Sequence[str] | None) -> Image.Image:
 def _grid(
     sections: Sequence[tuple[str, Sequence[_Cell]]], columns: int, key: str, names: Sequence[str] | None
 ) -> Image.Image:
-    """Draw sections of cells below each other, each with a title."""
+    """Draw sections of cells below each other, each with a title. A row is as high as its highest image."""
     from PIL import Image, ImageDraw
 
-    captioned = any(cell.caption for _, cells in sections for cell in cells)
-    across, down = _CELL + _SPACE, _CELL + _SPACE + (_LINE if captioned else 0)
-    width = 2 * _MARGIN + columns * across - _SPACE
-    rows = sum(-(-len(cells) // columns) for _, cells in sections)
-    titles = sum(bool(title) for title, _ in sections)
-    picture = Image.new("RGB", (width, 2 * _MARGIN + (1 + titles) * (_LINE + 4) + rows * down - _SPACE), "white")
+    cells = [cell for _, section in sections for cell in section]
+    drawn = {id(cell): _drawn(cell, names) for cell in cells}
+    line = _LINE if any(cell.caption for cell in cells) else 0
+    width = 2 * _MARGIN + columns * (_CELL + _SPACE) - _SPACE
+    rows = sum(-(-len(section) // columns) for _, section in sections)
+    highest = 2 * _MARGIN + (2 + len(sections)) * (_LINE + 6) + rows * (_CELL + line + _SPACE)
+    picture = Image.new("RGB", (width, highest), "white")
     pen, font = ImageDraw.Draw(picture), font_of(_FONT)
     pen.text((_MARGIN, _MARGIN), fitting(key, width - 2 * _MARGIN, font), _GREY, font)
-    top = _MARGIN + _LINE + 4
-    for title, cells in sections:
+    top = _legend(pen, cells, names, _MARGIN + _LINE + 4, width)
+    for title, section in sections:
         if title:
             pen.text((_MARGIN, top), title, _TEXT, font_of(_FONT + 2))
             top += _LINE + 4
-        for at, cell in enumerate(cells):
-            left, upper = _MARGIN + at % columns * across, top + at // columns * down
-            pen.rectangle((left, upper, left + _CELL - 1, upper + _CELL - 1), _FRAME)
-            shown = _drawn(cell, names)
-            picture.paste(shown, (left + (_CELL - shown.width) // 2, upper + (_CELL - shown.height) // 2))
-            pen.text((left, upper + _CELL + 2), fitting(cell.caption, _CELL, font), _TEXT, font)
-        top += -(-len(cells) // columns) * down
-    return picture
+        for row in (section[at : at + columns] for at in range(0, len(section), columns)):
+            height = max(drawn[id(cell)].height for cell in row)
+            for left, cell in zip(range(_MARGIN, width, _CELL + _SPACE), row, strict=False):
+                shown = drawn[id(cell)]
+                pen.rectangle((left, top, left + _CELL - 1, top + height - 1), _FRAME)
+                picture.paste(shown, (left + (_CELL - shown.width) // 2, top + (height - shown.height) // 2))
+                pen.text((left, top + height + 2), fitting(cell.caption, _CELL, font), _TEXT, font)
+            top += height + line + _SPACE
+    return picture.crop((0, 0, width, top - _SPACE + _MARGIN))
+
+
+def _legend(pen: Any, cells: Sequence[_Cell], names: Sequence[str] | None, top: int, width: int) -> int:
+    """Draw the colours of the classes on the images in one line. Return the row of pixels below it."""
+    font, left = font_of(_FONT), _MARGIN
+    truths = [cell.truth.labels for cell in cells if cell.truth is not None]
+    labels, counts = np.unique(
+        np.concatenate([*(cell.detection.labels for cell in cells), *truths]), return_counts=True
+    )
+    if not len(labels):
+        return top
+    # The most frequent classes come first, because the line may be too short for all.
+    for label in labels[np.argsort(-counts, kind="stable")].tolist():
+        name = _name(names, label)
+        end = left + 18 + font.getlength(name)
+        if end > width - _MARGIN - 20:
+            pen.text((left, top), "…", _GREY, font)
+            break
+        pen.rectangle((left, top + 2, left + 12, top + 14), colour_of(label), outline=_GREY)
+        pen.text((left + 18, top), name, _GREY, font)
+        left = round(end) + 16
+    return top + _LINE + 6
 
 
 def _write(picture: Image.Image, path: Path) -> Path:

@@ -100,7 +100,7 @@ def test_lengths_and_classes():
 
 def test_importing_the_metrics_imports_no_framework():
     code = (
-        "import sys; import keras_deepnets.detection.metrics; "
+        "import sys; import keras_deepnets.detection.metrics, keras_deepnets.detection.pictures; "
         "print([name for name in ('tensorflow', 'keras', 'matplotlib', 'PIL', 'faster_coco_eval') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
-WHITE, DARK = (255, 255, 255), (24, 24, 24)
+WHITE, GREY, DARK = (255, 255, 255), (190, 190, 190), (24, 24, 24)
 # Bright, far apart, and away from the browns and greys of photos. The order is that of labels 1, 2, ….
 _PALETTE: tuple[Colour, ...] = (
     *((255, 90, 60), (64, 176, 255), (120, 220, 70), (255, 222, 30), (225, 110, 255), (0, 215, 190)),
-    *((255, 130, 180), (150, 150, 255), (200, 230, 60), (255, 150, 50), (60, 130, 255), (210, 60, 120)),
+    *((255, 130, 180), (150, 150, 255), (200, 230, 60), (255, 150, 50), (40, 110, 245), (210, 60, 120)),
 )
 _DARKEST = 100  # luma
 _GOLDEN = 0.618034  # of the circle of hues: no later hue repeats an earlier one
@@ -70,7 +70,7 @@ def _luma(colour: Sequence[int] | np.ndarray) -> float:
 def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
     """Draw boxes, then their tags, so that no line crosses a text. The first tags get the best places.
 
-    Tags that would cover too much of the picture become short. Short tags that would cover too much are left out.
+    Tags that would cover too much of the picture become short. Short tags that would cover too much are left out, and lines are thin.
 
     Args:
         picture: RGB image, changed in place.
@@ -82,10 +82,11 @@ def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
     side = max(picture.size)
     font = font_of(max(11, round(side / 45)))
     edges = [_edges(mark.box, picture.size) for mark in marks]
-    for mark, box in reversed([*zip(marks, edges, strict=True)]):
-        _outline(pen, box, mark, max(mark.width, round(side / 400)))
-    taken: list[Box] = []
     texts = _texts(marks, font, picture.width * picture.height)
+    crowded = any(mark.text for mark in marks) and not any(texts)
+    for mark, box in reversed([*zip(marks, edges, strict=True)]):
+        _outline(pen, box, mark, max(1 if crowded else mark.width, round(side / 400)))
+    taken: list[Box] = []
     for mark, box, text in zip(marks, edges, texts, strict=True):
         if text:
             taken.append(_tag(pen, box, mark, text, font, picture.size, taken))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.detection.curves import precision_recall
-from keras_deepnets.detection.marks import WHITE, Mark, colour_of, draw_marks
+from keras_deepnets.detection.marks import GREY, WHITE, Mark, colour_of, draw_marks
 from keras_deepnets.detection.metrics.images import ImageScore, image_score, ranked_images
 from keras_deepnets.detection.metrics.inputs import Detection, Truth, checked_classes, checked_detection, checked_truth
 from keras_deepnets.detection.metrics.matching import IOU, by_score, same_class_overlaps
@@ -28,9 +28,10 @@ __all__ = ["MOST", "best_and_worst", "draw_boxes", "precision_recall", "save_det
 
 MOST = 24
 """Largest number of images in a grid."""
+_LEGEND = 3  # lines of the legend
 _SMALL = 320  # images below this side in pixels are enlarged
 _CELL, _SPACE, _MARGIN, _FONT, _LINE = 360, 12, 14, 13, 19  # pixels
-_TEXT, _GREY, _FRAME = (34, 34, 34), (102, 102, 102), (242, 242, 242)
+_TEXT, _FAINT, _FRAME = (34, 34, 34), (102, 102, 102), (242, 242, 242)
 _ANY = 1 << 31  # number of classes without names
 
 Row = Mapping[str, Any]
@@ -96,8 +97,8 @@ def save_detections(
 ) -> Path:
     """Draw a grid of images with their detections (solid) and true boxes (dashed). At most 24 images are drawn.
 
-    A true box is white if a drawn detection of its class has an IoU of 0.5 with it. Otherwise it has the colour of the class. In
-    crowded images, tags have only scores or are left out. The legend above the images names the colours.
+    A true box is white if a drawn detection of its class has an IoU of 0.5 with it. Otherwise it has the colour of the class. Crowds
+    and difficult objects are grey. In crowded images, tags have only scores or are left out. The legend above the images names the colours.
 
     Args:
         path: Path of the picture, ``….png``.
@@ -135,7 +136,7 @@ def save_detections(
         for at in range(count)
     ]
     columns = min(math.isqrt(count - 1) + 1, 6)
-    return _write(_grid([("", cells)], columns, _key(min_score, truths is not None), names), path)
+    return _write(_grid([("", cells)], columns, min_score, names), path)
 
 
 def best_and_worst(
@@ -195,7 +196,7 @@ def best_and_worst(
             for each in scores
         ]
         sections += [(title, cells)] if cells else []
-    return _write(_grid(sections, min(max(len(best), 2), 4), _key(min_score, True), names), path)
+    return _write(_grid(sections, min(max(len(best), 2), 4), min_score, names), path)
 
 
 def _rgb(image: np.ndarray) -> Image.Image:
@@ -221,16 +222,18 @@ def _solid(found: Detection, names: Sequence[str] | None, scale: float, with_sco
 
 
 def _dashed(truth: Truth, found: Detection, names: Sequence[str] | None, scale: float) -> list[Mark]:
-    """The marks of true boxes: thin and white for those found, in the colour of the class and with its name for those missed."""
+    """The marks of true boxes: thin and white for objects found, in the colour of the class for those missed.
+
+    Objects that do not count are grey, found or not. Only missed objects have tags, because the others would repeat the detection's.
+    """
     hit: np.ndarray = np.max(same_class_overlaps(truth, found), axis=0, initial=0.0) >= IOU
     marks = []
     for at, label in enumerate(truth.labels.tolist()):
+        ignored = bool(truth.crowd[at] or truth.difficult[at])
+        colour = GREY if ignored else WHITE if hit[at] else colour_of(label)
         box = tuple((truth.boxes[at] * scale).tolist())
-        kind = " (crowd)" if truth.crowd[at] else " (difficult)" if truth.difficult[at] else ""
-        if hit[at]:
-            marks.append(Mark(box, WHITE, dashed=True, width=1))
-        else:
-            marks.append(Mark(box, colour_of(label), _name(names, label) + kind, dashed=True))
+        thin = ignored or bool(hit[at])
+        marks.append(Mark(box, colour, "" if hit[at] else _name(names, label), dashed=True, width=1 if thin else 2))
     return marks
 
 
@@ -257,9 +260,15 @@ def _caption(score: ImageScore) -> str:
     )
 
 
-def _key(min_score: float, with_truths: bool) -> str:
+def _key(min_score: float, cells: Sequence[_Cell]) -> str:
     text = f"Solid: detections with a score of {min_score:g} or more."
-    return f"{text} Dashes: true boxes, white if found, coloured if missed." if with_truths else text
+    truths = [cell.truth for cell in cells if cell.truth is not None]
+    if truths:
+        text += " Dashes: true boxes, white if found, coloured if missed"
+        text += (
+            ", grey if difficult or a crowd." if any((each.crowd | each.difficult).any() for each in truths) else "."
+        )
+    return text
 
 
 def _drawn(cell: _Cell, names: Sequence[str] | None) -> Image.Image:
@@ -277,7 +286,7 @@ def _drawn(cell: _Cell, names: Sequence[str] | None) -> Image.Image:
 
 
 def _grid(
-    sections: Sequence[tuple[str, Sequence[_Cell]]], columns: int, key: str, names: Sequence[str] | None
+    sections: Sequence[tuple[str, Sequence[_Cell]]], columns: int, min_score: float, names: Sequence[str] | None
 ) -> Image.Image:
     """Draw sections of cells below each other, each with a title. A row is as high as its highest image."""
     from PIL import Image, ImageDraw
@@ -287,10 +296,10 @@ def _grid(
     line = _LINE if any(cell.caption for cell in cells) else 0
     width = 2 * _MARGIN + columns * (_CELL + _SPACE) - _SPACE
     rows = sum(-(-len(section) // columns) for _, section in sections)
-    highest = 2 * _MARGIN + (2 + len(sections)) * (_LINE + 6) + rows * (_CELL + line + _SPACE)
+    highest = 2 * _MARGIN + (1 + _LEGEND + len(sections)) * (_LINE + 6) + rows * (_CELL + line + _SPACE)
     picture = Image.new("RGB", (width, highest), "white")
     pen, font = ImageDraw.Draw(picture), font_of(_FONT)
-    pen.text((_MARGIN, _MARGIN), fitting(key, width - 2 * _MARGIN, font), _GREY, font)
+    pen.text((_MARGIN, _MARGIN), fitting(_key(min_score, cells), width - 2 * _MARGIN, font), _FAINT, font)
     top = _legend(pen, cells, names, _MARGIN + _LINE + 4, width)
     for title, section in sections:
         if title:
@@ -308,24 +317,26 @@ def _grid(
 
 
 def _legend(pen: Any, cells: Sequence[_Cell], names: Sequence[str] | None, top: int, width: int) -> int:
-    """Draw the colours of the classes on the images in one line. Return the row of pixels below it."""
-    font, left = font_of(_FONT), _MARGIN
+    """Draw the colours of the classes on the images in at most three lines. Return the row of pixels below them."""
+    font, left, lines = font_of(_FONT), _MARGIN, 1
     truths = [cell.truth.labels for cell in cells if cell.truth is not None]
     labels, counts = np.unique(
         np.concatenate([*(cell.detection.labels for cell in cells), *truths]), return_counts=True
     )
     if not len(labels):
         return top
-    # The most frequent classes come first, because the line may be too short for all.
+    # The most frequent classes come first, because the lines may be too short for all.
     for label in labels[np.argsort(-counts, kind="stable")].tolist():
-        name = _name(names, label)
-        end = left + 18 + font.getlength(name)
+        name = fitting(_name(names, label), 160, font)
+        end = left + 18 + round(font.getlength(name))
         if end > width - _MARGIN - 20:
-            pen.text((left, top), "…", _GREY, font)
-            break
-        pen.rectangle((left, top + 2, left + 12, top + 14), colour_of(label), outline=_GREY)
-        pen.text((left + 18, top), name, _GREY, font)
-        left = round(end) + 16
+            if lines == _LEGEND:
+                pen.text((left, top), "…", _FAINT, font)
+                break
+            lines, top, end, left = lines + 1, top + _LINE, _MARGIN + end - left, _MARGIN
+        pen.rectangle((left, top + 2, left + 12, top + 14), colour_of(label), outline=_FAINT)
+        pen.text((left + 18, top), name, _FAINT, font)
+        left = end + 16
     return top + _LINE + 6
 
 

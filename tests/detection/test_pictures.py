@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_deepnets.detection import curves, pictures
-from keras_deepnets.detection.marks import Mark, colour_of, draw_marks
+from keras_deepnets.detection.marks import GREY, Mark, colour_of, draw_marks
 from keras_deepnets.detection.metrics import evaluate_detections
 from keras_deepnets.errors import InputError
 
@@ -120,6 +120,14 @@ def test_grid_of_detections(tmp_path):
     pictures.save_detections(path, [image(180, 180)], [found], [truth], CLASSES, min_score=0.4)
     assert count(read(path)[top : top + 360, left : left + 360][30:130, 215:330], colour_of(1)) > 300
     assert [each.name for each in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_objects_that_do_not_count_are_grey(tmp_path):
+    path = tmp_path / "grid.png"
+    truth = row([20, 20, 80, 80], [100, 20, 160, 80], difficult=[True, False], crowd=[False, True])
+    pictures.save_detections(path, [image(180, 180)], [row(scores=[])], [truth], CLASSES)
+    drawn = read(path)[62:]
+    assert count(drawn, GREY) > 300 and count(drawn, colour_of(1)) == 0
 
 
 def test_grids_without_truths_boxes_or_names(tmp_path):

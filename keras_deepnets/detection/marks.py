@@ -70,7 +70,8 @@ def _luma(colour: Sequence[int] | np.ndarray) -> float:
 def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
     """Draw boxes, then their tags, so that no line crosses a text. The first tags get the best places.
 
-    Tags that would cover too much of the picture become short. Short tags that would cover too much are left out, and lines are thin.
+    Tags that would cover too much of the picture become short. Short tags that would cover too much are left out, and lines
+    have no dark edges.
 
     Args:
         picture: RGB image, changed in place.
@@ -85,7 +86,7 @@ def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
     texts = _texts(marks, font, picture.width * picture.height)
     crowded = any(mark.text for mark in marks) and not any(texts)
     for mark, box in reversed([*zip(marks, edges, strict=True)]):
-        _outline(pen, box, mark, max(1 if crowded else mark.width, round(side / 400)))
+        _outline(pen, box, mark, max(mark.width, round(side / 400)), edged=not crowded)
     taken: list[Box] = []
     for mark, box, text in zip(marks, edges, texts, strict=True):
         if text:
@@ -114,8 +115,8 @@ def _edges(box: tuple[float, float, float, float], size: tuple[int, int]) -> Box
     return x1, y1, max(x1, min(x2 - 1, right)), max(y1, min(y2 - 1, bottom))
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: Box, mark: Mark, width: int) -> None:
-    """Draw a line with dark edges: it is visible on bright and on dark images."""
+def _outline(pen: ImageDraw.ImageDraw, box: Box, mark: Mark, width: int, edged: bool) -> None:
+    """Draw a line. With dark edges, it is visible on bright and on dark images."""
     x1, y1, x2, y2 = box
     if mark.dashed:
         for x, y, horizontal, length in _dashes(box):
@@ -123,12 +124,14 @@ def _outline(pen: ImageDraw.ImageDraw, box: Box, mark: Mark, width: int) -> None
             # On the right and at the bottom, the line grows inwards.
             left = x if x < x2 or horizontal else x - width + 1
             top = y if y < y2 or not horizontal else y - width + 1
-            pen.rectangle((left - 1, top - 1, left + across, top + down), DARK)
+            if edged:
+                pen.rectangle((left - 1, top - 1, left + across, top + down), DARK)
             pen.rectangle((left, top, left + across - 1, top + down - 1), mark.colour)
         return
-    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=DARK)
     inner = (x1 + width, y1 + width, x2 - width, y2 - width)
-    if inner[0] < inner[2] and inner[1] < inner[3]:
+    if edged:
+        pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=DARK)
+    if edged and inner[0] < inner[2] and inner[1] < inner[3]:
         pen.rectangle(inner, outline=DARK)
     pen.rectangle(box, outline=mark.colour, width=width)
 

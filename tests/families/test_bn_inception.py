@@ -9,6 +9,7 @@ from keras_deepnets import layers
 from keras_deepnets.benchmark.twins import stock_twin
 from keras_deepnets.families.bn_inception import MODULES, BNInception
 from keras_deepnets.families.inception import module_names
+from tests.families.kinks import assert_like_torch_off_kinks
 
 SMALL = [[[2, 2, 4, 2, 4, 2], [0, 2, 4, 2, 4, 0]], [[2, 2, 4, 2, 4, 2]]]
 
@@ -78,6 +79,40 @@ def test_a_step_of_training(rng):
     assert np.isfinite(model.train_on_batch(rng.normal(size=(8, 64, 64, 3)).astype("float32"), np.arange(8) % 5))
     after = [weight.numpy() for weight in model.trainable_weights if weight.name != "bias"]
     assert all((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+def torch_network(modules):
+    """The network of torch's operators, for images whose sides are multiples of 32."""
+
+    def network(units, x):
+        functional = units.torch.nn.functional
+        x = units.max_pool(units.convolution(x, "conv1_7x7_s2", 2), 3, 2)
+        x = units.max_pool(units.convolution(units.convolution(x, "conv2_3x3_reduce"), "conv2_3x3"), 3, 2)
+        names = module_names(modules)
+        for module, sizes in names:
+            name, halves = f"inception_{module}", sizes[0] == 0
+            y = units.convolution(units.convolution(x, f"{name}_3x3_reduce"), f"{name}_3x3", 1 + halves)
+            z = units.convolution(units.convolution(x, f"{name}_double_3x3_reduce"), f"{name}_double_3x3_1")
+            branches = [y, units.convolution(z, f"{name}_double_3x3_2", 1 + halves)]
+            if halves:
+                branches.append(units.max_pool(x, 3, 2))
+            else:
+                branches.insert(0, units.convolution(x, f"{name}_1x1"))
+                last = module == names[-1][0]
+                pooled = units.max_pool(x, 3, 1, padding=1) if last else functional.avg_pool2d(x, 3, 1, padding=1)
+                branches.append(units.convolution(pooled, f"{name}_pool_proj"))
+            x = units.torch.cat(branches, 1)
+        return units.dense(x.mean((2, 3)), "predictions")
+
+    return network
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 64)])
+def test_against_torch(size, rng):
+    stage = [[8, 8, 16, 8, 16, 8], [0, 8, 16, 8, 16, 0]]
+    modules = [stage, stage[:1] * 2]
+    model = BNInception(modules=modules, input_shape=(*size, 3), classes=5, classifier_activation=None)
+    assert_like_torch_off_kinks(model, torch_network(modules), size, rng)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from keras_deepnets.families.googlenet import MODULES, GoogLeNet
 from keras_deepnets.families.inception import module_names
 from keras_deepnets.layers.fast import sums
 from keras_deepnets.weights import cards, naming_tables
+from tests.families.kinks import assert_like_torch_off_kinks
 from tests.weights.common import arrays, fill, peer_tensors
 
 NARROW = [[[2, 2, 4, 2, 4, 2]] * len(stage) for stage in MODULES]
 """The modules of Table 1 with few channels."""
 SMALL = [[[8, 8, 16, 8, 16, 8]], [[8, 8, 16, 8, 16, 8]]]
+DEEP = [[[8, 8, 16, 8, 16, 8]], [[8, 8, 16, 8, 16, 8]] * 4]
 
 
 def test_table_1():
@@ -119,6 +121,55 @@ def test_a_step_of_training(batch_norm, rng):
     assert np.isfinite(model.train_on_batch(rng.normal(size=(8, 64, 64, 3)).astype("float32"), np.arange(8) % 5))
     changed = [(old != new.numpy()).any() for old, new in zip(before, model.trainable_weights, strict=True)]
     assert np.mean(changed) > 0.9
+
+
+def torch_network(modules, batch_norm):
+    """The network of torch's operators. It has the auxiliary classifiers whose weights it is given."""
+
+    def network(units, x):
+        functional, outputs = units.torch.nn.functional, {}
+
+        def normalise(x):
+            return x if batch_norm else functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
+
+        x = normalise(units.max_pool(units.convolution(x, "conv1_7x7_s2", 2), 3, 2))
+        x = units.convolution(units.convolution(x, "conv2_3x3_reduce"), "conv2_3x3")
+        x = units.max_pool(normalise(x), 3, 2)
+        for module, _ in module_names(modules):
+            if module.endswith("a") and module != "3a":
+                x = units.max_pool(x, 2 if batch_norm and module == f"{2 + len(modules)}a" else 3, 2)
+            name = f"inception_{module}"
+            branches = [units.convolution(x, f"{name}_1x1")]
+            for size in ("3x3", "5x5"):
+                branches.append(units.convolution(units.convolution(x, f"{name}_{size}_reduce"), f"{name}_{size}"))
+            branches.append(units.convolution(units.max_pool(x, 3, 1, padding=1), f"{name}_pool_proj"))
+            x = units.torch.cat(branches, 1)
+            head = {"4a": "aux1", "4d": "aux2"}.get(module)
+            if f"{head}_fc/kernel" in units.weights:
+                y = functional.adaptive_avg_pool2d(x, 4) if batch_norm else functional.avg_pool2d(x, 5, 3)
+                y = units.convolution(y, f"{head}_1x1").permute(0, 2, 3, 1).flatten(1)
+                outputs[head] = units.dense(units.hidden(y, f"{head}_fc"), f"{head}_predictions")
+        return outputs | {"predictions": units.dense(x.mean((2, 3)), "predictions")}
+
+    return network
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("modules, auxiliary, size", [(SMALL, False, (64, 72)), (DEEP, True, (80, 96))])
+def test_against_torch(modules, auxiliary, batch_norm, size, rng):
+    options = {"modules": modules, "batch_norm": batch_norm, "auxiliary": auxiliary, "input_shape": (*size, 3)}
+    model = GoogLeNet(**options, dropout=0.0, classes=5, classifier_activation=None)
+    scale = 1.0
+    if not batch_norm:
+        # Local response normalisation acts on numbers of this size. The logits stay as small as otherwise.
+        scale = 60.0
+        for layer in model.layers:
+            if layer.name.endswith("predictions"):
+                layer.kernel.assign(layer.kernel / scale)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    assert_like_torch_off_kinks(model, torch_network(modules, batch_norm), size, rng, scale)
 
 
 @pytest.mark.parametrize(

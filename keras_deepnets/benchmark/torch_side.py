@@ -132,10 +132,10 @@ def averaging_the_whole_map(network: Any) -> Any:
         def forward(self, input: Any, **_: Any) -> Any:
             return super().forward(input)
 
-    if hasattr(network.features, "final_pool"):
-        network.features.final_pool = FinalPool(1)
-    else:  # NIN pools after its classifier
+    if hasattr(network.output, "final_pool"):  # NIN pools after its classifier
         network.output.final_pool = torch.nn.Sequential(FinalPool(1), torch.nn.Flatten())
+    else:  # FractalNet has no such layer, because its last map is one pixel
+        network.features.final_pool = FinalPool(1)
     return network
 
 

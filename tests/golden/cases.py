@@ -161,7 +161,7 @@ PYTORCHCV_DENSE = Style(name_maps.PYTORCHCV_CIFAR_DENSENET, _DENSE_POINTS, CIFAR
 PYTORCHCV_DENSE_BC = Style(name_maps.PYTORCHCV_CIFAR_DENSENET_BC, _DENSE_POINTS, CIFAR_SIZES)
 
 
-def _vgg(depth: int, batch_norm: bool) -> Style:
+def vgg_style(depth: int, batch_norm: bool) -> Style:
     """The poolings, a hidden layer and the logits, where torchvision numbers them."""
     points, at = {}, 0
     for stage, count in enumerate(name_maps.VGG_STAGES[depth], start=1):
@@ -179,7 +179,7 @@ def _small_vgg(depth: int, batch_norm: bool) -> Case:
     suffix = "_bn" if batch_norm else ""
     return Case(
         f"torchvision/small_vgg{depth}{suffix}",
-        _vgg(depth, batch_norm),
+        vgg_style(depth, batch_norm),
         "VGG",
         {"convolutions": stages, "filters": filters, "hidden": hidden, "batch_norm": batch_norm},
         build=("vgg", {"config": config, "batch_norm": batch_norm, "hidden": hidden}),
@@ -278,7 +278,11 @@ CASES = (
         build=("densenet", {"growth_rate": 32, "block_config": (6, 12, 64, 48), "num_init_features": 64}),
     ),
     *(
-        Case(f"torchvision/vgg{depth}{'_bn' * batch_norm}", _vgg(depth, batch_norm), f"VGG{depth}{'_BN' * batch_norm}")
+        Case(
+            f"torchvision/vgg{depth}{'_bn' * batch_norm}",
+            vgg_style(depth, batch_norm),
+            f"VGG{depth}{'_BN' * batch_norm}",
+        )
         for depth in name_maps.VGG_STAGES
         for batch_norm in (False, True)
     ),

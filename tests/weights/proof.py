@@ -1,8 +1,8 @@
 """Every network of other libraries that loads: theirs with random weights and statistics against ours with the same.
 
-``python -m tests.weights.proof ['resnet50*' 'pytorchcv/*' …]`` prints a table (needs torch, torchvision, timm, pytorchcv; KerasHub's where
-it is there): name, ours, seconds to build and load, largest difference of logits and stages at the usual size and at an odd one, relative
-to the largest number. pytorchcv's CIFAR networks have a table of their own.
+``python -m tests.weights.proof ['resnet50*' 'pytorchcv/*' …]`` prints a table (needs torch, torchvision, timm, pytorchcv; Cadene's and
+KerasHub's where they are there): name, ours, seconds to build and load, largest difference of logits and stages at the usual size and at
+an odd one, relative to the largest number. The CIFAR networks have a table of their own.
 ``--missing`` prints the names that do not load, and why.
 """
 
@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,27 @@ from typing import Any
 import numpy as np
 
 import keras_deepnets as kd
-from keras_deepnets.benchmark.torch_side import without_compiled_operators
+from keras_deepnets.benchmark.torch_side import averaging_the_whole_map, without_compiled_operators
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.weights import cards
 from keras_deepnets.weights.cards.networks import BUILDERS, NETWORKS, PYTORCHCV_CIFAR10, why_not
+from tests.golden import cases
 from tests.weights.common import write_hdf5_of_2019
 
 SIZES = ((224, 224), (161, 129))
 CIFAR_SIZES = ((32, 32), (37, 29))
 PATTERNS = ("*resn*", "densenet*")
 _END = "outputs"
+Points = dict[str, tuple[str, str]]
+"""Stage to their module and our layer. ``<module`` is what the module reads."""
+
+_CADENE: Points = {
+    "stem": ("pool2_3x3_s2", "pool2_3x3_s2"),
+    "stage 3": ("<inception_3c_3x3_reduce", "inception_3b_output"),
+    "3c": ("<inception_4a_1x1", "inception_3c_output"),
+    "stage 4": ("<inception_4e_3x3_reduce", "inception_4d_output"),
+    "stage 5": ("<global_pool", "inception_5b_output"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class Peer:
         run: ``(size) -> {stage: array}``: stage names are those of our layers, arrays channels last.
         save: writes its weights into a folder and gives the path, or a Keras model.
         sizes: of the images: that of the weights and an odd one.
+        layers: stage to our layer. Empty: the last layer of each residual or dense stage.
+        fixed: stages that theirs has only at the first size.
     """
 
     name: str
@@ -52,6 +65,8 @@ class Peer:
     run: Callable[[tuple[int, int]], dict[str, np.ndarray]]
     save: Callable[[Path], Any]
     sizes: tuple[tuple[int, int], tuple[int, int]] = SIZES
+    layers: dict[str, str] = dataclasses.field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
 
 
 def images(size: tuple[int, int]) -> np.ndarray:
@@ -67,10 +82,25 @@ def torch_peers(patterns: list[str]) -> Iterator[Peer]:
         if name in timm.list_models() and _wanted(f"timm/{name}", patterns):
             side = _card_size(name, ours)
             yield dataclasses.replace(
-                _torch_peer(f"timm/{name}", ours, timm.create_model(name)), sizes=((side, side), SIZES[1])
+                _torch_peer(f"timm/{name}", ours, timm.create_model(name), _points("timm", name)),
+                sizes=((side, side), SIZES[1]),
             )
         if name in torchvision.models.list_models() and _wanted(f"torchvision/{name}", patterns):
-            yield _torch_peer(f"torchvision/{name}", ours, getattr(torchvision.models, name)())
+            # Its own initial values of GoogLeNet take long, and are replaced.
+            options = {"init_weights": False} if name == "googlenet" else {}
+            network = getattr(torchvision.models, name)(**options)
+            yield _torch_peer(f"torchvision/{name}", ours, network, _points("torchvision", name))
+
+
+def _points(library: str, name: str) -> Points:
+    """What is compared in VGG and GoogLeNet. Empty for residual and dense networks."""
+    if name == "googlenet":
+        return cases.TORCHVISION_GOOGLENET.points
+    match = re.fullmatch(r"vgg(\d+)(_bn)?", name)
+    if not match:
+        return {}
+    points = cases.vgg_style(int(match[1]), match[2] is not None).points
+    return points | ({"hidden": ("pre_logits.act2", "fc2")} if library == "timm" else {})
 
 
 def _card_size(name: str, ours: tuple[str, dict[str, Any]]) -> int:
@@ -81,19 +111,43 @@ def _card_size(name: str, ours: tuple[str, dict[str, Any]]) -> int:
 
 
 def pytorchcv_peers(patterns: list[str]) -> Iterator[Peer]:
-    """pytorchcv's CIFAR-10 networks that it publishes weights of; they average over the whole last map, as they do at their own size."""
-    import torch
-
+    """pytorchcv's BN-Inception and CIFAR-10 networks. They average over the whole last map, as they do at their own size."""
     with without_compiled_operators():
         get_model = importlib.import_module("pytorchcv.model_provider").get_model
-    for name, ours in PYTORCHCV_CIFAR10.items():
+    if _wanted("pytorchcv/bninception", patterns):
+        style = cases.PYTORCHCV_BN_INCEPTION
+        network = averaging_the_whole_map(get_model("bninception", pretrained=False))
+        peer = _torch_peer("pytorchcv/bninception", ("BNInception", {}), network, style.points)
+        yield dataclasses.replace(peer, sizes=style.sizes)
+    fractal = {"fractalnet_cifar10": ("FractalNet21", {"pool_before_join": False})}
+    styles = {"nin_cifar10": cases.PYTORCHCV_NIN, "fractalnet_cifar10": cases.PYTORCHCV_FRACTALNET}
+    for name, ours in (PYTORCHCV_CIFAR10 | fractal).items():
         if _wanted(f"pytorchcv/{name}", patterns):
-            network = get_model(name, pretrained=False)
-            network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
-            yield dataclasses.replace(_torch_peer(f"pytorchcv/{name}", ours, network), sizes=CIFAR_SIZES)
+            network = averaging_the_whole_map(get_model(name, pretrained=False))
+            style = styles.get(name)
+            peer = _torch_peer(f"pytorchcv/{name}", ours, network, style.points if style else {})
+            yield dataclasses.replace(peer, sizes=style.sizes if style else CIFAR_SIZES)
 
 
-def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Peer:
+def cadene_peers(patterns: list[str]) -> Iterator[Peer]:
+    """Cadene's BN-Inception, where the package is installed. It averages over the whole last map, as it does at its own size."""
+    import torch
+
+    if not _wanted("cadene/bninception", patterns):
+        return
+    if importlib.util.find_spec("pretrainedmodels") is None:
+        print("Cadene's pretrainedmodels is not installed: its network is left out", file=sys.stderr)
+        return
+    with without_compiled_operators():
+        network = importlib.import_module("pretrainedmodels").bninception(pretrained=None)
+    network.global_pool = torch.nn.AdaptiveAvgPool2d(1)
+    peer = _torch_peer("cadene/bninception", ("BNInception", {}), network, _CADENE)
+    yield dataclasses.replace(peer, sizes=cases.PYTORCHCV_BN_INCEPTION.sizes)
+
+
+def _torch_peer(
+    name: str, ours: tuple[str, dict[str, Any]], network: Any, points: Mapping[str, tuple[str, str]] | None = None
+) -> Peer:
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -109,19 +163,28 @@ def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Pe
                 tensor.uniform_(0.2 if last else 0.5, 0.4 if last else 1.5, generator=generator)
             elif tensor.ndim == 1:
                 tensor.normal_(0, 0.1, generator=generator)
+            elif points:
+                # Without shortcuts, the numbers would vanish with depth.
+                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
     network.eval()
+    stages = {stage: places for stage, places in (points or {}).items() if stage != "logits"}
 
     def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
         found, handles = {}, []
 
-        def keep(stage: str) -> Callable[..., None]:
+        def keep(stage: str, reads: bool) -> Callable[..., None]:
             def hook(module: Any, inputs: Any, output: Any) -> None:
-                found[stage] = output.numpy().transpose(0, 2, 3, 1)
+                tensor = inputs[0] if reads else output
+                # A copy, because a later activation may write over what it reads.
+                found[stage] = (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).numpy().copy()
 
             return hook
 
-        for stage, module in _stages(network):
-            handles.append(module.register_forward_hook(keep(stage)))
+        theirs = {stage: place for stage, (place, _) in stages.items()}
+        modules = {stage: network.get_submodule(place.removeprefix("<")) for stage, place in theirs.items()}
+        for stage, module in modules.items() if modules else _stages(network):
+            reads = theirs.get(stage, "").startswith("<")
+            handles.append(module.register_forward_hook(keep(stage, reads)))
         with torch.no_grad():
             found[_END] = network(torch.from_numpy(images(size).transpose(0, 3, 1, 2).copy())).numpy()
         for handle in handles:
@@ -134,7 +197,7 @@ def _torch_peer(name: str, ours: tuple[str, dict[str, Any]], network: Any) -> Pe
         save_file(network.state_dict(), folder / "model.safetensors")
         return folder / "model.safetensors"
 
-    return Peer(name, ours, run, save)
+    return Peer(name, ours, run, save, layers={stage: layer for stage, (_, layer) in stages.items()})
 
 
 def _stages(network: Any) -> Iterator[tuple[str, Any]]:
@@ -165,6 +228,37 @@ def keras_peers(patterns: list[str]) -> Iterator[Peer]:
             return getattr(keras.applications, name)(weights=None, input_shape=(*size, 3), classifier_activation=None)
 
         yield _application_peer(f"keras/{name.lower()}", (name, options), build)
+    for name in ("VGG16", "VGG19"):
+        if _wanted(f"keras/{name.lower()}", patterns):
+            yield _application_vgg(name)
+
+
+def _application_vgg(name: str) -> Peer:
+    """keras.applications' VGG. Its hidden layers have one size of images."""
+    import keras
+
+    build = getattr(keras.applications, name)
+    network = build(weights=None, classifier_activation=None)
+    rng = np.random.default_rng(0)
+    for weight in network.weights:
+        deviation = (2 / np.prod(weight.shape[:-1])) ** 0.5 if weight.name == "kernel" else 0.1
+        weight.assign(rng.standard_normal(weight.shape, "float32") * np.float32(deviation))
+    layers = {f"stage {stage}": f"block{stage}_pool" for stage in range(1, 6)} | {"hidden": "fc2"}
+
+    def run(size: tuple[int, int]) -> dict[str, np.ndarray]:
+        own = size == SIZES[0]
+        sized = network if own else build(weights=None, include_top=False, input_shape=(*size, 3))
+        if not own:
+            sized.set_weights(network.get_weights()[: len(sized.weights)])
+        outputs = {stage: sized.get_layer(layer).output for stage, layer in layers.items() if own or layer != "fc2"}
+        outputs |= {_END: sized.output} if own else {}
+        return {k: np.asarray(v) for k, v in keras.Model(sized.input, outputs)(images(size), training=False).items()}
+
+    def save(folder: Path) -> Path:
+        write_hdf5_of_2019(network, folder / "model.h5")
+        return folder / "model.h5"
+
+    return Peer(f"keras/{name.lower()}", (name, {}), run, save, layers=layers, fixed=("hidden", _END))
 
 
 def keras_hub_peers(patterns: list[str]) -> Iterator[Peer]:
@@ -288,8 +382,8 @@ def compared(peer: Peer) -> tuple[float, dict[tuple[int, int], float]]:
         model = getattr(kd, constructor)(input_shape=(None, None, 3), classifier_activation=None, **options)
         kd.load_weights(model, source)
         seconds = time.perf_counter() - begin
-    ends = {}
-    for layer in model.layers:
+    ends = {stage: model.get_layer(layer).output for stage, layer in peer.layers.items()}
+    for layer in [] if ends else model.layers:
         match = re.fullmatch(r"(conv\d)_block\d+_(out|concat)", layer.name)
         if match:
             ends[match[1]] = layer.output
@@ -301,9 +395,9 @@ def compared(peer: Peer) -> tuple[float, dict[tuple[int, int], float]]:
         theirs = peer.run(size)
         with deep_graphs():
             found = ours(images(size), training=False)
-        assert theirs.keys() == ends.keys()
+        assert theirs.keys() == ends.keys() - (set() if size == peer.sizes[0] else set(peer.fixed))
         worst[size] = max(
-            float(np.abs(np.asarray(found[stage]) - array).max() / np.abs(array).max())
+            float(np.abs(np.asarray(found[stage]).reshape(array.shape) - array).max() / np.abs(array).max())
             for stage, array in theirs.items()
         )
     return seconds, worst
@@ -319,18 +413,20 @@ def main(arguments: list[str]) -> None:
             if why_not(name):
                 print(f"| {name} | {why_not(name)} |")
         return
-    odd = None
-    for peers in (torch_peers, keras_peers, keras_hub_peers, pytorchcv_peers):
+    columns: tuple[tuple[int, int], ...] = ()
+    for peers in (torch_peers, keras_peers, keras_hub_peers, cadene_peers, pytorchcv_peers):
         for peer in peers(patterns):
-            usual = CIFAR_SIZES[0] if peer.sizes == CIFAR_SIZES else SIZES[0]
-            if odd != peer.sizes[1]:
-                odd = peer.sizes[1]
-                columns = " | ".join(f"{height} × {width}" for height, width in (usual, odd))
-                print(f"| name | ours | seconds | {columns} |\n|---|---|---|---|---|", flush=True)
+            sizes = CIFAR_SIZES if peer.sizes[0] == CIFAR_SIZES[0] else SIZES
+            if columns != sizes:
+                columns = sizes
+                heads = " | ".join(f"{height} × {width}" for height, width in columns)
+                print(f"| name | ours | seconds | {heads} |\n|---|---|---|---|---|", flush=True)
             seconds, worst = compared(peer)
             options = ", ".join(f"{k}={v!r}" for k, v in peer.ours[1].items())
-            other = "" if peer.sizes[0] == usual else f" at {peer.sizes[0][0]} × {peer.sizes[0][1]}"
-            figures = f"{worst[peer.sizes[0]]:.1e}{other} | {worst[odd]:.1e}"
+            figures = " | ".join(
+                f"{worst[size]:.1e}" + ("" if size == usual else f" at {size[0]} × {size[1]}")
+                for size, usual in zip(peer.sizes, columns, strict=True)
+            )
             print(f"| {peer.name} | `{peer.ours[0]}({options})` | {seconds:.1f} | {figures} |", flush=True)
 
 

@@ -131,3 +131,24 @@ def test_small_tensors_count_too():
         held.clear()
         bytes_held = meter.measure(lambda: held.extend(keras.ops.ones((20_000,)) + 1 for _ in range(250)))
     assert bytes_held is None or 15e6 < bytes_held < 40e6
+
+
+@pytest.mark.parametrize("kind", ["final_pool", "no pooling", "pooling after the classifier"])
+def test_pytorchcvs_networks_average_the_whole_map(kind):
+    """FractalNet has no pooling at its end, and NIN has it after its classifier."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    pool = nn.AvgPool2d(8)
+    network = nn.Module()
+    network.features = nn.Sequential()
+    network.output = nn.Linear(3, 2)
+    if kind == "final_pool":
+        network.features.add_module("final_pool", pool)
+    elif kind == "pooling after the classifier":
+        network.output = nn.Sequential()
+        network.output.add_module("final_pool", pool)
+    torch_side.averaging_the_whole_map(network)
+    pooling = network.output if kind == "pooling after the classifier" else network.features
+    other = network.features if pooling is network.output else network.output
+    x = torch.arange(30.0).view(1, 1, 6, 5)
+    assert pooling(x).flatten().tolist() == [14.5] and not hasattr(other, "final_pool")

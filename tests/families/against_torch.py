@@ -65,7 +65,7 @@ def assert_like_torch(model, network, size, rng, biased=("bias",), images=None):
         assert outputs.keys() == logits.keys()
         for name, expected in logits.items():
             expected = expected.detach().numpy()
-            atol = (5e-5 if normalised else 1e-5) * np.abs(expected).max()
+            atol = 1e-5 * np.abs(expected).max()
             np.testing.assert_allclose(outputs[name], expected, rtol=1e-6, atol=atol)
     for (name, weight), gradient in zip(theirs.items(), gradients, strict=True):
         expected = weight.grad.numpy()

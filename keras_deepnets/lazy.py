@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+WAITING: list[Callable[[], None]] = []
+"""Functions that the module `models` calls once it is complete."""
+
 
 def lazy_names(
     package: str, modules: Mapping[str, Sequence[str]], first: str | None = None

@@ -13,10 +13,23 @@ import importlib.util
 import sys
 from types import ModuleType
 
+from keras_deepnets.lazy import WAITING
+
 
 def register() -> None:
     """Imports the modules that define serialisable objects."""
-    from keras_deepnets import layers, models  # noqa: F401  (the import registers them)
+    from keras_deepnets import layers, models
+    from keras_deepnets.training import losses, optimizers, schedules  # noqa: F401  (the import registers them)
+
+    layers.register()
+    if hasattr(models, "DeepNet"):
+        register_detection()
+    else:  # the import of `models` is in progress; it imported Keras
+        WAITING.append(register_detection)
+
+
+def register_detection() -> None:
+    """Imports the modules that define the serialisable objects of detectors."""
     from keras_deepnets.detection import (  # noqa: F401
         anchors,
         detections,
@@ -26,9 +39,6 @@ def register() -> None:
         region_align,
         training_form,
     )
-    from keras_deepnets.training import losses, optimizers, schedules  # noqa: F401
-
-    layers.register()
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):

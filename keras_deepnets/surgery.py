@@ -31,9 +31,22 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model does not have a single image input, or has no feature maps.
     """
+    from keras_deepnets.models import DeepNet
+
+    levels = {name: _output(model.get_layer(end)) for name, end in stage_ends(model).items()}
+    record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
+    return DeepNet(_input_of(model), levels, name=f"{model.name}_pyramid", record=record)
+
+
+def stage_ends(model: keras.Model) -> dict[str, str]:
+    """Names of the layers at the end of each stage by level, ascending: ``{"P2": "conv2_block3_out", …}``.
+
+    Raises:
+        ValueError: the model does not have a single image input, or has no feature maps.
+    """
     import keras
 
-    from keras_deepnets.models import DeepNet, layer_prefix
+    from keras_deepnets.models import layer_prefix
 
     maps = [
         layer
@@ -45,14 +58,12 @@ def feature_pyramid(model: keras.Model) -> keras.Model:
             f"{model.name}: a feature pyramid needs a network with one image input; its input shape is {model.input_shape}."
         )
     strides = _strides(model, maps)
-    levels: dict[int, Any] = {}
+    levels: dict[int, str] = {}
     prefix = layer_prefix(model)
     ends = [layer for layer in maps if _BLOCK_ENDS.fullmatch(layer.name.removeprefix(prefix))] or maps
     for layer in ends:
-        levels[strides[layer.name]] = _output(layer)
-    outputs = {f"P{level}": levels[level] for level in sorted(levels)}
-    record = {"scaling": getattr(model, "scaling", None), "architecture": getattr(model, "architecture", None)}
-    return DeepNet(_input_of(model), outputs, name=f"{model.name}_pyramid", record=record)
+        levels[strides[layer.name]] = layer.name
+    return {f"P{level}": levels[level] for level in sorted(levels)}
 
 
 def _input_of(model: keras.Model) -> Any:
@@ -233,7 +244,7 @@ def freeze(model: keras.Model, up_to: str | None = None) -> keras.Model:
         ends = [classifier_of(model), *_auxiliary_classifiers(model).values()]
         frozen = set(names) - {layer.name for end in ends if end for layer in end.layers}
     elif up_to in names:
-        frozen = _ancestors(model.get_layer(up_to)) & set(names)
+        frozen = ancestors(model.get_layer(up_to)) & set(names)
     else:
         near = difflib.get_close_matches(up_to, names, n=3)
         hint = f"Did you mean {', '.join(near)}?" if near else "`model.summary()` lists its layers."
@@ -289,7 +300,7 @@ class _Selection:
         return maps[self.index]
 
 
-def _ancestors(layer: keras.layers.Layer) -> set[str]:
+def ancestors(layer: keras.layers.Layer) -> set[str]:
     """The names of the layer and of all layers that compute its input."""
     found, waiting = {layer.name}, [layer]
     while waiting:

@@ -14,7 +14,7 @@ from keras_deepnets.families.counts import PATH
 def main() -> None:
     """Count every network."""
     counts = {}
-    for name in registry.list_models():
+    for name in (name for task in registry.TASKS for name in registry.list_models(task=task)):
         counts[name] = facts.count(name)
         keras.backend.clear_session()
         print(name, counts[name], flush=True)

@@ -16,6 +16,9 @@ def list_command(
     ] = "*",
     family: Annotated[str | None, typer.Option(help="Only this family, e.g. ResNet.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only networks designed for this data set, e.g. cifar10.")] = None,
+    task: Annotated[
+        str, typer.Option(metavar="classification|detection", help="The networks of this task.")
+    ] = "classification",
     weights: Annotated[
         bool,
         typer.Option(
@@ -30,7 +33,7 @@ def list_command(
     if weights:
         catalog.list_weights(pattern, family, dataset, as_json)
         return
-    catalog.list_networks(pattern, family, dataset, as_json)
+    catalog.list_networks(pattern, family, dataset, as_json, task)
 
 
 def info(

@@ -9,6 +9,7 @@ import typer
 
 from keras_deepnets.cli.options import Data, Json, SkipBroken
 from keras_deepnets.cli.problems import PROGRAM
+from keras_deepnets.errors import InputError
 
 
 def train(
@@ -29,6 +30,14 @@ def train(
         typer.Option(
             metavar="WEIGHTS",
             help='Initial weights: "imagenet", a name from `list --weights`, a weight file, or the folder of a finished run.',
+            show_default=False,
+        ),
+    ] = None,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Of a detector: initial weights of the backbone, those of the classifier or the folder of its run.",
             show_default=False,
         ),
     ] = None,
@@ -135,7 +144,11 @@ def train(
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on images, from scratch or from weights. Rerun the same command to resume an interrupted run."""
+    """Train a network on images, from scratch or from weights. Rerun the same command to resume an interrupted run.
+
+    A detector (`list --task detection`) trains on images with boxes: a Pascal VOC folder, a COCO JSON file, a YOLO folder or TFDS data.
+    """
+    from keras_deepnets.cli import detect
     from keras_deepnets.cli import train as command
 
     fields = command.pairs(settings, "--set")
@@ -148,6 +161,31 @@ def train(
         "early_stopping": early_stopping,
     }
     fields |= {name: value for name, value in given.items() if value is not None}
+    if detect.names_detector(model):
+        detect.train(
+            model,
+            data,
+            run_dir,
+            recipe,
+            {name: value for name, value in fields.items() if name != "head_only"},
+            command.pairs(options, "--option"),
+            weights=weights,
+            weights_backbone=backbone_weights,
+            validation=command.validation_of(validation),
+            limit=limit,
+            precision=precision,
+            seed=seed,
+            unused={
+                "--head-only": head_only,
+                "--class-weight": class_weight,
+                "--profile": profile,
+                "--skip-broken": skip_broken,
+            },
+            as_json=as_json,
+        )
+        return
+    if backbone_weights is not None:
+        raise InputError(f"--backbone-weights is for detectors; give --weights to train {model}.")
     command.train(
         model,
         data,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_deepnets.cli.options import ARTIFACT, DATA, Artifact, Json, SkipBroken, WeightsOptions
+from keras_deepnets.errors import InputError
 from keras_deepnets.training.measured import RULE
 
 
@@ -40,7 +41,9 @@ def evaluate(
         int | None,
         typer.Option(help="Seed that divides a folder into splits. Default: the seed of the run.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Batch size. Default: 256; 1 for a detector.", show_default=False)
+    ] = None,
     crops: Annotated[
         int,
         typer.Option(help="1: the centre crop. 10: average over the corner and centre crops and their mirror images."),
@@ -61,11 +64,20 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of a detector: draw the precision-recall curves to a .png, .svg or .pdf file.",
+            show_default=False,
+        ),
+    ] = None,
     errors: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the worst errors to a .png file: the images with their true and predicted classes.",
+            help="Draw the worst errors to a .png file: the images with their true and predicted classes. Of a detector: the best and "
+            "the worst images with their boxes.",
             show_default=False,
         ),
     ] = None,
@@ -75,10 +87,34 @@ def evaluate(
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a trained model on labelled images: top-1, top-5 and per-class accuracy, confused classes, worst errors."""
-    from keras_deepnets.cli import use
+    """Evaluate a trained model on labelled images.
+
+    A classifier: top-1, top-5 and per-class accuracy, confused classes, worst errors. A detector: average precision of each class.
+    """
+    from keras_deepnets.cli import detect, use
     from keras_deepnets.cli.train import pairs as pairs_of
 
+    if weights is None and detect.holds_detector(model):
+        detect.evaluate(
+            model,  # type: ignore[arg-type]
+            data_option or data,
+            split,
+            batch_size=batch_size,
+            curves=curves,
+            errors=errors,
+            worst=4 if worst == 25 else worst,
+            unused={
+                "--option": options,
+                "--crops": crops != 1,
+                "--scales": scales,
+                "--confusion": confusion,
+                "--skip-broken": skip_broken,
+            },
+            as_json=as_json,
+        )
+        return
+    if curves is not None:
+        raise InputError("--curves is for detectors; for a classifier, give --confusion.")
     use.evaluate(
         model,
         data_option or data,
@@ -86,7 +122,7 @@ def evaluate(
         weights=weights,
         options=pairs_of(options, "--option"),
         seed=seed,
-        batch_size=batch_size,
+        batch_size=batch_size or 256,
         crops=crops,
         scales=use.sides(scales),
         confusion=confusion,
@@ -142,9 +178,25 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first broken image instead of reporting it in its row.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Of a detector: write the images with boxes and detections.json to this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Of a detector: the smallest score of an object that counts.")
+    ] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Classify images: one line per image, most probable classes first. The exit status is 1 if any image is broken."""
-    from keras_deepnets.cli import use
+    """Classify images, or find objects in them: one line per image. The exit status is 1 if any image is broken."""
+    from keras_deepnets.cli import detect, use
 
+    if detect.holds_detector(model):
+        detect.predict(model, images, out=out, score=score, strict=strict, unused={"--csv": table}, as_json=as_json)
+        return
+    if out is not None:
+        raise InputError("--out is for detectors; for a classifier, give --csv.")
     use.predict(model, images, top, strict=strict, table=table, as_json=as_json)

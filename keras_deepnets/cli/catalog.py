@@ -29,9 +29,11 @@ def print_version() -> None:
     print(f"{PROGRAM} {version('keras-deepnets')} ({', '.join(below)}, python {platform.python_version()})")
 
 
-def list_networks(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
+def list_networks(
+    pattern: str, family: str | None, dataset: str | None, as_json: bool, task: str = "classification"
+) -> None:
     """Print one row per matching network."""
-    infos = [model_info(name) for name in registry.list_models(pattern, family, dataset)]
+    infos = [model_info(name) for name in registry.list_models(pattern, family, dataset, task)]
     if not infos:
         raise InputError(f"No network name matches {pattern!r}; `{PROGRAM} list` prints all of them.")
     if as_json:

@@ -8,9 +8,11 @@ from keras_deepnets.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_deepnets.detection.anchors import Anchors
+    from keras_deepnets.detection.data import DetectionData, load
     from keras_deepnets.detection.detecting import detect
     from keras_deepnets.detection.detections import Detections
     from keras_deepnets.detection.detector import Detector
+    from keras_deepnets.detection.evaluating import evaluate
     from keras_deepnets.detection.faster_rcnn import (
         FasterRCNN,
         FasterRCNN_ResNet50_FPN,
@@ -18,11 +20,43 @@ if TYPE_CHECKING:
         FasterRCNN_ResNet101_C4,
         FasterRCNN_VGG16,
     )
+    from keras_deepnets.detection.metrics import DetectionEvaluation, DetectionMetrics, evaluate_detections
+    from keras_deepnets.detection.pictures import draw_boxes, save_detections
     from keras_deepnets.detection.proposals import Proposals
     from keras_deepnets.detection.region_align import RegionAlign
+    from keras_deepnets.detection.sampling import Sampling
+    from keras_deepnets.detection.training import DetectionRecipe, get_recipe, recipes, train
+    from keras_deepnets.detection.training_form import TrainingDetector, training_form
+
+_MODULES = {
+    "anchors": ("Anchors",),
+    "data": ("DetectionData", "load"),
+    "detecting": ("detect",),
+    "detections": ("Detections",),
+    "detector": ("Detector",),
+    "evaluating": ("evaluate",),
+    "faster_rcnn": (
+        "FasterRCNN",
+        "FasterRCNN_ResNet50_FPN",
+        "FasterRCNN_ResNet50_FPN_V2",
+        "FasterRCNN_ResNet101_C4",
+        "FasterRCNN_VGG16",
+    ),
+    "metrics": ("DetectionEvaluation", "DetectionMetrics", "evaluate_detections"),
+    "pictures": ("draw_boxes", "save_detections"),
+    "proposals": ("Proposals",),
+    "region_align": ("RegionAlign",),
+    "sampling": ("Sampling",),
+    "training": ("DetectionRecipe", "get_recipe", "recipes", "train"),
+    "training_form": ("TrainingDetector", "training_form"),
+}
 
 __all__ = [
     "Anchors",
+    "DetectionData",
+    "DetectionEvaluation",
+    "DetectionMetrics",
+    "DetectionRecipe",
     "Detections",
     "Detector",
     "FasterRCNN",
@@ -32,24 +66,18 @@ __all__ = [
     "FasterRCNN_VGG16",
     "Proposals",
     "RegionAlign",
+    "Sampling",
+    "TrainingDetector",
     "detect",
+    "draw_boxes",
+    "evaluate",
+    "evaluate_detections",
+    "get_recipe",
+    "load",
+    "recipes",
+    "save_detections",
+    "train",
+    "training_form",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "anchors": ("Anchors",),
-        "detecting": ("detect",),
-        "detections": ("Detections",),
-        "detector": ("Detector",),
-        "faster_rcnn": (
-            "FasterRCNN",
-            "FasterRCNN_ResNet50_FPN",
-            "FasterRCNN_ResNet50_FPN_V2",
-            "FasterRCNN_ResNet101_C4",
-            "FasterRCNN_VGG16",
-        ),
-        "proposals": ("Proposals",),
-        "region_align": ("RegionAlign",),
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES, first="keras")

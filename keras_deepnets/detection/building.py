@@ -73,9 +73,7 @@ def build(
             "architecture": {
                 "constructor": facts.name,
                 "family": facts.family.name,
-                "options": _jsonable(
-                    dict(options) | ({"backbone": spec.backbone} if facts.name == "FasterRCNN" else {})
-                ),
+                "options": _jsonable(options),
             },
             "scaling": trunk.scaling,
             "detection": {"classes": classes, "min_size": spec.min_size, "max_size": spec.max_size},
@@ -191,7 +189,7 @@ def _c4_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.Mo
     body = keras.Model(classifier.input, {"P4": maps["P4"]}, name="body")
     stage = keras.Model(maps["P4"], maps["P5"], name="head_stage")
     pool = keras.layers.GlobalAveragePooling2D(name="head_pool")
-    return Trunk(body, 14, lambda x: pool(stage(x)), _scaling(classifier))
+    return Trunk(body, 14, lambda x: pool(_applied(stage, x)), _scaling(classifier))
 
 
 def _vgg_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.Model | None) -> Trunk:
@@ -204,10 +202,15 @@ def _vgg_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.M
     body = keras.Model(classifier.input, {"P4": last.input}, name="body")
     hidden = keras.Model(last.output, classifier.get_layer("predictions").input, name="head_hidden")
     _freeze_norms(classifier, spec)
-    return Trunk(body, 7, hidden, _scaling(classifier))
+    return Trunk(body, 7, lambda x: _applied(hidden, x), _scaling(classifier))
 
 
 _TRUNKS = {"fpn": _pyramid_trunk, "c4": _c4_trunk, "vgg": _vgg_trunk}
+
+
+def _applied(part: keras.Model, x: Any) -> Any:
+    """Apply the layers of a functional model one by one, so that they become layers of the model that contains `x`."""
+    return part._run_through_graph(x, operation_fn=lambda operation: operation)
 
 
 def _scaling(classifier: keras.Model) -> Scaling:

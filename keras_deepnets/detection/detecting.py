@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +43,9 @@ def detections(model: Detector, images: Any, batch_size: int = 1) -> Iterator[di
         raise InputError(f"{getattr(model, 'name', model)} is not a detector; build one with keras_deepnets.detection.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"detect: batch_size={batch_size!r} must be a whole number of at least 1.")
-    images = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
-    for start in range(0, len(images), batch_size):
-        yield from _of_batch(model, [as_pixels(image) for image in images[start : start + batch_size]])
+    waiting = iter([images] if isinstance(images, (str, Path, np.ndarray)) else images)
+    while batch := [as_pixels(image) for image in itertools.islice(waiting, batch_size)]:
+        yield from _of_batch(model, batch)
 
 
 def _of_batch(model: Detector, images: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_deepnets.detection.resizing import padded_side
 from keras_deepnets.errors import InputError
-from keras_deepnets.models import DeepNet
+from keras_deepnets.models import DeepNet, deep_graphs, multiply_adds
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -46,6 +47,17 @@ class Detector(DeepNet):
         """The largest length of the longer side after resizing, in pixels."""
         return self._view("max_size")
 
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one image of `min_size` × `max_size` pixels, with the largest number of proposals."""
+        sides = [padded_side(side) for side in (self.min_size, self.max_size)]
+        body, rpn, head = (self.get_layer(name) for name in ("body", "rpn", "head"))
+        with deep_graphs():
+            fixed = _of_size(body, (*sides, 3))
+            maps = [tuple(features.shape[1:]) for features in fixed.output.values()]
+            levels = [multiply_adds(_of_size(rpn, shape)) for shape in maps]
+            region = multiply_adds(_of_size(head, head.input_shape[1:]))
+        return multiply_adds(fixed) + sum(levels) + self.get_layer("proposals").proposals * region
+
     def _view(self, name: str) -> int:
         view = self._record["detection"]
         if view is None:
@@ -53,3 +65,8 @@ class Detector(DeepNet):
                 f"{self.name} has no record of its {name}; build it with a constructor of keras_deepnets.detection."
             )
         return view[name]
+
+
+def _of_size(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The same layers for inputs of a fixed shape, with weights of their own."""
+    return keras.models.clone_model(model, input_tensors=keras.Input(shape))

@@ -145,6 +145,14 @@ FasterRCNN_VGG16 = _variant(
 )
 
 
+_BUILDER = VariantFacts(
+    "FasterRCNN",
+    FAMILY,
+    {},
+    tuple(field.name for field in dataclasses.fields(FasterRCNNSpec) if field.name != "domain"),
+)
+
+
 def FasterRCNN(
     backbone: str | keras.Model,
     classes: int = 91,
@@ -176,17 +184,17 @@ def FasterRCNN(
     from keras_deepnets.detection import building
 
     own = backbone if isinstance(backbone, str) else backbone.name
-    fields = tuple(
-        field.name for field in dataclasses.fields(FasterRCNNSpec) if field.name not in ("backbone", "domain")
-    )
-    facts = VariantFacts("FasterRCNN", FAMILY, {"backbone": own}, fields)
+    options = architecture | {"backbone": own}
     return building.build(
-        facts,
-        facts.spec_with(architecture),
-        architecture,
+        _BUILDER,
+        _BUILDER.spec_with(options),
+        options,
         weights=weights,
         classes=classes,
         weights_backbone=weights_backbone,
         name=name or f"fasterrcnn_{own}",
         backbone=None if isinstance(backbone, str) else backbone,
     )
+
+
+FasterRCNN.facts = _BUILDER  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from keras_deepnets.insight.grid import fitting, font_of
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MOST", "best_and_worst", "draw_boxes", "precision_recall", "save_detections"]
+__all__ = ["MOST", "best_and_worst", "detections_grid", "draw_boxes", "precision_recall", "save_detections"]
 
 MOST = 24
 """Largest number of images in a grid."""
@@ -94,6 +94,7 @@ def save_detections(
     classes: Sequence[str] | None = None,
     min_score: float = 0.5,
     captions: Sequence[str] | None = None,
+    key: str | None = None,
 ) -> Path:
     """Draw a grid of images with their detections (solid) and true boxes (dashed). At most 24 images are drawn.
 
@@ -108,6 +109,7 @@ def save_detections(
         classes: Class names, with the background first. Default: the labels are shown as numbers.
         min_score: Detections below it are not drawn.
         captions: A line of text per image. Text that does not fit is cut.
+        key: Line above the images. Default: what solid and dashed boxes mean.
 
     Returns:
         `path`.
@@ -116,6 +118,30 @@ def save_detections(
         InputError: The lengths differ, or no image is given. A value is wrong. The picture cannot be written.
     """
     path = check_image_path(path)
+    return _write(_detections_grid(images, detections, truths, classes, min_score, captions, key), path)
+
+
+def detections_grid(
+    images: Sequence[np.ndarray],
+    detections: Sequence[Row],
+    truths: Sequence[Row] | None = None,
+    classes: Sequence[str] | None = None,
+    min_score: float = 0.5,
+    captions: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Return the picture of `save_detections` as uint8 ``[h, w, 3]``. The arguments and errors are the same."""
+    return np.array(_detections_grid(images, detections, truths, classes, min_score, captions))
+
+
+def _detections_grid(
+    images: Sequence[np.ndarray],
+    detections: Sequence[Row],
+    truths: Sequence[Row] | None,
+    classes: Sequence[str] | None,
+    min_score: float,
+    captions: Sequence[str] | None,
+    key: str | None = None,
+) -> Image.Image:
     names = None if classes is None else checked_classes(classes)
     for name, rows in (("detections", detections), ("truths", truths), ("captions", captions)):
         if rows is not None and len(rows) != len(images):
@@ -136,7 +162,7 @@ def save_detections(
         for at in range(count)
     ]
     columns = min(math.isqrt(count - 1) + 1, 6)
-    return _write(_grid([("", cells)], columns, min_score, names), path)
+    return _grid([("", cells)], columns, min_score, names, key)
 
 
 def best_and_worst(
@@ -286,7 +312,11 @@ def _drawn(cell: _Cell, names: Sequence[str] | None) -> Image.Image:
 
 
 def _grid(
-    sections: Sequence[tuple[str, Sequence[_Cell]]], columns: int, min_score: float, names: Sequence[str] | None
+    sections: Sequence[tuple[str, Sequence[_Cell]]],
+    columns: int,
+    min_score: float,
+    names: Sequence[str] | None,
+    key: str | None = None,
 ) -> Image.Image:
     """Draw sections of cells below each other, each with a title. A row is as high as its highest image."""
     from PIL import Image, ImageDraw
@@ -299,7 +329,7 @@ def _grid(
     highest = 2 * _MARGIN + (1 + _LEGEND + len(sections)) * (_LINE + 6) + rows * (_CELL + line + _SPACE)
     picture = Image.new("RGB", (width, highest), "white")
     pen, font = ImageDraw.Draw(picture), font_of(_FONT)
-    pen.text((_MARGIN, _MARGIN), fitting(_key(min_score, cells), width - 2 * _MARGIN, font), _FAINT, font)
+    pen.text((_MARGIN, _MARGIN), fitting(key or _key(min_score, cells), width - 2 * _MARGIN, font), _FAINT, font)
     top = _legend(pen, cells, names, _MARGIN + _LINE + 4, width)
     for title, section in sections:
         if title:

@@ -92,23 +92,34 @@ def _figure(runs: Mapping[str, _Curves], title: str | None) -> Figure:
 
     figure = Figure(figsize=(9.6, 5.2), layout="constrained")
     panels = figure.subplot_mosaic([["error", "loss"], ["rate", "rate"]], height_ratios=[4, 1])
+    detectors = all(_LOSSES[0] in curves.rows[-1] for curves in runs.values())
+    measure = "average precision on the other images (%)" if detectors else "error (%)"
     for (name, curves), colour in zip(runs.items(), _cycle(len(runs)), strict=True):
         rows, held = curves.rows, curves.held
         prefix = f"{name} " if len(runs) > 1 else ""
-        errors = [
-            {key: 100 * (1 - row[key]) for key in _ACCURACIES if key in row} | {"epoch": row["epoch"]} for row in rows
-        ]
-        _pair(panels["error"], errors, "accuracy", held, prefix, colour, "{:.2f} %")
+        if detectors:
+            _precision(panels["error"], rows, prefix, colour)
+        else:
+            errors = [
+                {key: 100 * (1 - row[key]) for key in _ACCURACIES if key in row} | {"epoch": row["epoch"]}
+                for row in rows
+            ]
+            _pair(panels["error"], errors, "accuracy", held, prefix, colour, "{:.2f} %")
         _pair(panels["loss"], rows, "loss", held, prefix, colour, "{:.3f}")
+        if detectors and len(runs) == 1:
+            for part, other in zip(_LOSSES, _COLOURS[1:], strict=False):
+                _line(panels["loss"], rows, part, f"{part.replace('_', ' ')} {{:.3f}}", other, linewidth=1.0)
         panels["rate"].plot(
             [row["epoch"] for row in rows], [row["learning_rate"] for row in rows], color=colour, linewidth=1.5
         )
     last = max(curves.rows[-1]["epoch"] for curves in runs.values())
-    for panel, label in (("error", "error (%)"), ("loss", "loss"), ("rate", "learning rate")):
+    for panel, label in (("error", measure), ("loss", "loss"), ("rate", "learning rate")):
         _finish(panels[panel], label, last)
     for panel in ("error", "loss"):
         _focus(panels[panel])
-        panels[panel].legend(frameon=False, fontsize=9, loc="upper right")
+        rising = detectors and panel == "error"
+        if panels[panel].lines:
+            panels[panel].legend(frameon=False, fontsize=9, loc="lower right" if rising else "upper right")
         panels[panel].tick_params(labelbottom=True)
     panels["rate"].set_xlabel("epoch", color=_GREY)
     panels["rate"].set_ylim(bottom=0)
@@ -118,6 +129,26 @@ def _figure(runs: Mapping[str, _Curves], title: str | None) -> Figure:
 
 
 _ACCURACIES = ("accuracy", "val_accuracy")
+
+
+_LOSSES = ("rpn_box", "objectness", "classifier", "box")
+"""Columns that only detectors have: the parts of their loss."""
+
+
+def _precision(axes: Axes, rows: Rows, prefix: str, colour: str) -> None:
+    """Plot COCO AP and AP50 of a detector."""
+    percent = [{key: 100 * value for key, value in row.items() if key.startswith("val_")} for row in rows]
+    percent = [values | {"epoch": row["epoch"]} for values, row in zip(percent, rows, strict=True)]
+    _line(axes, percent, "val_ap50", f"{prefix}AP50 {{:.1f}} %", colour, linewidth=2.4)
+    _line(axes, percent, "val_ap", f"{prefix}AP {{:.1f}} %", colour, linewidth=1.0, linestyle=(0, (4, 2)))
+
+
+def _line(axes: Axes, rows: Rows, key: str, label: str, colour: str, **style: Any) -> None:
+    """Plot one column of the rows that have it."""
+    points = [(row["epoch"], row[key]) for row in rows if key in row]
+    if points:
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(*zip(*points, strict=True), color=colour, label=label.format(points[-1][1]), marker=marker, **style)
 
 
 def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str, form: str) -> None:

@@ -253,7 +253,7 @@ class Fit:
         elif self._averages(self.phases[-1]) and len(self.history):
             self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)
         self.freezing.restore()
-        _draw(self.folder)
+        draw_run(self.folder)
         self._compile_plainly()
         found = None
         if self.held_data is not None:
@@ -289,10 +289,11 @@ class Curves(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Draw the curves if the picture is old."""
         if time.monotonic() - self._drawn > self._seconds:
-            _draw(self._folder)
+            draw_run(self._folder)
             self._drawn = time.monotonic()
 
 
-def _draw(folder: RunFolder) -> None:
+def draw_run(folder: RunFolder) -> None:
+    """Draw the curves of a run."""
     with written_aside(folder.curves) as aside:
         draw_curves(folder.path, aside, folder.path.name)

@@ -165,11 +165,19 @@ class _Rate:
         return (last - first) / (end - begin) if end > begin else None
 
 
+_SHOWN = tuple((name, ".4f") for name in ("loss", "accuracy", "val_loss", "val_accuracy", "val_ap", "val_ap50"))
+"""Metrics in an epoch's line, with their formats."""
+
+
 def epoch_line(row: dict[str, float], epochs: int | str) -> str:
     """Format the metrics of an epoch as one line of text."""
     parts = [f"epoch {int(row['epoch']):>{len(str(epochs))}}/{epochs}"]
-    for name, form in (("loss", ".4f"), ("accuracy", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f")):
+    for name, form in _SHOWN:
         if name in row:
             parts.append(f"{name} {row[name]:{form}}")
-    parts += [f"lr {row['learning_rate']:.3g}", f"{row['images_per_second']:,.0f} img/s", f"{row['seconds']:.1f} s"]
+    parts += [
+        f"lr {row['learning_rate']:.3g}",
+        f"{row['images_per_second']:,.{0 if row['images_per_second'] >= 10 else 1}f} img/s",
+        f"{row['seconds']:.1f} s",
+    ]
     return "  ".join(parts)

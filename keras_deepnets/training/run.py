@@ -68,10 +68,11 @@ class RunFolder:
 
     Args:
         path: Run folder. It need not exist.
+        recipe: Class of the recipes. It reads the recipe in the folder's configuration.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, recipe: Any = Recipe):
+        self.path, self._recipe = Path(path), recipe
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.csv"
         self.model = self.path / "model.keras"
@@ -103,7 +104,7 @@ class RunFolder:
             raise InputError(
                 f"{self.config} is not the configuration of a run ({error}). Choose a new folder."
             ) from None
-        there, here = _comparable(there), _comparable(identity)
+        there, here = (self._comparable(values) for values in (there, identity))
         found = differences(*_recorded(there, here))
         if found and self.finished() and differences(*_recorded(*map(_without_length, (there, here)))) == []:
             return config  # `lengthened` checks whether it may continue
@@ -113,6 +114,15 @@ class RunFolder:
                 f"Run folder {self.path} belongs to another configuration: {shown}. Choose another folder."
             )
         return config
+
+    def _comparable(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an identity as JSON stores it, without values that do not change a run."""
+        values = json.loads(json.dumps(dict(identity)))
+        if values["validation"]:  # 5,000 or a tenth of 50,000: its images identify the split
+            values["validation"].pop("cut", None)
+        # The class fills in the defaults of fields that older versions did not have.
+        recipe = json.loads(json.dumps(self._recipe.from_dict(values["recipe"]).to_dict()))
+        return values | {"recipe": {name: value for name, value in recipe.items() if name not in _TOLD}}
 
     def finished(self) -> bool:
         """Return whether the run has ended. `model.keras` is the last file written."""
@@ -172,12 +182,12 @@ class RunFolder:
         with written_aside(self.model) as aside, deep_graphs():
             model.save(aside)
 
-    def asks_for_more(self, config: Mapping[str, Any], recipe: Recipe) -> bool:
+    def asks_for_more(self, config: Mapping[str, Any], recipe: Any) -> bool:
         """Return whether the requested recipe has another length than the run in the folder."""
-        there = Recipe.from_dict(config["recipe"])
-        return any(getattr(there, name) != getattr(recipe, name) for name in _LENGTHS)
+        there, here = self._recipe.from_dict(config["recipe"]).to_dict(), recipe.to_dict()
+        return any(there[name] != here[name] for name in _LENGTHS)
 
-    def lengthened(self, config: dict[str, Any], recipe: Recipe, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    def lengthened(self, config: dict[str, Any], recipe: Any, resolved: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a finished run into an unfinished one with more epochs. Its model is kept under another name.
 
         Args:
@@ -313,16 +323,6 @@ def changes(config: Mapping[str, Any]) -> str | None:
     there = {name: config[name] for name in here if name in config}
     found = differences(*_recorded(there, {name: here[name] for name in there}))
     return "; ".join(found) if found else None
-
-
-def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity as JSON stores it, without values that do not change a run."""
-    values = json.loads(json.dumps(dict(identity)))
-    if values["validation"]:  # 5,000 or a tenth of 50,000: its images identify the split
-        values["validation"].pop("cut", None)
-    # `Recipe` fills in the defaults of fields that older versions did not have.
-    recipe = Recipe.from_dict(values["recipe"]).to_dict()
-    return values | {"recipe": {name: value for name, value in recipe.items() if name not in _TOLD}}
 
 
 _TOLD = ("source", "use", "exceptions")

@@ -1,0 +1,152 @@
+"""The images of a run of a detector: training and validation sets, and batches that resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_deepnets.detection.data import Annotation, DetectionData, load
+from keras_deepnets.detection.resizing import STRIDE
+from keras_deepnets.errors import InputError, NoSuchSplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import tensorflow as tf
+
+    from keras_deepnets.detection.detector import Detector
+    from keras_deepnets.detection.training.recipe import DetectionRecipe
+
+HELD_SHARE = 0.1
+"""Share of the images that is held out for validation if the source has no validation split."""
+
+_HELD_SPLITS = ("validation", "val", "test")
+
+
+def sets(data: Any, validation: Any, seed: int, limit: int | None) -> tuple[DetectionData, DetectionData | None]:
+    """The training set and the validation set of a run.
+
+    Args:
+        data: source of `load`, or its result.
+        validation: source, set, number or fraction of images, False, or None for the source's own split.
+        seed: seed of a random cut.
+        limit: largest number of training images.
+    """
+    train = data if isinstance(data, DetectionData) else load(os.fspath(data), "train")
+    held: DetectionData | None = None
+    if isinstance(validation, DetectionData):
+        held = validation
+    elif isinstance(validation, (str, os.PathLike)):
+        held = load(os.fspath(validation), _split_of(os.fspath(validation)), classes=train.classes[1:])
+    elif validation is None or validation is True:
+        held = None if isinstance(data, DetectionData) else _own_split(os.fspath(data), train)
+        if held is None:
+            train, held = train.split_off(HELD_SHARE, seed=seed)
+    elif validation is not False:
+        train, held = train.split_off(validation, seed=seed)
+    if limit is not None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InputError(f"limit={limit!r} must be a whole number of at least 1.")
+        train = train.subset(range(min(limit, len(train))))
+    return train, held
+
+
+def _own_split(source: str, train: DetectionData) -> DetectionData | None:
+    """The validation or test split of a source, or None."""
+    for split in _HELD_SPLITS:
+        try:
+            return load(source, split, classes=train.classes[1:])
+        except NoSuchSplit:
+            continue
+    return None
+
+
+def _split_of(source: str) -> str:
+    """The split of a validation source: its validation or test split, otherwise all of it."""
+    for split in _HELD_SPLITS:
+        try:
+            load(source, split)
+        except NoSuchSplit:
+            continue
+        return split
+    return "train"
+
+
+def held_out(source: str) -> DetectionData:
+    """The validation or test split of a source; all of it if it has neither."""
+    return load(source, _split_of(source))
+
+
+def identity(data: DetectionData | None) -> dict[str, Any] | None:
+    """The values that identify a set, as plain JSON values. `digests` covers the names and sizes of the images and the objects."""
+    if data is None:
+        return None
+    found = hashlib.blake2b(digest_size=16)
+    for record in data.annotations:
+        found.update(f"{record.image_id} {record.width} {record.height}".encode("utf-8", "surrogateescape"))
+        for values in (record.boxes, record.labels, record.crowd, record.difficult):
+            found.update(np.ascontiguousarray(values).tobytes())
+    return {
+        "name": str(data.name),
+        "split": data.split,
+        "size": len(data),
+        "labels": list(data.classes),
+        "digests": {"objects": found.hexdigest()},
+    }
+
+
+def batches(
+    data: DetectionData,
+    model: Detector,
+    recipe: DetectionRecipe,
+    resolved: Mapping[str, Any],
+    seed: int,
+    first_epoch: int,
+) -> tf.data.Dataset:
+    """The training batches from the start of an epoch to the end of the run: dictionaries, as `TrainingDetector` takes them.
+
+    An epoch depends on the seed and its number only, so that a resumed run sees the same batches.
+    """
+    import tensorflow as tf
+
+    size = resolved["batch_size"]
+    used = trainable(data)
+
+    def of_epoch(epoch: int) -> tf.data.Dataset:
+        return used.batches(
+            size,
+            seed=seed,
+            epoch=epoch,
+            shuffle=True,
+            augmentation=recipe.augmentation,
+            min_size=recipe.min_sizes or model.min_size,
+            max_size=recipe.max_size or model.max_size,
+            divisor=STRIDE,
+            drop_remainder=True,
+        )
+
+    found = of_epoch(first_epoch)
+    for epoch in range(first_epoch + 1, resolved["epochs"]):
+        found = found.concatenate(of_epoch(epoch))
+    return found.map(_inputs).prefetch(tf.data.AUTOTUNE)
+
+
+def trainable(data: DetectionData) -> DetectionData:
+    """The same images without crowds and difficult objects, which training does not use (as the authors' code and torchvision's)."""
+
+    def kept(record: Annotation) -> Annotation:
+        keep = ~(record.crowd | record.difficult)
+        if keep.all():
+            return record
+        names = ("boxes", "labels", "crowd", "difficult", "area")
+        return dataclasses.replace(record, **{name: getattr(record, name)[keep] for name in names})
+
+    return dataclasses.replace(data, annotations=tuple(map(kept, data.annotations)))
+
+
+def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: batch[name] for name in ("images", "sizes", "boxes", "labels", "count")}

@@ -1,0 +1,329 @@
+"""The `train` function of detectors. The parts of a run are those of classifiers: folder, checkpoints, metrics, curves."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_deepnets import registry
+from keras_deepnets.detection.data import DetectionData, load
+from keras_deepnets.detection.detector import Detector
+from keras_deepnets.detection.evaluating import check_classes
+from keras_deepnets.detection.training import feeding, freezing, validating
+from keras_deepnets.detection.training.recipe import DetectionRecipe
+from keras_deepnets.detection.training.recipes import get_recipe
+from keras_deepnets.detection.training_form import training_form
+from keras_deepnets.errors import InputError
+from keras_deepnets.models import deep_graphs
+from keras_deepnets.training import callbacks as monitors
+from keras_deepnets.training import precision as precisions
+from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
+from keras_deepnets.training.errors import TrainingError, is_disk_full
+from keras_deepnets.training.fit import Curves, draw_run
+from keras_deepnets.training.optimizers import optimizer as optimizer_of
+from keras_deepnets.training.progress import progress_callback
+from keras_deepnets.training.run import Run, RunFolder, changes
+from keras_deepnets.training.watching import BestWeights, StopEarly
+
+HELD_SHARE = 0.1
+"""Share of the images that is held out for validation if the source has no other split."""
+
+
+def train(
+    model: str | os.PathLike | Detector,
+    data: str | os.PathLike | DetectionData,
+    recipe: str | os.PathLike | DetectionRecipe = "fast",
+    run_dir: str | Path | None = None,
+    *,
+    weights: str | os.PathLike | None = None,
+    weights_backbone: str | os.PathLike | None = None,
+    validation: str | os.PathLike | DetectionData | float | bool | None = None,
+    limit: int | None = None,
+    precision: str | None = None,
+    seed: int = 0,
+    verbose: str | int = "auto",
+    model_options: Mapping[str, Any] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **overrides: Any,
+) -> Run:
+    """Train a detector by a recipe. The same call resumes an interrupted run.
+
+    The run folder holds what that of `keras_deepnets.training.train` holds. `metrics.csv` has the four losses and, after each
+    validation, COCO AP (`val_ap`, `val_ap50`, `val_ap75`). `detections.png`, `examples.png` and `precision_recall.png` show the
+    results. All arguments are validated before anything is written.
+
+    Args:
+        model: Name from `list_models(task="detection")`, or a built `Detector`.
+        data: Source of `keras_deepnets.detection.load`, or its result.
+        recipe: Name from `detection.training.recipes()`, a recipe, or a YAML file.
+        run_dir: Run folder. `None`: `runs/<model>-<data>-<recipe>`.
+        weights: Initial weights of a named detector: published weights, a weight file, or the folder of a finished run. The
+            predictions are new unless the data has the same classes.
+        weights_backbone: Initial weights of the backbone: weights of the classifier, or the folder of its run.
+        validation: Images to validate on: a source, a set, a number or a fraction of images to split off, or `False`. `None`: the
+            source's validation split, otherwise a tenth of the images.
+        limit: Maximum number of training images.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`. `None`: the recipe's.
+        seed: Seed of the image order, augmentation, sampling and initial weights.
+        verbose: As for classifiers.
+        model_options: Additional constructor arguments, e.g. `{"min_size": 400, "max_size": 640}`.
+        callbacks: Additional callbacks. They run after those of the library.
+        **overrides: Fields of the recipe, e.g. `epochs=5`.
+
+    Returns:
+        The run: its folder, the trained detector, history and last metrics.
+
+    Raises:
+        InputError: An argument cannot be used, or the folder belongs to another configuration or process.
+        TrainingError: The loss or a weight became NaN or infinite, or the disk is full.
+    """
+    precisions.prepare_gpus()
+    asked = get_recipe(recipe, **overrides)
+    if precision is not None:
+        asked = asked.with_overrides(precision=precision)
+    train_data, held = feeding.sets(data, validation, seed, limit)
+    network = _Network(model, weights, weights_backbone, dict(model_options or {}), train_data)
+    folder = RunFolder(
+        run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}", DetectionRecipe
+    )
+    identity = {
+        "model": network.identity(),
+        "data": feeding.identity(train_data),
+        "validation": feeding.identity(held),
+        "recipe": asked.to_dict(),
+        "precision": asked.base.precision,
+        "seed": seed,
+        "pieces": None,
+        "class_weight": None,
+    }
+    config = folder.check(identity)
+    resolved = _resolve(network, asked, train_data)
+    if config and folder.finished() and folder.asks_for_more(config, asked):
+        with folder.locked():
+            config = folder.lengthened(config, asked, resolved)
+    if config and folder.finished():
+        if verbose != 0:
+            print(f"{folder.path} holds the finished run; choose another folder to train again.")
+        return folder.results()
+    if asked.base.early_stopping is not None and held is None:
+        raise InputError(
+            f"early_stopping={asked.base.early_stopping} needs validation images. Set validation=0.1, or omit it."
+        )
+    with contextlib.ExitStack() as stack:
+        if config:
+            stack.enter_context(folder.locked())
+            if changed := changes(config):
+                print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
+        fit = DetectorFit(network, train_data, held, asked, config["resolved"] if config else resolved, seed, folder)
+        if config is None:
+            stack.enter_context(folder.locked())
+            folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
+        return fit(verbose, callbacks)
+
+
+class _Network:
+    """The detector of a run: a named one with its initial weights, or a given one."""
+
+    def __init__(self, model: Any, weights: Any, weights_backbone: Any, options: dict[str, Any], data: DetectionData):
+        self._given = model if isinstance(model, Detector) else None
+        self._data, self._options, self._weights, self._backbone = data, options, weights, weights_backbone
+        if self._given is not None:
+            if weights is not None or weights_backbone is not None or options:
+                raise InputError(
+                    f"{model.name} is built already; leave out weights, weights_backbone and model_options."
+                )
+            check_classes(self._given, data)
+            self.name = self._given.name
+            return
+        facts = registry.constructor_of(os.fspath(model)).facts
+        if facts.family.task != "detection":
+            raise InputError(
+                f"{facts.name} is a classifier; give a detector of list_models(task='detection'), or train it with keras_deepnets.training."
+            )
+        self._constructor = self.name = facts.name.lower()
+        facts.spec_with(options)
+        if facts.name == "FasterRCNN":
+            if "backbone" not in options:
+                raise InputError("FasterRCNN needs a backbone: give model_options={'backbone': 'resnet18'}.")
+            self.name = f"fasterrcnn_{options['backbone']}"
+
+    def identity(self) -> dict[str, Any]:
+        """The values that identify the network, as plain JSON values."""
+        values: dict[str, Any] = {"name": self.name, "options": self._options}
+        for name, source in (("weights", self._weights), ("weights_backbone", self._backbone)):
+            if source is not None:
+                values[name] = os.fspath(source)
+        return values
+
+    def build(self, precision: str | None) -> Detector:
+        """The detector with its initial weights."""
+        from keras_deepnets.detection.training.starting import started
+
+        if self._given is not None:
+            if self._given.labels is None:
+                self._given.labels = self._data.classes
+            return self._given
+        with precisions.policy(precision):
+            return started(self._constructor, self._weights, self._backbone, self._options, self._data.classes)
+
+
+def _resolve(network: _Network, recipe: DetectionRecipe, data: DetectionData) -> dict[str, Any]:
+    """Resolve what a recipe leaves to the data and the machine."""
+    base = recipe.base
+    precision, reason = base.precision, "as requested"
+    if precision == "auto":
+        precision, reason = precisions.automatic(lambda: network.build(None))
+    size = base.images_per_step
+    if len(data) < size:
+        raise InputError(f"batch_size={size}, but there are {len(data)} training images; set a smaller batch_size.")
+    per_epoch = len(data) // size
+    steps = base.total_steps(per_epoch)
+    return {
+        "precision": precision,
+        "precision_reason": reason,
+        "batch_size": size,
+        "steps_per_epoch": per_epoch,
+        "steps": steps,
+        "epochs": math.ceil(steps / per_epoch),
+    }
+
+
+class DetectorFit:
+    """A run that is ready to start. The detector is built and compiled, and nothing is written yet."""
+
+    def __init__(
+        self,
+        network: _Network,
+        train_data: DetectionData,
+        held: DetectionData | None,
+        recipe: DetectionRecipe,
+        resolved: Mapping[str, Any],
+        seed: int,
+        folder: RunFolder,
+    ):
+        """Build and compile the detector, and build the pipeline once, so that errors show up early."""
+        self.train_data, self.held, self.recipe, self.resolved = train_data, held, recipe, resolved
+        self.seed, self.folder = seed, folder
+        keras.utils.set_random_seed(seed)
+        self.model = network.build(resolved["precision"])
+        self.frozen = freezing.freeze(self.model, recipe.freeze)
+        sampling = recipe.with_overrides().sampling
+        with precisions.policy(resolved["precision"]):
+            self.fitted = training_form(self.model, freezing.seeded(sampling, seed))
+        made = optimizer_of(recipe.base, resolved["steps"], resolved["steps_per_epoch"], resolved["batch_size"])
+        made.global_clipnorm = recipe.clip_norm
+        self.fitted.compile(made)
+        self.history: list[dict[str, float]] = []
+        self.store = CheckpointStore(folder.checkpoints)
+        keeps = recipe.base.keep == "best" and held is not None
+        self.best = BestWeights(self.fitted, self.history, folder.checkpoints) if keeps else None
+        self._batches(0)
+
+    def _batches(self, first_epoch: int) -> Any:
+        return feeding.batches(self.train_data, self.model, self.recipe, self.resolved, self.seed, first_epoch)
+
+    def __call__(self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback]) -> Run:
+        """Train from the last checkpoint to the end."""
+        if verbose != 0:
+            reason = self.resolved["precision_reason"]
+            line = precisions.circumstances(self.fitted, self.resolved["precision"], reason)
+            epochs, per_epoch, size = (self.resolved[name] for name in ("epochs", "steps_per_epoch", "batch_size"))
+            print(f"{line} Training: {epochs} epochs, {per_epoch} steps per epoch, {size} images per step.", flush=True)
+        state = self.store.restore(self.fitted)
+        if state:
+            self.history += state.history
+            if verbose != 0:
+                print(
+                    f"Resuming {self.folder.path} after epoch {state.epoch} of {self.resolved['epochs']}.", flush=True
+                )
+        progress = progress_callback(verbose, self.resolved["steps"], self.resolved["batch_size"], self.history)
+        try:
+            validating.show_inputs(self._batches(0), self.train_data.classes, self.folder)
+            if len(self.history) < self.resolved["epochs"] and not self._ended_early():
+                self._fit([*([progress] if progress else []), *callbacks])
+            evaluation = self._finish()
+        except KeyboardInterrupt:
+            if verbose != 0:
+                print(
+                    f"Interrupted after epoch {len(self.history)}. The same call resumes {self.folder.path}.",
+                    file=sys.stderr,
+                )
+            raise
+        except Exception as error:
+            if is_disk_full(error) and not isinstance(error, TrainingError):
+                raise TrainingError(f"No space left for {self.folder.path}. {self.store.last_good()}") from error
+            raise
+        finally:
+            if progress and hasattr(progress, "close"):
+                progress.close()
+        return self.folder.results(self.model, (), evaluation)
+
+    def _fit(self, shown: list[keras.callbacks.Callback]) -> None:
+        resolved, first = self.resolved, len(self.history)
+        with deep_graphs():
+            self.fitted.fit(
+                self._batches(first),
+                initial_epoch=first,
+                epochs=resolved["epochs"],
+                steps_per_epoch=resolved["steps_per_epoch"],
+                shuffle=False,
+                callbacks=[*self._callbacks(), *shown],
+                verbose=0,
+            )
+
+    def _callbacks(self) -> list[keras.callbacks.Callback]:
+        """The library's callbacks in order: validation, metrics, those that read them, then the checkpoint."""
+        resolved, history, base = self.resolved, self.history, self.recipe.base
+        found: list[keras.callbacks.Callback] = [
+            monitors.StopAtStep(resolved["steps"], resolved["steps_per_epoch"]),
+            monitors.StopOnNonFinite(self.store.last_good),
+        ]
+        metrics = monitors.MetricsFile(self.folder.metrics, history, resolved["batch_size"])
+        if self.held is not None:
+            found.append(
+                validating.Validate(
+                    self.model,
+                    self.held,
+                    self.recipe.validate_every,
+                    resolved["epochs"],
+                    self.folder.tensorboard,
+                    metrics,
+                )
+            )
+        found += [metrics, monitors.TensorBoardScalars(self.folder.tensorboard, history)]
+        if self.best is not None:
+            found.append(self.best)
+        if base.early_stopping is not None:
+            found.append(StopEarly(base.early_stopping, history))
+        found.append(Checkpoint(self.store, history, self.fitted))
+        return [*found, Curves(self.folder)]
+
+    def _ended_early(self) -> bool:
+        from keras_deepnets.training.choosing import stalled
+
+        patience = self.recipe.base.early_stopping
+        return patience is not None and stalled(self.history, patience)
+
+    def _finish(self) -> Any:
+        """Set the final weights, evaluate the detector, draw the results and save it."""
+        if self.best is not None and 0 < self.best.epoch < len(self.history):
+            self.best.restore()
+        elif self.recipe.base.ema is not None and self.history:
+            self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)
+        freezing.restore(self.frozen)
+        draw_run(self.folder)
+        found = None
+        if self.held is not None:
+            found = validating.report(self.model, self.held, self.folder.path)
+        self.folder.save_model(self.model)
+        return found
+
+
+__all__ = ["HELD_SHARE", "DetectorFit", "load", "train"]

@@ -32,6 +32,9 @@ BACKGROUND = "background"
 SMALL_IMAGE = 16
 """Sides up to which an image may be so small that all of its boxes end at 1 pixel."""
 
+ROUNDING = 0.5
+"""Pixels by which a box may reach beyond its image without being counted as clipped: the rounding of its numbers."""
+
 ON_BAD_BOXES = ("drop", "error")
 
 
@@ -148,7 +151,7 @@ def _finish(
     for reason, bad in tests.items():
         for index in np.flatnonzero(bad & good):
             key = raw.classes[index]
-            numbers = ", ".join(f"{value:g}" for value in corners[index])
+            numbers = ", ".join(f"{value:g}" for value in own[index])
             dropped[reason].append(f"{raw.image_id}: {texts.get(key, key)} ({numbers})")
         good &= ~bad
     kept = corners[good]
@@ -168,7 +171,7 @@ def _finish(
         _flags(raw.difficult, good),
         areas,
     )
-    return annotation, int((kept != inside).any(axis=1).sum())
+    return annotation, int((np.abs(kept - inside) > ROUNDING).any(axis=1).sum())
 
 
 def _flags(values: np.ndarray | None, good: np.ndarray) -> np.ndarray:

@@ -67,11 +67,23 @@ def sizes(sources: Sequence[ImageSource]) -> list[ImageSize]:
         InputError: A file is missing or not an image.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(size, sources))
+        quick = list(threads.map(_quick_size, sources))
+    # One after the other: the first call creates a graph, which threads would create several times.
+    return [_whole_size(source) if found is None else found for source, found in zip(sources, quick, strict=True)]
 
 
-def size(source: ImageSource) -> ImageSize:
-    """The size of one image. Of a JPEG without EXIF only the segments before the scan are read.
+def _quick_size(source: ImageSource) -> ImageSize | None:
+    """The size of a JPEG without EXIF, of which only the segments before the scan are read. None for other files."""
+    try:
+        with Path(source.path).open("rb") as file:
+            file.seek(source.offset)
+            return _jpeg_size(file)
+    except OSError:
+        return None  # `_whole_size` raises it
+
+
+def _whole_size(source: ImageSource) -> ImageSize:
+    """The size of an image of any kind from all of its bytes.
 
     Raises:
         InputError: The file is missing or not an image.
@@ -79,11 +91,6 @@ def size(source: ImageSource) -> ImageSize:
     import tensorflow as tf
 
     try:
-        with Path(source.path).open("rb") as file:
-            file.seek(source.offset)
-            found = _jpeg_size(file)
-        if found is not None:
-            return found
         contents = source.read()
         turned = int(orientation.of(contents)) if orientation.may_have(contents) else orientation.UPRIGHT
         _, height, width = headers.describe(contents)

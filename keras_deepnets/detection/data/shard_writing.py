@@ -43,7 +43,7 @@ def write(
         The index.
 
     Raises:
-        InputError: ``folder`` is a file, is not empty, is inside the source or not writable. A split has fewer images than ``shards``. The
+        InputError: ``folder`` is a file, is not empty or is not writable. A split has fewer images than ``shards``. The
             splits have different classes.
     """
     sets = dict(data) if isinstance(data, Mapping) else {data.split: data}
@@ -57,7 +57,8 @@ def write(
             )
         if shards is not None and some.size < shards:
             raise InputError(f"shards={shards}: the {name} split of {some.name} has only {some.size} images.")
-    target = check_arguments(first.name, folder, shards, None)
+    # Shards may be inside the source, where they cannot be mistaken for a class. So no source is passed.
+    target = check_arguments(Path(folder) / INDEX, folder, shards, None)
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(target) as aside:

@@ -85,6 +85,20 @@ def parse(
         InputError: The file is missing or is not in COCO's format, or the images are not found.
     """
     values = _read(path)
+    try:
+        return _parsed(values, path, split, images, labels, limit)
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"{path}: an entry has no {error.args[0]!r}; add it, or remove the entry.") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not in COCO's format ({error}); repair it.") from error
+
+
+def _parsed(
+    values: dict[str, Any], path: Path, split: str, images: str | os.PathLike | None, labels: str, limit: int | None
+) -> Parsed:
+    """The contents of an annotation file. Values that do not fit raise standard Python errors."""
     entries = values["images"][:limit]
     by_image: dict[Any, list[dict]] = {entry["id"]: [] for entry in entries}
     if len(by_image) < len(entries):

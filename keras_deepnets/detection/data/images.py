@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,20 +22,36 @@ _EXIF, _SCAN, _END = 0xE1, 0xDA, 0xD9
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The place of an encoded image: a file, or a range of bytes in a file of records.
+    """The place of an encoded image: a file, a range of bytes in a file of records, or memory.
 
     Attributes:
-        path: Path of the file.
+        path: Path of the file. For an image in memory a name for messages.
         offset: First byte.
         length: Number of bytes. None: the rest of the file.
+        contents: The encoded image, if it is in memory.
     """
 
     path: str
     offset: int = 0
     length: int | None = None
+    contents: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the image is a whole file."""
+        return self.contents is None and self.length is None and not self.offset
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        if self.contents is not None:
+            return len(self.contents)
+        return Path(self.path).stat().st_size - self.offset if self.length is None else self.length
 
     def read(self) -> bytes:
         """The encoded image."""
+        if self.contents is not None:
+            return self.contents
         with Path(self.path).open("rb") as file:
             file.seek(self.offset)
             return file.read(-1 if self.length is None else self.length)
@@ -74,6 +91,8 @@ def sizes(sources: Sequence[ImageSource]) -> list[ImageSize]:
 
 def _quick_size(source: ImageSource) -> ImageSize | None:
     """The size of a JPEG without EXIF, of which only the segments before the scan are read. None for other files."""
+    if source.contents is not None:
+        return _jpeg_size(io.BytesIO(source.contents))
     try:
         with Path(source.path).open("rb") as file:
             file.seek(source.offset)

@@ -102,7 +102,7 @@ class Images:
     def _paths(self) -> tf.Tensor | None:
         import tensorflow as tf
 
-        if any(source.offset or source.length is not None for source in self.sources):
+        if not all(source.is_file for source in self.sources):
             return None
         with tf.init_scope(), tf.device("CPU:0"):  # create it outside the graph that asks for it first
             return tf.constant([source.path for source in self.sources], tf.string)

@@ -98,8 +98,7 @@ def _split(folder: Path, name: str, data: DetectionData, shards: int | None, see
 
 def _suitable_count(data: DetectionData) -> int:
     """Number of shards of about 128 MiB."""
-    sources = [each.image for each in data.annotations]
-    total = sum(Path(each.path).stat().st_size if each.length is None else each.length for each in sources)
+    total = sum(each.image.size for each in data.annotations)
     return min(max(1, round(total / SHARD_BYTES)), data.size)
 
 

@@ -158,13 +158,14 @@ def _raw(
         if item.find("bndbox") is None:
             raise InputError(f"{path}: an object has no <bndbox>; add it, or remove the object.")
     corners = np.array([_corners(item, path) for item in items], np.float64).reshape(-1, 4)
-    size = tuple(int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    stated = tree.find("size")
+    size = [] if stated is None else [int(_number(stated, side, path)) for side in ("width", "height")]
     return RawAnnotation(
         ImageSource(pictures[name]),
         name,
         corners,
         tuple(_text(item, "name", path) for item in items),
-        (size[0], size[1]) if min(size) > 0 else None,  # some tools write zeros
+        (size[0], size[1]) if size and min(size) > 0 else None,  # some tools write zeros
         difficult=_flags(items, "difficult"),
         offset=voc_offset,
         file=str(path),

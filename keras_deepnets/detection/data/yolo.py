@@ -92,7 +92,11 @@ def _values(path: Path) -> dict[str, Any]:
 def _class_names(folder: Path, values: dict[str, Any], classes: Sequence[str] | None) -> list[str]:
     names = values.get("names")
     if isinstance(names, dict):
-        return [str(names.get(number, f"class {number}")) for number in range(max(map(int, names), default=-1) + 1)]
+        if not all(isinstance(number, int) and number >= 0 for number in names):
+            raise InputError(
+                f"{folder}: names: must map the class numbers 0, 1, … to names; it has {', '.join(map(str, names))}."
+            )
+        return [str(names.get(number, f"class {number}")) for number in range(max(names, default=-1) + 1)]
     if isinstance(names, list):
         return [str(name) for name in names]
     for name in _LISTS:

@@ -91,8 +91,7 @@ def test_an_epoch_resumes(train):
     whole = all_of(train.batches(1, **arguments))
     tf.random.set_seed(99)
     fresh = data.load(train.name, cached=False)
-    for start in (4, 7):
-        same(all_of(fresh.batches(1, start=start, **arguments)), whole[start:])
+    same(all_of(fresh.batches(1, start=4, **arguments)), whole[4:])
 
 
 def test_epochs_and_seeds_differ(train):
@@ -108,14 +107,11 @@ def test_epochs_and_seeds_differ(train):
 
 
 def test_augmented_boxes_stay_inside(train):
-    for epoch in range(2):
-        for batch in train.batches(
-            5, shuffle=True, epoch=epoch, augmentation="flip+iou_crop+crop(0.6)", min_size=30, max_size=60
-        ):
-            for boxes, size, count in zip(*(batch[key].numpy() for key in ("boxes", "sizes", "count")), strict=True):
-                x1, y1, x2, y2 = boxes[:count].T
-                assert (x2 > x1).all() and (y2 > y1).all() and (boxes >= 0).all()
-                assert (x2 <= size[1] + 1e-3).all() and (y2 <= size[0] + 1e-3).all()
+    for batch in all_of(train.batches(5, augmentation="flip+iou_crop+crop(0.6)", min_size=30, max_size=60)):
+        for boxes, size, count in zip(batch["boxes"], batch["sizes"], batch["count"], strict=True):
+            x1, y1, x2, y2 = boxes[:count].T
+            assert (x2 > x1).all() and (y2 > y1).all() and (boxes >= 0).all()
+            assert (x2 <= size[1] + 1e-3).all() and (y2 <= size[0] + 1e-3).all()
 
 
 @pytest.mark.parametrize("kept", ["memory", "disk", "nowhere"])

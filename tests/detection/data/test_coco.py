@@ -109,6 +109,10 @@ def test_bad_input(folder):
     raises("looks like fractions", folder, limit=1)
     change(folder, lambda values: values["annotations"][0].pop("bbox"))
     raises("annotation 0 of image 7 has no bbox", folder, limit=1)
+    change(folder, lambda values: values["annotations"][0].update(bbox=["left", 1, 2, 3]))
+    raises("is not in COCO's format", folder, limit=1)
+    change(folder, lambda values: values["annotations"][0].pop("image_id"))
+    raises("an entry has no 'image_id'", folder, limit=1)
     path = folder / "annotations/instances_train.json"
     path.write_text("{")
     raises("is not JSON", folder)

@@ -81,5 +81,12 @@ def test_unknown_and_shifted_numbers(tmp_path):
     raises("class numbers run from 1 to 2 for 2 classes, but YOLO counts from 0", folder)
 
 
+def test_names_need_numbers(folder):
+    (folder / "data.yaml").write_text("train: images/train\nnames: {cat: 0}\n")
+    raises("names: must map the class numbers 0, 1, … to names; it has cat", folder)
+    (folder / "data.yaml").write_text("names: [cat")
+    raises("data.yaml cannot be read", folder / "data.yaml")
+
+
 def test_missing_label_files(tmp_path):
     raises("a.txt is missing, and so is the text file of every image", write_yolo(tmp_path, {"a": None}, config=CONFIG))

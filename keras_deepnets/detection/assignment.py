@@ -63,22 +63,27 @@ def sampled(kind: Any, draws: Any, most: int, positive_share: float) -> tuple[An
         Two masks ``[n, m]``: chosen matches, and chosen background boxes.
     """
     positive, negative = kind == 1, kind == BACKGROUND
-    chosen = _largest(
-        positive, draws, ops.full_like(kind[:, :1], int(most * positive_share)), int(most * positive_share)
-    )
+    share = int(most * positive_share)
+    chosen = _largest(positive, draws, ops.full_like(kind[:, :1], share), share)
     left = most - ops.sum(ops.cast(chosen, "int32"), axis=1, keepdims=True)
     return chosen, _largest(negative, draws, left, most)
 
 
 def _largest(mask: Any, draws: Any, count: Any, most: int) -> Any:
     """The part of `mask` with the `count` (int ``[n, 1]``, at most `most`) largest draws."""
-    length = mask.shape[1]
-    if length is not None:
-        most = min(most, length)
+    most = max(1, most)
     draws = ops.where(mask, draws, -1.0)
-    ordered = ops.top_k(draws, most)[0]
-    last = ops.take_along_axis(ordered, ops.maximum(ops.minimum(ops.cast(count, "int32"), most) - 1, 0), axis=1)
+    length = mask.shape[1]
+    lacking = most if length is None else max(0, most - length)
+    ordered = ops.pad(draws, [(0, 0), (0, lacking)], constant_values=-1.0) if lacking else draws
+    ordered = ops.top_k(ordered, most)[0]
+    last = ops.take_along_axis(ordered, ops.maximum(ops.cast(count, "int32") - 1, 0), axis=1)
     return ops.logical_and(ops.logical_and(mask, draws >= last), count > 0)
+
+
+def _one_more(truths: Any) -> Any:
+    """One more place in a padded list ``[n, t, …]``, because a maximum over no place at all is an error."""
+    return ops.pad(truths, [(0, 0), (0, 1)] + [(0, 0)] * (len(truths.shape) - 2))
 
 
 class _Sampler(keras.layers.Layer):
@@ -131,7 +136,7 @@ class AnchorTargets(_Sampler):
         from keras_deepnets.detection.proposals import WEIGHTS
 
         anchors = ops.concatenate(inputs["anchors"], axis=0)
-        truths = ops.cast(inputs["boxes"], "float32")
+        truths = _one_more(ops.cast(inputs["boxes"], "float32"))
         found = match(anchors, truths, inputs["count"], self.high, self.low, keep_best=True)
         positive, negative = sampled(found.kind, self.draw(ops.shape(found.kind)), self.samples, self.positive_share)
         boxes = ops.take_along_axis(truths, found.index[..., None], axis=1)
@@ -201,7 +206,7 @@ class RegionTargets(_Sampler):
         """Proposals and true boxes to regions and targets."""
         from keras_deepnets.detection.detections import WEIGHTS
 
-        truths, count = ops.cast(inputs["boxes"], "float32"), inputs["count"]
+        truths, count = _one_more(ops.cast(inputs["boxes"], "float32")), inputs["count"]
         regions = ops.concatenate([ops.stop_gradient(inputs["proposals"]), truths], axis=1)
         filled = ops.concatenate(
             [
@@ -224,7 +229,7 @@ class RegionTargets(_Sampler):
         positive = order > 3.5
         regions = ops.take_along_axis(regions, places[..., None], axis=1)
         truth = ops.take_along_axis(found.index, places, axis=1)
-        labels = ops.take_along_axis(ops.cast(inputs["labels"], "int32"), truth, axis=1)
+        labels = ops.take_along_axis(_one_more(ops.cast(inputs["labels"], "int32")), truth, axis=1)
         labels = ops.where(positive, labels, ops.where(order > 0, BACKGROUND, IGNORED))
         boxes = ops.take_along_axis(truths, truth[..., None], axis=1)
         # The other regions get targets of a fixed pair, so that the logarithms are finite.

@@ -127,7 +127,6 @@ def _network(spec: FasterRCNNSpec, trunk: Trunk, classes: int) -> tuple[Any, Any
             "deltas": [deltas for _, deltas in outputs],
             "anchors": Anchors(anchor_sizes, spec.anchor_ratios, name="anchors")([x, *features]),
         },
-        training=False,
     )
     pooled = dict(list(maps.items())[: None if single else -1])
     align = RegionAlign(tuple(pooled), trunk.region_size, name="region_align")

@@ -26,8 +26,8 @@ def detect(model: Detector, images: Any, batch_size: int = 1) -> list[dict[str, 
             border of the smaller images, as in torchvision.
 
     Returns:
-        One dictionary per image: ``boxes`` float32 ``[n, 4]`` (x1, y1, x2, y2 in pixels of the given image), ``scores`` float32 ``[n]``
-        and ``labels`` int64 ``[n]``, best first.
+        One dictionary per image, best first: ``boxes`` float32 ``[n, 4]``, ``scores`` float32 ``[n]`` and ``labels`` int64 ``[n]``.
+        The boxes are (x1, y1, x2, y2) in pixels of the given image.
 
     Raises:
         ValueError: an image cannot be read, has another dtype or shape, or the model is not a detector.

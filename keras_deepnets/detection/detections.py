@@ -20,8 +20,9 @@ SMALLEST_SIDE = 1e-2
 class Detections(keras.layers.Layer):
     """The best boxes of all classes.
 
-    Input: a dictionary with ``logits`` (``[n, k, classes]``, the background first), ``deltas`` (``[n, k, 4·classes]``), ``proposals``
-    (``[n, k, 4]``), ``count`` (valid proposals, int ``[n]``) and ``sizes`` (height and width of each image, int ``[n, 2]``).
+    Input, a dictionary: ``logits`` (``[n, k, classes]``, the background first), ``deltas`` (``[n, k, 4·classes]``), ``proposals``
+    (``[n, k, 4]``), ``count`` (int ``[n]``) and ``sizes`` (int ``[n, 2]``). `count` is the number of valid proposals. `sizes` are the
+    heights and widths of the images.
 
     Output: a dictionary with ``boxes`` (float32 ``[n, d, 4]`` in pixels, best first, filled up with zeros), ``scores`` (``[n, d]``),
     ``labels`` (int32 ``[n, d]``, from 1) and ``count`` (int32 ``[n]``).

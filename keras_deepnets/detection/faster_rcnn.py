@@ -165,8 +165,8 @@ def FasterRCNN(
     """Faster R-CNN with a feature pyramid on any network that has one.
 
     Args:
-        backbone: name of a classifier of this library, or a Keras model with one image input and feature maps of at least the strides 4, 8
-            and 16 (see `keras_deepnets.feature_pyramid`). The detector shares the layers of a given model.
+        backbone: name of a classifier of this library, or a Keras model with one image input. It needs feature maps of at least the
+            strides 4, 8 and 16 (see `keras_deepnets.feature_pyramid`). The detector shares the layers of a given model.
         classes: number of classes, with the background (label 0).
         weights: path of a weight file of this detector, or None.
         weights_backbone: weights of the classifier, if `backbone` is a name.

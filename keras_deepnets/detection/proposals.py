@@ -21,8 +21,8 @@ SMALLEST_SIDE = 1e-3
 class Proposals(keras.layers.Layer):
     """The best proposals of all feature maps after non-maximum suppression within each map.
 
-    Input: a dictionary with ``sizes`` (height and width of each image, int ``[n, 2]``) and lists with one entry per map: ``objectness``
-    (logits, ``[n, h, w, a]``), ``deltas`` (``[n, h, w, 4·a]``) and ``anchors`` (``[h·w·a, 4]``).
+    Input: a dictionary with ``sizes`` (height and width of each image, int ``[n, 2]``) and three lists with one entry per map. The lists
+    are ``objectness`` (logits, ``[n, h, w, a]``), ``deltas`` (``[n, h, w, 4·a]``) and ``anchors`` (``[h·w·a, 4]``).
 
     Output: a dictionary with ``boxes`` (float32 ``[n, k, 4]`` in pixels, best first, filled up with zeros), ``scores`` (``[n, k]``) and
     ``count`` (int32 ``[n]``). Gradients do not flow through it.
@@ -54,9 +54,12 @@ class Proposals(keras.layers.Layer):
         self.training_proposals = training_proposals
         self.nms_threshold = nms_threshold
 
-    def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """Outputs of the region proposal network to proposals."""
-        candidates = self.training_candidates if training else self.candidates
+    def call(self, inputs: dict[str, Any], sampled: bool = False) -> dict[str, Any]:
+        """Outputs of the region proposal network to proposals. `sampled` chooses the numbers for training.
+
+        It is not Keras' argument `training`, which a call of the whole model sets in all layers. The heads need a fixed number.
+        """
+        candidates = self.training_candidates if sampled else self.candidates
         sizes = inputs["sizes"]
         found = [
             self._best(objectness, deltas, anchors, sizes, candidates)
@@ -66,7 +69,7 @@ class Proposals(keras.layers.Layer):
         ]
         boxes = ops.stack([boxes for boxes, _ in found], axis=2)
         scores = ops.stack([scores for _, scores in found], axis=2)
-        most = self.training_proposals if training else self.proposals
+        most = self.training_proposals if sampled else self.proposals
         selected = suppress(boxes, scores, self.nms_threshold, most)
         return {"boxes": selected.boxes, "scores": selected.scores, "count": selected.count}
 
@@ -87,9 +90,9 @@ class Proposals(keras.layers.Layer):
         valid = ops.logical_and(logits > -float("inf"), box_ops.has_sides(boxes, SMALLEST_SIDE))
         return boxes, ops.where(valid, ops.sigmoid(logits), INVALID)
 
-    def compute_output_spec(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """The symbolic outputs. Their length differs between training and inference."""
-        most = self.training_proposals if training else self.proposals
+    def compute_output_spec(self, inputs: dict[str, Any], sampled: bool = False) -> dict[str, Any]:
+        """The symbolic outputs. Their length depends on `sampled`."""
+        most = self.training_proposals if sampled else self.proposals
         count = inputs["sizes"].shape[0]
         return {
             "boxes": keras.KerasTensor((count, most, 4), "float32"),

@@ -33,8 +33,8 @@ class Selection(NamedTuple):
 def suppress(boxes: Any, scores: Any, threshold: float, most: int) -> Selection:
     """Greedy non-maximum suppression within each group, then the best boxes of all groups.
 
-    A box is dropped if its intersection over union with a better selected box of its group exceeds the threshold. Of equal scores, the
-    first counts as better.
+    A box is dropped if its intersection over union with a better selected box of its group exceeds the threshold. Which of
+    two boxes of equal scores counts as better depends on the backend.
 
     Args:
         boxes: float32 ``[n, m, g, 4]``: m candidates of each of g groups.
@@ -56,7 +56,7 @@ def _combined(boxes: Any, scores: Any, threshold: float, most: int) -> Selection
         max_output_size_per_class=most,
         max_total_size=most,
         iou_threshold=threshold,
-        score_threshold=INVALID / 2,
+        score_threshold=-1e-30,  # scores are larger than it; 0 is valid
         clip_boxes=False,
     )
     boxes = tf.ensure_shape(found.nmsed_boxes, [boxes.shape[0], most, 4])
@@ -65,7 +65,10 @@ def _combined(boxes: Any, scores: Any, threshold: float, most: int) -> Selection
 
 
 def plain_suppress(boxes: Any, scores: Any, threshold: float, most: int) -> Selection:
-    """`suppress` in operations that every backend has. Its memory grows with the square of the number of candidates."""
+    """`suppress` in operations that every backend has. Of equal scores, the first counts as better.
+
+    The memory grows with the square of the number of candidates.
+    """
     candidates, groups = int(boxes.shape[1]), int(boxes.shape[2])
     boxes, scores = ops.transpose(boxes, (0, 2, 1, 3)), ops.transpose(scores, (0, 2, 1))
     order = ops.argsort(-scores, axis=-1)  # stable

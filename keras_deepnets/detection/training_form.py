@@ -28,8 +28,8 @@ class ProposalLosses(keras.layers.Layer):
     """The two losses of the region proposal network, over all images of the batch.
 
     Input: a dictionary with the lists ``objectness`` and ``deltas`` (outputs per level), and with ``targets`` of `AnchorTargets`.
-    Output: two float32 scalars: the mean binary cross entropy of the sampled anchors, and the sum of the smooth L1 losses of the
-    positive ones over the number of sampled anchors.
+    Output: two float32 scalars. The first is the mean binary cross entropy of the sampled anchors. The second is the sum of the smooth
+    L1 losses of the positive ones over the number of sampled anchors.
     """
 
     def __init__(self, beta: float = BETA, **kwargs: Any):
@@ -63,8 +63,8 @@ class RegionLosses(keras.layers.Layer):
     """The two losses of the heads, over all images of the batch.
 
     Input: a dictionary with ``logits`` (``[n, s, classes]``), ``deltas`` (``[n, s, 4·classes]``) and ``targets`` of `RegionTargets`.
-    Output: two float32 scalars: the mean cross entropy of the sampled regions, and the sum of the smooth L1 losses of the positive ones,
-    for their own class, over the number of sampled regions.
+    Output: two float32 scalars. The first is the mean cross entropy of the sampled regions. The second is the sum of the smooth L1
+    losses of the positive ones, for their own class, over the number of sampled regions.
     """
 
     def __init__(self, beta: float = BETA, **kwargs: Any):
@@ -103,8 +103,8 @@ def _joined(parts: list[Any]) -> Any:
 class TrainingDetector(keras.Model):
     """The training form of a detector. It shares all layers with weights.
 
-    Inputs: those of the `Detector`, and the true objects: ``boxes`` (float ``[n, t, 4]`` in pixels of the padded image), ``labels``
-    (int ``[n, t]``, from 1) and ``count`` (int ``[n]``, the number of valid ones). Outputs: the losses ``objectness``, ``rpn_box``,
+    Inputs: those of the `Detector`, and the true objects. These are ``boxes`` (float ``[n, t, 4]`` in pixels of the padded image),
+    ``labels`` (int ``[n, t]``, from 1) and ``count`` (int ``[n]``). Outputs: the losses ``objectness``, ``rpn_box``,
     ``classifier`` and ``box``, float32 scalars. The loss of `fit` is their sum. `fit` takes a data set of dictionaries, without targets.
     """
 
@@ -177,7 +177,7 @@ def training_form(model: Detector, sampling: Sampling | None = None) -> Training
             {"objectness": objectness, "deltas": deltas, "targets": targets}
         )
         found = layer("proposals")(
-            {"sizes": inputs["sizes"], "objectness": objectness, "deltas": deltas, "anchors": anchors}, training=True
+            {"sizes": inputs["sizes"], "objectness": objectness, "deltas": deltas, "anchors": anchors}, sampled=True
         )
         targets = RegionTargets(
             sampling.region_high,

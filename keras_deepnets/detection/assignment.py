@@ -153,7 +153,7 @@ class AnchorTargets(_Sampler):
         count = inputs["boxes"].shape[0]
         lengths = [anchors.shape[0] for anchors in inputs["anchors"]]
         length = None if None in lengths else sum(lengths)
-        # Each output needs a tensor of its own.
+        # Each output needs a separate tensor.
         return {
             "deltas": keras.KerasTensor((count, length, 4), "float32"),
             "positive": keras.KerasTensor((count, length), "float32"),

@@ -203,5 +203,5 @@ def test_the_model_shares_its_layers():
 
 
 def test_other_models_have_no_training_form():
-    with pytest.raises(ValueError, match="is not a detector; build one with keras_deepnets.detection"):
+    with pytest.raises(ValueError, match="is not a detector; build one with"):
         training_form.training_form(common.backbone())

@@ -62,6 +62,9 @@ class DeepNet(keras.Model):
     auxiliary_factor: Callable[[], Any] | None = None
     """Called at each training step for a factor of all auxiliary weights. None: a factor of 1."""
 
+    _more: tuple[str, ...] = ()
+    """Further keys of the record, for subclasses."""
+
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
     ):
@@ -82,6 +85,7 @@ class DeepNet(keras.Model):
             "labels": list(labels) if labels else None,
             "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else scaling,
         }
+        self._record |= {key: record.get(key) for key in self._more}
         if auxiliary:
             self._record["auxiliary"] = auxiliary
         if copied and labels and len(labels) != self.classes:

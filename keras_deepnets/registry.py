@@ -91,9 +91,15 @@ def _constructors() -> dict[str, Constructor]:
     return {name: constructor for name, constructor in _all().items() if constructor.facts.row}
 
 
+def names() -> list[str]:
+    """The names of all constructors, in lower case: networks and builders of every task."""
+    return list(_all())
+
+
 def builders() -> list[str]:
-    """The public names of the builders, e.g. ``"ResNet"``. A builder makes any network of its family from options."""
-    return [constructor.__name__ for constructor in _all().values() if not constructor.facts.row]
+    """The public names of the builders of classifiers, e.g. ``"ResNet"``. A builder makes any network of its family from options."""
+    found = [constructor for constructor in _all().values() if not constructor.facts.row]
+    return [constructor.__name__ for constructor in found if constructor.facts.family.task == "classification"]
 
 
 def list_models(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from keras_deepnets.detection.resizing import padded_side
@@ -24,13 +22,7 @@ class Detector(DeepNet):
     `keras_deepnets.detection.detect` takes images of any size, and resizes and pads them.
     """
 
-    def __init__(
-        self, inputs: Any, outputs: Any, name: str | None = None, *, record: dict[str, Any] | None = None, **kwargs: Any
-    ):
-        """As `DeepNet`. `record` also holds `detection`: ``{"classes", "min_size", "max_size"}``."""
-        super().__init__(inputs, outputs, name=name, record=record, **kwargs)
-        self._record["detection"] = (record or {}).get("detection")
-        self._record["labels"] = (record or {}).get("labels")
+    _more = ("detection",)  # the record's view of images: {"classes", "min_size", "max_size"}
 
     @property
     def classes(self) -> int | None:

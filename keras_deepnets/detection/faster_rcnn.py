@@ -197,4 +197,5 @@ def FasterRCNN(
     )
 
 
+# With it, the registry knows the builder, which files of weights name.
 FasterRCNN.facts = _BUILDER  # type: ignore[attr-defined]

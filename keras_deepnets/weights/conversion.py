@@ -69,7 +69,7 @@ def _open(source: Any, name: str | None, kwargs: dict[str, Any]) -> tuple[keras.
     classes = _classes(tensors, naming)
     found: dict[str, Any] = {"include_top": False} if classes is None else {"classes": classes}
     shape = (tensors.record or {}).get("input_shape")
-    if shape:
+    if shape and "input_shape" in inspect.signature(constructor).parameters:  # detectors take images of any size
         found["input_shape"] = tuple(shape)
     _check_keywords(constructor, kwargs)
     model = constructor(**(options | found | kwargs))

@@ -192,7 +192,7 @@ def named(name: str) -> Network:
     """
     from keras_deepnets import registry
 
-    if name.lower() in (*registry.list_models(), *map(str.lower, registry.builders())):
+    if name.lower() in registry.names():
         return registry.constructor_of(name).__name__, {}
     library, slash, theirs = name.rpartition("/")
     tables = {"timm": NETWORKS, "torchvision": NETWORKS, "pytorchcv": PYTORCHCV_CIFAR10}

@@ -85,11 +85,9 @@ def test_registry():
 def test_networks_of_one_feature_map(name):
     model = getattr(detection, name)(**FEW, anchor_sizes=(16, 32, 64))
     # The activations of an untrained network are so large that all boxes would lie outside.
-    for name in ("rpn_deltas", "rpn_objectness"):
-        kernel = model.get_layer("rpn").get_layer(name).kernel
-        kernel.assign(kernel * 1e-5)
-    for name in ("predictions", "predictions_boxes"):
-        kernel = model.get_layer("head").get_layer(name).kernel
+    last = (("rpn", "rpn_deltas"), ("rpn", "rpn_objectness"), ("head", "predictions"), ("head", "predictions_boxes"))
+    for part, layer in last:
+        kernel = model.get_layer(part).get_layer(layer).kernel
         kernel.assign(kernel * 1e-5)
     model.get_layer("head").get_layer("predictions").bias.assign(np.arange(21) / 10)
     found = run(model)

@@ -170,6 +170,7 @@ def rectangles():
     return pixels, boxes
 
 
+@pytest.mark.slow
 def test_training_finds_rectangles():
     pixels, boxes = rectangles()
     keras.utils.set_random_seed(1)

@@ -28,6 +28,9 @@ class Detections(keras.layers.Layer):
     ``labels`` (int32 ``[n, d]``, from 1) and ``count`` (int32 ``[n]``).
     """
 
+    suppress = staticmethod(suppress)
+    """Non-maximum suppression. Exports replace it."""
+
     def __init__(self, detections: int = 100, score_threshold: float = 0.05, nms_threshold: float = 0.5, **kwargs: Any):
         """Create the layer.
 
@@ -53,7 +56,7 @@ class Detections(keras.layers.Layer):
         boxes = ops.reshape(boxes, (count, regions, classes - 1, 4))
         valid = ops.logical_and(scores > self.score_threshold, box_ops.has_sides(boxes, SMALLEST_SIDE))
         valid = ops.logical_and(valid, sizes_mask(inputs["count"], regions)[:, :, None])
-        selected = suppress(boxes, ops.where(valid, scores, INVALID), self.nms_threshold, self.detections)
+        selected = self.suppress(boxes, ops.where(valid, scores, INVALID), self.nms_threshold, self.detections)
         labels = ops.where(sizes_mask(selected.count, self.detections), selected.groups + 1, 0)
         return {"boxes": selected.boxes, "scores": selected.scores, "labels": labels, "count": selected.count}
 

@@ -28,6 +28,9 @@ class Proposals(keras.layers.Layer):
     ``count`` (int32 ``[n]``). Gradients do not flow through it.
     """
 
+    suppress = staticmethod(suppress)
+    """Non-maximum suppression. Exports replace it."""
+
     def __init__(
         self,
         candidates: int = 1000,
@@ -70,7 +73,7 @@ class Proposals(keras.layers.Layer):
         boxes = ops.stack([boxes for boxes, _ in found], axis=2)
         scores = ops.stack([scores for _, scores in found], axis=2)
         most = self.training_proposals if sampled else self.proposals
-        selected = suppress(boxes, scores, self.nms_threshold, most)
+        selected = self.suppress(boxes, scores, self.nms_threshold, most)
         return {"boxes": selected.boxes, "scores": selected.scores, "count": selected.count}
 
     def _best(self, objectness: Any, deltas: Any, anchors: Any, sizes: Any, most: int) -> tuple[Any, Any]:

@@ -24,6 +24,9 @@ class Detector(DeepNet):
 
     _more = ("detection",)  # the record's view of images: {"classes", "min_size", "max_size"}
 
+    exporter = "keras_deepnets.detection.export"
+    """The module with the functions that `keras_deepnets.export` calls for detectors."""
+
     @property
     def classes(self) -> int | None:
         """The number of classes, with the background."""

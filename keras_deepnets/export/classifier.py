@@ -99,11 +99,11 @@ def classifier_of(
 
     model = without_auxiliary(model)
     height, width, channels, classes = image_geometry(model)
-    names = _checked_labels(model, labels, classes)
+    names = checked_labels(model, labels, classes)
     scaling, inside = _scaling(model, channels)
     logits = not _gives_probabilities(graphs.as_functional(model))
     return Classifier(
-        model=_for_inference(model, fold, for_device),
+        model=for_inference(model, fold, for_device),
         height=height,
         width=width,
         channels=channels,
@@ -118,17 +118,7 @@ def classifier_of(
 
 def image_geometry(model: keras.Model) -> tuple[int, int, int, int]:
     """Height, width, channels and classes of an image classifier; raise InputError for any other model."""
-    import keras
-
-    if not isinstance(model, keras.Model):
-        raise InputError(
-            f"export takes a keras.Model; it was given a {type(model).__name__}. Load the model with keras.saving.load_model."
-        )
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(
-            f"export needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()};  "
-            "save the model as .keras and export it under KERAS_BACKEND=tensorflow."
-        )
+    check_model(model)
     graph = graphs.as_functional(model)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise InputError(
@@ -151,7 +141,23 @@ def image_geometry(model: keras.Model) -> tuple[int, int, int, int]:
     return shape[1], shape[2], shape[3], output[1]
 
 
-def _checked_labels(model: keras.Model, labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+def check_model(model: keras.Model) -> None:
+    """Raise InputError unless this is a Keras model on TensorFlow."""
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"export takes a keras.Model; it was given a {type(model).__name__}. Load the model with keras.saving.load_model."
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"export needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()};  "
+            "save the model as .keras and export it under KERAS_BACKEND=tensorflow."
+        )
+
+
+def checked_labels(model: keras.Model, labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """The names of the classes: those given, else the model's own, else ``"0"``, ``"1"``, …. Raise InputError unless one per class."""
     from keras_deepnets.models import labels_of
 
     if labels is None:
@@ -186,7 +192,7 @@ def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
     if said := unscaled(model):
         if begins_like_ours(model):
             raise InputError(said)
-        warnings.warn(said, stacklevel=4)
+        warnings.warn(said, stacklevel=5)
     return scaling, inside
 
 
@@ -229,7 +235,7 @@ def _gives_probabilities(model: keras.Model) -> bool:
         tensor = node.input_tensors[0]
 
 
-def _for_inference(model: keras.Model, fold: bool, for_device: bool) -> keras.Model:
+def for_inference(model: keras.Model, fold: bool, for_device: bool) -> keras.Model:
     """The model in its exported form: folded, in float32, with layers that every runtime supports."""
     from keras_deepnets.export.folding import fold_batchnorm
     from keras_deepnets.export.substitutes import substitute

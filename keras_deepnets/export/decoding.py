@@ -149,24 +149,48 @@ def views(
     """
     import tensorflow as tf
 
+    def of_shape(contents: tf.Tensor) -> tuple[tf.Tensor]:
+        return (tf.ensure_shape(view(contents), shape),)
+
+    (pixels,), good = each(encoded, of_shape, (tf.zeros(shape, tf.uint8),))
+    return pixels, good
+
+
+def each(
+    encoded: tf.Tensor, function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], nothing: tuple[tf.Tensor, ...]
+) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+    """Apply a function to each image file of a batch, and continue after errors.
+
+    Args:
+        encoded: Image files, string ``[n]``.
+        function: Function from one image file, string ``[]``, to tensors. It may raise at run time.
+        nothing: The tensors for an image whose function raised. Their dtypes and ranks are those of the function.
+
+    Returns:
+        The tensors of all images, with a first axis of n and padded with zeros to the largest, and a mask bool ``[n]``, False where
+        `function` raised.
+    """
+    import tensorflow as tf
+
     count = tf.shape(encoded, out_type=tf.int64)[0]
     # A graph has no other way to continue after a failed operation.
     options = tf.data.Options()
     options.autotune.enabled = False  # a pipeline of one batch needs no tuning thread
     options.experimental_optimization.apply_default_optimizations = False
     images = tf.data.Dataset.range(count).map(
-        lambda index: (index, tf.ensure_shape(view(encoded[index]), shape)),
-        num_parallel_calls=_AT_ONCE,
-        deterministic=True,
+        lambda index: (index, *function(encoded[index])), num_parallel_calls=_AT_ONCE, deterministic=True
     )
-    none = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tf.zeros(shape, tf.uint8)))
-    whole = images.ignore_errors().concatenate(none).batch(count + 1).with_options(options)
-    indices, pixels = whole.get_single_element()
+    none = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), *nothing))
+    together = images.ignore_errors().concatenate(none)
+    known = all(spec.shape.is_fully_defined() for spec in together.element_spec)
+    whole = (together.batch if known else together.padded_batch)(count + 1).with_options(options)
+    indices, *values = whole.get_single_element()
     row = tf.range(tf.size(indices) - 1)
     # Store the row plus one, so that 0 marks missing images.
     rows = tf.scatter_nd(indices[:-1, tf.newaxis], row + 1, [count])
     good = rows > 0
-    return tf.gather(pixels, tf.where(good, rows - 1, tf.size(indices) - 1)), good
+    rows = tf.where(good, rows - 1, tf.size(indices) - 1)
+    return tuple(tf.gather(value, rows) for value in values), good
 
 
 def require_all(good: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Operation:

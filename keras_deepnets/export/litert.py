@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import calibrating, model_card, single_file, tflite_metadata, weight_precision
+from keras_deepnets.export import calibrating, exporters, model_card, single_file, tflite_metadata, weight_precision
 from keras_deepnets.export.classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ only eight times as variables. The converter saves and loads each variable, whic
 small layers, however many there are."""
 
 
+@exporters.for_any_model
 def tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
@@ -40,6 +41,7 @@ def tflite(
     integer_io: bool = True,
     batch: int | None = 1,
     calibration_images: int = calibrating.IMAGES,
+    image_size: int | tuple[int, int] | None = None,
 ) -> Path:
     """Write a ``.tflite`` file, and ``<path>.json`` with its input, output, scaling, labels and quantisation.
 
@@ -50,6 +52,8 @@ def tflite(
 
     The file holds only built-in operators. Convolution weights are quantised per channel. Embedded metadata and ``labels.txt`` give the
     same facts to the task libraries of TFLite and MediaPipe.
+
+    A detector has other inputs, outputs and options: see `keras_deepnets.detection.export.tflite`, which this function calls.
 
     Args:
         model: An image classifier, as for `saved_model`. Batch normalisation is folded.
@@ -66,6 +70,7 @@ def tflite(
         batch: Images per call. None: any number; the program that runs the file then calls ``resize_tensor_input``.
         calibration_images: Maximum number of calibration images. They are evenly spaced, so that data sorted by class covers all
             classes. A dataset of unknown cardinality gives its first images.
+        image_size: Only for a detector: the side of the images in pixels, or (height, width).
 
     Returns:
         The path.
@@ -76,6 +81,7 @@ def tflite(
             remain.
     """
     path = single_file.check(path, ".tflite")
+    exporters.check_no_image_size(image_size)
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(f"quantize={quantize!r} is not one of None, {', '.join(map(repr, QUANTIZATIONS))}.")
     if quantize in CALIBRATED and calibration is None:
@@ -135,9 +141,29 @@ def _convert(
         with weights.in_graph():
             return {"probabilities": classifier.probabilities(images)}
 
-    module = tf.Module()
     with inlined_blocks():  # the converter does not support functions
         function = serve.get_concrete_function()
+    return converted(function, classifier.model.name, quantize, views, integer_io)
+
+
+def converted(
+    function: Any, name: str, quantize: str | None, views: Sequence[np.ndarray] = (), integer_io: bool = True
+) -> bytes:
+    """The TFLite file of a concrete function.
+
+    Args:
+        function: Concrete function with a dictionary of outputs.
+        name: Name of the model, for messages.
+        quantize: None or one of `QUANTIZATIONS`.
+        views: Typical inputs, for `CALIBRATED`.
+        integer_io: Whether input and output are integers if the activations are.
+
+    Raises:
+        InputError: An operation has no built-in operator.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
     module.weights = list(function.graph.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     # Built-in operators only: a missing operator must fail here, not on the device.
@@ -157,7 +183,7 @@ def _convert(
         if integer_io:
             converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.uint8
         converter.representative_dataset = lambda: ([view] for view in views)
-    with _conversion_errors(classifier.model.name):
+    with _conversion_errors(name):
         return converter.convert()
 
 

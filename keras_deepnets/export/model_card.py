@@ -7,7 +7,7 @@ import hashlib
 import math
 import numbers
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,28 +30,43 @@ def describe(original: keras.Model, classifier: Classifier) -> dict[str, Any]:
         classifier: The model in its exported form.
     """
     from keras_deepnets.export.classifier import unscaled
-    from keras_deepnets.models import scaling_of, without_auxiliary
+    from keras_deepnets.models import without_auxiliary
 
     original = without_auxiliary(original)
+    view = {
+        "height": classifier.height,
+        "width": classifier.width,
+        "channels": classifier.channels,
+        "channel_order": "RGB" if classifier.channels == 3 else "grey",
+        "values": "0-255; not scaled: it is not known how"
+        if unscaled(original)
+        else "0-255; scaled inside the artifact",
+        "crop_fraction": classifier.crop_fraction,
+        "interpolation": classifier.interpolation,
+    }
+    return common(original, classifier.labels, view, classifier.folded)
+
+
+def common(original: keras.Model, labels: Sequence[str], view: dict[str, Any], folded: bool) -> dict[str, Any]:
+    """The description of an artifact of any task.
+
+    Args:
+        original: The model as the caller gave it.
+        labels: Class names.
+        view: The entry ``"input"``: the images that the artifact takes.
+        folded: Whether batch normalisation is folded.
+    """
+    from keras_deepnets.models import scaling_of
+
     scaling = scaling_of(original)
     return {
         "name": original.name,
         "architecture": getattr(original, "architecture", None),
         "parameters": original.count_params(),
-        "labels": list(classifier.labels),
-        "input": {
-            "height": classifier.height,
-            "width": classifier.width,
-            "channels": classifier.channels,
-            "channel_order": "RGB" if classifier.channels == 3 else "grey",
-            "values": "0-255; not scaled: it is not known how"
-            if unscaled(original)
-            else "0-255; scaled inside the artifact",
-            "crop_fraction": classifier.crop_fraction,
-            "interpolation": classifier.interpolation,
-        },
+        "labels": list(labels),
+        "input": view,
         "scaling": scaling.to_dict() if isinstance(scaling, Scaling) else None,
-        "batch_normalization": "folded" if classifier.folded else "kept",
+        "batch_normalization": "folded" if folded else "kept",
         "compute": "float32",
         "software": software(),
         "created": now(),

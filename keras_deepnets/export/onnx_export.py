@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import model_card, single_file
+from keras_deepnets.export import exporters, model_card, single_file
 from keras_deepnets.export.classifier import Classifier, classifier_of
 
 if TYPE_CHECKING:
@@ -29,17 +29,27 @@ TOLERANCE = 1e-4
 _WRITERS = ("onnx", "tf2onnx")
 
 
-def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[str] | None = None) -> Path:
+@exporters.for_any_model
+def onnx(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> Path:
     """Write an ``.onnx`` file, and ``<path>.json`` with its input, output, scaling and labels. The metadata of the file hold them too.
 
     The input is ``images`` float32 ``[batch, height, width, channels]``, RGB with values 0–255; the scaling is part of the file. The
     batch may have any number of images. The output is ``probabilities`` float32 ``[batch, classes]``. If onnxruntime is installed, the
     file is run once and compared with the Keras model before it is moved into place.
 
+    A detector has other inputs, outputs and options: see `keras_deepnets.detection.export.onnx`, which this function calls.
+
     Args:
         model: An image classifier, as for `saved_model`. Batch normalisation is folded.
         path: The file to write, ``….onnx``. An existing file is replaced.
         labels: Names in the order of the outputs. Default: the model's own, else ``"0"``, ``"1"``, ….
+        image_size: Only for a detector: the side of the images in pixels, or (height, width).
 
     Returns:
         The path.
@@ -50,6 +60,7 @@ def onnx(model: keras.Model, path: str | os.PathLike[str], *, labels: Sequence[s
         RuntimeError: The outputs of the file differ from those of the model.
     """
     path = single_file.check(path, ".onnx")
+    exporters.check_no_image_size(image_size)
     check_installed()
     classifier = classifier_of(model, labels)
     card = model_card.describe(model, classifier)
@@ -100,13 +111,13 @@ def _convert(classifier: Classifier) -> bytes:
     whole._called = True  # Keras requires a call, which its export does not use.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        with inlined_blocks(), _quiet(), _conversion_errors(whole.name):
+        with inlined_blocks(), quiet(), conversion_errors(whole.name):
             whole.export(str(file), format="onnx", verbose=False)
         return file.read_bytes()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the converter, whose step-by-step output does not help users."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
@@ -120,7 +131,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _conversion_errors(name: str) -> Iterator[None]:
+def conversion_errors(name: str) -> Iterator[None]:
     """Turn the converter's report of missing ONNX operators into a one-line InputError."""
     try:
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import litert, onnx_export, single_file, writing
+from keras_deepnets.export import exporters, litert, onnx_export, single_file, writing
 from keras_deepnets.export.classifier import classifier_of
 
 if TYPE_CHECKING:
@@ -199,22 +199,25 @@ def _open(path: Any) -> _Runner:
     import keras
 
     if isinstance(path, keras.Model):
+        exporters.check_classifies(path)
         return _keras_runner(path)
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite, .onnx or .keras file.")
     if path.is_dir():
-        return _saved_model_runner(_version_in(path))
+        return _saved_model_runner(version_in(path))
     if path.suffix == ".tflite":
         return _tflite_runner(path)
     if path.suffix == ".onnx":
         return onnx_export.runner(path)
     if path.suffix == ".keras":
-        return _keras_runner(_load_keras(path))
+        loaded = _load_keras(path)
+        exporters.check_classifies(loaded)
+        return _keras_runner(loaded)
     raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite, .onnx or .keras file.")
 
 
-def _version_in(path: Path) -> Path:
+def version_in(path: Path) -> Path:
     """The SavedModel itself, or the newest version in a folder of versions."""
     if _is_saved_model(path):
         return path
@@ -242,6 +245,9 @@ def _saved_model_runner(path: Path) -> _Runner:
         raise InputError(
             f"{path} lacks the signatures serving_default and serving_images; export it with export.saved_model."
         )
+
+    if "boxes" in loaded.signatures["serving_default"].structured_outputs:
+        raise exporters.finds_objects(path)
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         name, argument = ("serving_default", "image_bytes") if isinstance(batch, list) else ("serving_images", "images")

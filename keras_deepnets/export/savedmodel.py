@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import model_card, writing
-from keras_deepnets.export.classifier import Classifier, classifier_of
+from keras_deepnets.export.classifier import classifier_of
 from keras_deepnets.export.decoding import MAX_PIXELS
+from keras_deepnets.export.exporters import for_any_model
 from keras_deepnets.export.signatures import Options, Serving, serving
 from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes, write_warmup
 
@@ -22,6 +23,7 @@ LABELS_FILE = "labels.txt"
 CARD_FILE = "model_card.json"
 
 
+@for_any_model
 def saved_model(
     model: keras.Model,
     directory: str | os.PathLike[str],
@@ -57,6 +59,8 @@ def saved_model(
     A broken or too large encoded image makes its request fail. The error names the index of the image. The size is checked in the
     header, so a too large image is never decoded.
 
+    A detector has other outputs and options: see `keras_deepnets.detection.export.saved_model`, which this function calls.
+
     Args:
         model: An image classifier of fixed input size with one input and one output of probabilities or logits (a softmax is then
             added). A keras_deepnets network must have a known scaling. Any other model that neither scales its input nor has a
@@ -90,9 +94,7 @@ def saved_model(
             partial files remain.
     """
     directory = Path(directory)
-    accuracy = model_card.measured(accuracy)
-    if data is not None and not isinstance(data, (str, os.PathLike)):
-        raise InputError(f"data={data!r} does not name the training data of the network; give a string.")
+    told = told_facts(data, accuracy)
     options, batch_sizes = check_options(
         batch_sizes,
         precision=precision,
@@ -103,12 +105,7 @@ def saved_model(
         on_error=on_error,
         max_pixels=max_pixels,
     )
-    if version is not None:
-        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
-            raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
-        if (directory / str(version)).exists():
-            raise writing.version_exists(directory / str(version))
-    writing.check_writable(directory)
+    check_version(directory, version)
     classifier = classifier_of(model, labels, fold)
     height, width = options.image_size or (classifier.height, classifier.width)
     if height * width > max_pixels:
@@ -116,12 +113,53 @@ def saved_model(
             f"max_pixels={max_pixels} is less than the {height} × {width} pixels of a warm-up request; give more."
         )
     served = serving(classifier, options)
-    facts = model_card.describe(model, classifier) | {
-        "weights": model_card.weights(model)
-        | {"stored": precision, "place": "graph" if served.constant else "variables"},
-        "data": None if data is None else os.fspath(data),
-        "accuracy": accuracy,
-        "compute": "bfloat16" if precision == "bfloat16" else "float32",
+    facts = model_card.describe(model, classifier) | told
+    facts |= {"weights": model_card.weights(model), "compute": "bfloat16" if precision == "bfloat16" else "float32"}
+    return write_version(directory, version, served, facts, options, (height, width), batch_sizes)
+
+
+def told_facts(
+    data: str | os.PathLike[str] | None, accuracy: float | Mapping[str, float | str] | None
+) -> dict[str, Any]:
+    """What the caller tells the model card. Raise InputError for values that a card cannot hold."""
+    accuracy = model_card.measured(accuracy)
+    if data is not None and not isinstance(data, (str, os.PathLike)):
+        raise InputError(f"data={data!r} does not name the training data of the network; give a string.")
+    return {"data": None if data is None else os.fspath(data), "accuracy": accuracy}
+
+
+def check_version(directory: Path, version: int | None) -> None:
+    """Raise InputError if the version is not a number or exists, or if the folder cannot be written."""
+    if version is not None:
+        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+            raise InputError(f"version={version!r} is not a whole number from 0; TF Serving reads versions as numbers.")
+        if (directory / str(version)).exists():
+            raise writing.version_exists(directory / str(version))
+    writing.check_writable(directory)
+
+
+def write_version(
+    directory: Path,
+    version: int | None,
+    served: Serving,
+    facts: dict[str, Any],
+    options: Options,
+    size: tuple[int, int],
+    batch_sizes: Sequence[int],
+) -> Path:
+    """Write a SavedModel with its labels, warm-up requests and card into a new version, and return its path.
+
+    Args:
+        directory: The model's folder.
+        version: Number of the version. None: the next free one.
+        served: Contents of the SavedModel.
+        facts: Model card, completed here. Its ``"labels"`` are also written to a file.
+        options: Options of the graph.
+        size: Height and width of the images in the warm-up requests.
+        batch_sizes: Images per warm-up request.
+    """
+    facts["weights"] |= {"stored": options.precision, "place": "graph" if served.constant else "variables"}
+    facts |= {
         "signatures": sorted(served.signatures),
         "outputs": sorted(served.signatures["serving_default"].structured_outputs),
         "options": {name: value for name, value in dataclasses.asdict(options).items() if name != "precision"},
@@ -129,18 +167,18 @@ def saved_model(
     }
     with writing.folder_aside(directory) as aside:
         folder = aside / "model"  # a separate folder, so that nothing else is renamed with it
-        _write(folder, served, classifier)
-        write_warmup(folder, height, width, batch_sizes)
+        _write(folder, served, facts["labels"])
+        write_warmup(folder, *size, batch_sizes)
         writing.write_json(folder / CARD_FILE, facts | {"sha256": model_card.checksums(folder)})
         return writing.move_to_free_version(folder, directory, version)
 
 
-def _write(folder: Path, served: Serving, classifier: Classifier) -> None:
+def _write(folder: Path, served: Serving, labels: Sequence[str]) -> None:
     import tensorflow as tf
 
-    labels = folder.parent / LABELS_FILE  # an asset keeps the name of its source file
-    labels.write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
-    served.module.labels = tf.saved_model.Asset(str(labels))
+    file = folder.parent / LABELS_FILE  # an asset keeps the name of its source file
+    file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    served.module.labels = tf.saved_model.Asset(str(file))
     # A server does not need the gradient functions of custom gradients.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(served.module, str(folder), signatures=served.signatures, options=options)

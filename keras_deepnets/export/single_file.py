@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import decoding, writing
+from keras_deepnets.export import decoding, exporters, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,11 +55,11 @@ def write(path: Path, content: bytes, card: Card) -> None:
             (aside / beside.name).replace(beside)
 
 
-def read(path: Path, writer: str) -> tuple[bytes, Card]:
+def read(path: Path, writer: str, task: str = "classification") -> tuple[bytes, Card]:
     """Read an artifact's content and its JSON, once their hashes agree.
 
     Raises:
-        InputError: A file cannot be read, or ``export.<writer>`` did not write it.
+        InputError: A file cannot be read, or ``export.<writer>`` did not write it, or it is for another task.
     """
     try:
         # A writer may have replaced both files between the two reads. A second read then finds a matching pair.
@@ -72,6 +72,8 @@ def read(path: Path, writer: str) -> tuple[bytes, Card]:
         raise not_ours(path, writer, f"{type(error).__name__}: {error}") from error
     if found is None or not {"input", "labels"} <= found[1].keys():
         raise not_ours(path, writer, "the file is damaged, or belongs to another JSON")
+    if (own := found[1].get("task", "classification")) != task:
+        raise exporters.finds_objects(path) if own == "detection" else InputError(f"{path} is for {own}, not {task}.")
     return found
 
 

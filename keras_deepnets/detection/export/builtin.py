@@ -77,17 +77,16 @@ class BuiltinRegionAlign(RegionAlign):
         regions, *maps = inputs
         channels = maps[0].shape[-1]
         pixels = tf.concat([tf.reshape(features, [-1, channels]) for features in maps], 0)
-        heights, widths, starts, first = [], [], [], 0
-        for features in maps:
-            height, width = features.shape[1:3]
-            heights, widths, starts = [*heights, height], [*widths, width], [*starts, first]
-            first += height * width
+        heights = [features.shape[1] for features in maps]
+        widths = [features.shape[2] for features in maps]
+        areas = [height * width for height, width in zip(heights, widths, strict=True)]
+        starts = [sum(areas[:place]) for place in range(len(areas))]
         level = self.chosen(regions)[0]
         regions = tf.cast(regions[0], tf.float32) * tf.gather([2.0**-each for each in self.levels], level)[:, None]
         own_width, start = tf.gather(widths, level), tf.gather(starts, level)
         rows = self._samples(regions[:, 1], regions[:, 3], tf.gather(heights, level))
         columns = self._samples(regions[:, 0], regions[:, 2], own_width)
-        total = None
+        total: Any = 0.0
         for own_row in range(self.samples):
             for own_column in range(self.samples):
                 for row, row_weight in rows:
@@ -96,7 +95,7 @@ class BuiltinRegionAlign(RegionAlign):
                         x, x_share = (value[:, own_column :: self.samples] for value in (column, column_weight))
                         places = (start[:, None] + y * own_width[:, None])[:, :, None] + x[:, None, :]
                         values = tf.gather(pixels, places) * (y_share[:, :, None] * x_share[:, None, :])[..., None]
-                        total = values if total is None else total + values
+                        total = total + values
         return (total / self.samples**2)[None]
 
 

@@ -86,6 +86,10 @@ class RestClient:
         values = images.tolist() if hasattr(images, "tolist") else images
         return self._predict({"signature_name": "serving_images", "instances": values})
 
+    def rows(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send a request of rows, and return the rows of the response: all outputs of the model by name."""
+        return self._answer("POST", f"{self._path}:predict", json.dumps(request))["predictions"]
+
     def status(self) -> dict[int, str]:
         """Return each version that the server knows with its state: ``{3: "AVAILABLE"}``."""
         found = self._answer("GET", self._path)["model_version_status"]
@@ -96,9 +100,9 @@ class RestClient:
         self._connection.close()
 
     def _predict(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        rows = self._answer("POST", f"{self._path}:predict", json.dumps(request))["predictions"]
         return [
-            {"label": row["labels"], "class": row["classes"], "probabilities": row["probabilities"]} for row in rows
+            {"label": row["labels"], "class": row["classes"], "probabilities": row["probabilities"]}
+            for row in self.rows(request)
         ]
 
     def _answer(self, method: str, path: str, body: str | None = None) -> Any:

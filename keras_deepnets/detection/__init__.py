@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keras_deepnets.detection import export
 from keras_deepnets.lazy import lazy_names
 
 if TYPE_CHECKING:

@@ -167,7 +167,7 @@ def each(
         nothing: The tensors for an image whose function raised. Their dtypes and ranks are those of the function.
 
     Returns:
-        The tensors of all images, with a first axis of n and padded with zeros to the largest, and a mask bool ``[n]``, False where
+        The tensors of all images, with a first axis of n, padded with zeros to the largest. And a mask bool ``[n]``, which is False where
         `function` raised.
     """
     import tensorflow as tf

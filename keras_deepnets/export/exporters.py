@@ -23,23 +23,25 @@ def exporter_of(model: Any) -> Any:
 def for_any_model(function: Callable[P, R]) -> Callable[P, R]:
     """Let an export function of classifiers call the function of the same name in the module of `exporter_of`, if there is one.
 
-    That function gets the arguments that the caller gave. If it lacks one of them, the wrapped function raises InputError.
+    That function gets the arguments that differ from their defaults. If it lacks one of them, the wrapped function raises InputError.
     """
-    names = list(inspect.signature(function).parameters)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    names = list(defaults)
 
     @functools.wraps(function)
     def export(*args: P.args, **kwargs: P.kwargs) -> R:
         given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
-        model = given.get(names[0])
+        model: Any = given.get(names[0])
         exporter = exporter_of(model)
         if exporter is None:
             return function(*args, **kwargs)
         own = getattr(exporter, function.__name__)
         takes = list(inspect.signature(own).parameters)
+        given = {name: value for name, value in given.items() if name not in defaults or value is not defaults[name]}
         unknown = [name for name in given if name not in (names[0], *takes)]
         if unknown:
             raise InputError(
-                f"{getattr(model, 'name', 'the model')}: {own.__module__}.{own.__name__} has no option {unknown[0]}; leave it out."
+                f"{model.name}: {exporter.__name__}.{own.__name__} has no option {unknown[0]}; leave it out."
             )
         given[takes[0]] = given.pop(names[0])
         return own(**given)

@@ -211,7 +211,7 @@ def _open(path: Any) -> _Runner:
     if path.suffix == ".onnx":
         return onnx_export.runner(path)
     if path.suffix == ".keras":
-        loaded = _load_keras(path)
+        loaded = load_keras(path)
         exporters.check_classifies(loaded)
         return _keras_runner(loaded)
     raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite, .onnx or .keras file.")
@@ -335,7 +335,8 @@ def _keras_runner(model: keras.Model) -> _Runner:
     return run
 
 
-def _load_keras(path: Path) -> keras.Model:
+def load_keras(path: Path) -> keras.Model:
+    """The model of a ``.keras`` file, not compiled. Raise InputError if it cannot be loaded."""
     import keras
 
     try:

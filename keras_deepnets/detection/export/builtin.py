@@ -69,7 +69,7 @@ class BuiltinDetections(Detections):
 class BuiltinRegionAlign(RegionAlign):
     """`RegionAlign` for one image by gathers from one list of the pixels of all maps.
 
-    It handles one sampling point per output pixel at a time, so that no tensor is larger than the output.
+    It sums over the sampling points of each output pixel, one after the other. So no tensor is larger than the output.
     """
 
     def call(self, inputs: Sequence[Any]) -> Any:

@@ -26,15 +26,15 @@ def predict(
     """Find objects in images with an exported detector.
 
     Args:
-        path: A SavedModel of `saved_model`, a ``.tflite`` file of `tflite`, an ``.onnx`` file of `onnx`, or a `Detector`. A SavedModel
-            is one version, or a folder of versions, of which the newest runs.
+        path: A SavedModel of `saved_model`, a ``.tflite`` file of `tflite`, an ``.onnx`` file of `onnx`, a ``.keras`` file or a
+            `Detector`. A SavedModel is one version, or a folder of versions, of which the newest runs.
         images: Paths of image files, their bytes, or uint8 arrays ``[h, w, 3]`` (RGB), of any sizes. A single one is a list of one.
         batch_size: Images per call of a SavedModel. TFLite and ONNX files take one.
         on_error: ``"fail"`` or ``"skip"``. With ``"skip"``, the result of a file that cannot be read or decoded is None.
 
     Returns:
-        One dictionary per image, as `keras_deepnets.detection.detect` returns: ``boxes`` float32 ``[n, 4]`` (x1, y1, x2, y2 in pixels of
-        the given image), ``scores`` float32 ``[n]`` and ``labels`` int64 ``[n]``, best first.
+        One dictionary per image, as from `keras_deepnets.detection.detect`: ``boxes`` float32 ``[n, 4]``, ``scores`` float32 ``[n]`` and
+        ``labels`` int64 ``[n]``, best first. The boxes are x1, y1, x2, y2 in pixels of the given image.
 
     Raises:
         InputError: `path` is not such an artifact, or an image cannot be read. The message names it.
@@ -117,18 +117,25 @@ def _open(path: Any) -> _Runner:
     import keras
 
     if isinstance(path, keras.Model):
-        model: Any = path
-        return lambda given: list(detecting.detect(model, [_pixels(each) for each in given], len(given)))
+        return _keras_runner(path)
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite or an .onnx file.")
+        raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite, .onnx or .keras file.")
+    if path.suffix == ".keras":
+        return _keras_runner(prediction.load_keras(path))
     if path.is_dir():
         return _saved_model_runner(prediction.version_in(path))
     runners = {".tflite": tflite_file.runner, ".onnx": onnx_file.runner}
     if path.suffix not in runners:
-        raise InputError(f"{path} is not an exported detector; give a SavedModel folder, a .tflite or an .onnx file.")
+        raise InputError(
+            f"{path} is not an exported detector; give a SavedModel folder, a .tflite, .onnx or .keras file."
+        )
     run = runners[path.suffix](path)
     return lambda given: [run(_pixels(each)) for each in given]
+
+
+def _keras_runner(model: Any) -> _Runner:
+    return lambda given: list(detecting.detect(model, [_pixels(each) for each in given], len(given)))
 
 
 def _pixels(given: Any) -> np.ndarray:

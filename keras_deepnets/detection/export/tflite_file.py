@@ -30,9 +30,9 @@ def tflite(
 ) -> Path:
     """Write a ``.tflite`` file, and ``<path>.json`` with its inputs, outputs, scaling, labels and quantisation.
 
-    The inputs are ``images`` float32 ``[1, height, width, 3]``, RGB with values 0–255, padded with zeros at the bottom and at the right,
-    and ``sizes`` int32 ``[1, 2]``, the height and width without the padding. The outputs are those of a `Detector`: ``boxes``,
-    ``scores``, ``labels`` and ``count``, with boxes in pixels of the input. The signature ``serving_default`` has these names.
+    The input ``images`` is float32 ``[1, height, width, 3]``: RGB with values 0–255, padded with zeros at the bottom and at the right.
+    The input ``sizes`` is int32 ``[1, 2]``: the height and width without the padding. The outputs are those of a `Detector`: ``boxes``,
+    ``scores``, ``labels`` and ``count``. The boxes are in pixels of the input. The signature ``serving_default`` has these names.
 
     The file holds only built-in operators, and non-maximum suppression is part of it. `keras_deepnets.detection.export.predict` runs it
     on images of any size. The numbers of proposals and candidates decide how long an image takes: build the detector with fewer, like

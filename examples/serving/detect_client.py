@@ -31,9 +31,9 @@ class DetectClient(RestClient):
             least: Objects with a smaller score are left out.
 
         Returns:
-            For each file a list of objects, best first: dicts with ``"label"``, ``"class"`` (the number of the label), ``"score"`` and
-            ``"box"`` (x1, y1, x2, y2 in pixels of the upright image). If the model was exported with ``on_error="skip"``, a file that
-            is not an image has None.
+            For each file a list of objects, best first. An object is a dict with ``"label"``, ``"class"`` (the number of the label),
+            ``"score"`` and ``"box"``. A box is x1, y1, x2, y2 in pixels of the upright image. If the model was exported with
+            ``on_error="skip"``, a file that is not an image has None.
 
         Raises:
             ServerError: A file is not an image, the model is unknown, or the deadline has passed.

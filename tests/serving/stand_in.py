@@ -117,7 +117,11 @@ def predict(model, name, body, version=None, label=None):
 
 
 def _plain(array):
-    return [item.decode() for item in array] if array.dtype == object else array.tolist()
+    return _text(array.tolist()) if array.dtype == object else array.tolist()
+
+
+def _text(values):
+    return [_text(value) if isinstance(value, list) else value.decode() for value in values]
 
 
 class StandIn:

@@ -22,9 +22,7 @@ def test_it_finds_what_keras_finds(small, images, tmp_path):
     for package in ("onnx", "tf2onnx", "onnxruntime"):
         pytest.importorskip(package)
     path = export.onnx(small, tmp_path / "small.onnx", image_size=(96, 160), labels=LABELS)
-    assert_same(
-        detector_export.predict(path, images), at_fixed_size(small, images, 96, 160), pixels=0.01, scores=1e-4
-    )
+    assert_same(detector_export.predict(path, images), at_fixed_size(small, images, 96, 160), pixels=0.01, scores=1e-4)
     import onnx
 
     file = onnx.load(str(path))

@@ -41,7 +41,9 @@ def test_the_card(tflite_file):
         assert found == {name: (each["shape"], each["dtype"]) for name, each in told.items()}
 
 
-@pytest.mark.parametrize(("quantize", "share"), [("float16", 0.6), ("dynamic", 0.4)])
+@pytest.mark.parametrize(
+    ("quantize", "share"), [("float16", 0.6), pytest.param("dynamic", 0.4, marks=pytest.mark.slow)]
+)
 def test_quantised_weights(small, images, tflite_file, tmp_path, quantize, share):
     path = export.tflite(small, tmp_path / "small.tflite", quantize, image_size=(96, 160))
     assert path.stat().st_size < share * tflite_file.stat().st_size
@@ -51,6 +53,7 @@ def test_quantised_weights(small, images, tflite_file, tmp_path, quantize, share
     assert max(best) < 0.1
 
 
+@pytest.mark.slow
 def test_single_map_detectors_convert(tmp_path, images):
     options = {"candidates": 50, "proposals": 5, "score_threshold": 0.0, "detections": 10, "classes": 3}
     model = detection.FasterRCNN("resnet18", form="c4", anchor_sizes=(32, 64), **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_deepnets.detection import export
+from keras_deepnets.detection import data, export, metrics, training
 from keras_deepnets.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -69,15 +69,19 @@ __all__ = [
     "RegionAlign",
     "Sampling",
     "TrainingDetector",
+    "data",
     "detect",
     "draw_boxes",
     "evaluate",
     "evaluate_detections",
+    "export",
     "get_recipe",
     "load",
+    "metrics",
     "recipes",
     "save_detections",
     "train",
+    "training",
     "training_form",
 ]
 

@@ -27,7 +27,7 @@ def freeze(model: Detector, up_to: str | None) -> list[tuple[keras.layers.Layer,
         The frozen layers with their earlier state, for `restore`.
 
     Raises:
-        InputError: there is no such layer or level.
+        InputError: the layer or the level does not exist.
     """
     if up_to is None:
         return []

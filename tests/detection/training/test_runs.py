@@ -177,5 +177,5 @@ def test_wrong_arguments_write_nothing(folder, tmp_path, given, words):
 
 
 def test_other_classes_are_refused(folder, tmp_path):
-    with pytest.raises(InputError, match="4 classes with the background, but .* has 3"):
+    with pytest.raises(InputError, match=r"4 classes with the background, but .* has 3"):
         kd.detection.train(new_detector(classes=4), folder, "fast", tmp_path / "run", verbose=0, **SETTINGS)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_deepnets.data import foreign, splits
 from keras_deepnets.detection.data import augmentation, pipelines
-from keras_deepnets.detection.data.annotations import Annotation, Dropped
+from keras_deepnets.detection.data.annotations import Annotation, Dropped, some
 from keras_deepnets.detection.data.reading import Images
 from keras_deepnets.errors import InputError
 
@@ -74,6 +74,21 @@ class DetectionData:
             return foreign.decode(source.read()).numpy()
         except (OSError, tf.errors.InvalidArgumentError) as error:
             raise InputError(f"{source.path} cannot be decoded as an image; repair or replace it.") from error
+
+    def check(self) -> None:
+        """Decode every image once. Images that fit the cache are then in it.
+
+        Loading reads only the headers, so a truncated file would otherwise stop the first epoch.
+
+        Raises:
+            InputError: Images cannot be decoded.
+        """
+        good = set(self._images.decodable())
+        bad = [each.image.path for index, each in enumerate(self.annotations) if index not in good]
+        if bad:
+            raise InputError(
+                f"{self.name}: {len(bad):,} of {self.size:,} images cannot be decoded ({some(bad)}); repair or replace them."
+            )
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionData:
         """The images with the given numbers, in this order.

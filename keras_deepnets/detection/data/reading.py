@@ -86,6 +86,19 @@ class Images:
         image = tf.cond(tf.size(kept) > 0, lambda: kept, decoded)
         return tf.ensure_shape(image, [None, None, 3])
 
+    def decodable(self) -> list[int]:
+        """The numbers of the images that can be decoded to the size in their header."""
+        import tensorflow as tf
+
+        shapes = tf.constant(self.shapes)
+
+        def right(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            size = tf.shape(self.load(row), tf.int64)[:2]
+            return row, tf.reduce_all(size == shapes[row])
+
+        rows = tf.data.Dataset.range(len(self.sources)).map(right, tf.data.AUTOTUNE).ignore_errors()
+        return [int(row) for row, good in rows.as_numpy_iterator() if good]
+
     def _decoded(self, row: tf.Tensor) -> tf.Tensor:
         return foreign.decode(self._contents(row))
 

@@ -132,6 +132,12 @@ def test_places_of_the_cache(train, expected, monkeypatch, tmp_path, kept):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_checking_fills_the_cache(train):
+    fresh = train.subset([3, 4])
+    fresh.check()
+    assert fresh._images.cache.present.all()
+
+
 def test_parts(train):
     rest, cut = train.split_off(0.3, seed=1)
     names = [{each.image_id for each in part.annotations} for part in (rest, cut)]
@@ -183,10 +189,12 @@ def test_a_set_without_any_box(tmp_path):
 
 
 def test_a_damaged_image_is_named(tmp_path):
-    folder = write_voc(tmp_path, {"a": []}, {"train": ["a"]})
+    folder = write_voc(tmp_path, {"a": [], "b": []}, {"train": ["b", "a"]})
     save(folder / "JPEGImages/a.png", 1)
     contents = (folder / "JPEGImages/a.png").read_bytes()
     (folder / "JPEGImages/a.png").write_bytes(contents[:200])
     train = data.load(folder, classes=["dog"])
     with pytest.raises(InputError, match=r"a.png cannot be decoded"):
-        train.image(0)
+        train.image(1)
+    with pytest.raises(InputError, match=r"1 of 2 images cannot be decoded \(.*a.png\); repair or replace them"):
+        train.check()

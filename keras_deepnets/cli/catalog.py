@@ -104,7 +104,7 @@ def show_network(name: str, given: dict[str, Any], as_json: bool) -> None:
         return
     size = facts["input_shape"]
     texts = {
-        "constructor": f"keras_deepnets.{facts['constructor']}",
+        "constructor": f"keras_deepnets.{_package(name)}{facts['constructor']}",
         "family": facts["family"],
         "paper": facts["paper"],
         "source": facts["source"],
@@ -184,11 +184,21 @@ def options_of(name: str) -> list[dict[str, Any]]:
     return [
         {
             "name": option,
-            "default": signature.parameters[option].default,
+            "default": _default(signature.parameters[option]),
             "description": fields[option].metadata.get("doc", ""),
         }
         for option in constructor.facts.options
     ]
+
+
+def _package(name: str) -> str:
+    """The part of the constructor's path between the package and its name."""
+    return "detection." if registry.constructor_of(name).facts.family.task == "detection" else ""
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    """The default of an option; None if the caller must give it."""
+    return None if parameter.default is inspect.Parameter.empty else parameter.default
 
 
 def giga(count: float) -> str:

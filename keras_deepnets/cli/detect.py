@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets import registry
-from keras_deepnets.cli import artifacts, show
+from keras_deepnets.cli import artifacts, catalog, show
 from keras_deepnets.cli.images import image_files
 from keras_deepnets.cli.problems import PROGRAM, CheckFailed, Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
@@ -85,7 +85,7 @@ def train(
     from keras_deepnets.detection.training.recipes import get_recipe
 
     get_recipe(recipe, **settings)
-    registry.constructor_of(name).facts.spec_with(options)
+    catalog.check_options(name, options)
     load_tensorflow()
     from keras_deepnets import detection
 

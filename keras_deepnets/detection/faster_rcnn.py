@@ -145,6 +145,15 @@ FasterRCNN_VGG16 = _variant(
 )
 
 
+def _with_fields(signature: inspect.Signature) -> inspect.Signature:
+    """A signature whose ``**architecture`` is replaced by the fields of the spec."""
+    given = [value for value in signature.parameters.values() if value.kind is not inspect.Parameter.VAR_KEYWORD]
+    known = {value.name for value in given} | {"domain"}
+    fields = [field for field in dataclasses.fields(FasterRCNNSpec) if field.name not in known]
+    more = [inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default) for field in fields]
+    return signature.replace(parameters=[*given, *more])
+
+
 _BUILDER = VariantFacts(
     "FasterRCNN",
     FAMILY,
@@ -199,3 +208,4 @@ def FasterRCNN(
 
 # With it, the registry knows the builder, which files of weights name.
 FasterRCNN.facts = _BUILDER  # type: ignore[attr-defined]
+FasterRCNN.__signature__ = _with_fields(inspect.signature(FasterRCNN))  # type: ignore[attr-defined]

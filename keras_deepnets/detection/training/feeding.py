@@ -55,6 +55,18 @@ def sets(data: Any, validation: Any, seed: int, limit: int | None) -> tuple[Dete
     return train, held
 
 
+def heading(train: DetectionData, held: DetectionData | None) -> str:
+    """One or two lines about the images of a run and the boxes that were left out."""
+    objects = sum(len(record.labels) for record in train.annotations)
+    parts = [f"{train.name}: {len(train):,} images with {objects:,} objects of {len(train.classes) - 1} classes"]
+    if held is not None:
+        parts.append(f"{len(held):,} for validation ({held.split} split)")
+    lines = [f"Training on {', '.join(parts)}."]
+    if train.dropped.total or train.dropped.clipped:
+        lines.append(train.report())
+    return "\n".join(lines)
+
+
 def _own_split(source: str, train: DetectionData) -> DetectionData | None:
     """The validation or test split of a source, or None."""
     for split in _HELD_SPLITS:

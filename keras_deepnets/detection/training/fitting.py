@@ -129,11 +129,15 @@ def train(
 
 
 class _Network:
-    """The detector of a run: a named one with its initial weights, or a given one."""
+    """The detector of a run: a named one with its initial weights, or a given one.
+
+    If a named one starts from random weights, nothing is frozen: neither its lower layers nor its batch normalisation.
+    """
 
     def __init__(self, model: Any, weights: Any, weights_backbone: Any, options: dict[str, Any], data: DetectionData):
         self._given = model if isinstance(model, Detector) else None
         self._data, self._options, self._weights, self._backbone = data, options, weights, weights_backbone
+        self.starts_at_random = False
         if self._given is not None:
             if weights is not None or weights_backbone is not None or options:
                 raise InputError(
@@ -148,6 +152,9 @@ class _Network:
                 f"{facts.name} is a classifier; give a detector of list_models(task='detection'), or train it with keras_deepnets.training."
             )
         self._constructor = self.name = facts.name.lower()
+        self.starts_at_random = weights is None and weights_backbone is None
+        if self.starts_at_random and "frozen_batch_norm" in facts.options:
+            self._options = {"frozen_batch_norm": False} | options
         facts.spec_with(options)
         if facts.name == "FasterRCNN":
             if "backbone" not in options:
@@ -213,7 +220,7 @@ class DetectorFit:
         self.seed, self.folder = seed, folder
         keras.utils.set_random_seed(seed)
         self.model = network.build(resolved["precision"])
-        self.frozen = freezing.freeze(self.model, recipe.freeze)
+        self.frozen = freezing.freeze(self.model, None if network.starts_at_random else recipe.freeze)
         sampling = recipe.with_overrides().sampling
         with precisions.policy(resolved["precision"]):
             self.fitted = training_form(self.model, freezing.seeded(sampling, seed))
@@ -235,6 +242,7 @@ class DetectorFit:
             reason = self.resolved["precision_reason"]
             line = precisions.circumstances(self.fitted, self.resolved["precision"], reason)
             epochs, per_epoch, size = (self.resolved[name] for name in ("epochs", "steps_per_epoch", "batch_size"))
+            print(feeding.heading(self.train_data, self.held))
             print(f"{line} Training: {epochs} epochs, {per_epoch} steps per epoch, {size} images per step.", flush=True)
         state = self.store.restore(self.fitted)
         if state:

@@ -28,7 +28,8 @@ def predict(
     Args:
         path: A SavedModel of `saved_model`, a ``.tflite`` file of `tflite`, an ``.onnx`` file of `onnx`, a ``.keras`` file or a
             `Detector`. A SavedModel is one version, or a folder of versions, of which the newest runs.
-        images: Paths of image files, their bytes, or uint8 arrays ``[h, w, 3]`` (RGB), of any sizes. A single one is a list of one.
+        images: Paths of image files, their bytes, or uint8 arrays ``[h, w, 3]`` (RGB), of any sizes. A single one is a list of one. An
+            array ``[n, h, w, 3]`` is a list of n.
         batch_size: Images per call of a SavedModel. TFLite and ONNX files take one.
         on_error: ``"fail"`` or ``"skip"``. With ``"skip"``, the result of a file that cannot be read or decoded is None.
 
@@ -43,7 +44,8 @@ def predict(
         raise InputError(f"on_error={on_error!r} is neither 'fail' nor 'skip'.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"predict: batch_size={batch_size!r} must be a whole number of at least 1.")
-    images = [images] if isinstance(images, (str, os.PathLike, bytes, np.ndarray)) else list(images)
+    alone = isinstance(images, (str, os.PathLike, bytes)) or getattr(images, "ndim", 0) == 3
+    images = [images] if alone else list(images)
     run = _open(path)
     found: list[Found | None] = []
     for start in range(0, len(images), batch_size):

@@ -124,6 +124,8 @@ def test_predict_takes_models_and_refuses_the_rest(small, images, tmp_path):
     with pytest.raises(InputError, match="batch_size=0"):
         detector_export.predict(small, images, 0)
     assert detector_export.predict(small, []) == []
+    stacked = np.stack([images[2]] * 2)
+    assert_same(detector_export.predict(small, stacked), detector_export.predict(small, images[2]) * 2)
 
 
 @pytest.mark.slow

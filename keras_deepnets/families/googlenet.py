@@ -82,9 +82,13 @@ class GoogLeNetSpec:
         return 4 * 2 ** len(self.modules)
 
 
+EPSILON = 1e-3
+"""Epsilon of batch normalisation in torchvision's network."""
+
+
 def _unit(x: Any, filters: int, kernel_size: int, spec: GoogLeNetSpec, name: str, strides: int = 1) -> Any:
     if spec.batch_norm:
-        return layers.conv_bn_relu(x, filters, kernel_size, strides=strides, name=name)
+        return layers.conv_bn_relu(x, filters, kernel_size, strides=strides, epsilon=EPSILON, name=name)
     return layers.biased_conv2d(x, filters, kernel_size, strides=strides, activation="relu", name=f"{name}_conv")
 
 

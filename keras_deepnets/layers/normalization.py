@@ -127,10 +127,19 @@ def norm_activation(x: Any, sequence: tuple[str, ...], *, name: str, zero_gamma:
     return x
 
 
-def conv_bn(x: Any, filters: int, kernel_size: int, *, name: str, zero_gamma: bool = False, **kwargs: Any) -> Any:
+def conv_bn(
+    x: Any,
+    filters: int,
+    kernel_size: int,
+    *,
+    name: str,
+    zero_gamma: bool = False,
+    epsilon: float = EPSILON,
+    **kwargs: Any,
+) -> Any:
     """Convolution and BN, named ``{name}_conv`` and ``{name}_bn``."""
     x = conv2d(x, filters, kernel_size, name=f"{name}_conv", **kwargs)
-    return batch_norm(x, name=f"{name}_bn", zero_gamma=zero_gamma)
+    return batch_norm(x, name=f"{name}_bn", zero_gamma=zero_gamma, epsilon=epsilon)
 
 
 def conv_bn_relu(x: Any, filters: int, kernel_size: int, *, name: str, **kwargs: Any) -> Any:

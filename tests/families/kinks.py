@@ -18,7 +18,10 @@ class Units:
 
     Attributes:
         nearest: least difference between the two largest pixels of a window, relative to the standard deviation. Only if `moves`.
+        epsilon: that of batch normalisation.
     """
+
+    epsilon = 1e-5
 
     def __init__(self, torch, weights, moves=False):
         """If `moves`, convolutions change their bias or beta so that no input of their ReLU is close to zero."""
@@ -34,7 +37,7 @@ class Units:
         shift = self.weights.get(f"{name}_bn/beta")
         if shift is not None:
             gamma = self.weights[f"{name}_bn/gamma"]
-            x = self.torch.nn.functional.batch_norm(x, None, None, gamma, shift, training=True, eps=1e-5)
+            x = self.torch.nn.functional.batch_norm(x, None, None, gamma, shift, training=True, eps=self.epsilon)
         return self._relu(x, self.weights[f"{name}_conv/bias"] if shift is None else shift)
 
     def hidden(self, x, name):

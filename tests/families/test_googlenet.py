@@ -128,6 +128,7 @@ def torch_network(modules, batch_norm):
 
     def network(units, x):
         functional, outputs = units.torch.nn.functional, {}
+        units.epsilon = 1e-3  # torchvision's
 
         def normalise(x):
             return x if batch_norm else functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)

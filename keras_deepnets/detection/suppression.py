@@ -33,8 +33,8 @@ class Selection(NamedTuple):
 def suppress(boxes: Any, scores: Any, threshold: float, most: int) -> Selection:
     """Greedy non-maximum suppression within each group, then the best boxes of all groups.
 
-    A box is dropped if its intersection over union with a better selected box of its group exceeds the threshold. Which of
-    two boxes of equal scores counts as better depends on the backend.
+    A box is dropped if its intersection over union with a better selected box of its group exceeds the threshold. Of equal scores,
+    that of the smaller group counts as better, and within a group the first. Scores close to 1 are often equal in float32.
 
     Args:
         boxes: float32 ``[n, m, g, 4]``: m candidates of each of g groups.
@@ -48,24 +48,33 @@ def suppress(boxes: Any, scores: Any, threshold: float, most: int) -> Selection:
 
 
 def _combined(boxes: Any, scores: Any, threshold: float, most: int) -> Selection:
+    """`suppress` on TensorFlow's kernel. It gets ranks in the place of scores, because its order of equal scores is arbitrary."""
     import tensorflow as tf
 
+    shape = tf.shape(scores)
+    flat = tf.reshape(tf.transpose(scores, (0, 2, 1)), [shape[0], -1])
+    total = shape[1] * shape[2]
+    order = tf.argsort(flat, direction="DESCENDING", stable=True)
+    worth = tf.where(flat >= 0, total - tf.argsort(order), -1)  # exact in float32 up to 2²⁴ candidates
+    worth = tf.transpose(tf.reshape(tf.cast(worth, tf.float32), [shape[0], shape[2], shape[1]]), (0, 2, 1))
     found = tf.image.combined_non_max_suppression(
         boxes,
-        scores,
+        tf.ensure_shape(worth, scores.shape),
         max_output_size_per_class=most,
         max_total_size=most,
         iou_threshold=threshold,
-        score_threshold=-1e-30,  # scores are larger than it; 0 is valid
+        score_threshold=INVALID / 2,
         clip_boxes=False,
     )
-    boxes = tf.ensure_shape(found.nmsed_boxes, [boxes.shape[0], most, 4])
-    groups = tf.cast(found.nmsed_classes, tf.int32)
-    return Selection(boxes, found.nmsed_scores, groups, found.valid_detections)
+    places = total - tf.cast(found.nmsed_scores, tf.int32)
+    best = tf.gather(tf.gather(flat, order, batch_dims=1), tf.minimum(places, total - 1), batch_dims=1)
+    best = tf.ensure_shape(tf.where(found.nmsed_scores > 0, best, 0.0), [boxes.shape[0], most])
+    chosen = tf.ensure_shape(found.nmsed_boxes, [boxes.shape[0], most, 4])
+    return Selection(chosen, best, tf.cast(found.nmsed_classes, tf.int32), found.valid_detections)
 
 
 def plain_suppress(boxes: Any, scores: Any, threshold: float, most: int) -> Selection:
-    """`suppress` in operations that every backend has. Of equal scores, the first counts as better.
+    """`suppress` in operations that every backend has.
 
     The memory grows with the square of the number of candidates.
     """

@@ -6,7 +6,7 @@ the detections, the four losses and samples of gradients. `tests/detection/test_
 The gradients in the backbone of the large networks are not compared. Deep in an untrained network of 50 layers, those of torch in float32
 differ from those of torch in float64 by several percent, because activations near zero change their sign. In the small networks, which
 have four blocks, all gradients are compared. The heads of version 2 have four layers with batch statistics. Behind them, torch in float32
-is 1e-3 away from itself.
+is up to 1e-2 away from itself.
 """
 
 from __future__ import annotations
@@ -116,9 +116,8 @@ class Detection:
 
     def bound(self, name: str) -> float:
         """The largest difference of a gradient, relative to its largest number."""
-        if self.version == 1 or not name.startswith(("conv", "fpn")):
-            return 1e-3
-        return 1e-2 if name.startswith("conv") else 3e-3
+        loose = ("conv", "fpn", "head_conv") if self.small else ("conv", "fpn", "head_conv", "head_fc6", "rpn_conv1")
+        return 1e-2 if self.version == 2 and name.startswith(loose) else 1e-3
 
     def gradients(self) -> list[str]:
         """Our names of the weights whose gradients are compared."""

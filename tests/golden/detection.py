@@ -3,10 +3,10 @@
 `make_detection` computes the goldens in double precision and stores them in ``detection.npz``: samples of each stage, the best proposals,
 the detections, the four losses and samples of gradients. `tests/detection/test_golden.py` compares.
 
-The gradients in the backbone of the large networks are not compared. Deep in an untrained network of 50 layers, those of torch in float32
-differ from those of torch in float64 by several percent, because activations near zero change their sign. In the small networks, which
-have four blocks, all gradients are compared. The heads of version 2 have four layers with batch statistics. Behind them, torch in float32
-is up to 1e-2 away from itself.
+The gradients in the backbone of the large networks are not compared. Deep in an untrained network of 50 layers, torch in float32 is
+several percent away from torch in float64, because activations near zero change their sign. All gradients of the small networks, which have
+four blocks, are compared. The heads of version 2 have four layers with batch statistics. Behind them, torch in float32 is up to 1e-2 away
+from itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Detectors of torchvision and ours: weights, images, true boxes and random numbers that depend on names alone.
 
-`make_detection` computes the goldens in double precision and stores them in ``detection.npz``: samples of each stage, the best proposals,
-the detections, the four losses and samples of gradients. `tests/detection/test_golden.py` compares.
+`make_detection` computes the goldens in double precision and stores them in ``detection.npz``. They are samples of each stage, the best
+proposals, the detections, the four losses and samples of gradients. `tests/detection/test_golden.py` compares.
 
 The gradients in the backbone of the large networks are not compared. Deep in an untrained network of 50 layers, torch in float32 is
 several percent away from torch in float64, because activations near zero change their sign. All gradients of the small networks, which have

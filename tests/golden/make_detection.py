@@ -88,7 +88,7 @@ def tensors(dtype: torch.dtype) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def calibrate(case: Detection, net: Any) -> dict[str, Any]:
-    """Scales of the last layers, and the bias of the classes that makes none of them likely in all regions."""
+    """Scales of the last layers, and the bias of the classes, with which no class is likely in all regions."""
     fill(case, net, {})
     net.eval().double()
     batch, _ = net.transform(tensors(torch.float64))

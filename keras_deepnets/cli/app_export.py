@@ -161,6 +161,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a trained model as a SavedModel, TFLite, ONNX or Keras file. Compares size, latency and outputs."""
+    from keras_deepnets.cli import detect
     from keras_deepnets.cli import export as command
 
     options = {
@@ -188,6 +189,9 @@ def export(
         data=data,
         overwrite=overwrite,
     )
+    if detect.holds_detector(model):
+        detect.export(model, request, as_json=as_json)
+        return
     command.export_model(model, request, as_json=as_json)
 
 

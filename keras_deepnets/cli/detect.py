@@ -1,7 +1,8 @@
-"""The commands `train`, `evaluate` and `predict` for detectors."""
+"""The commands `train`, `evaluate`, `predict` and `export` for detectors."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from keras_deepnets import registry
 from keras_deepnets.cli import artifacts, catalog, show
+from keras_deepnets.cli.export import Export, check_export, names_in
 from keras_deepnets.cli.images import image_files
 from keras_deepnets.cli.problems import PROGRAM, CheckFailed, Interrupted
-from keras_deepnets.cli.quiet import load_tensorflow
+from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights.download import DownloadError
 
@@ -247,6 +249,84 @@ def predict(
         print(f"{result['image']}  error: {result['error']}")
     if broken:
         raise CheckFailed(f"{len(broken):,} of {len(files):,} images cannot be read.")
+
+
+_UNUSED = ("top_k", "features", "batch_size")
+"""Options of `export` that only classifiers have."""
+
+
+def export(model: Path, request: Export, *, as_json: bool) -> None:
+    """Export a detector. Print the path, the size, and the difference from the Keras model on a few images of noise."""
+    given = [name for name in _UNUSED if name in request.options]
+    if request.calibration or request.any_batch or not request.integer_io or request.data or given:
+        flag = (
+            given[0].replace("_", "-")
+            if given
+            else "data"
+            if request.data
+            else "calibration, --any-batch and --float-io"
+        )
+        raise InputError(f"--{flag}: for classifiers only; leave it out to export {model}.")
+    options = dict(request.options)
+    size = options.pop("image_size", None)
+    if request.form in ("tflite", "onnx") and size is None:
+        raise InputError(f"--format {request.form} needs --image-size HEIGHTxWIDTH, multiples of 32, e.g. 320x416.")
+    check_export(dataclasses.replace(request, options=options))
+    labels = None if request.labels is None else names_in(request.labels)
+    artifact = artifacts.find(model)
+    load_tensorflow()
+    from keras_deepnets.detection import export as exports
+
+    with show.steps(quiet=as_json) as say:
+        say("loading the model")
+        detector = _opened(artifact)
+        say(f"converting to {request.form}")
+        with native_output_held_back():
+            if request.form == "savedmodel":
+                path = exports.saved_model(
+                    detector,
+                    request.out,
+                    labels,
+                    request.version,
+                    request.fold,
+                    data=artifact.trained_on(),
+                    **options,
+                )
+            elif request.form == "tflite":
+                path = exports.tflite(detector, request.out, size, request.quantize, labels=labels)
+            elif request.form == "onnx":
+                path = exports.onnx(detector, request.out, size, labels=labels)
+            else:
+                raise InputError(f"--format keras: {artifact.path} is a .keras file already; copy it.")
+        say("comparing")
+        with native_output_held_back():
+            compared = _difference(detector, path)
+    values: dict[str, Any] = {"path": str(path), "format": request.form, "bytes": show.size_of(path), **compared}
+    if as_json:
+        show.print_json(values)
+        return
+    print(f"{path}  {show.bytes_text(values['bytes'])}")
+    found = f"{values['objects']} objects in {values['images']} images of noise"
+    print(f"{found}; {values['same']} are the same as those of the Keras model, to 1 pixel and 0.001 in the score.")
+
+
+def _difference(detector: Detector, path: Path) -> dict[str, int]:
+    """How many objects the export finds in images of noise, and how many of them the Keras model finds too."""
+    import numpy as np
+
+    from keras_deepnets.detection import detect
+    from keras_deepnets.detection import export as exports
+
+    side = min(detector.min_size, 320)
+    noise = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    objects = same = 0
+    for here, there in zip(detect(detector, noise), exports.predict(path, list(noise)), strict=True):
+        assert there is not None, "an array is never broken"
+        objects += len(there["boxes"])
+        for box, score, label in zip(there["boxes"], there["scores"], there["labels"], strict=True):
+            near = np.abs(here["boxes"] - box).max(axis=1, initial=0) < 1
+            same += bool((near & (np.abs(here["scores"] - score) < 1e-3) & (here["labels"] == label)).any())
+    return {"images": len(noise), "objects": objects, "same": same}
 
 
 def _opened(artifact: artifacts.Artifact) -> Detector:

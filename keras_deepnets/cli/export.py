@@ -63,8 +63,8 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     from keras_deepnets.export.calibrating import too_few
     from keras_deepnets.export.classifier import unscaled
 
-    _check(request)
-    labels = None if request.labels is None else _names(request.labels)
+    check_export(request)
+    labels = None if request.labels is None else names_in(request.labels)
     artifact = artifacts.find(model)
     if artifact.kind != artifacts.KERAS:
         artifact.model()  # raises an error that names what to give instead
@@ -212,7 +212,7 @@ def _few_images(network: Any, request: Export, test: ImageData | None) -> Any:
     return np.random.default_rng(0).integers(0, 256, (_COMPARED, height, width, 3), np.uint8)
 
 
-def _check(request: Export) -> None:
+def check_export(request: Export) -> None:
     """Check the options before anything is loaded."""
     from keras_deepnets.export import savedmodel
     from keras_deepnets.export.litert import CALIBRATED, QUANTIZATIONS
@@ -256,7 +256,7 @@ def _check(request: Export) -> None:
         )
 
 
-def _names(path: Path) -> list[str]:
+def names_in(path: Path) -> list[str]:
     """The class names in a text file with one name per line."""
     try:
         return path.read_text(encoding="utf-8").splitlines()

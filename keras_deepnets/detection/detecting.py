@@ -21,7 +21,8 @@ def detect(model: Detector, images: Any, batch_size: int = 1) -> list[dict[str, 
 
     Args:
         model: detector.
-        images: paths of image files, or uint8 arrays ``[h, w, 3]`` (RGB). A single one is a list of one.
+        images: paths of image files, or uint8 arrays ``[h, w, 3]`` (RGB). A single one is a list of one. An array ``[n, h, w, 3]`` is a
+            list of n.
         batch_size: images per call of the model. Images of a batch are padded to the largest. The padding changes features near the
             border of the smaller images, as in torchvision.
 
@@ -43,7 +44,7 @@ def detections(model: Detector, images: Any, batch_size: int = 1) -> Iterator[di
         raise InputError(f"{getattr(model, 'name', model)} is not a detector; build one with keras_deepnets.detection.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"detect: batch_size={batch_size!r} must be a whole number of at least 1.")
-    waiting = iter([images] if isinstance(images, (str, Path, np.ndarray)) else images)
+    waiting = iter([images] if isinstance(images, (str, Path)) or getattr(images, "ndim", 0) == 3 else images)
     while batch := [as_pixels(image) for image in itertools.islice(waiting, batch_size)]:
         yield from _of_batch(model, batch)
 

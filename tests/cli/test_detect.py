@@ -55,6 +55,12 @@ def test_predict_writes_boxes(cli, detector, shapes, tmp_path):
     assert Image.open(out / "image0.png").size[0] >= 64 and not (out / "broken.png").exists()
 
 
+def test_export_for_serving(cli, detector, tmp_path):
+    found = cli("export", detector, tmp_path / "served", "--format", "savedmodel", "--batch-sizes", "1", "--json").json
+    assert found["path"] == str(tmp_path / "served" / "1") and found["bytes"] > 1e6
+    assert found["objects"] > 0 and found["same"] == found["objects"]
+
+
 def test_list_and_info(cli):
     names = [row["name"] for row in cli("list", "--task", "detection", "--json").json]
     assert names == kd.list_models(task="detection")
@@ -75,6 +81,8 @@ def test_list_and_info(cli):
         (("train", "resnet20", "digits", "--backbone-weights", "imagenet"), "is for detectors"),
         (("evaluate", "DETECTOR", "SHAPES", "--crops", "10"), "--crops is for classifiers"),
         (("evaluate", "DETECTOR", "SHAPES", "--split", "test"), "test"),
+        (("export", "DETECTOR", "out.tflite", "--format", "tflite"), "--image-size"),
+        (("export", "DETECTOR", "served", "--format", "savedmodel", "--top-k", "3"), "--top-k: for classifiers"),
         (("predict", "DETECTOR", "IMAGE", "--csv", "out.csv"), "--csv is for classifiers"),
     ],
 )

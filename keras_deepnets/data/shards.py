@@ -160,26 +160,44 @@ def read_index(folder: Path) -> Index:
     Raises:
         InputError: The index is missing, damaged or of an unknown version.
     """
-    path = folder / INDEX
+    missing = f"{folder} holds {ENDING} files but no {INDEX}, which describes them; {_AGAIN} (load a TFDS data set by its name)."
+    return parsed_index(folder / INDEX, FORMAT, VERSION, _index, missing, "shards", _AGAIN)
+
+
+def parsed_index(
+    path: Path, form: str, version: int, build: Callable[[dict[str, Any]], Any], missing: str, of: str, again: str
+) -> Any:
+    """Read an index file and build the index from its JSON.
+
+    Args:
+        path: The file.
+        form: Its expected format.
+        version: Its expected version of the format.
+        build: Builds the index. Standard Python errors mean that the values do not fit.
+        missing: Message if there is no such file.
+        of: What it is an index of.
+        again: How to write the file again.
+
+    Raises:
+        InputError: The file is missing, damaged or of an unknown version.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} holds {ENDING} files but no {INDEX}, which describes them; {_AGAIN} (load a TFDS data set by its name)."
-        ) from error
+        raise InputError(missing) from error
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); {_AGAIN}.") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise InputError(f"{path} is not an index of shards (format {FORMAT!r}); {_AGAIN}.")
-    if values.get("version") != VERSION:
+        raise InputError(f"{path} is damaged ({error}); {again}.") from error
+    if not isinstance(values, dict) or values.get("format") != form:
+        raise InputError(f"{path} is not an index of {of} (format {form!r}); {again}.")
+    if values.get("version") != version:
         raise InputError(
-            f"{path} has format version {values.get('version')!r}, but this keras_deepnets reads version {VERSION}; update "
-            "keras_deepnets, or rewrite the shards with `keras-deepnets data shard`."
+            f"{path} has format version {values.get('version')!r}, but this keras_deepnets reads version {version}; update "
+            f"keras_deepnets, or {again}."
         )
     try:
-        return _index(values)
+        return build(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); {_AGAIN}.") from error
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); {again}.") from error
 
 
 def _index(values: dict[str, Any]) -> Index:

@@ -23,19 +23,31 @@ def smooth_l1(differences: Any, beta: float) -> Any:
     return ops.where(size < beta, 0.5 * size * size / beta, size - 0.5 * beta)
 
 
+class _Losses(keras.layers.Layer):
+    """A layer with two losses as outputs, float32 scalars."""
+
+    def __init__(self, beta: float = BETA, **kwargs: Any):
+        """`beta`: see `smooth_l1`."""
+        super().__init__(**{"dtype": "float32", "autocast": False} | kwargs)
+        self.beta = beta
+
+    def compute_output_spec(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """Two scalars."""
+        return keras.KerasTensor((), "float32"), keras.KerasTensor((), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """The deviation `beta`."""
+        return super().get_config() | {"beta": self.beta}
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
-class ProposalLosses(keras.layers.Layer):
+class ProposalLosses(_Losses):
     """The two losses of the region proposal network, over all images of the batch.
 
     Input: a dictionary with the lists ``objectness`` and ``deltas`` (outputs per level), and with ``targets`` of `AnchorTargets`.
     Output: two float32 scalars. The first is the mean binary cross entropy of the sampled anchors. The second is the sum of the smooth
     L1 losses of the positive ones over the number of sampled anchors.
     """
-
-    def __init__(self, beta: float = BETA, **kwargs: Any):
-        """`beta`: see `smooth_l1`."""
-        super().__init__(**{"dtype": "float32", "autocast": False} | kwargs)
-        self.beta = beta
 
     def call(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """Outputs and targets to losses."""
@@ -49,28 +61,15 @@ class ProposalLosses(keras.layers.Layer):
         distances = ops.sum(smooth_l1(deltas - targets["deltas"], self.beta), axis=-1)
         return ops.sum(entropy * used) / number, ops.sum(distances * positive) / number
 
-    def compute_output_spec(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        """Two scalars."""
-        return keras.KerasTensor((), "float32"), keras.KerasTensor((), "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        """The deviation `beta`."""
-        return super().get_config() | {"beta": self.beta}
-
 
 @keras.saving.register_keras_serializable("keras_deepnets")
-class RegionLosses(keras.layers.Layer):
+class RegionLosses(_Losses):
     """The two losses of the heads, over all images of the batch.
 
     Input: a dictionary with ``logits`` (``[n, s, classes]``), ``deltas`` (``[n, s, 4·classes]``) and ``targets`` of `RegionTargets`.
     Output: two float32 scalars. The first is the mean cross entropy of the sampled regions. The second is the sum of the smooth L1
     losses of the positive ones, for their own class, over the number of sampled regions.
     """
-
-    def __init__(self, beta: float = BETA, **kwargs: Any):
-        """`beta`: see `smooth_l1`."""
-        super().__init__(**{"dtype": "float32", "autocast": False} | kwargs)
-        self.beta = beta
 
     def call(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """Outputs and targets to losses."""
@@ -85,14 +84,6 @@ class RegionLosses(keras.layers.Layer):
         deltas = ops.sum(deltas * own[..., None], axis=-2)
         distances = ops.sum(smooth_l1(deltas - targets["deltas"], self.beta), axis=-1)
         return ops.sum(entropy * used) / number, ops.sum(distances * positive) / number
-
-    def compute_output_spec(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        """Two scalars."""
-        return keras.KerasTensor((), "float32"), keras.KerasTensor((), "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        """The deviation `beta`."""
-        return super().get_config() | {"beta": self.beta}
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -91,30 +91,17 @@ class Fit:
         recorder = profile and monitors.Profile(self.folder.tensorboard, *profile, per_epoch)
         shown = [*([progress] if progress else []), *([recorder] if recorder else []), *callbacks]
         try:
-            self._show_inputs()
-            for phase in self.phases:
-                if len(self.history) < phase.last_epoch and not self._ended_early():
-                    self._fit(phase, shown)
-            evaluation = self._finish()
-            warnings = troubles(self.history, self.train_data, self.held_data)
-            for line in warnings if verbose != 0 else ():
-                print(f"Warning: {line}", file=sys.stderr, flush=True)
-        except KeyboardInterrupt:
-            if verbose != 0:
-                print(
-                    f"Interrupted after epoch {len(self.history)}. The same call resumes {self.folder.path}.",
-                    file=sys.stderr,
-                )
-            raise
-        except Exception as error:
-            if is_disk_full(error) and not isinstance(error, TrainingError):
-                raise TrainingError(f"No space left for {self.folder.path}. {self.store.last_good()}") from error
-            raise
+            with reported(self.folder, self.store, self.history, (progress, recorder), verbose):
+                self._show_inputs()
+                for phase in self.phases:
+                    if len(self.history) < phase.last_epoch and not self._ended_early():
+                        self._fit(phase, shown)
+                evaluation = self._finish()
+                warnings = troubles(self.history, self.train_data, self.held_data)
+                for line in warnings if verbose != 0 else ():
+                    print(f"Warning: {line}", file=sys.stderr, flush=True)
         finally:
             self.freezing.restore()
-            for callback in (progress, recorder):
-                if callback and hasattr(callback, "close"):
-                    callback.close()
         return self.folder.results(self.model, warnings, evaluation)
 
     def _plan(self) -> str:
@@ -272,6 +259,39 @@ class Fit:
         plain.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
         self.model.compile(plain, loss, metrics=["accuracy"])
+
+
+@contextlib.contextmanager
+def reported(
+    folder: RunFolder,
+    store: CheckpointStore,
+    history: list[dict[str, float]],
+    closed: Sequence[keras.callbacks.Callback | None],
+    verbose: str | int,
+) -> Iterator[None]:
+    """Run the block, say how to resume after an interruption, and turn a full disk into a `TrainingError`.
+
+    Args:
+        folder: Run folder.
+        store: Checkpoints of the run.
+        history: Rows of the epochs so far.
+        closed: Callbacks that are closed at the end, if they can be.
+        verbose: 0: print nothing.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if verbose != 0:
+            print(f"Interrupted after epoch {len(history)}. The same call resumes {folder.path}.", file=sys.stderr)
+        raise
+    except Exception as error:
+        if is_disk_full(error) and not isinstance(error, TrainingError):
+            raise TrainingError(f"No space left for {folder.path}. {store.last_good()}") from error
+        raise
+    finally:
+        for callback in closed:
+            if callback and hasattr(callback, "close"):
+                callback.close()
 
 
 class Curves(keras.callbacks.Callback):

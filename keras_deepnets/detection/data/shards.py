@@ -9,7 +9,6 @@ no records and any order is possible. ``OUT/detection.json`` describes the files
 from __future__ import annotations
 
 import dataclasses
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from keras_deepnets.data import files
-from keras_deepnets.data.shards import ENDING, Shard
+from keras_deepnets.data.shards import ENDING, Shard, parsed_index
 from keras_deepnets.data.shards import INDEX as CLASSIFICATION_INDEX
 from keras_deepnets.detection.data.annotations import Annotation, Dropped
 from keras_deepnets.detection.data.detection_data import DetectionData
@@ -121,28 +120,10 @@ def read_index(folder: Path) -> Index:
     Raises:
         InputError: The index is missing, damaged or of an unknown version.
     """
-    path = folder / INDEX
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if (folder / CLASSIFICATION_INDEX).is_file():
-            raise InputError(
-                f"{folder} holds shards for classification, without boxes; load it with keras_deepnets.data.load."
-            ) from error
-        raise InputError(f"{folder} holds {ENDING} files but no {INDEX}, so it is unfinished; {_AGAIN}.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); {_AGAIN}.") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise InputError(f"{path} is not an index of detection shards (format {FORMAT!r}); {_AGAIN}.")
-    if values.get("version") != VERSION:
-        raise InputError(
-            f"{path} has format version {values.get('version')!r}, but this keras_deepnets reads version {VERSION}; update "
-            "keras_deepnets, or write the shards again."
-        )
-    try:
-        return _index(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); {_AGAIN}.") from error
+    missing = f"{folder} holds {ENDING} files but no {INDEX}, so it is unfinished; {_AGAIN}."
+    if (folder / CLASSIFICATION_INDEX).is_file():
+        missing = f"{folder} holds shards for classification, without boxes; load it with keras_deepnets.data.load."
+    return parsed_index(folder / INDEX, FORMAT, VERSION, _index, missing, "detection shards", _AGAIN)
 
 
 def _index(values: dict[str, Any]) -> Index:

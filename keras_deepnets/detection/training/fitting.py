@@ -25,8 +25,7 @@ from keras_deepnets.models import deep_graphs
 from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
-from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.fit import Curves, draw_run
+from keras_deepnets.training.fit import Curves, draw_run, reported
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.progress import progress_callback
 from keras_deepnets.training.run import Run, RunFolder, changes
@@ -252,25 +251,11 @@ class DetectorFit:
                     f"Resuming {self.folder.path} after epoch {state.epoch} of {self.resolved['epochs']}.", flush=True
                 )
         progress = progress_callback(verbose, self.resolved["steps"], self.resolved["batch_size"], self.history)
-        try:
+        with reported(self.folder, self.store, self.history, (progress,), verbose):
             validating.show_inputs(self._batches(0), self.train_data.classes, self.folder)
             if len(self.history) < self.resolved["epochs"] and not self._ended_early():
                 self._fit([*([progress] if progress else []), *callbacks])
             evaluation = self._finish()
-        except KeyboardInterrupt:
-            if verbose != 0:
-                print(
-                    f"Interrupted after epoch {len(self.history)}. The same call resumes {self.folder.path}.",
-                    file=sys.stderr,
-                )
-            raise
-        except Exception as error:
-            if is_disk_full(error) and not isinstance(error, TrainingError):
-                raise TrainingError(f"No space left for {self.folder.path}. {self.store.last_good()}") from error
-            raise
-        finally:
-            if progress and hasattr(progress, "close"):
-                progress.close()
         return self.folder.results(self.model, (), evaluation)
 
     def _fit(self, shown: list[keras.callbacks.Callback]) -> None:

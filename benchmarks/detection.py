@@ -4,7 +4,7 @@
 
 One image of 640 × 480 pixels is resized to 800 × 1066, as both libraries do. A training step has two images with eight objects each, and
 512 sampled regions per image. The parts that torchvision computes with its own compiled operators (proposals, regions) are timed here
-only, because these operators are not available everywhere. Each side runs in a process of its own, in turn.
+only, because these operators are not available everywhere. Each side runs in a separate process, in turn.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def parsed_index(
         form: Its expected format.
         version: Its expected version of the format.
         build: Builds the index. Standard Python errors mean that the values do not fit.
-        missing: Message if there is no such file.
+        missing: Message if the file does not exist.
         of: What it is an index of.
         again: How to write the file again.
 

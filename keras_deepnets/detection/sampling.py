@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 BETA = 1 / 9
@@ -41,3 +42,8 @@ class Sampling:
 
 PAPER = Sampling(regions=128, region_lowest=0.1, beta=1.0)
 """The sampling of Ren et al. 2015 and Girshick 2015."""
+
+
+def with_seed(sampling: Sampling, seed: int) -> Sampling:
+    """The same sampling with another seed."""
+    return dataclasses.replace(sampling, seed=seed)

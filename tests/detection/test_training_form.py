@@ -6,7 +6,8 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets.detection import detect, training_form
-from keras_deepnets.detection.training_form import PAPER, Sampling, smooth_l1
+from keras_deepnets.detection.sampling import PAPER, Sampling, with_seed
+from keras_deepnets.detection.training_form import smooth_l1
 from tests.detection import common
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box")
@@ -198,7 +199,7 @@ def test_the_model_shares_its_layers():
     model = common.small_detector()
     form = training_form.training_form(model)
     assert {id(weight) for weight in form.trainable_weights} == {id(weight) for weight in model.trainable_weights}
-    assert training_form.with_seed(PAPER, 5).seed == 5 and training_form.with_seed(PAPER, 5).regions == 128
+    assert with_seed(PAPER, 5).seed == 5 and with_seed(PAPER, 5).regions == 128
 
 
 def test_other_models_have_no_training_form():

@@ -16,6 +16,7 @@ from keras_deepnets import registry
 from keras_deepnets.detection.data import DetectionData, load
 from keras_deepnets.detection.detector import Detector
 from keras_deepnets.detection.evaluating import check_classes
+from keras_deepnets.detection.sampling import with_seed
 from keras_deepnets.detection.training import feeding, freezing, validating
 from keras_deepnets.detection.training.recipe import DetectionRecipe
 from keras_deepnets.detection.training.recipes import get_recipe
@@ -220,9 +221,8 @@ class DetectorFit:
         keras.utils.set_random_seed(seed)
         self.model = network.build(resolved["precision"])
         self.frozen = freezing.freeze(self.model, None if network.starts_at_random else recipe.freeze)
-        sampling = recipe.with_overrides().sampling
         with precisions.policy(resolved["precision"]):
-            self.fitted = training_form(self.model, freezing.seeded(sampling, seed))
+            self.fitted = training_form(self.model, with_seed(recipe.sampling, seed))
         made = optimizer_of(recipe.base, resolved["steps"], resolved["steps_per_epoch"], resolved["batch_size"])
         made.global_clipnorm = recipe.clip_norm
         self.fitted.compile(made)

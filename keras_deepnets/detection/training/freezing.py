@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import Any
 
 import keras
 
 from keras_deepnets import surgery
 from keras_deepnets.detection.detector import Detector
-from keras_deepnets.detection.sampling import Sampling
 from keras_deepnets.errors import InputError
 
 _LEVEL = re.compile(r"P([0-9])")
@@ -51,13 +48,3 @@ def restore(frozen: list[tuple[keras.layers.Layer, bool]]) -> None:
     """Restore the state of frozen layers."""
     for layer, trainable in frozen:
         layer.trainable = trainable
-
-
-def seeded(sampling: Sampling, seed: int) -> Sampling:
-    """The same sampling with a seed of the run."""
-    return dataclasses.replace(sampling, seed=seed)
-
-
-def parts(model: Detector) -> dict[str, Any]:
-    """The number of trainable weights of each part, for messages."""
-    return {name: len(model.get_layer(name).trainable_weights) for name in ("body", "rpn", "head")}

@@ -23,7 +23,7 @@ class RegionAlign(keras.layers.Layer):
     """RoIAlign on the level of a feature pyramid that suits the size of each region.
 
     Input: regions ``[n, k, 4]`` in pixels of the image, then one feature map ``[n, h, w, c]`` per level. Output: ``[n, k, size, size, c]``
-    with the dtype of the maps. Each output pixel is the mean of `samples`² bilinear interpolations.
+    with the dtype of the maps. Each output pixel is the mean of `samples` × `samples` bilinear interpolations.
     """
 
     def __init__(self, levels: Sequence[int], size: int = 7, samples: int = 2, **kwargs: Any):

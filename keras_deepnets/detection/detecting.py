@@ -45,7 +45,8 @@ def detections(model: Detector, images: Any, batch_size: int = 1) -> Iterator[di
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"detect: batch_size={batch_size!r} must be a whole number of at least 1.")
     alone = isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim != 4)
-    waiting = iter([images] if alone else images)
+    given: Any = [images] if alone else images
+    waiting = iter(given)
     while batch := [as_pixels(image) for image in itertools.islice(waiting, batch_size)]:
         yield from _of_batch(model, batch)
 

@@ -165,7 +165,7 @@ def _example(encoded: bytes, annotation: Annotation, classes: Sequence[str]) -> 
         "image/object/bbox/xmax": floats(x2 / annotation.width),
         "image/object/bbox/ymax": floats(y2 / annotation.height),
         "image/object/class/label": numbers(annotation.labels),
-        "image/object/class/text": words([classes[label] for label in annotation.labels]),
+        "image/object/class/text": words([classes[int(label)] for label in annotation.labels]),
         "image/object/is_crowd": numbers(annotation.crowd),
         "image/object/difficult": numbers(annotation.difficult),
         "image/object/area": floats(annotation.area),

@@ -45,7 +45,8 @@ def predict(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"predict: batch_size={batch_size!r} must be a whole number of at least 1.")
     alone = isinstance(images, (str, os.PathLike, bytes)) or getattr(images, "ndim", 0) == 3
-    images = [images] if alone else list(images)
+    given: Any = [images] if alone else images
+    images = list(given)
     run = _open(path)
     found: list[Found | None] = []
     for start in range(0, len(images), batch_size):

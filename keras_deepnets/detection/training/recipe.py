@@ -58,12 +58,16 @@ class DetectionRecipe:
         if not isinstance(sizes, (tuple, list)) or not all(_is_count(size) for size in sizes):
             raise InputError(f"min_sizes={self.min_sizes!r} must be lengths in pixels, e.g. (640, 800).")
         object.__setattr__(self, "min_sizes", tuple(sizes))
-        values = {"clip_norm": self.clip_norm, "max_size": self.max_size, "validate_every": self.validate_every}
+        values: dict[str, Any] = {
+            "clip_norm": self.clip_norm,
+            "max_size": self.max_size,
+            "validate_every": self.validate_every,
+        }
         values |= {item.name: getattr(self.sampling, item.name) for item in dataclasses.fields(self.sampling)}
         for name, value in values.items():
             if name in _POSITIVE and value is not None and not (_is_number(value) and value > 0):
                 raise InputError(f"{name}={value!r} must be a number above 0.")
-            if name in _SHARES and not (_is_number(value) and 0 <= value <= 1):
+            if name in _SHARES and not (value is not None and _is_number(value) and 0 <= value <= 1):
                 raise InputError(f"{name}={value!r} must be a number in [0, 1].")
         for name in ("anchors", "regions", "validate_every"):
             if not _is_count(values[name]):
@@ -134,8 +138,8 @@ class DetectionRecipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DetectionRecipe:
         """Create a recipe from the result of `to_dict`; unknown or wrong values raise `InputError`."""
-        own = {name: values[name] for name in ("name", "source", "use") if name in values}
-        base = Recipe(**({"name": "custom", "source": ""} | own), epochs=1)
+        own: dict[str, Any] = {name: values[name] for name in ("name", "source", "use") if name in values}
+        base = Recipe(name=own.get("name", "custom"), source=own.get("source", ""), use=own.get("use", ""), epochs=1)
         return cls(base=base).with_overrides(**{name: value for name, value in values.items() if name not in own})
 
 

@@ -12,6 +12,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training.recipe import Recipe
 
 _SGD: dict[str, Any] = {"momentum": 0.9, "weight_decay_on": "kernels", "schedule": "piecewise"}
+_SGD_ON_ALL: dict[str, Any] = _SGD | {"weight_decay_on": "all"}
 
 ROWS = (
     DetectionRecipe(
@@ -79,7 +80,7 @@ ROWS = (
             warmup="1000 steps",
             warmup_learning_rate=2e-5,
             weight_decay=1e-4,
-            **(_SGD | {"weight_decay_on": "all"}),
+            **_SGD_ON_ALL,
         ),
         freeze="P2",
     ),
@@ -97,7 +98,7 @@ ROWS = (
             warmup="1000 steps",
             warmup_learning_rate=1e-4,
             weight_decay=4e-5,
-            **(_SGD | {"weight_decay_on": "all"}),
+            **_SGD_ON_ALL,
         ),
         augmentation="large_scale_jitter(0.1, 2.0)+flip",
         validate_every=10,

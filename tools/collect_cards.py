@@ -66,6 +66,35 @@ def torchvision_cards() -> Iterator[Card]:
             )
 
 
+DETECTORS = {
+    "fasterrcnn_resnet50_fpn": ("FasterRCNN_ResNet50_FPN", {"frozen_batch_norm": True}),
+    "fasterrcnn_resnet50_fpn_v2": ("FasterRCNN_ResNet50_FPN_V2", {"frozen_batch_norm": False}),
+}
+"""torchvision's detectors, and the constructors with the options that their weights need."""
+
+
+def torchvision_detector_cards() -> Iterator[Card]:
+    """Cards of torchvision's weights of detectors. Their classes are COCO's 91 numbers, with gaps."""
+    with without_compiled_operators():
+        models = importlib.import_module("torchvision").models
+    for name, (constructor, options) in DETECTORS.items():
+        for entry in models.get_model_weights(name):
+            yield Card(
+                name=f"torchvision/{entry.name.lower()}",
+                constructor=constructor,
+                options=options,
+                url=entry.url,
+                checksum="sha256:" + re.search(r"-([0-9a-f]{8})\.pth$", entry.url)[1],
+                classes=len(entry.meta["categories"]),
+                labels=None,
+                scaling=_scaling((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1.0, "bilinear"),
+                image_size=800,
+                metrics={"box_ap": entry.meta["_metrics"]["COCO-val2017"]["box_map"]},
+                licence="BSD-3-Clause",
+                source="https://docs.pytorch.org/vision/stable/models.html",
+            )
+
+
 def timm_cards() -> Iterator[Card]:
     """Cards of timm's weights on the hub, for named constructors and for builders' networks with one input scaling."""
     with without_compiled_operators():
@@ -198,8 +227,18 @@ def cadene_cards() -> Iterator[Card]:
 
 def main() -> None:
     """Write the file."""
-    cards = [*torchvision_cards(), *timm_cards(), *keras_cards(), *cifar_cards(), *pytorchcv_cards(), *cadene_cards()]
-    named = {registry.constructor_of(name).__name__ for name in registry.list_models()}
+    classifiers = [
+        *torchvision_cards(),
+        *timm_cards(),
+        *keras_cards(),
+        *cifar_cards(),
+        *pytorchcv_cards(),
+        *cadene_cards(),
+    ]
+    cards = [*classifiers, *torchvision_detector_cards()]
+    named = {
+        registry.constructor_of(name).__name__ for task in registry.TASKS for name in registry.list_models(task=task)
+    }
     path = Path(networks.__file__).with_name("cards.json")
     path.write_text("[\n" + ",\n".join(json.dumps(card.to_dict()) for card in cards) + "\n]\n", encoding="utf-8")
     print(f"{len(cards)} cards, {sum(card.constructor in named for card in cards)} of named networks")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
+from keras_deepnets import registry
 from keras_deepnets.files import digest
 from keras_deepnets.weights import cards, naming_tables, open_model
 from keras_deepnets.weights.cards import networks
@@ -22,8 +23,7 @@ def all_cards():
 def test_every_card_is_of_a_network_that_takes_its_options():
     seen = set()
     for card in all_cards():
-        constructor = getattr(kd, card.constructor)
-        facts = constructor.facts
+        facts = registry.constructor_of(card.constructor).facts
         spec = facts.family.spec(**(facts.row | card.options))
         assert set(card.options) <= set(facts.options)
         assert spec.domain.classes == card.classes or card.labels is None
@@ -215,3 +215,21 @@ def test_a_constructor_takes_the_cards_size(tmp_path, monkeypatch):
     model = open_model("timm/a1_in1k")
     assert model.input_shape == (None, 96, 96, 3) and model.scaling.crop_fraction == 1.0
     assert kd.ResNet18().input_shape == (None, 224, 224, 3)
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"])
+def test_cards_of_detectors(name, monkeypatch):
+    """A file of the publisher's names, in the place of the download, loads strictly by the card's name."""
+    (card,) = [cards.card(kd.model_info(name).constructor, weights) for weights in kd.model_info(name).weights]
+    assert (card.name, card.classes) == ("torchvision/coco_v1", 91)
+    source = fill(kd.create_model(name))
+    naming = naming_tables.TORCHVISION_FASTER_RCNN_V2 if name.endswith("v2") else naming_tables.TORCHVISION_FASTER_RCNN
+    found = cards.described(cards.reading.read(peer_tensors(source, naming)), card)
+    monkeypatch.setattr(cards, "tensors", lambda card: found)
+    model = kd.create_model(name, weights="torchvision/coco_v1")
+    assert_same(model, arrays(source))
+    with pytest.raises(ValueError, match="has no weights 'imagenet'"):
+        kd.create_model(name, weights="imagenet")
+    other = kd.create_model(name, frozen_batch_norm=not card.options["frozen_batch_norm"])
+    with pytest.raises(ValueError, match="frozen_batch_norm"):
+        kd.load_weights(other, "torchvision/coco_v1")

@@ -92,14 +92,13 @@ def test_no_tensorflow():
     assert done.returncode == 0 and "head_epochs" in done.stdout, done.stderr
 
 
-def test_when_to_use_a_recipe_is_no_part_of_a_runs_identity():
-    from keras_deepnets.training.run import _comparable
-
+def test_when_to_use_a_recipe_is_no_part_of_a_runs_identity(tmp_path):
+    comparable = training.RunFolder(tmp_path)._comparable
     recipe = get_recipe("fast")
     identity = {"model": {}, "data": {}, "validation": None, "precision": "float32", "seed": 0}
     other = dataclasses.replace(recipe, use="Never.")
-    assert _comparable(identity | {"recipe": recipe.to_dict()}) == _comparable(identity | {"recipe": other.to_dict()})
+    assert comparable(identity | {"recipe": recipe.to_dict()}) == comparable(identity | {"recipe": other.to_dict()})
     older = {name: value for name, value in recipe.to_dict().items() if name != "use"}
-    assert _comparable(identity | {"recipe": older}) == _comparable(identity | {"recipe": recipe.to_dict()})
+    assert comparable(identity | {"recipe": older}) == comparable(identity | {"recipe": recipe.to_dict()})
     with pytest.raises(ValueError, match="no field 'use'"):
         get_recipe("fast", use="Often.")

@@ -104,7 +104,15 @@ IN_HALF_PRECISION = {
 with_all_paths = functools.cache(functools.partial(trained, dtype="mixed_bfloat16"))
 
 
-@pytest.mark.parametrize("path", fast.PATHS)
+OF_DETECTORS = {"combined_suppression", "region_align"}
+"""`tests/detection` compares these with their twins (`test_suppression`, `test_region_align`)."""
+
+
+def test_every_path_is_compared():
+    assert IN_HALF_PRECISION.keys() | OF_DETECTORS == fast.PATHS.keys()
+
+
+@pytest.mark.parametrize("path", IN_HALF_PRECISION)
 def test_each_path_changes_the_computation_and_not_the_result(path, monkeypatch):
     monkeypatch.setattr(sums, "FUSED_ELEMENTS", 1)  # of which these maps are too small
     name = IN_HALF_PRECISION[path]

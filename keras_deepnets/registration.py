@@ -37,7 +37,7 @@ def register_detection() -> None:
         necks,
         proposals,
         region_align,
-        training_form,
+        training_model,
     )
 
 

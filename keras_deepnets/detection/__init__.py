@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from keras_deepnets.detection.region_align import RegionAlign
     from keras_deepnets.detection.sampling import Sampling
     from keras_deepnets.detection.training import DetectionRecipe, get_recipe, recipes, train
-    from keras_deepnets.detection.training_form import TrainingDetector, training_form
+    from keras_deepnets.detection.training_model import TrainingDetector, training_form
 
 _MODULES = {
     "anchors": ("Anchors",),
@@ -49,7 +49,7 @@ _MODULES = {
     "region_align": ("RegionAlign",),
     "sampling": ("Sampling",),
     "training": ("DetectionRecipe", "get_recipe", "recipes", "train"),
-    "training_form": ("TrainingDetector", "training_form"),
+    "training_model": ("TrainingDetector", "training_form"),
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ import pytest
 
 import keras_deepnets as kd
 from keras_deepnets import detection
-from keras_deepnets.detection import resizing, training_form
+from keras_deepnets.detection import Sampling, resizing, training_form
 from keras_deepnets.models import flat_layers
 from keras_deepnets.weights.names import weights_by_name
 from tests.detection import common
@@ -122,7 +122,7 @@ def test_stages_and_detections(case):
 def prepared(case, model):
     """The training form with torchvision's proposals and the golden random numbers, and its input."""
     expected = GOLDENS[case.name]
-    form = training_form.training_form(model, training_form.Sampling(seed=0, **case.sampling))
+    form = training_form(model, Sampling(seed=0, **case.sampling))
     batch, sizes = resizing.batched(golden.images(), model.min_size, model.max_size)
     lengths = {"anchor": 100_000, "region": case.options["training_proposals"] + golden.MOST_OBJECTS}
     for kind, length in lengths.items():

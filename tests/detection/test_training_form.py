@@ -7,7 +7,7 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets.detection import detect, training_form
 from keras_deepnets.detection.sampling import PAPER, Sampling, with_seed
-from keras_deepnets.detection.training_form import smooth_l1
+from keras_deepnets.detection.training_model import smooth_l1
 from tests.detection import common
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box")
@@ -21,7 +21,7 @@ def objects(images=2, most=3):
 
 def step(model, inputs, **kwargs):
     """The trained form after one step of SGD."""
-    trained = training_form.training_form(model, Sampling(seed=0, **kwargs))
+    trained = training_form(model, Sampling(seed=0, **kwargs))
     trained.compile(keras.optimizers.SGD(0.01))
     trained.train_on_batch(inputs)
     return trained
@@ -48,7 +48,7 @@ def test_the_losses_are_those_of_numpy(rng, sampling):
     model = common.small_detector()
     for weight in model.get_layer("head").trainable_weights[-4:] + model.get_layer("rpn").trainable_weights[-4:]:
         weight.assign(rng.normal(0, 0.05, weight.shape))
-    form = training_form.training_form(model, sampling)
+    form = training_form(model, sampling)
     names = ("anchor_targets", "region_targets", "proposal_losses", "region_losses")
     kept = {}
     for name in names:
@@ -88,7 +88,7 @@ def test_the_losses_are_those_of_numpy(rng, sampling):
 
 def test_the_loss_is_their_sum_and_the_metrics_are_their_means():
     model = common.small_detector()
-    form = training_form.training_form(model, Sampling(seed=0))
+    form = training_form(model, Sampling(seed=0))
     form.compile(keras.optimizers.SGD(0.0))
     inputs = common.images() | objects()
     import tensorflow as tf
@@ -124,7 +124,7 @@ def test_frozen_norms_use_their_moving_statistics_in_training():
 def test_images_without_objects():
     model = common.small_detector()
     none = common.truths([[], []], [[], []], 2)
-    form = training_form.training_form(model, Sampling(seed=0))
+    form = training_form(model, Sampling(seed=0))
     found = {name: float(value) for name, value in form(common.images() | none, training=True).items()}
     assert found["rpn_box"] == found["box"] == 0.0
     assert found["objectness"] == pytest.approx(np.log(2), rel=0.1) and np.isfinite(found["classifier"])
@@ -139,11 +139,11 @@ def test_gradients_are_finite_in_half_precision(policy):
     import tensorflow as tf
 
     model = common.small_detector()
-    exact = training_form.training_form(model, Sampling(seed=0))(common.images() | objects(), training=True)
+    exact = training_form(model, Sampling(seed=0))(common.images() | objects(), training=True)
     keras.config.set_dtype_policy(policy)
     half = common.small_detector()
     half.set_weights(model.get_weights())
-    form = training_form.training_form(half, Sampling(seed=0))
+    form = training_form(half, Sampling(seed=0))
     with tf.GradientTape() as tape:
         losses = form(common.images() | objects(), training=True)
         loss = sum(losses.values())
@@ -174,7 +174,7 @@ def test_training_finds_rectangles():
     pixels, boxes = rectangles()
     keras.utils.set_random_seed(1)
     model = common.small_detector(2, anchor_sizes=(8, 16, 32, 48, 64), frozen_batch_norm=False)
-    form = training_form.training_form(model, Sampling(seed=0, anchors=64, regions=64))
+    form = training_form(model, Sampling(seed=0, anchors=64, regions=64))
     form.compile(keras.optimizers.Adam(2e-3))
     sizes = np.array([[64, 96]] * 2, "int32")
     inputs = {"images": pixels.astype("float32"), "sizes": sizes} | common.truths(boxes, [[1, 1], [1]], 2)
@@ -197,11 +197,11 @@ def test_training_finds_rectangles():
 
 def test_the_model_shares_its_layers():
     model = common.small_detector()
-    form = training_form.training_form(model)
+    form = training_form(model)
     assert {id(weight) for weight in form.trainable_weights} == {id(weight) for weight in model.trainable_weights}
     assert with_seed(PAPER, 5).seed == 5 and with_seed(PAPER, 5).regions == 128
 
 
 def test_other_models_have_no_training_form():
     with pytest.raises(ValueError, match="is not a detector; build one with"):
-        training_form.training_form(common.backbone())
+        training_form(common.backbone())

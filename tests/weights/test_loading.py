@@ -11,7 +11,6 @@ import pytest
 import keras_deepnets as kd
 from keras_deepnets.families import googlenet
 from keras_deepnets.families.bn_inception import MODULES
-from keras_deepnets.layers.normalization import EPSILON
 from keras_deepnets.weights import MisfitError, naming_tables, open_model, reading, saving
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
@@ -97,6 +96,20 @@ BUILDERS |= dict.fromkeys(
         classes=10,
     ),
 )
+BUILDERS |= {
+    naming.name: functools.partial(
+        lambda **kwargs: kd.detection.FasterRCNN(
+            kd.ResNet(include_top=False, blocks=(1, 1, 1, 1), filters=(8, 8, 8, 8), name="body8"), 3, **kwargs
+        ),
+        pyramid_channels=8,
+        frozen_batch_norm=False,
+        **options,
+    )
+    for naming, options in (
+        (naming_tables.TORCHVISION_FASTER_RCNN, {}),
+        (naming_tables.TORCHVISION_FASTER_RCNN_V2, {"pyramid_norm": True, "rpn_depth": 2, "head": "convolutional"}),
+    )
+}
 BUILDERS[naming_tables.PYTORCHCV_FRACTALNET.name] = lambda: kd.FractalNet(
     filters=(4, 6, 8), dropout=0, pool_before_join=False
 )
@@ -114,7 +127,8 @@ def test_a_peers_names_are_recognised(name):
     assert (report.naming, report.loaded, report.complete) == (name, len(source.weights), True)
     expected = arrays(source)
     if theirs.epsilon:  # goes into the variances
-        shift = np.float32(theirs.epsilon - EPSILON)
+        own = next(layer.epsilon for layer in target.layers if hasattr(layer, "epsilon"))
+        shift = np.float32(theirs.epsilon - own)
         expected = {key: a + shift if key.endswith("moving_variance") else a for key, a in expected.items()}
     assert_same(target, expected)
 

@@ -20,7 +20,7 @@ from keras_deepnets.detection.sampling import with_seed
 from keras_deepnets.detection.training import feeding, freezing, validating
 from keras_deepnets.detection.training.recipe import DetectionRecipe
 from keras_deepnets.detection.training.recipes import get_recipe
-from keras_deepnets.detection.training_form import training_form
+from keras_deepnets.detection.training_model import training_form
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.training import callbacks as monitors

@@ -60,7 +60,8 @@ def train(
     results. All arguments are validated before anything is written.
 
     Args:
-        model: Name from `list_models(task="detection")`, or a built `Detector`.
+        model: Name from `list_models(task="detection")`, or a built `Detector`. Of a built one, the recipe's `freeze` freezes the lower
+            layers whatever their weights are. Give `freeze=None` if they are random.
         data: Source of `keras_deepnets.detection.load`, or its result.
         recipe: Name from `detection.training.recipes()`, a recipe, or a YAML file.
         run_dir: Run folder. `None`: `runs/<model>-<data>-<recipe>`.

@@ -82,8 +82,14 @@ def evaluate(
         ),
     ] = None,
     worst: Annotated[
-        int, typer.Option(min=1, help="Number of errors to draw with --errors and to list with --json.")
-    ] = 25,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of errors to draw with --errors and to list with --json. Default: 25. Of a detector: number of best and of "
+            "worst images, at most 12. Default: 4.",
+            show_default=False,
+        ),
+    ] = None,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +108,7 @@ def evaluate(
             batch_size=batch_size,
             curves=curves,
             errors=errors,
-            worst=4 if worst == 25 else worst,
+            worst=4 if worst is None else worst,
             unused={
                 "--option": options,
                 "--crops": crops != 1,
@@ -127,7 +133,7 @@ def evaluate(
         scales=use.sides(scales),
         confusion=confusion,
         errors=errors,
-        worst=worst,
+        worst=worst or 25,
         skip_broken=skip_broken,
         as_json=as_json,
     )

@@ -15,6 +15,7 @@ from keras_deepnets.cli.export import Export, check_export, names_in
 from keras_deepnets.cli.images import image_files
 from keras_deepnets.cli.problems import PROGRAM, CheckFailed, Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow, native_output_held_back
+from keras_deepnets.cli.train import with_precision
 from keras_deepnets.errors import InputError
 from keras_deepnets.weights.download import DownloadError
 
@@ -80,6 +81,8 @@ def train(
     given = [flag for flag, value in unused.items() if value]
     if given:
         raise InputError(f"{given[0]} is for classifiers; leave it out to train {name}.")
+    if precision is not None:
+        settings = with_precision(settings, precision)
     size = settings.pop("image_size", None)
     if size is not None:
         options = {"min_size": size, "max_size": max(size, round(size * 5 / 3))} | options
@@ -101,7 +104,6 @@ def train(
             weights_backbone=weights_backbone,
             validation=validation,
             limit=limit,
-            precision=precision,
             seed=seed,
             verbose=0 if as_json else "auto",
             model_options=options,
@@ -176,6 +178,8 @@ def evaluate(
         return
     print(f"{artifact.path} on {len(images):,} images of {source} (split {images.split}): {_summary(result)}")
     _print_table(result)
+    if images.dropped.total:
+        print(images.report())
     if not has_coco():
         print('COCO metrics need a package: pip install "keras-deepnets[detection]"')
     if curves is not None:

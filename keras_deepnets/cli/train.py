@@ -60,7 +60,7 @@ def train(
     _check_weights(name, weights)
     recipe = recipe or ("fast" if weights is None else "fine_tune")
     if precision is not None:
-        settings = _with_precision(settings, precision)
+        settings = with_precision(settings, precision)
     training.get_recipe(recipe, **settings)
     # `training.train` has arguments with these names. Its `model_options` override the recipe's.
     precision, of_recipe = settings.pop("precision", None), settings.pop("model_options", None)
@@ -145,7 +145,7 @@ def _json(evaluation: Evaluation | None) -> dict[str, Any] | None:
     }
 
 
-def _with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
+def with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
     """Return the recipe's fields with the value of ``--precision``. Raise InputError if ``--set`` contradicts it."""
     if settings.get("precision", precision) != precision:
         raise InputError(

@@ -19,7 +19,6 @@ from keras_deepnets.detection.spec import FasterRCNNSpec
 from keras_deepnets.errors import InputError
 from keras_deepnets.families.base import VariantFacts
 from keras_deepnets.families.checks import check_counts
-from keras_deepnets.layers.normalization import EPSILON
 from keras_deepnets.models import DeepNet, deep_graphs, flat_layers, scaling_of
 from keras_deepnets.scaling import IMAGENET, Scaling
 from keras_deepnets.surgery import feature_pyramid
@@ -151,7 +150,7 @@ def _head(trunk: Trunk, channels: int, classes: int) -> keras.Model:
     return keras.Model(inputs, list(necks.predictors(trunk.head(inputs), classes)), name="head")
 
 
-def _classifier(owner: str, spec: FasterRCNNSpec, weights: Any, include_top: bool) -> DeepNet:
+def _classifier(spec: FasterRCNNSpec, weights: Any, include_top: bool) -> DeepNet:
     """The classifier whose layers the detector uses."""
     constructor = registry.constructor_of(spec.backbone)
     options: dict[str, Any] = {}
@@ -162,7 +161,7 @@ def _classifier(owner: str, spec: FasterRCNNSpec, weights: Any, include_top: boo
 
 
 def _pyramid_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.Model | None) -> Trunk:
-    classifier = _classifier(owner, spec, weights, False) if backbone is None else backbone
+    classifier = _classifier(spec, weights, False) if backbone is None else backbone
     pyramid = feature_pyramid(classifier)
     maps = {int(key[1:]): tensor for key, tensor in pyramid.output.items() if int(key[1:]) >= 2}
     if not {2, 3, 4} <= set(maps):
@@ -178,7 +177,7 @@ def _pyramid_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: ker
 
 def _c4_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.Model | None) -> Trunk:
     """The first four stages as the body; the last stage and global average pooling as the head."""
-    classifier = _classifier(owner, spec, weights, False) if backbone is None else backbone
+    classifier = _classifier(spec, weights, False) if backbone is None else backbone
     maps = feature_pyramid(classifier).output
     if not {"P4", "P5"} <= set(maps):
         raise InputError(
@@ -193,7 +192,7 @@ def _c4_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.Mo
 
 def _vgg_trunk(owner: str, spec: FasterRCNNSpec, weights: Any, backbone: keras.Model | None) -> Trunk:
     """The convolutions as the body, without the last pooling; the hidden layers as the head."""
-    classifier = _classifier(owner, spec, weights, True) if backbone is None else backbone
+    classifier = _classifier(spec, weights, True) if backbone is None else backbone
     names = [layer.name for layer in classifier.layers]
     if not {"block5_pool", "predictions"} <= set(names):
         raise InputError(f"{owner}: form 'vgg' needs a VGG with its classifier; {classifier.name} is none.")
@@ -223,6 +222,6 @@ def _freeze_norms(classifier: keras.Model, spec: FasterRCNNSpec) -> None:
     for layer in flat_layers(classifier):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-            if layer.epsilon and abs(layer.epsilon - EPSILON) < 1e-3:
+            if layer.epsilon:
                 layer.moving_variance.assign(layer.moving_variance + layer.epsilon)
                 layer.epsilon = 0.0

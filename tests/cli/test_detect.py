@@ -76,6 +76,11 @@ def test_list_and_info(cli):
         (("train", "fasterrcnn_resnet50_fpn", "SHAPES", "--set", "label_smoothing=0.1"), "no field 'label_smoothing'"),
         (("train", "fasterrcnn_resnet50_fpn", "SHAPES", "--recipe", "he2015_cifar"), "Unknown recipe"),
         (("train", "fasterrcnn_resnet50_fpn", "missing-folder"), "missing-folder"),
+        (
+            ("train", "fasterrcnn_resnet50_fpn", "SHAPES", "--precision", "float32", "--set", "precision=auto"),
+            "precision=auto differ",
+        ),
+        (("train", "FasterRCNN", "SHAPES", "--set", "precision=float32"), "needs a backbone"),
         (("train", "FasterRCNN", "SHAPES"), "needs a backbone"),
         (("train", "fasterrcnn_resnet50_fpn", "SHAPES", "--option", "shortcut=B"), "no option 'shortcut'"),
         (("train", "resnet20", "digits", "--backbone-weights", "imagenet"), "is for detectors"),

@@ -14,7 +14,7 @@ from keras_deepnets.detection.resizing import STRIDE
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import tensorflow as tf
 
@@ -41,9 +41,9 @@ def sets(data: Any, validation: Any, seed: int, limit: int | None) -> tuple[Dete
     if isinstance(validation, DetectionData):
         held = validation
     elif isinstance(validation, (str, os.PathLike)):
-        held = load(os.fspath(validation), _split_of(os.fspath(validation)), classes=train.classes[1:])
+        held = held_out(os.fspath(validation), train.classes[1:])
     elif validation is None or validation is True:
-        held = None if isinstance(data, DetectionData) else _own_split(os.fspath(data), train)
+        held = None if isinstance(data, DetectionData) else _own_split(os.fspath(data), train.classes[1:])
         if held is None:
             train, held = train.split_off(HELD_SHARE, seed=seed)
     elif validation is not False:
@@ -67,30 +67,19 @@ def heading(train: DetectionData, held: DetectionData | None) -> str:
     return "\n".join(lines)
 
 
-def _own_split(source: str, train: DetectionData) -> DetectionData | None:
+def _own_split(source: str, classes: Sequence[str] | None) -> DetectionData | None:
     """The validation or test split of a source, or None."""
     for split in _HELD_SPLITS:
         try:
-            return load(source, split, classes=train.classes[1:])
+            return load(source, split, classes=classes)
         except NoSuchSplit:
             continue
     return None
 
 
-def _split_of(source: str) -> str:
-    """The split of a validation source: its validation or test split, otherwise all of it."""
-    for split in _HELD_SPLITS:
-        try:
-            load(source, split)
-        except NoSuchSplit:
-            continue
-        return split
-    return "train"
-
-
-def held_out(source: str) -> DetectionData:
-    """The validation or test split of a source; all of it if it has neither."""
-    return load(source, _split_of(source))
+def held_out(source: str, classes: Sequence[str] | None = None) -> DetectionData:
+    """The validation or test split of a source; its training split if it has neither."""
+    return _own_split(source, classes) or load(source, "train", classes=classes)
 
 
 def identity(data: DetectionData | None) -> dict[str, Any] | None:
@@ -118,8 +107,9 @@ def batches(
     resolved: Mapping[str, Any],
     seed: int,
     first_epoch: int,
+    end: int,
 ) -> tf.data.Dataset:
-    """The training batches from the start of an epoch to the end of the run: dictionaries, as `TrainingDetector` takes them.
+    """The training batches of the epochs from `first_epoch` to before `end`: dictionaries, as `TrainingDetector` takes them.
 
     An epoch depends on the seed and its number only, so that a resumed run sees the same batches.
     """
@@ -142,7 +132,7 @@ def batches(
         )
 
     found = of_epoch(first_epoch)
-    for epoch in range(first_epoch + 1, resolved["epochs"]):
+    for epoch in range(first_epoch + 1, end):
         found = found.concatenate(of_epoch(epoch))
     return found.map(_inputs).prefetch(tf.data.AUTOTUNE)
 

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_deepnets import registry
-from keras_deepnets.detection.data import DetectionData, load
+from keras_deepnets.detection.data import DetectionData
 from keras_deepnets.detection.detector import Detector
 from keras_deepnets.detection.evaluating import check_classes
 from keras_deepnets.detection.sampling import with_seed
@@ -31,9 +31,6 @@ from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.progress import progress_callback
 from keras_deepnets.training.run import Run, RunFolder, changes
 from keras_deepnets.training.watching import BestWeights, StopEarly
-
-HELD_SHARE = 0.1
-"""Share of the images that is held out for validation if the source has no other split."""
 
 
 def train(
@@ -105,10 +102,9 @@ def train(
         "class_weight": None,
     }
     config = folder.check(identity)
-    resolved = _resolve(network, asked, train_data)
     if config and folder.finished() and folder.asks_for_more(config, asked):
         with folder.locked():
-            config = folder.lengthened(config, asked, resolved)
+            config = folder.lengthened(config, asked, _lengths(asked, train_data))
     if config and folder.finished():
         if verbose != 0:
             print(f"{folder.path} holds the finished run; choose another folder to train again.")
@@ -122,7 +118,8 @@ def train(
             stack.enter_context(folder.locked())
             if changed := changes(config):
                 print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
-        fit = DetectorFit(network, train_data, held, asked, config["resolved"] if config else resolved, seed, folder)
+        resolved = config["resolved"] if config else _resolve(network, asked, train_data)
+        fit = DetectorFit(network, train_data, held, asked, resolved, seed, folder)
         if config is None:
             stack.enter_context(folder.locked())
             folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
@@ -170,6 +167,10 @@ class _Network:
                 values[name] = os.fspath(source)
         return values
 
+    def own_precision(self) -> tuple[str, str] | None:
+        """The precision of a given detector and the reason; None for a named one."""
+        return self._given and (precisions.policy_of(self._given), "as the model was built")
+
     def build(self, precision: str | None) -> Detector:
         """The detector with its initial weights."""
         from keras_deepnets.detection.training.starting import started
@@ -187,15 +188,19 @@ def _resolve(network: _Network, recipe: DetectionRecipe, data: DetectionData) ->
     base = recipe.base
     precision, reason = base.precision, "as requested"
     if precision == "auto":
-        precision, reason = precisions.automatic(lambda: network.build(None))
+        precision, reason = network.own_precision() or precisions.automatic(lambda: network.build(None))
+    return {"precision": precision, "precision_reason": reason, **_lengths(recipe, data)}
+
+
+def _lengths(recipe: DetectionRecipe, data: DetectionData) -> dict[str, Any]:
+    """The batch size and the lengths of a run. Raises InputError if there are fewer images than in a batch."""
+    base = recipe.base
     size = base.images_per_step
     if len(data) < size:
         raise InputError(f"batch_size={size}, but there are {len(data)} training images; set a smaller batch_size.")
     per_epoch = len(data) // size
     steps = base.total_steps(per_epoch)
     return {
-        "precision": precision,
-        "precision_reason": reason,
         "batch_size": size,
         "steps_per_epoch": per_epoch,
         "steps": steps,
@@ -231,10 +236,10 @@ class DetectorFit:
         self.store = CheckpointStore(folder.checkpoints)
         keeps = recipe.base.keep == "best" and held is not None
         self.best = BestWeights(self.fitted, self.history, folder.checkpoints) if keeps else None
-        self._batches(0)
+        self._batches(0, 1)
 
-    def _batches(self, first_epoch: int) -> Any:
-        return feeding.batches(self.train_data, self.model, self.recipe, self.resolved, self.seed, first_epoch)
+    def _batches(self, first_epoch: int, end: int) -> Any:
+        return feeding.batches(self.train_data, self.model, self.recipe, self.resolved, self.seed, first_epoch, end)
 
     def __call__(self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback]) -> Run:
         """Train from the last checkpoint to the end."""
@@ -252,18 +257,21 @@ class DetectorFit:
                     f"Resuming {self.folder.path} after epoch {state.epoch} of {self.resolved['epochs']}.", flush=True
                 )
         progress = progress_callback(verbose, self.resolved["steps"], self.resolved["batch_size"], self.history)
-        with reported(self.folder, self.store, self.history, (progress,), verbose):
-            validating.show_inputs(self._batches(0), self.train_data.classes, self.folder)
-            if len(self.history) < self.resolved["epochs"] and not self._ended_early():
-                self._fit([*([progress] if progress else []), *callbacks])
-            evaluation = self._finish()
+        try:
+            with reported(self.folder, self.store, self.history, (progress,), verbose):
+                validating.show_inputs(self._batches(0, 1), self.train_data.classes, self.folder)
+                if len(self.history) < self.resolved["epochs"] and not self._ended_early():
+                    self._fit([*([progress] if progress else []), *callbacks])
+                evaluation = self._finish()
+        finally:
+            freezing.restore(self.frozen)
         return self.folder.results(self.model, (), evaluation)
 
     def _fit(self, shown: list[keras.callbacks.Callback]) -> None:
         resolved, first = self.resolved, len(self.history)
         with deep_graphs():
             self.fitted.fit(
-                self._batches(first),
+                self._batches(first, resolved["epochs"]),
                 initial_epoch=first,
                 epochs=resolved["epochs"],
                 steps_per_epoch=resolved["steps_per_epoch"],
@@ -318,6 +326,3 @@ class DetectorFit:
             found = validating.report(self.model, self.held, self.folder.path)
         self.folder.save_model(self.model)
         return found
-
-
-__all__ = ["HELD_SHARE", "DetectorFit", "load", "train"]

@@ -27,6 +27,7 @@ ORDER = (
     "weights",
     "facts",
     "predictions",
+    "distribution",
     "data",
     "insight",
     "training",

@@ -141,6 +141,23 @@ def train(
             show_default=False,
         ),
     ] = None,
+    distribute: Annotated[
+        str,
+        typer.Option(
+            metavar="none|mirrored|multiworker|auto",
+            help="none: one device. mirrored: all GPUs of this process. multiworker: one process per device, which TF_CONFIG or Slurm "
+            "describe; start the same command in each. auto: what the environment describes.",
+        ),
+    ] = "none",
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INTERVAL",
+            help="Interval between checkpoints inside an epoch, e.g. '500 steps'. Default: 10 minutes. There is always one after each "
+            "epoch.",
+            show_default=False,
+        ),
+    ] = None,
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
@@ -180,6 +197,8 @@ def train(
                 "--class-weight": class_weight,
                 "--profile": profile,
                 "--skip-broken": skip_broken,
+                "--distribute": distribute != "none",
+                "--checkpoint-every": checkpoint_every,
             },
             as_json=as_json,
         )
@@ -201,5 +220,7 @@ def train(
         seed=seed,
         profile=command.steps(profile, "--profile"),
         skip_broken=skip_broken,
+        distribute=distribute,
+        checkpoint_every=checkpoint_every,
         as_json=as_json,
     )

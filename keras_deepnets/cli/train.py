@@ -50,6 +50,8 @@ def train(
     seed: int,
     profile: tuple[int, int] | None,
     skip_broken: bool,
+    distribute: str = "none",
+    checkpoint_every: str | None = None,
     as_json: bool,
 ) -> None:
     """Train a named network or a saved model on images, or resume a run. Print the files of the run."""
@@ -69,16 +71,22 @@ def train(
     load_tensorflow()
     import keras
 
-    from keras_deepnets.training import feed
+    from keras_deepnets import distribution
+    from keras_deepnets.training import feed, interim
 
-    with loading(source):
+    every = interim.DEFAULT if checkpoint_every is None else checkpoint_every
+    interim.interval(every)
+    mode = distribution.mode_of(distribute)
+    group = distribution.start() if mode == "multiworker" else distribution.ALONE
+    as_json = as_json and group.is_chief
+    with loading(source), distribution.watched(group):
         sets = feed.load(source, validation, seed, skip_broken=skip_broken, limit=limit)
     begun = False
 
     def begin(logs: Any) -> None:
         nonlocal begun
         begun = True
-        if not as_json:
+        if not as_json and group.is_chief:
             print(_heading(name, sets, recipe, weights), flush=True)
 
     try:
@@ -96,6 +104,8 @@ def train(
             profile=profile,
             # Print the heading only when training begins: until then, the user's input may still be rejected.
             callbacks=[keras.callbacks.LambdaCallback(on_train_begin=begin)],
+            distribute=mode,
+            checkpoint_every=every,
             **settings,
         )
     except DownloadError as error:
@@ -106,6 +116,9 @@ def train(
         raise Interrupted(
             "" if said else "interrupted; rerun the same command to resume from the last checkpoint"
         ) from None
+    if not group.is_chief:
+        print(f"Worker {group.index} of {group.size} is done. Worker 0 has written the run folder.", flush=True)
+        return
     if as_json:
         files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
         show.print_json(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_deepnets.data import augmentation, caching, pipelines, splits, transforms
-from keras_deepnets.data.pipelines import View
+from keras_deepnets.data.pipelines import Share, View
 from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, DiskPixels, IndexedStore, PackedPixels, Store, from_arrays
 from keras_deepnets.errors import InputError, NoSuchSplit
@@ -145,6 +145,8 @@ class ImageData:
         first_epoch: int = 0,
         repeat: bool = False,
         copies: int = 1,
+        first_step: int = 0,
+        share: Share | None = None,
     ) -> tf.data.Dataset:
         """Batches of equal-sized images: (uint8 ``[b, h, w, c]``, int64 ``[b]``). Mixed images have labels float32 ``[b, classes]``.
 
@@ -170,6 +172,8 @@ class ImageData:
             first_epoch: The epoch that training starts with.
             repeat: Return one endless dataset of epochs instead of one epoch per iteration.
             copies: Repeated augmentation: an epoch shows a part of the images, each of them ``copies`` times.
+            first_step: With ``repeat``: the batch of the first epoch that training starts with. Earlier ones are not read.
+            share: The part of each batch that this worker reads. None: all of it. It needs training=True and drop_remainder=True.
 
         Raises:
             InputError: The images differ in size and ``image_size`` is missing, the policy is unknown, or a value is out of range.
@@ -181,6 +185,13 @@ class ImageData:
             raise InputError("repeat=True needs training=True: evaluation is one pass.")
         if isinstance(copies, bool) or copies != int(copies) or copies < 1 or (copies > 1 and not training):
             raise InputError(f"copies={copies!r} must be a positive whole number, and needs training=True.")
+        if first_step and not repeat:
+            raise InputError(f"first_step={first_step!r} needs repeat=True.")
+        if share is not None and (not (training and drop_remainder) or batch_size % share.count):
+            raise InputError(
+                f"batch_size={batch_size} must be divisible by the {share.count} workers that share each batch, with training=True and "
+                "drop_remainder=True."
+            )
         steps = self.steps(batch_size, drop_remainder)
         if steps == 0:
             raise InputError(f"batch_size={batch_size} with drop_remainder leaves no batch of {self.size} examples.")
@@ -191,7 +202,18 @@ class ImageData:
         if not training:
             return pipelines.evaluation(store, view, batch_size, drop_remainder)
         return pipelines.training(
-            store, view, policy, batch_size, drop_remainder, seed, first_epoch, repeat, self.classes, int(copies)
+            store,
+            view,
+            policy,
+            batch_size,
+            drop_remainder,
+            seed,
+            first_epoch,
+            repeat,
+            self.classes,
+            int(copies),
+            first_step,
+            share,
         )
 
     def steps(self, batch_size: int, drop_remainder: bool = False) -> int:
@@ -215,6 +237,21 @@ class ImageData:
             raise InputError(f"validation={size!r}: at least one example must be cut out of {self.name}.")
         rest, cut = self.store.divide(count, seed)
         return replace(self, store=rest), replace(self, store=cut, split="validation")
+
+    def part(self, share: Share) -> ImageData:
+        """One worker's part of the examples. The parts of all workers are disjoint and hold every example.
+
+        Raises:
+            InputError: There are fewer examples than workers.
+        """
+        if share.count > self.size:
+            raise InputError(
+                f"{self.name}: {self.size} {self.split} examples cannot be shared by {share.count} workers."
+            )
+        if isinstance(self.store, RecordStore):  # its own parts are equal, and leave some examples out
+            start, stop = (self.size * at // share.count for at in (share.index, share.index + 1))
+            return replace(self, store=self.store.between(start, stop))
+        return replace(self, store=self.store.part(share.index, share.count))
 
     def take(self, size: int, seed: int = 0) -> ImageData:
         """At most ``size`` examples, chosen by ``seed``: each class in proportion, with at least one example each if possible.

@@ -1,7 +1,7 @@
 """Input pipelines from a store of images to batches: in fixed order for evaluation, in seeded epochs for training.
 
-All randomness is a pure function of (seed, epoch), computed with stateless operations. Epoch 7 is the same whether or not the
-earlier epochs ran in this process, and for any number of threads.
+Several workers can share each batch. All randomness is a pure function of (seed, epoch), computed with stateless operations. Epoch 7
+is the same whether or not the earlier epochs ran in this process, and for any number of threads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_deepnets.data import memory, transforms
 from keras_deepnets.data.augmentation import Policy
+from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store, empty, in_order, indexed
 
 if TYPE_CHECKING:
@@ -49,6 +50,22 @@ class View:
     def fits(self, store: Store) -> bool:
         """Whether the store's images at this size fit the memory budget."""
         return store.size * math.prod(self.shape) <= VIEW_BUDGET
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of each batch that one worker reads.
+
+    Of images with random access, worker k of n reads the k-th n-th of every batch, so the workers together read the batches of a single
+    process. Of a stream of records, each worker reads an equal part of the records, mostly whole files.
+
+    Attributes:
+        index: Number of the worker, from 0.
+        count: Number of workers. It divides the batch size.
+    """
+
+    index: int = 0
+    count: int = 1
 
 
 def materialise(store: Store, view: View) -> IndexedStore:
@@ -107,24 +124,33 @@ def training(
     repeat: bool,
     classes: int,
     copies: int = 1,
+    first_step: int = 0,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
     """Batches of shuffled, augmented epochs: (uint8 ``[b, h, w, c]``, int64 ``[b]``). Mixed images have labels float32 ``[b, classes]``.
 
     With ``copies`` an epoch keeps its number of images but shows only a part of the data set. Each image appears ``copies`` times in a
     row, with a different augmentation each time (repeated augmentation: Hoffer et al. 2019; Berman et al. 2019).
 
-    With ``repeat`` the result is one endless dataset that starts with ``first_epoch``. Without it, each iterator runs through one
-    epoch: the first through ``first_epoch``, the second through the next.
+    With ``repeat`` the result is one endless dataset that starts with batch ``first_step`` of ``first_epoch``. Without it, each iterator
+    runs through one epoch: the first through ``first_epoch``, the second through the next.
     """
     import tensorflow as tf
 
+    share = share or Share()
+    if isinstance(store, RecordStore) and share.count > 1:
+        store, batch_size, salt = store.part(share.index, share.count), batch_size // share.count, share.index
+        share = Share()
+    else:
+        salt = 0
     steps = steps_of(store.size, batch_size, drop_remainder)
     is_array = policy.window is None and _is_array(store, view)
     make = _array_epoch if is_array else _single_epoch
-    epoch = make(store, view, policy, batch_size, drop_remainder, seed, classes, copies)
+    plan = _Plan(batch_size, drop_remainder, seed, salt, copies, share, first_step)
+    epoch = make(store, view, policy, plan, classes)
     if repeat:
         epochs = tf.data.Dataset.counter(start=first_epoch)
-        dataset = epochs.flat_map(epoch)
+        dataset = epochs.flat_map(lambda number: epoch(number, tf.where(number == first_epoch, first_step, 0)))
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     else:
         # A Python counter instead of a variable: it works the same under any distribution strategy and is placed on no device.
@@ -132,7 +158,9 @@ def training(
         current = tf.data.Dataset.range(1).map(
             lambda _: tf.ensure_shape(tf.numpy_function(lambda: np.int64(next(counter)), [], tf.int64), [])
         )
-        dataset = current.flat_map(epoch).apply(tf.data.experimental.assert_cardinality(steps))
+        dataset = current.flat_map(lambda number: epoch(number, 0)).apply(
+            tf.data.experimental.assert_cardinality(steps)
+        )
     return _finish(dataset, is_array)
 
 
@@ -141,7 +169,46 @@ def _is_array(store: Store, view: View) -> bool:
     return isinstance(store, IndexedStore) and isinstance(store.pixels, ArrayPixels) and store.image_shape == view.shape
 
 
-def _selector(store: Store, batch_size: int, drop_remainder: bool) -> Callable:
+@dataclass(frozen=True)
+class _Plan:
+    """How epochs are divided into batches. `salt` varies the seeds of workers that read different records."""
+
+    batch_size: int
+    drop_remainder: bool
+    seed: int
+    salt: int
+    copies: int
+    share: Share
+    first_step: int
+
+    @property
+    def own(self) -> int:
+        """Images per batch of this worker."""
+        return self.batch_size // self.share.count
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this worker reads all images of every epoch."""
+        return self.share.count == 1 and not self.first_step
+
+    def chosen(self, values: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+        """The rows of this worker from batch `first` on, of ``values`` in the order of the epoch."""
+        import tensorflow as tf
+
+        if self.is_whole:
+            return values
+        values = values[tf.cast(first, tf.int64) * self.batch_size :]
+        if self.share.count == 1:
+            return values
+        steps = tf.shape(values)[0] // self.batch_size
+        rows = tf.shape(values)[1:]
+        batches = tf.reshape(
+            values[: steps * self.batch_size], tf.concat([[steps, self.share.count, self.own], rows], 0)
+        )
+        return tf.reshape(batches[:, self.share.index], tf.concat([[-1], rows], 0))
+
+
+def _selector(store: Store, batch_size: int, drop_remainder: bool, share: Share = Share()) -> Callable:
     """A function from an order of the examples and a step to a batch: images, labels, first position, last position."""
     import tensorflow as tf
 
@@ -149,22 +216,25 @@ def _selector(store: Store, batch_size: int, drop_remainder: bool) -> Callable:
     assert isinstance(store.pixels, ArrayPixels)  # the caller has asked `_is_array`
     images, (rows, labels) = store.pixels.tensor, store.tensors
     full = drop_remainder or store.size % batch_size == 0
+    own = batch_size // share.count
 
     def select(order, step):
-        start = step * batch_size
-        stop = tf.minimum(start + batch_size, store.size)
+        start = step * batch_size + share.index * own
+        stop = tf.minimum(start + own, store.size)
         some = order[start:stop]
-        some.set_shape([batch_size if full else None])
+        some.set_shape([own if full else None])
         return tf.gather(images, tf.gather(rows, some)), tf.gather(labels, some), start, stop
 
     return select
 
 
-def _seeds(seed: int, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _seeds(seed: int, epoch: tf.Tensor, salt: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
     """The stateless seeds of an epoch: one for its order and one for its augmentation."""
     import tensorflow as tf
 
     base = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    if salt:
+        base = tf.random.experimental.stateless_fold_in(base, 1 + salt, alg="philox")
     return base, tf.random.experimental.stateless_fold_in(base, 1, alg="philox")
 
 
@@ -188,31 +258,31 @@ def _varied(
     return policy.mix(images, tf.one_hot(labels, classes), draws)
 
 
-def _array_epoch(store, view, policy, batch_size, drop_remainder, seed, classes, copies) -> Callable:
+def _array_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes: int) -> Callable:
     """An epoch of equal-sized images in memory: whole batches are gathered and augmented at once."""
     import tensorflow as tf
 
-    select = _selector(store, batch_size, drop_remainder)
-    steps = steps_of(store.size, batch_size, drop_remainder)
+    select = _selector(store, plan.batch_size, plan.drop_remainder, plan.share)
+    steps = steps_of(store.size, plan.batch_size, plan.drop_remainder)
 
-    def epoch(number):
-        order_seed, draws_seed = _seeds(seed, number)
+    def epoch(number, first):
+        order_seed, draws_seed = _seeds(plan.seed, number)
         order = tf.range(store.size, dtype=tf.int64)
         order = tf.random.experimental.stateless_shuffle(order, order_seed, alg="philox")
-        if copies > 1:
-            order = tf.repeat(order[: -(-store.size // copies)], copies)[: store.size]
+        if plan.copies > 1:
+            order = tf.repeat(order[: -(-store.size // plan.copies)], plan.copies)[: store.size]
         draws = _draws(store, policy, draws_seed)
 
         def batch(step):
             images, labels, start, stop = select(order, step)
             return _varied(policy, images, labels, draws[start:stop], classes)
 
-        return tf.data.Dataset.range(steps).map(batch, tf.data.AUTOTUNE, deterministic=True)
+        return tf.data.Dataset.range(tf.cast(first, tf.int64), steps).map(batch, tf.data.AUTOTUNE, deterministic=True)
 
     return epoch
 
 
-def _single_epoch(store, view, policy, batch_size, drop_remainder, seed, classes, copies) -> Callable:
+def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes: int) -> Callable:
     """An epoch of any other store: each image is opened and resized separately, then batched."""
     import tensorflow as tf
 
@@ -230,15 +300,29 @@ def _single_epoch(store, view, policy, batch_size, drop_remainder, seed, classes
         return _varied(policy, images, labels, draws, classes)
 
     def repeated(examples):
-        part = examples.take(-(-store.size // copies))
-        return part.flat_map(lambda *example: tf.data.Dataset.from_tensors(example).repeat(copies)).take(store.size)
+        part = examples.take(-(-store.size // plan.copies))
+        return part.flat_map(lambda *example: tf.data.Dataset.from_tensors(example).repeat(plan.copies)).take(
+            store.size
+        )
 
-    def epoch(number):
-        order_seed, draws_seed = _seeds(seed, number)
-        draws = tf.data.Dataset.from_tensor_slices(_draws(store, policy, draws_seed))
+    def read(order_seed, first):
+        if isinstance(store, IndexedStore) and not plan.is_whole:  # any order is possible: leave out before reading
+
+            def choose(order):
+                if plan.copies > 1:
+                    order = tf.repeat(order[: -(-store.size // plan.copies)], plan.copies)[: store.size]
+                return plan.chosen(order, first)
+
+            return store.read(order_seed, choose)
         examples = store.read(order_seed)
-        dataset = tf.data.Dataset.zip(repeated(examples) if copies > 1 else examples, draws)
-        dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True).batch(batch_size, drop_remainder)
+        examples = repeated(examples) if plan.copies > 1 else examples
+        return examples if plan.is_whole else examples.skip(tf.cast(first, tf.int64) * plan.batch_size)
+
+    def epoch(number, first):
+        order_seed, draws_seed = _seeds(plan.seed, number, plan.salt)
+        draws = plan.chosen(_draws(store, policy, draws_seed), first)
+        dataset = tf.data.Dataset.zip(read(order_seed, first), tf.data.Dataset.from_tensor_slices(draws))
+        dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True).batch(plan.own, plan.drop_remainder)
         return dataset.map(batch, tf.data.AUTOTUNE, deterministic=True)
 
     return epoch

@@ -96,6 +96,15 @@ class RecordStore:
         """See `Store.open`: decode the image, or for JPEG only the window."""
         return foreign.decode(payload, self.channels, window)
 
+    def part(self, index: int, count: int) -> RecordStore:
+        """The ``index``-th of ``count`` runs of records. Their sizes are equal, and up to ``count - 1`` records are in no run."""
+        size = self.size // count
+        return self.between(index * size, (index + 1) * size)
+
+    def between(self, start: int, stop: int) -> RecordStore:
+        """Records number ``start`` to ``stop``."""
+        return replace(self, pieces=cut_pieces(self.pieces, start, stop), class_counts=None)
+
     def divide(self, size: int, seed: int) -> tuple[RecordStore, RecordStore]:
         """See `Store.divide`: cut out a run of records at a position chosen by ``seed``. The records were shuffled when written."""
         if not 0 < size < self.size:

@@ -8,7 +8,7 @@ required window is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +49,10 @@ class Store(Protocol):
 
     def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """The image of a payload, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
+        ...
+
+    def part(self, index: int, count: int) -> Store:
+        """Part number ``index`` of ``count`` parts of the examples, which are nearly of one size."""
         ...
 
     def divide(self, size: int, seed: int) -> tuple[Store, Store]:
@@ -288,15 +292,18 @@ class IndexedStore:
         with tf.init_scope(), tf.device("CPU:0"):  # create them outside the graph that asks for them first
             return tf.convert_to_tensor(self.rows), tf.convert_to_tensor(self.labels)
 
-    def read(self, seed: Any | None = None) -> tf.data.Dataset:
-        """See `Store.read`. Any order is possible, so a shuffle is a true permutation."""
+    def read(self, seed: Any | None = None, choose: Callable[[Any], Any] | None = None) -> tf.data.Dataset:
+        """See `Store.read`. Any order is possible, so a shuffle is a true permutation.
+
+        ``choose`` turns the positions of all examples, int64 ``[n]``, into those to read.
+        """
         import tensorflow as tf
 
         rows, labels = self.tensors
         order = tf.range(self.size, dtype=tf.int64)
         if seed is not None:
             order = tf.random.experimental.stateless_shuffle(order, seed, alg="philox")
-        dataset = tf.data.Dataset.from_tensor_slices(order)
+        dataset = tf.data.Dataset.from_tensor_slices(order if choose is None else choose(order))
         return dataset.map(
             lambda index: (self.pixels.payload(rows[index]), labels[index]),
             num_parallel_calls=None if self.in_memory else tf.data.AUTOTUNE,
@@ -310,6 +317,11 @@ class IndexedStore:
         """The examples where ``chosen`` (bool ``[n]``) is True. The pixels are shared, not copied."""
         names = tuple(name for name, wanted in zip(self.names, chosen, strict=True) if wanted) if self.names else ()
         return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], names=names)
+
+    def part(self, index: int, count: int) -> IndexedStore:
+        """The ``index``-th of ``count`` runs of examples of nearly equal size."""
+        positions = np.arange(self.size) * count // max(self.size, 1)
+        return self.take(positions == index)
 
     def divide(self, size: int, seed: int) -> tuple[IndexedStore, IndexedStore]:
         """See `Store.divide`. Each class is in proportion."""

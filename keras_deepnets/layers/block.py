@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_deepnets.layers import fast
+from keras_deepnets.layers import fast, replicas
 from keras_deepnets.layers.block_graph import STAND_IN, BlockGraph, block_graph, has_seed, made_variable, output_shape
 from keras_deepnets.layers.building import named, prefixed, quickly
 from keras_deepnets.layers.fast import internals
@@ -174,7 +174,9 @@ class Block(keras.layers.Layer):
         network = block_graph(self.graph, frozen)
         factor, skip = self._drop(network, inputs, training)
         variables = self.variables
-        if fast.on("shared_functions") and not _inline.get() and not internals.in_stateless_scope():
+        # A sum over replicas in a shared function would be the same operation in every block.
+        shares = not (_inline.get() or replicas.synchronizes() or internals.in_stateless_scope())
+        if shares and fast.on("shared_functions"):
             from keras_deepnets.layers.fast.blocks import shared
 
             compute = shared(network.functions, network.compute, network.state)
@@ -194,7 +196,8 @@ class Block(keras.layers.Layer):
         if factor is not None:
             factor = ops.convert_to_tensor(factor, "float32")
         # Keras' optimisers need a gradient for every weight, and torch gives none for a skipped branch. There it is multiplied by zero.
-        possible = network.skips and keras.backend.backend() != "torch"
+        # Replicas that synchronise statistics wait for each other in every branch.
+        possible = network.skips and keras.backend.backend() != "torch" and not replicas.synchronizes()
         if not (drop.drops(training) and drop.unit == "batch" and possible):
             return factor, None
         return factor, "exact" if drop.rescale == "inference" else "scaled"

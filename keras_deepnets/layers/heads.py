@@ -42,11 +42,11 @@ def map_classifier(
         name: name of the convolution.
     """
     gain = RELU_GAIN if map_activation == "relu" else 1.0
-    x = biased_conv2d(x, classes, 1, activation=map_activation, gain=gain, stddev=stddev, name=name, dtype="float32")
-    x = pool_features(x, "avg", dtype="float32")
+    x = biased_conv2d(x, classes, 1, activation=map_activation, gain=gain, stddev=stddev, name=name, dtype=_full())
+    x = pool_features(x, "avg", dtype=_full())
     if activation is None:
         return x
-    return keras.layers.Activation(activation, dtype="float32", name=named(f"{name}_activation"))(x)
+    return keras.layers.Activation(activation, dtype=_full(), name=named(f"{name}_activation"))(x)
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -100,7 +100,7 @@ def classifier(
     that of `keras.layers.Dense`.
     """
     if len(x.shape) == 4:
-        x = pool_features(x, "avg", dtype="float32")
+        x = pool_features(x, "avg", dtype=_full())
     # Uniform with variance 1 / (3·fan_in): the default of the papers' own code.
     initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     kind = keras.layers.Dense if gradient_factor == 1 else functools.partial(SlowDense, gradient_factor=gradient_factor)
@@ -109,6 +109,11 @@ def classifier(
         activation=activation,
         kernel_initializer=initializer,
         kernel_constraint=kernel_constraint,
-        dtype="float32",
+        dtype=_full(),
         name=named(name),
     )(x)
+
+
+def _full() -> str:
+    """The dtype of outputs and their sums: float32 also in mixed precision."""
+    return "float64" if keras.config.dtype_policy().name == "float64" else "float32"

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.layers import fast
+from keras_deepnets.layers import fast, replicas
 from keras_deepnets.layers.building import named, quickly
 from keras_deepnets.layers.convolution import conv2d
 
@@ -25,7 +25,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     bfloat16 and float16 activations are read and written without a cast to float32. Statistics, gamma and beta stay float32.
 
     Keras' own computation runs where the kernel does not apply. These cases are other backends, masks, renormalisation, float64,
-    synchronisation across replicas, and an axis that is not the last of four.
+    `synchronized=True`, and an axis that is not the last of four.
+
+    In training by several replicas, the statistics are those of the images of all of them if `layers.replicas` says so.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -35,11 +37,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises ``[n, h, w, c]``. Training uses the batch's statistics, which also update the moving statistics."""
+        training = bool(training) and self.trainable
+        if training and mask is None and self._spans_replicas(inputs):
+            return self._over_replicas(inputs)
         if not self._fuses(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         from keras_deepnets.layers.fast.normalization import fused_batch_norm
 
-        training = bool(training) and self.trainable
         gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
         beta = self.beta if self.center else ops.zeros_like(self.moving_mean)
         gamma, beta, mean, variance = (
@@ -47,12 +51,31 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         outputs, mean, variance = fused_batch_norm(inputs, gamma, beta, mean, variance, self.epsilon, training)
         if training:
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))
+            self._update_moving(mean, variance)
+        return outputs
+
+    def _update_moving(self, mean: Any, variance: Any) -> None:
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))
+
+    def _spans_replicas(self, inputs: Any) -> bool:
+        """Whether the statistics are those of the images of all replicas."""
+        return replicas.synchronizes() and len(inputs.shape) == 4 and self.axis in (-1, 3)
+
+    def _over_replicas(self, inputs: Any) -> Any:
+        from keras_deepnets.layers.fast.synchronized import synchronized_batch_norm
+
+        gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
+        beta = self.beta if self.center else ops.zeros_like(self.moving_mean)
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        gamma, beta, pivot = (ops.cast(ops.convert_to_tensor(value), dtype) for value in (gamma, beta, self.moving_mean))
+        outputs, mean, variance = synchronized_batch_norm(inputs, gamma, beta, pivot, self.epsilon)
+        self._update_moving(mean, variance)
         return outputs
 
     def _fuses(self, inputs: Any, mask: Any) -> bool:
-        if not fast.on("fused_batch_norm") or mask is not None or self.synchronized or getattr(self, "renorm", False):
+        spans = self.synchronized or replicas.synchronizes()
+        if not fast.on("fused_batch_norm") or mask is not None or spans or getattr(self, "renorm", False):
             return False
         from keras_deepnets.layers.fast.normalization import FUSED_DTYPES
 

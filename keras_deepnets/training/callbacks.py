@@ -34,13 +34,14 @@ class StopAtStep(keras.callbacks.Callback):
         step: Number of steps of the run, including those before a resume.
         steps_per_epoch: Steps of a full epoch.
         first_epoch: Epoch that contains the first of these steps.
+        done: Steps of the epoch that this process starts with that an earlier process did. That epoch ends early.
     """
 
-    def __init__(self, step: int, steps_per_epoch: int, first_epoch: int = 0):
+    def __init__(self, step: int, steps_per_epoch: int, first_epoch: int = 0, done: int = 0):
         super().__init__()
         epochs, self._last_batch = divmod(step - 1, steps_per_epoch)
-        self._last_epoch = first_epoch + epochs
-        self._epoch = 0
+        self._last_epoch, self._per_epoch = first_epoch + epochs, steps_per_epoch
+        self._epoch, self._done, self._cut = 0, done, False
 
     def on_epoch_begin(self, epoch, logs=None):
         """Store the epoch."""
@@ -51,8 +52,17 @@ class StopAtStep(keras.callbacks.Callback):
 
         Keras checks the request after each step, and it never defers this call.
         """
+        batch += self._done
         if (self._epoch, batch) >= (self._last_epoch, self._last_batch):
             self.model.stop_training = True
+        elif self._done and batch == self._per_epoch - 1:
+            self._cut = self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Go on after the epoch that ended early. Callbacks that follow may still end the run."""
+        self._done = 0
+        if self._cut:
+            self._cut = self.model.stop_training = False
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -122,6 +132,7 @@ class MetricsFile(keras.callbacks.Callback):
         batch_size: Images per step.
         first_step: Steps of earlier phases of the run, which the optimizer does not count.
         more: Additional columns with the same values in each row.
+        done: Steps of the first epoch that an earlier process did, and the seconds that they took.
     """
 
     def __init__(
@@ -131,8 +142,10 @@ class MetricsFile(keras.callbacks.Callback):
         batch_size: int,
         first_step: int = 0,
         more: dict[str, float] | None = None,
+        done: tuple[int, float] = (0, 0.0),
     ):
         super().__init__()
+        self._done = done
         self._path = None if path is None else Path(path)
         self._history, self._batch_size = history, batch_size
         self._first_step, self._more = first_step, dict(more or {})
@@ -150,11 +163,11 @@ class MetricsFile(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the timer."""
-        self._begin, self._seconds, self._batches = time.perf_counter(), 0.0, 0
+        self._begin, self._seconds, self._batches = time.perf_counter() - self._done[1], 0.0, self._done[0]
 
     def on_train_batch_begin(self, batch, logs=None):
         """Count the steps, including those that loss scaling skips."""
-        self._batches = batch + 1
+        self._batches = self._done[0] + batch + 1
 
     def on_test_begin(self, logs=None):
         """Stop the timer, because validation follows."""
@@ -172,6 +185,7 @@ class MetricsFile(keras.callbacks.Callback):
             "images_per_second": round(self._batches * self._batch_size / max(seconds, 1e-9), 1),
         }
         self._history.append(row | {name: float(value) for name, value in (logs or {}).items()})
+        self._done = (0, 0.0)
         self._write()
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a run after an epoch. A checkpoint is either complete or absent."""
+"""Checkpoints: the whole state of a run after an epoch or inside one. A checkpoint is either complete or absent."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from keras_deepnets.training.optimizers import steps_done
 
 _ARRAYS = "state.safetensors"
 _RECORD = "state.json"
+_METRICS = "metrics/"
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,25 @@ class State:
         epoch: Completed epochs.
         step: Completed optimizer steps.
         history: Metrics of the completed epochs, one row per epoch.
+        batch: Completed steps of the epoch that follows. 0: the state is that after an epoch.
+        seconds: Seconds that these steps took.
+        metrics: Values of the model's metrics after these steps.
     """
 
     epoch: int
     step: int
     history: list[dict[str, float]]
+    batch: int = 0
+    seconds: float = 0.0
+    metrics: tuple[np.ndarray, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Return the state as plain JSON values, without the metrics' values."""
+        return {name: getattr(self, name) for name in ("epoch", "step", "history", "batch", "seconds")}
 
 
 class CheckpointStore:
-    """The checkpoints of a run, in `folder/epoch-NNNNN/`.
+    """The checkpoints of a run, in `folder/epoch-NNNNN/`, or `folder/epoch-NNNNN-step-NNNNNN/` inside the next epoch.
 
     Each holds `state.safetensors` and `state.json`. The first has the weights, moving statistics, optimizer state and
     the layers' random generators. The second has the epoch, the step, the history and the SHA-256 of both files. Keras'
@@ -73,18 +84,15 @@ class CheckpointStore:
         Raises:
             TrainingError: The disk is full. Earlier checkpoints are unchanged.
         """
-        path = self.folder / f"epoch-{state.epoch:05d}"
+        inside = f"-step-{state.batch:06d}" if state.batch else ""
+        path = self.folder / f"epoch-{state.epoch:05d}{inside}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with written_aside(path) as aside:
                 aside.mkdir()
-                (aside / _ARRAYS).write_bytes(safetensors.numpy.save(_arrays(model)))
-                record = {
-                    "epoch": state.epoch,
-                    "step": state.step,
-                    "history": state.history,
-                    "sha256": digest(aside / _ARRAYS),
-                }
+                arrays = _arrays(model) | {f"{_METRICS}{at:05d}": value for at, value in enumerate(state.metrics)}
+                (aside / _ARRAYS).write_bytes(safetensors.numpy.save(arrays))
+                record = state.record() | {"sha256": digest(aside / _ARRAYS)}
                 record["own_sha256"] = _own_digest(record)
                 (aside / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         except Exception as error:
@@ -134,8 +142,10 @@ def _read(path: Path) -> tuple[State, dict[str, np.ndarray]]:
         raise ValueError(f"{_RECORD} is not what was written")
     if digest(path / _ARRAYS) != record["sha256"]:
         raise ValueError(f"{_ARRAYS} is not what was written")
-    state = State(int(record["epoch"]), int(record["step"]), list(record["history"]))
-    return state, safetensors.numpy.load_file(path / _ARRAYS)
+    arrays = safetensors.numpy.load_file(path / _ARRAYS)
+    metrics = tuple(arrays.pop(name) for name in sorted(arrays) if name.startswith(_METRICS))
+    values = {name: record[name] for name in ("batch", "seconds") if name in record}  # older checkpoints have neither
+    return State(int(record["epoch"]), int(record["step"]), list(record["history"]), metrics=metrics, **values), arrays
 
 
 def _own_digest(record: dict[str, Any]) -> str:
@@ -143,7 +153,7 @@ def _own_digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _state(model: keras.Model) -> dict[str, Any]:
+def state_of(model: keras.Model) -> dict[str, Any]:
     """Return every variable that a training step reads, by a name that is independent of Keras' layer numbering."""
     if not model.optimizer.built:
         strategy = getattr(model, "distribute_strategy", None)  # TensorFlow only
@@ -160,13 +170,13 @@ def _state(model: keras.Model) -> dict[str, Any]:
 
 
 def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    arrays = {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in _state(model).items()}
+    arrays = {name: np.asarray(keras.ops.convert_to_numpy(variable)) for name, variable in state_of(model).items()}
     # NumPy has no bfloat16; float32 holds its values exactly.
     return {name: value.astype("float32") if value.dtype.kind == "V" else value for name, value in arrays.items()}
 
 
 def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: Path) -> None:
-    state = _state(model)
+    state = state_of(model)
     fits = state.keys() == arrays.keys() and all(tuple(state[name].shape) == arrays[name].shape for name in state)
     if not fits:
         raise InputError(f"Checkpoint {path} belongs to another model or optimizer. Choose another run folder.")
@@ -183,6 +193,8 @@ class Checkpoint(keras.callbacks.Callback):
         model: Model whose state is saved, if only a part of it is fitted. `None`: the fitted model.
         seconds: Minimum seconds between checkpoints, for epochs that are shorter than writing one. The last state is
             always saved.
+        prepare: Called before a state is saved.
+        resumed: Whether the run starts from a checkpoint inside the first epoch.
     """
 
     def __init__(
@@ -191,14 +203,18 @@ class Checkpoint(keras.callbacks.Callback):
         history: list[dict[str, float]],
         model: keras.Model | None = None,
         seconds: float = 0.0,
+        prepare: Callable[[], None] | None = None,
+        resumed: bool = False,
     ):
         super().__init__()
+        self._resumed = resumed
         self._store, self._history, self._whole, self._seconds = store, history, model, seconds
+        self._prepare = prepare
         self._saved, self._at = time.monotonic(), -1
 
     def on_train_begin(self, logs=None):
         """Save the initial state, so that an interruption in the first epoch resumes from the same weights."""
-        if not self._history:
+        if not self._history and not self._resumed:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -208,10 +224,16 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Save the last state."""
+        self.save_if_new()
+
+    def save_if_new(self) -> None:
+        """Save the state unless it is saved."""
         if self._at != len(self._history):
             self._save()
 
     def _save(self) -> None:
+        if self._prepare is not None:
+            self._prepare()
         state = State(len(self._history), steps_done(self.model.optimizer), list(self._history))
         self._store.save(self._whole or self.model, state)
         self._saved, self._at = time.monotonic(), len(self._history)

@@ -15,6 +15,7 @@ import numpy as np
 from keras_deepnets import data as datasets
 from keras_deepnets import models
 from keras_deepnets.data import ImageData, arrays, transforms
+from keras_deepnets.data.pipelines import Share
 from keras_deepnets.data.stores import IndexedStore
 from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training import class_weights
@@ -213,6 +214,8 @@ def training(
     seed: int,
     first_epoch: int,
     class_weight: Sequence[float] | None = None,
+    first_step: int = 0,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
     """Return endless shuffled and augmented batches, epoch after epoch.
 
@@ -227,6 +230,8 @@ def training(
         seed: Seed of the order and the augmentation.
         first_epoch: First epoch.
         class_weight: One weight per class. Batches are then (images, labels, weights); see `class_weights`.
+        first_step: First step in the first epoch.
+        share: Part of each batch that this worker reads. `None`: all of it.
     """
     batches = data.batches(
         batch_size(data, recipe),
@@ -237,6 +242,8 @@ def training(
         first_epoch=first_epoch,
         repeat=True,
         copies=recipe.repeated_augmentation,
+        first_step=first_step,
+        share=share,
         **_view(model, data, recipe.image_size),
     )
     batches = _scaled(model, batches)

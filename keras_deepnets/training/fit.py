@@ -11,14 +11,17 @@ from typing import Any
 
 import keras
 
+from keras_deepnets.data.pipelines import Share
+from keras_deepnets.distribution import ALONE, Devices, Group
 from keras_deepnets.files import written_aside
 from keras_deepnets.insight.curves import draw_curves
+from keras_deepnets.layers import replicas
 from keras_deepnets.models import deep_graphs, without_auxiliary
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import callbacks as monitors
-from keras_deepnets.training import class_weights, feed, heads, phases
+from keras_deepnets.training import class_weights, feed, heads, interim, phases
 from keras_deepnets.training import precision as precisions
-from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
+from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State, state_of
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.evaluation import Evaluation, report
@@ -26,9 +29,18 @@ from keras_deepnets.training.losses import LOSSES, TopAccuracy, fading, gives_lo
 from keras_deepnets.training.optimizers import head_optimizer
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.pieces import OwnPieces
+from keras_deepnets.training.preemption import Preempted, Signals
 from keras_deepnets.training.progress import progress_callback
 from keras_deepnets.training.recipe import Recipe
-from keras_deepnets.training.run import Run, RunFolder
+from keras_deepnets.training.run import Run, RunFolder, columns, summary
+from keras_deepnets.training.sharing import (
+    SharedMetrics,
+    Waiting,
+    average_statistics,
+    share_from_chief,
+    share_gradients,
+    vary_seeds,
+)
 from keras_deepnets.training.watching import BestWeights, Diverging, StopEarly, troubles
 
 HEAD_SECONDS = 20.0
@@ -49,17 +61,25 @@ class Fit:
         folder: RunFolder,
         pieces: OwnPieces,
         class_weight: Sequence[float] | None = None,
+        group: Group = ALONE,
+        strategy: Any = None,
+        checkpoint_every: str = interim.DEFAULT,
     ):
         """Build and compile the network, and build the pipelines once, so that errors show up early."""
+        self.group, self.strategy, self.every = group, strategy, checkpoint_every
+        self.waiting = Waiting() if group.size > 1 else None
+        self.signals = Signals()
+        self.state: State | None = None
         self.train_data, self.held_data, self.recipe, self.seed = train_data, held_data, recipe, seed
         self.resolved, self.folder, self.pieces, self.class_weight = resolved, folder, pieces, class_weight
         self.phases = phases.of(resolved)
         self.epochs = self.phases[-1].last_epoch
         keras.utils.set_random_seed(seed)
         scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
-        self.fitted = network.build(resolved["precision"], scaling)
-        """The network in the form that is trained, which may have auxiliary classifiers."""
-        self.model = without_auxiliary(self.fitted)
+        with self._scope():
+            self.fitted = network.build(resolved["precision"], scaling)
+            """The network in the form that is trained, which may have auxiliary classifiers."""
+            self.model = without_auxiliary(self.fitted)
         self.logits = gives_logits(self.model)
         self.freezing = phases.Freezing(self.fitted, recipe)
         if recipe.head_epochs and len(heads.classifier_of(self.model).input.shape) != 2:
@@ -80,29 +100,59 @@ class Fit:
             reason = self.resolved.get("precision_reason", "as started")
             line = precisions.circumstances(self.model, self.resolved["precision"], reason)
             print(f"{line} {self._plan()}", flush=True)
-        state = self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state.epoch)))
-        if state:
-            self.history += state.history
+        self.state = self._restored()
+        if self.state:
+            self.history += self.state.history
             if verbose != 0:
-                print(f"Resuming {self.folder.path} after epoch {state.epoch} of {self.epochs}.", flush=True)
+                inside = f", step {self.state.batch}" if self.state.batch else ""
+                print(
+                    f"Resuming {self.folder.path} after epoch {self.state.epoch} of {self.epochs}{inside}.", flush=True
+                )
         total = self.phases[-1].first_step + self.phases[-1].steps
         progress = progress_callback(verbose, total, self.resolved["batch_size"], self.history)
         per_epoch = self.resolved["steps_per_epoch"]
         recorder = profile and monitors.Profile(self.folder.tensorboard, *profile, per_epoch)
         shown = [*([progress] if progress else []), *([recorder] if recorder else []), *callbacks]
         try:
-            with reported(self.folder, self.store, self.history, (progress, recorder), verbose):
-                self._show_inputs()
+            with reported(self.folder, self.store, self.history, (progress, recorder), verbose), self.signals.noted():
+                if self.group.is_chief:
+                    self._show_inputs()
                 for phase in self.phases:
                     if len(self.history) < phase.last_epoch and not self._ended_early():
                         self._fit(phase, shown)
                 evaluation = self._finish()
+                self.group.gather("done")  # the others wait for the chief's evaluation
                 warnings = troubles(self.history, self.train_data, self.held_data)
                 for line in warnings if verbose != 0 else ():
                     print(f"Warning: {line}", file=sys.stderr, flush=True)
         finally:
             self.freezing.restore()
+        if not self.group.is_chief:  # its folder may be on another machine
+            return Run(self.folder.path, columns(self.history), summary(self.history), warnings, None, self.model)
         return self.folder.results(self.model, warnings, evaluation)
+
+    def _scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the scope in which variables are mirrored on several devices."""
+        return self.strategy.scope() if self.strategy is not None else contextlib.nullcontext()
+
+    def _restored(self) -> State | None:
+        """Restore the newest checkpoint on the chief, and give every worker the chief's state."""
+        if self.group.size == 1:
+            return self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state.epoch)))
+        found: list[State | None] = [None]
+
+        def restore() -> dict[str, Any] | None:
+            found[0] = self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state.epoch)))
+            return found[0].record() if found[0] else None
+
+        record = self.group.from_chief(restore)
+        state = found[0] or (State(**record) if record else None)
+        if state and not self.group.is_chief:
+            self._enter(self._phase_of(state.epoch))
+        own = state_of(self.fitted)
+        share_from_chief(list(own.values()), self.group)
+        vary_seeds([variable for name, variable in own.items() if name.startswith("random/")], self.group)
+        return state
 
     def _plan(self) -> str:
         """Describe the length of the run in one line."""
@@ -130,7 +180,12 @@ class Fit:
         if len(self.train_data.labels) >= 100:
             metrics.append(TopAccuracy(5, "top5"))
         loss = self.pieces.loss or LOSSES[recipe.loss](recipe.label_smoothing, self.logits)
-        self.fitted.compile(made, loss, metrics=metrics)
+        # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
+        alone = self.group.size == 1 and self.strategy is None
+        with self._scope():
+            self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if alone else False)
+        if self.waiting is not None:
+            share_gradients(self.fitted.optimizer, self.group, self.waiting)
         if recipe.auxiliary_fade and phase.name == phases.ALL:
             self.fitted.auxiliary_factor = fading(made, phase.steps)
 
@@ -140,12 +195,17 @@ class Fit:
         if first == phase.first_epoch:
             self._enter(phase)
         model, train, held = self.fitted, None, None
+        state = self.state if self.state and self.state.batch else None
+        self.state = None  # only the first phase starts from it
+        done = state.batch if state else 0
         if phase.cached:
             model, train, held = self._head(phase, first)
         else:
-            train, held = self._batches(first), self._held_batches()
-        callbacks = [*self._callbacks(phase), *shown]
-        with deep_graphs():
+            train, held = self._batches(first, done), self._held_batches()
+        if state:
+            self._build_metrics()
+        callbacks = [*self._callbacks(phase, state), *shown]
+        with deep_graphs(), self._synchronized():
             model.fit(
                 train,
                 initial_epoch=first,
@@ -157,6 +217,22 @@ class Fit:
                 verbose=0,
             )
 
+    def _build_metrics(self) -> None:
+        """Create the metrics' variables, which Keras creates in the first step."""
+        images, labels = next(iter(self._batches(0)))[:2]
+        self.fitted.test_on_batch(images, labels)
+
+    def _synchronized(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the scope in which batch normalisation uses all replicas' images, if the recipe asks for it."""
+        if self.recipe.batch_norm != "synchronized":
+            return contextlib.nullcontext()
+        if self.strategy is not None:
+            return replicas.synchronized(Devices(self.strategy))
+        return replicas.synchronized(self.group) if self.group.size > 1 else contextlib.nullcontext()
+
+    def _share(self) -> Share | None:
+        return Share(self.group.index, self.group.size) if self.group.size > 1 else None
+
     def _head(self, phase: phases.Phase, first: int) -> tuple[keras.Model, Any, Any]:
         """Return the classifier as a separate model, with its features as training and validation data."""
         size = self.recipe.image_size
@@ -165,11 +241,19 @@ class Fit:
             if data is not None:
                 batch = feed.evaluation_batch(self.model, data, self.resolved["batch_size"], size)
                 known.append(heads.features(self.model, feed.evaluation(self.model, data, batch, size)))
+        if self.group.size > 1 and len(known) > 1:
+            known[1] = known[1].part(self.group.index, self.group.size)
         strategy = getattr(self.model, "distribute_strategy", None)  # TensorFlow only
         with strategy.scope() if strategy else contextlib.nullcontext():
             head = heads.HeadOnly(heads.classifier_of(self.model).layers)
-        head.compile(self.fitted.optimizer, self.fitted.loss, metrics=[TopAccuracy(1, "accuracy")])
-        train = heads.training(known[0], self.resolved["batch_size"], self.seed, first)
+            alone = self.group.size == 1 and self.strategy is None
+            head.compile(
+                self.fitted.optimizer,
+                self.fitted.loss,
+                metrics=[TopAccuracy(1, "accuracy")],
+                jit_compile="auto" if alone else False,
+            )
+        train = heads.training(known[0], self.resolved["batch_size"], self.seed, first, self._share())
         if self.class_weight is not None:
             train = class_weights.weighted(train, self.class_weight)
         return head, train, heads.evaluation(known[1]) if len(known) > 1 else None
@@ -177,11 +261,12 @@ class Fit:
     def _held_batches(self) -> Any:
         if self.held_data is None:
             return None
-        size = self.recipe.image_size
-        batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
-        return feed.evaluation(self.model, self.held_data, batch, size)
+        size, share = self.recipe.image_size, self._share()
+        held = self.held_data.part(share) if share else self.held_data
+        batch = feed.evaluation_batch(self.model, held, self.resolved["batch_size"], size)
+        return feed.evaluation(self.model, held, batch, size)
 
-    def _batches(self, first_epoch: int) -> Any:
+    def _batches(self, first_epoch: int, first_step: int = 0) -> Any:
         return feed.training(
             self.model,
             self.train_data,
@@ -190,6 +275,8 @@ class Fit:
             self.seed,
             first_epoch,
             self.class_weight,
+            first_step,
+            self._share(),
         )
 
     def _show_inputs(self) -> None:
@@ -200,33 +287,63 @@ class Fit:
             grid.set_model(self.model)
             grid.on_train_begin()
 
-    def _callbacks(self, phase: phases.Phase) -> list[keras.callbacks.Callback]:
-        """Return the library's callbacks in order: metrics first, then those that read them, then the checkpoint."""
+    def _callbacks(self, phase: phases.Phase, state: State | None = None) -> list[keras.callbacks.Callback]:
+        """Return the library's callbacks in order: metrics first, then those that read them, then the checkpoint.
+
+        Args:
+            phase: Phase of the run.
+            state: State inside an epoch that the phase starts from.
+        """
         recipe, history, averages = self.recipe, self.history, self._averages(phase)
+        batch, chief = self.resolved["batch_size"], self.group.is_chief
+        done = (state.batch, state.seconds) if state else (0, 0.0)
+
+        def prepare() -> None:
+            average_statistics(self.fitted, self.group)
+
+        class_of_checkpoint = Checkpoint if chief else NoCheckpoint
+        saved = class_of_checkpoint(
+            self.store, history, self.fitted, HEAD_SECONDS if phase.cached else 0.0, prepare, state is not None
+        )
         found: list[keras.callbacks.Callback] = [
-            monitors.StopAtStep(phase.steps, phase.steps_per_epoch, phase.first_epoch),
+            interim.InterimCheckpoint(
+                self.store,
+                history,
+                self.group,
+                self.signals,
+                self.every,
+                state,
+                prepare,
+                saved.save_if_new,
+                inside=not phase.cached,
+            ),
+            monitors.StopAtStep(phase.steps, phase.steps_per_epoch, phase.first_epoch, done[0]),
             monitors.StopOnNonFinite(self.store.last_good),
         ]
+        if self.waiting is not None:
+            found.insert(0, SharedMetrics(self.group, self.waiting))
         if averages:
             found.append(monitors.AveragedWeights())
         numbered: dict[str, float] = {"phase": self.phases.index(phase) + 1} if len(self.phases) > 1 else {}
-        batch = self.resolved["batch_size"]
-        found.append(monitors.MetricsFile(self.folder.metrics, history, batch, phase.first_step, numbered))
+        file = self.folder.metrics if chief else None
+        found.append(monitors.MetricsFile(file, history, batch, phase.first_step, numbered, done))
         if recipe.schedule == "plateau" and phase.name == phases.ALL:
             found.append(monitors.PlateauRate(recipe.learning_rate, recipe.drop, recipe.patience, history))
-        found.append(monitors.TensorBoardScalars(self.folder.tensorboard, history))
+        if chief:
+            found.append(monitors.TensorBoardScalars(self.folder.tensorboard, history))
         if self.best is not None and phase.name == phases.ALL:
             found.append(self.best)
         if recipe.early_stopping is not None and phase.name == phases.ALL:
             found.append(StopEarly(recipe.early_stopping, history, phase.first_epoch))
-        found.append(Checkpoint(self.store, history, self.fitted, HEAD_SECONDS if phase.cached else 0.0))
-        return [*found, Diverging(history, self.train_data.classes), Curves(self.folder)]
+        found.append(saved)
+        return [*found, Diverging(history, self.train_data.classes), Curves(self.folder)] if chief else found
 
     def _averages(self, phase: phases.Phase) -> bool:
         return phase.name == phases.ALL and self.recipe.ema is not None and self.pieces.optimizer is None
 
     def _keeps_best(self) -> bool:
-        return self.recipe.keep == "best" and self.held_data is not None and self.phases[-1].name == phases.ALL
+        keeps = self.recipe.keep == "best" and self.held_data is not None and self.phases[-1].name == phases.ALL
+        return keeps and self.group.is_chief
 
     def _ended_early(self) -> bool:
         """Return whether the run stopped early, according to the history."""
@@ -234,7 +351,15 @@ class Fit:
         return patience is not None and stalled(self.history[last.first_epoch :], patience)
 
     def _finish(self) -> Evaluation | None:
-        """Set the final weights, evaluate the model and save it."""
+        """Set the final weights, evaluate the model and save it. The chief does so, and the others get its weights."""
+        found = self._finish_on_chief() if self.group.is_chief else None
+        if self.group.size > 1:
+            self.freezing.restore()
+            share_from_chief(self.model.weights, self.group)
+            self._compile_plainly()
+        return found
+
+    def _finish_on_chief(self) -> Evaluation | None:
         if self.best is not None and self.best.epoch < len(self.history):
             self.best.restore()
         elif self._averages(self.phases[-1]) and len(self.history):
@@ -255,10 +380,11 @@ class Fit:
 
         `model.keras` then holds no training state, and `evaluate` works on it.
         """
-        plain = keras.optimizers.SGD(self.recipe.learning_rate)
-        plain.build(self.model.trainable_variables)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
-        self.model.compile(plain, loss, metrics=["accuracy"])
+        with self._scope():
+            plain = keras.optimizers.SGD(self.recipe.learning_rate)
+            plain.build(self.model.trainable_variables)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
+            self.model.compile(plain, loss, metrics=["accuracy"])
 
 
 @contextlib.contextmanager
@@ -280,6 +406,10 @@ def reported(
     """
     try:
         yield
+    except Preempted as stop:
+        if verbose != 0:
+            print(stop, file=sys.stderr, flush=True)
+        raise
     except KeyboardInterrupt:
         if verbose != 0:
             print(f"Interrupted after epoch {len(history)}. The same call resumes {folder.path}.", file=sys.stderr)
@@ -292,6 +422,15 @@ def reported(
         for callback in closed:
             if callback and hasattr(callback, "close"):
                 callback.close()
+
+
+class NoCheckpoint(Checkpoint):
+    """The checkpoint callback of a worker that writes nothing. It takes part in what precedes a checkpoint."""
+
+    def _save(self) -> None:
+        if self._prepare is not None:
+            self._prepare()
+        self._saved, self._at = time.monotonic(), len(self._history)
 
 
 class Curves(keras.callbacks.Callback):

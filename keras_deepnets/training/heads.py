@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_deepnets import surgery
+from keras_deepnets.data.pipelines import Share
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ class Features(NamedTuple):
 
     values: np.ndarray
     labels: np.ndarray
+
+    def part(self, index: int, count: int) -> Features:
+        """Return the ``index``-th of ``count`` runs of nearly equal size."""
+        rows = slice(len(self.labels) * index // count, len(self.labels) * (index + 1) // count)
+        return Features(self.values[rows], self.labels[rows])
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -81,16 +87,19 @@ def features(model: keras.Model, batches: tf.data.Dataset, say: Callable[[int], 
     return Features(np.concatenate(values), np.concatenate(labels))
 
 
-def training(known: Features, batch_size: int, seed: int, first_epoch: int) -> tf.data.Dataset:
+def training(
+    known: Features, batch_size: int, seed: int, first_epoch: int, share: Share | None = None
+) -> tf.data.Dataset:
     """Return endless shuffled batches of features and labels, epoch after epoch.
 
     Each epoch is a function of `seed` and the epoch's number. A smaller last batch of an epoch is dropped, as in
-    `feed.training`.
+    `feed.training`. `share` is the part of each batch that this worker reads.
     """
     import tensorflow as tf
 
+    share = share or Share()
     count = len(known.labels)
-    steps = count // batch_size
+    steps, own = count // batch_size, batch_size // share.count
     with tf.device("CPU:0"):
         values, labels = tf.constant(known.values), tf.constant(known.labels)
 
@@ -99,7 +108,8 @@ def training(known: Features, batch_size: int, seed: int, first_epoch: int) -> t
         order = tf.random.experimental.stateless_shuffle(tf.range(count), key, alg="philox")
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            some = tf.ensure_shape(order[step * batch_size : (step + 1) * batch_size], [batch_size])
+            start = step * batch_size + share.index * own
+            some = tf.ensure_shape(order[start : start + own], [own])
             return tf.gather(values, some), tf.gather(labels, some)
 
         return tf.data.Dataset.range(steps, output_type=tf.int32).map(batch)

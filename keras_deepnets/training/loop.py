@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,11 +13,11 @@ from typing import Any
 
 import keras
 
-from keras_deepnets import models, registry
+from keras_deepnets import distribution, models, registry
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import digest
 from keras_deepnets.training import callbacks as monitors
-from keras_deepnets.training import class_weights, feed, phases
+from keras_deepnets.training import class_weights, feed, interim, phases
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.fit import Fit
 from keras_deepnets.training.identity import identities
@@ -24,7 +26,7 @@ from keras_deepnets.training.pieces import OwnPieces
 from keras_deepnets.training.pretrained import PretrainedNetwork
 from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.training.recipes import get_recipe
-from keras_deepnets.training.run import Run, RunFolder, changes
+from keras_deepnets.training.run import Run, RunFolder, changes, columns, differences, software, summary
 from keras_deepnets.training.sizing import SIZED, sized
 
 
@@ -46,6 +48,8 @@ def train(
     optimizer: str | keras.optimizers.Optimizer | None = None,
     loss: str | keras.losses.Loss | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribute: str = "none",
+    checkpoint_every: str = interim.DEFAULT,
     **overrides: Any,
 ) -> Run:
     """Train a classifier by a recipe. The same call resumes an interrupted run.
@@ -54,9 +58,12 @@ def train(
     `inputs.png`. `config.json` has everything needed to repeat the run. `inputs.png` shows some training images as the
     network sees them. All arguments are validated before anything is written.
 
-    An interrupted run resumes after its last complete epoch. It ends with the same weights as an uninterrupted run.
-    They are equal bit for bit if TensorFlow's `enable_op_determinism` is on. A finished run returns immediately, or
-    continues if the call asks for more epochs.
+    An interrupted run resumes at its last checkpoint, which may be inside an epoch. It ends with the same weights as an
+    uninterrupted run. They are equal bit for bit if TensorFlow's `enable_op_determinism` is on. A finished run returns
+    immediately, or continues if the call asks for more epochs.
+
+    With `distribute="multiworker"`, each process makes the same call, and the batch size is that of all processes
+    together. The weights are those of one process with the same batches. Only worker 0 needs the run folder.
 
     Args:
         model: Name from `list_models()`, built for the data with its input scaling inside. Or a built Keras model, or
@@ -90,81 +97,157 @@ def train(
         loss: Replaces the recipe's loss: `"crossentropy"`, `"binary_crossentropy"`, `"squared_hinge"`, or a Keras loss
             of (labels, outputs).
         callbacks: Additional callbacks. They run after those of the library.
+        distribute: `"none"`: one device. `"mirrored"`: all GPUs of this process. `"multiworker"`: one process per device
+            on any number of machines, which `TF_CONFIG` or Slurm's variables describe. `"auto"`: what the environment
+            describes.
+        checkpoint_every: Interval between checkpoints inside an epoch: a number of steps or minutes, e.g. `"500 steps"`
+            or `"10 minutes"`. There is always one after each epoch.
         **overrides: Fields of the recipe, e.g. `epochs=5`. `learning_rate` may be a Keras schedule.
 
     Returns:
         The run: its folder, trained model, history and last metrics.
 
     Raises:
-        InputError: An argument cannot be used, or the folder belongs to another configuration or process.
+        InputError: An argument cannot be used, or the folder belongs to another configuration or process. Another worker
+            has another configuration, or stopped.
+        Preempted: SIGTERM or SIGUSR1 ended the run. Its state is saved.
         TrainingError: The loss or a weight became NaN or infinite, or the disk is full. The message names the last good
             checkpoint.
     """
-    precisions.prepare_gpus()
-    model, file_digest = _opened(model, seed)
-    given = None if isinstance(model, str) else model
-    if given is not None and weights is not None:
-        raise InputError(
-            f"weights={os.fspath(weights)!r} needs the name of a network, and model {given.name!r} is built already. Load its "
-            "weights with keras_deepnets.load_weights."
-        )
-    pieces, overrides = OwnPieces.split({"optimizer": optimizer, "loss": loss, **overrides})
-    recipe = recipe or ("fast" if weights is None else "fine_tune")
-    asked = get_recipe(recipe).for_model(constructor_name(model)).with_overrides(**overrides)
-    if given is not None:
-        asked = asked.with_overrides(precision=_own_precision(given, precision))
-    elif precision is not None:
-        asked = asked.with_overrides(precision=precision)
-    train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
-    balance = None
-    if class_weight is not None:  # counting may read all records
-        balance = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
-    network = _network(model, weights, model_options or {}, train_data, asked)
-    if verbose != 0 and given is None and (missing := _missing_options(model, asked)):
-        print(
-            f"{model} has no option {', '.join(missing)}, which recipe {asked.name} sets. Training continues without it.",
-            file=sys.stderr,
-            flush=True,
-        )
-    folder = RunFolder(run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}")
-    identity = {
-        "model": network.identity() | ({"file": file_digest} if file_digest else {}),
-        **identities(sets),
-        "recipe": asked.to_dict(),
-        "precision": asked.precision,
-        "seed": seed,
-        "pieces": pieces.identity(),
-        "class_weight": balance and list(balance),
-    }
-    config = folder.check(identity)
-    if config and folder.finished() and folder.asks_for_more(config, asked):
-        lengths = {"sized": _numbers(sized(asked, train_data.size))} | phases.planned(
-            sized(asked, train_data.size), train_data.size
-        )
-        with folder.locked():
-            config = folder.lengthened(config, asked, lengths)
-    if config and folder.finished():
-        if verbose != 0:
-            print(f"{folder.path} holds the finished run; choose another folder to train again.")
+    interim.interval(checkpoint_every)
+    mode = distribution.mode_of(distribute)
+    group = distribution.start() if mode == "multiworker" else distribution.ALONE
+    strategy = distribution.mirrored() if mode == "mirrored" else None
+    with distribution.watched(group):
+        precisions.prepare_gpus()
+        verbose = verbose if group.is_chief else 0
+        model, file_digest = _opened(model, seed)
+        given = None if isinstance(model, str) else model
+        if given is not None and weights is not None:
+            raise InputError(
+                f"weights={os.fspath(weights)!r} needs the name of a network, and model {given.name!r} is built already. Load its "
+                "weights with keras_deepnets.load_weights."
+            )
+        own, overrides = OwnPieces.split({"optimizer": optimizer, "loss": loss, **overrides})
+        recipe = recipe or ("fast" if weights is None else "fine_tune")
+        asked = get_recipe(recipe).for_model(constructor_name(model)).with_overrides(**overrides)
         if given is not None:
-            given = models.without_auxiliary(given)
-            given.load_weights(folder.model)
-        return folder.results(given)
-    phases.check_early_stopping(asked, held_data is not None)
-    with contextlib.ExitStack() as stack:
-        if config:
-            stack.enter_context(folder.locked())
-            if changed := changes(config):
-                print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
-        resolved = config["resolved"] if config else _resolve(network, train_data, asked)
-        if profile is not None:
-            monitors.check_profile(profile, sum(phase.steps for phase in phases.of(resolved)))
-        known = _sized(asked, resolved)
-        fit = Fit(network, train_data, held_data, known, resolved, seed, folder, pieces, balance)
-        if config is None:  # last: an argument may be wrong until here
-            stack.enter_context(folder.locked())
-            folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
-        return fit(verbose, callbacks, profile)
+            asked = asked.with_overrides(precision=_own_precision(given, precision))
+        elif precision is not None:
+            asked = asked.with_overrides(precision=precision)
+        train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
+        balance = None
+        if class_weight is not None:  # counting may read all records
+            balance = class_weights.resolve(class_weight, train_data.labels, train_data.class_counts)
+        network = _network(model, weights, model_options or {}, train_data, asked)
+        if verbose != 0 and given is None and (missing := _missing_options(model, asked)):
+            print(
+                f"{model} has no option {', '.join(missing)}, which recipe {asked.name} sets. Training continues without it.",
+                file=sys.stderr,
+                flush=True,
+            )
+        folder = RunFolder(run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}")
+        identity = {
+            "model": network.identity() | ({"file": file_digest} if file_digest else {}),
+            **identities(sets),
+            "recipe": asked.to_dict(),
+            "precision": asked.precision,
+            "seed": seed,
+            "pieces": own.identity(),
+            "class_weight": balance and list(balance),
+        }
+        _check_agreement(group, identity)
+        _check_shares(group, strategy, asked, train_data)
+        config: dict[str, Any] | None = group.from_chief(lambda: folder.check(identity))
+        finished: bool = group.from_chief(folder.finished)
+        if config and finished and group.from_chief(functools.partial(folder.asks_for_more, config, asked)):
+            lengths = {"sized": _numbers(sized(asked, train_data.size))} | phases.planned(
+                sized(asked, train_data.size), train_data.size
+            )
+            finished = False
+
+            config = group.from_chief(functools.partial(_lengthened, folder, config, asked, lengths))
+        if config and finished:
+            if verbose != 0:
+                print(f"{folder.path} holds the finished run; choose another folder to train again.")
+            if not group.is_chief:
+                rows = group.from_chief(folder.rows)
+                return Run(folder.path, columns(rows), summary(rows))
+            group.from_chief(folder.rows)
+            if given is not None:
+                given = models.without_auxiliary(given)
+                given.load_weights(folder.model)
+            return folder.results(given)
+        phases.check_early_stopping(asked, held_data is not None)
+        with contextlib.ExitStack() as stack:
+            if config:
+                group.from_chief(lambda: stack.enter_context(folder.locked()))
+                if (changed := changes(config)) and group.is_chief:
+                    print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
+            resolved = config["resolved"] if config else group.from_chief(lambda: _resolve(network, train_data, asked))
+            if profile is not None:
+                monitors.check_profile(profile, sum(phase.steps for phase in phases.of(resolved)))
+            known = _sized(asked, resolved)
+            fit = Fit(
+                network,
+                train_data,
+                held_data,
+                known,
+                resolved,
+                seed,
+                folder,
+                own,
+                balance,
+                group,
+                strategy,
+                checkpoint_every,
+            )
+            if config is None:  # last: an argument may be wrong until here
+                details = {"resolved": resolved, "devices": precisions.devices(), "workers": group.size}
+
+                def begin() -> None:
+                    stack.enter_context(folder.locked())
+                    folder.begin(identity, details)
+
+                group.from_chief(begin)
+            return fit(verbose, callbacks, profile)
+
+
+def _lengthened(
+    folder: RunFolder, config: dict[str, Any], recipe: Recipe, lengths: Mapping[str, Any]
+) -> dict[str, Any]:
+    with folder.locked():
+        return folder.lengthened(config, recipe, lengths)
+
+
+def _check_agreement(group: distribution.Group, identity: Mapping[str, Any]) -> None:
+    """Raise `InputError` on all workers unless all have the same run, software and backend."""
+    here = {**json.loads(json.dumps(identity)), "software": software()}
+    for part in ("data", "validation"):  # copies of a file differ in their modification times
+        if here[part]:
+            here[part]["digests"].pop("files", None)
+    found = [json.loads(text) for text in group.gather(json.dumps(here))]
+    for index, other in enumerate(found):
+        if differing := differences(found[0], other):
+            lines = [
+                line.replace(" there, ", f" on {group.name_of(0)} and ").removesuffix(" here") for line in differing
+            ]
+            raise InputError(
+                f"{group.name_of(index).capitalize()} has another run than {group.name_of(0)}: {'; '.join(lines[:4])} on "
+                f"{group.name_of(index)}. Start all workers with the same command, data and software."
+            )
+
+
+def _check_shares(group: distribution.Group, strategy: Any, recipe: Recipe, data: feed.ImageData) -> None:
+    """Raise `InputError` unless the workers and devices can share each batch."""
+    count = strategy.num_replicas_in_sync if strategy is not None else group.size
+    size = sized(recipe, data.size).images_per_step
+    if size % count:
+        what = "devices" if strategy is not None else "workers"
+        raise InputError(
+            f"batch_size={size} is shared by {count} {what}, so it must be divisible by {count}. Set batch_size="
+            f"{-(-size // count) * count}."
+        )
 
 
 def _network(

@@ -15,7 +15,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training import durations
 
 SCHEDULES = ("constant", "piecewise", "one_cycle", "cosine", "plateau", "exponential", "linear")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64", "auto")
 CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
@@ -24,7 +24,7 @@ CHOICES = {
     "weight_decay_on": ("all", "kernels"),
     "warmup_shape": ("linear", "constant"),
     "input_scaling": ("statistics", "unit", "gcn", "zca"),
-    "batch_norm": ("train", "frozen", "auto"),
+    "batch_norm": ("train", "frozen", "auto", "synchronized"),
     "keep": ("last", "best"),
 }
 AUTO = "auto"
@@ -119,6 +119,7 @@ class Recipe:
             layer.
         batch_norm: Batch normalisation after `head_epochs`. `"train"`: it is trained. `"frozen"`: it keeps its
             statistics, scales and offsets. `"auto"`: frozen if a batch has fewer than 8 images.
+            `"synchronized"`: it is trained, with the statistics of the images of all workers and devices.
         early_stopping: Epochs without a better validation accuracy after which the run ends. `None`: no early stopping.
         keep: Weights of the trained model: those of the `"last"` epoch, or of the epoch with the `"best"` validation
             accuracy.
@@ -126,7 +127,8 @@ class Recipe:
             average.
         auxiliary_fade: Whether the weights of auxiliary losses fall linearly to zero over the epochs that train all
             layers. It applies to networks with auxiliary classifiers (`model_options={"auxiliary": True}`).
-        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`. `"float64"` is slow, and serves to
+            compare runs without rounding errors.
         model_options: Network options that the paper uses with this training, e.g. `{"dropout": 0.2}`. They apply to a
             named network that has the option, unless the caller sets it.
         exceptions: Fields that the paper sets differently for some networks, by registry name.

@@ -217,6 +217,10 @@ class RunFolder:
         write_json(self.config, config)
         return config
 
+    def rows(self) -> list[dict[str, float]]:
+        """Return the metrics of the completed epochs."""
+        return read_metrics(self.metrics)
+
     def results(
         self,
         model: keras.Model | None = None,

@@ -1,0 +1,40 @@
+"""The ways to distribute training."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_deepnets.distribution.cluster import CONFIG, from_environment
+from keras_deepnets.errors import InputError
+
+MODES = ("none", "mirrored", "multiworker", "auto")
+"""One device; all devices of this process; one process per device, on any number of machines; what the environment describes."""
+
+
+def mode_of(distribute: str) -> str:
+    """Resolve ``"auto"``, and check that the environment describes what is asked for.
+
+    Raises:
+        InputError: The name is unknown, the backend is not TensorFlow, or no variable describes the workers.
+    """
+    if distribute not in MODES:
+        raise InputError(f"distribute={distribute!r} must be one of {', '.join(MODES)}.")
+    if distribute == "none":
+        return distribute
+    if keras.backend.backend() != "tensorflow":
+        if distribute == "auto":
+            return "none"
+        raise InputError(f"distribute={distribute!r} needs Keras on TensorFlow; it runs on {keras.backend.backend()}.")
+    cluster = from_environment()
+    if distribute == "multiworker" and cluster is None:
+        raise InputError(
+            f"distribute='multiworker' needs at least two workers, and no variable describes them. Set {CONFIG}, or start the workers "
+            "with srun."
+        )
+    if distribute != "auto":
+        return distribute
+    if cluster is not None:
+        return "multiworker"
+    import tensorflow as tf
+
+    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"

@@ -1,0 +1,269 @@
+"""Communication between the processes of a job, by the collective operations of TensorFlow's `MultiWorkerMirroredStrategy`.
+
+Only sums and texts travel through the strategy. Each process trains an ordinary model with ordinary variables, because Keras 3 cannot
+run `fit` in the strategy's scope (https://github.com/keras-team/keras/issues/20585).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from keras_deepnets.distribution.cluster import CONFIG, Cluster, from_environment
+from keras_deepnets.errors import InputError
+
+Value = TypeVar("Value")
+_BUCKET = 16 << 20
+_LOST = ("UnavailableError", "AbortedError", "DeadlineExceededError", "CancelledError")
+
+
+class Group(Protocol):
+    """The processes that train one network. A single process is a group too."""
+
+    index: int
+    size: int
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        ...
+
+    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """The sums of tensors over all processes, inside or outside a graph."""
+        ...
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all processes, in their order."""
+        ...
+
+    def from_chief(self, compute: Callable[[], Value]) -> Value:
+        """What `compute` returns on the chief: a plain JSON value. The others do not call it."""
+        ...
+
+    def name_of(self, index: int) -> str:
+        """A process in words, for messages."""
+        ...
+
+
+class _Alone:
+    """A process that trains alone."""
+
+    index, size, is_chief = 0, 1, True
+
+    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+        return list(tensors)
+
+    def gather(self, text: str) -> list[str]:
+        return [text]
+
+    def from_chief(self, compute: Callable[[], Value]) -> Value:
+        return compute()
+
+    def name_of(self, index: int) -> str:
+        return "this process"
+
+
+ALONE: Group = _Alone()
+"""The group of a process that trains alone."""
+
+
+class Workers:
+    """The workers of a job, connected. `start` creates it.
+
+    Args:
+        cluster: The workers.
+    """
+
+    def __init__(self, cluster: Cluster):
+        import tensorflow as tf
+
+        self.cluster, self.index, self.size = cluster, cluster.index, cluster.size
+        os.environ[CONFIG] = cluster.tf_config()
+        _use_one_device(cluster.local_index)
+        on_gpu = bool(tf.config.get_visible_devices("GPU"))
+        kinds = tf.distribute.experimental.CommunicationImplementation
+        options = tf.distribute.experimental.CommunicationOptions(implementation=kinds.NCCL if on_gpu else kinds.RING)
+        try:
+            self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        except RuntimeError as error:
+            if "program startup" not in str(error):
+                raise
+            raise InputError(
+                "TensorFlow ran operations before the workers were connected. Call keras_deepnets.distribution.start() at the start of "
+                "the program."
+            ) from error
+        self._eager: dict[Any, Callable[..., Any]] = {}
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.index == 0
+
+    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """The sums of tensors over all workers, inside or outside a graph. All workers must call it in the same order."""
+        import tensorflow as tf
+
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        if not tensors:
+            return []
+        if not tf.executing_eagerly():
+            return self._sum(*tensors)
+        kinds = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+        if kinds not in self._eager:
+            self._eager[kinds] = tf.function(self._sum, autograph=False)
+        return self._eager[kinds](*tensors)
+
+    def _sum(self, *tensors: Any) -> list[Any]:
+        import tensorflow as tf
+
+        def reduce(*values: Any) -> Any:
+            placed = [tf.identity(value) for value in values]  # on the device of the replica
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, placed)
+
+        found: list[Any] = [None] * len(tensors)
+        for places in _buckets(tensors):
+            flat = tf.concat([tf.reshape(tensors[place], [-1]) for place in places], 0)
+            (total,) = self._strategy.run(reduce, args=(flat,))
+            parts = tf.split(total, [tensors[place].shape.num_elements() for place in places])
+            for place, part in zip(places, parts, strict=True):
+                found[place] = tf.reshape(part, tensors[place].shape)
+        return found
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all workers, in their order."""
+        own = np.frombuffer(text.encode(), np.uint8)
+        lengths = np.zeros(self.size, np.int32)
+        lengths[self.index] = len(own)
+        lengths = self._total(lengths)
+        rows = np.zeros((self.size, _rounded(int(lengths.max()))), np.int32)
+        rows[self.index, : len(own)] = own
+        rows = self._total(rows)
+        return [bytes(row[:length].astype(np.uint8)).decode() for row, length in zip(rows, lengths, strict=True)]
+
+    def _total(self, values: np.ndarray) -> np.ndarray:
+        return self.sum([values])[0].numpy()
+
+    def from_chief(self, compute: Callable[[], Value]) -> Value:
+        """What `compute` returns on the chief: a plain JSON value. The others do not call it.
+
+        Raises:
+            InputError: `compute` raised it on the chief. All workers then raise it.
+        """
+        answer: dict[str, Any] = {}
+        failure: InputError | None = None
+        if self.is_chief:
+            try:
+                answer = {"value": compute()}
+            except InputError as error:
+                failure, answer = error, {"error": str(error)}
+        answer = json.loads(self.gather(json.dumps(answer))[0])
+        if failure is not None:
+            raise failure
+        if "error" in answer:
+            raise InputError(f"{self.name_of(0)}: {answer['error']}")
+        return answer["value"]
+
+    def name_of(self, index: int) -> str:
+        """A worker in words, for messages."""
+        return f"worker {index} ({self.cluster.workers[index]})"
+
+
+def _buckets(tensors: Sequence[Any]) -> list[list[int]]:
+    """Places of tensors that are summed together: of one dtype, and of about `_BUCKET` bytes.
+
+    One sum per tensor would pay the delay of the network hundreds of times. One sum of all would wait for the first layer's gradient.
+    """
+    found: list[list[int]] = []
+    room: dict[Any, tuple[list[int], int]] = {}
+    for place, tensor in enumerate(tensors):
+        size = tensor.shape.num_elements() * tensor.dtype.size
+        bucket, left = room.get(tensor.dtype, ([], 0))
+        if size > left:
+            bucket, left = [], _BUCKET
+            found.append(bucket)
+        bucket.append(place)
+        room[tensor.dtype] = (bucket, left - size)
+    return found
+
+
+def _rounded(length: int) -> int:
+    """A length of which there are few, because each one is traced: the next power of two."""
+    return 1 << max(length - 1, 1).bit_length()
+
+
+def _use_one_device(local_index: int) -> None:
+    """Use one GPU per process: the one of its number among the processes of the machine."""
+    import tensorflow as tf
+
+    devices = tf.config.get_visible_devices("GPU")
+    if len(devices) > 1:
+        try:
+            tf.config.set_visible_devices(devices[local_index % len(devices)], "GPU")
+        except RuntimeError:  # they are in use already
+            print("Several GPUs are visible; this worker uses the first one.", file=sys.stderr, flush=True)
+
+
+_started: list[Workers] = []
+
+
+def start(cluster: Cluster | None = None) -> Workers:
+    """Connect this process with the other workers, and wait for them. Later calls return the same object.
+
+    Args:
+        cluster: The workers. None: those that ``TF_CONFIG`` or Slurm's variables describe.
+
+    Raises:
+        InputError: No variable describes the workers, or TensorFlow has run operations before.
+    """
+    if _started:
+        return _started[0]
+    cluster = cluster or from_environment()
+    if cluster is None:
+        raise InputError(f"No variable describes the workers. Set {CONFIG}, or start the workers with srun.")
+    others = cluster.size - 1
+    print(
+        f"Worker {cluster.index} of {cluster.size} at {cluster.workers[cluster.index]} waits for {others} other{'s' * (others > 1)}.",
+        flush=True,
+    )
+    _started.append(Workers(cluster))
+    return _started[0]
+
+
+@contextlib.contextmanager
+def watched(group: Group, advice: Callable[[], str] | None = None) -> Iterator[None]:
+    """A scope that turns the loss of another worker into one clear error.
+
+    Args:
+        group: The workers.
+        advice: Returns the end of the message: what is left, and what to do.
+
+    Raises:
+        InputError: Another worker stopped.
+    """
+    try:
+        yield
+    except Exception as error:
+        if group.size == 1 or not is_loss(error):
+            raise
+        end = f" {advice()}" if advice else ""
+        raise InputError(
+            f"Worker {group.index} of {group.size} stops, because another worker stopped or cannot be reached.{end} Start all workers "
+            "again with the same command to resume."
+        ) from error
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error of TensorFlow means that another process cannot be reached."""
+    text = str(error)
+    known = ("Connection reset", "Socket closed", "failed to connect", "peer", "Collective", "GrpcError", "unavailable")
+    if type(error).__name__ in _LOST:
+        return True
+    return type(error).__name__ in ("InternalError", "UnknownError", "InvalidArgumentError") and any(
+        word in text for word in known
+    )

@@ -4,7 +4,7 @@
 >>> model = kd.ResNet50(weights=None)
 """
 
-from keras_deepnets import data, detection, export, families, insight, layers, training, weights
+from keras_deepnets import data, detection, distribution, export, families, insight, layers, training, weights
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
@@ -246,6 +246,7 @@ __all__ = [
     "data",
     "decode_predictions",
     "detection",
+    "distribution",
     "export",
     "families",
     "feature_pyramid",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import keras
-
 from keras_deepnets.distribution.cluster import CONFIG, from_environment
 from keras_deepnets.errors import InputError
 
@@ -21,6 +19,8 @@ def mode_of(distribute: str) -> str:
         raise InputError(f"distribute={distribute!r} must be one of {', '.join(MODES)}.")
     if distribute == "none":
         return distribute
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         if distribute == "auto":
             return "none"

@@ -68,7 +68,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
         beta = self.beta if self.center else ops.zeros_like(self.moving_mean)
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
-        gamma, beta, pivot = (ops.cast(ops.convert_to_tensor(value), dtype) for value in (gamma, beta, self.moving_mean))
+        gamma, beta, pivot = (
+            ops.cast(ops.convert_to_tensor(value), dtype) for value in (gamma, beta, self.moving_mean)
+        )
         outputs, mean, variance = synchronized_batch_norm(inputs, gamma, beta, pivot, self.epsilon)
         self._update_moving(mean, variance)
         return outputs

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from keras_deepnets.training.muon import Muon
     from keras_deepnets.training.optimizers import AdamW, CoupledSGD, Lamb, optimizer
     from keras_deepnets.training.precision import prepare_gpus
+    from keras_deepnets.training.preemption import Preempted
     from keras_deepnets.training.progress import progress_callback
     from keras_deepnets.training.schedules import (
         ExponentialFall,
@@ -62,6 +63,7 @@ _MODULES = {
     "muon": ("Muon",),
     "optimizers": ("AdamW", "CoupledSGD", "Lamb", "optimizer"),
     "precision": ("prepare_gpus",),
+    "preemption": ("Preempted",),
     "progress": ("progress_callback",),
     "schedules": ("ExponentialFall", "HalfCosine", "OneCycle", "PiecewiseDrops", "WarmUp", "learning_rate"),
 }
@@ -84,6 +86,7 @@ __all__ = [
     "OneCycle",
     "PiecewiseDrops",
     "PlateauRate",
+    "Preempted",
     "Profile",
     "Recipe",
     "Run",

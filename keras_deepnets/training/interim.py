@@ -75,6 +75,7 @@ class InterimCheckpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Restore the metrics of an epoch that an earlier process began. Keras has just reset them."""
         self._batch, self._begin = 0, time.monotonic()
+        self._saved, self._since = self._begin, 0  # the state after the last epoch is saved
         if self._resumed is not None:
             self._batch, self._begin = self._resumed.batch, self._begin - self._resumed.seconds
             if self._group.is_chief:
@@ -93,19 +94,20 @@ class InterimCheckpoint(keras.callbacks.Callback):
 
     def _decision(self) -> tuple[bool, str | None]:
         """Return whether to save, and the signal that ends the run. All workers decide alike."""
-        due = time.monotonic() - self._saved >= self._seconds if self._seconds else self._since > (self._steps or 0)
+        in_steps = self._steps is not None and self._since > self._steps
+        due = self._seconds is not None and time.monotonic() - self._saved >= self._seconds
         if self._group.size == 1:
-            return due, self._signals.caught
+            return in_steps or due, self._signals.caught
         if self._quiet > 0:
             self._quiet -= 1
-            return False, None
+            return in_steps, None
         # The chief's clock decides. Its pace also tells when to ask again.
         pace = (time.monotonic() - self._begin) / max(self._batch - 1, 1)
         quiet = int(np.clip(_PULSE / max(pace, 1e-6), 1, 100)) - 1 if self._batch > 2 else 0
         chief = self._group.is_chief
         own = np.array([self._signals.caught is not None, chief and due, quiet if chief else 0], np.int32)
         stops, saves, self._quiet = (int(each) for each in self._group.sum([own])[0].numpy())
-        return bool(saves), (self._signals.caught or "A signal to another worker") if stops else None
+        return bool(saves) or in_steps, (self._signals.caught or "A signal to another worker") if stops else None
 
     def _end(self, done: int) -> None:
         epoch = len(self._history)
@@ -133,4 +135,4 @@ class InterimCheckpoint(keras.callbacks.Callback):
             self._store.save(
                 self.model, State(len(self._history), step, list(self._history), done, begin - self._begin, metrics)
             )
-        self._saved, self._since = time.monotonic(), 0
+        self._saved, self._since = time.monotonic(), 1  # the step that begins now

@@ -35,7 +35,7 @@ def started(count, folder, options, each=None, pause=""):
             given = {"distribute": "multiworker"} | given
         command = [sys.executable, "-m", "tests.distribution.worker", str(folder / "run"), str(record(folder, index))]
         command += [json.dumps(given), str(pause)]
-        output = open(folder / f"worker-{index}.log", "w")  # noqa: SIM115 - the process writes to it
+        output = (folder / f"worker-{index}.log").open("w")
         processes.append(
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
         )

@@ -1,6 +1,6 @@
 """Run as a program by the tests: one process of a run. It records the loss of each step on this worker and digests of its weights.
 
-    python -m tests.distribution.worker RUN_FOLDER RECORD '{"model": "resnet20", …}' [STEP_TO_PAUSE_AT]
+python -m tests.distribution.worker RUN_FOLDER RECORD '{"model": "resnet20", …}' [STEP_TO_PAUSE_AT]
 """
 
 import hashlib
@@ -35,7 +35,9 @@ def main(folder: str, record: str, arguments: str, pause: str = "") -> None:
             losses.append(float(logs["loss"]))
             if pause and len(losses) == int(pause):
                 Path(f"{record}.paused").touch()
-                time.sleep(60)
+                end = time.monotonic() + 100
+                while not Path(f"{record}.go").exists() and time.monotonic() < end:
+                    time.sleep(0.05)
 
     given = {"recipe": "fast", "verbose": 2, "callbacks": [Record()], **options}
     run = training.train(given.pop("model"), given.pop("data"), given.pop("recipe"), folder, **given)

@@ -1,0 +1,168 @@
+"""Several processes train as one process does: real processes on this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from keras_deepnets.training import read_metrics
+from tests.distribution.common import finished, free_ports, log, record, started
+
+SHORT = {
+    "model": "resnet20",
+    "data": "digits",
+    "limit": 480,
+    "validation": 0.1,
+    "epochs": 2,
+    "batch_size": 48,
+    "precision": "float32",
+}
+
+
+def lines(folder, count):
+    return [log(folder, index) for index in range(count)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_workers_train_as_one_process(tmp_path, count):
+    """float64, because rounding errors grow a thousandfold within a few steps."""
+    options = SHORT | {"precision": "float64", "batch_norm": "synchronized", "learning_rate": 0.02, "momentum": 0.9}
+    (alone,) = finished(1, tmp_path / "one", options)
+    workers = finished(count, tmp_path / "several", options)
+    losses = np.mean([worker["losses"] for worker in workers], axis=0)
+    assert len(losses) == 20
+    np.testing.assert_allclose(losses, alone["losses"], rtol=1e-5)
+    assert len({worker["weights"] for worker in workers}) == 1
+    for worker in workers:
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            np.testing.assert_allclose(worker["history"][name], alone["history"][name], rtol=1e-4, err_msg=name)
+
+
+def test_workers_of_other_runs_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    processes = started(2, tmp_path / "a", SHORT, {1: {"learning_rate": 0.7}})
+    assert [process.wait(120) for process in processes] == [1, 1]
+    for text in lines(tmp_path / "a", 2):
+        assert "Worker 1 (localhost:" in text and "learning_rate" in text and "0.7" in text
+    assert not (tmp_path / "a" / "run").exists()
+
+
+def test_a_killed_worker_stops_the_others_and_the_run_resumes(tmp_path):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    options = SHORT | {"epochs": 3, "checkpoint_every": "4 steps"}
+    processes = started(3, folder, options, pause=16)  # in the middle of the second epoch
+    wait_for(lambda: all(record(folder, index).with_suffix(".json.paused").exists() for index in range(3)), processes)
+    processes[1].send_signal(signal.SIGKILL)
+    for index in range(3):
+        record(folder, index).with_suffix(".json.go").touch()
+    begin = time.monotonic()
+    assert [process.wait(100) for process in (processes[0], processes[2])] == [1, 1]
+    assert time.monotonic() - begin < 60
+    for index in (0, 2):
+        assert "because another worker stopped" in log(folder, index)
+        assert "Start all workers again with the same command" in log(folder, index)
+    kept = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir())
+    assert kept[-1].startswith("epoch-00001-step-")
+    again = finished(3, folder, options)
+    assert "Resuming" in log(folder, 0) and ", step " in log(folder, 0)
+    assert len({worker["weights"] for worker in again}) == 1
+    rows = read_metrics(folder / "run" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[-1]["step"] == 30
+
+
+def wait_for(ready, processes, seconds=120):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end and all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+
+
+def test_a_signal_to_one_worker_stops_all_and_the_run_resumes_with_another_number(tmp_path):
+    processes = started(2, tmp_path, SHORT, pause=13)
+    wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(2)), processes)
+    processes[1].send_signal(signal.SIGTERM)
+    for index in range(2):
+        record(tmp_path, index).with_suffix(".json.go").touch()
+    assert [process.wait(60) for process in processes] == [143, 143]
+    assert "SIGTERM: the state is saved after this step." in log(tmp_path, 1)
+    assert "A signal to another worker ended the run after epoch 2, step " in log(tmp_path, 0)
+    (alone,) = finished(1, tmp_path, SHORT)
+    assert "after epoch 1 of 2, step " in log(tmp_path, 0)
+    assert len(alone["history"]["loss"]) == 2
+
+
+@pytest.mark.slow
+def test_keras_still_cannot_fit_under_the_strategy(tmp_path):
+    """If this fails, Keras has repaired `fit` under MultiWorkerMirroredStrategy; see `distribution.workers`."""
+    ports = free_ports(2)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", STOCK],
+            env=os.environ
+            | {
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": {"worker": [f"localhost:{port}" for port in ports]},
+                        "task": {"type": "worker", "index": index},
+                    }
+                )
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert all(process.returncode != 0 for process in processes), outputs
+
+
+STOCK = """
+import numpy as np, tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+import keras
+with strategy.scope():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+data = tf.data.Dataset.from_tensor_slices((np.ones((32, 4), "float32"), np.ones((32, 2), "float32"))).batch(8)
+model.fit(data, epochs=1, verbose=0)
+"""
+
+
+FEATURES = {
+    "mixed precision": {"precision": "mixed_bfloat16"},
+    "loss scaling": {"precision": "mixed_float16"},
+    "average": {"ema": 0.9, "keep": "best"},
+    "stochastic depth": {"model_options": {"stochastic_depth": 0.5}, "batch_norm": "synchronized"},
+    "recomputation": {
+        "model": "densenet",
+        "model_options": {"blocks": [2, 2], "growth_rate": 4, "memory_efficient": True},
+    },
+    "groups": {"model": "resnext", "model_options": {"blocks": [1, 1], "filters": [8, 16], "cardinality": 4}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature", FEATURES)
+def test_features_work_with_two_workers(tmp_path, feature):
+    first, second = finished(2, tmp_path, SHORT | {"epochs": 1} | FEATURES[feature])
+    assert first["weights"] == second["weights"]
+    assert first["history"] == second["history"] or feature == "average"
+    assert np.isfinite(first["losses"]).all() and len(first["losses"]) == 10
+
+
+@pytest.mark.slow
+def test_two_devices_of_one_process_train_as_one(tmp_path):
+    options = SHORT | {"precision": "float64", "batch_norm": "synchronized", "learning_rate": 0.02}
+    (alone,) = finished(1, tmp_path / "one", options)
+    (mirrored,) = finished(1, tmp_path / "two", options | {"distribute": "mirrored", "devices": 2})
+    np.testing.assert_allclose(mirrored["losses"], alone["losses"], rtol=1e-5)
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        np.testing.assert_allclose(mirrored["history"][name], alone["history"][name], rtol=1e-4, err_msg=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import keras
 
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.distribution import ALONE, Devices, Group
+from keras_deepnets.errors import InputError
 from keras_deepnets.files import written_aside
 from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.layers import replicas
@@ -26,6 +28,7 @@ from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.evaluation import Evaluation, report
 from keras_deepnets.training.losses import LOSSES, TopAccuracy, fading, gives_logits
+from keras_deepnets.training.networks import NamedNetwork
 from keras_deepnets.training.optimizers import head_optimizer
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.pieces import OwnPieces
@@ -76,8 +79,14 @@ class Fit:
         self.epochs = self.phases[-1].last_epoch
         keras.utils.set_random_seed(seed)
         scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
+        if strategy is not None and not isinstance(network, NamedNetwork):
+            raise InputError(
+                f"distribute='mirrored' needs the name of a network, and model {network.name!r} is built already. Start one process per "
+                "GPU with distribute='multiworker', or give a name."
+            )
+        self._build = functools.partial(network.build, resolved["precision"], scaling)
         with self._scope():
-            self.fitted = network.build(resolved["precision"], scaling)
+            self.fitted = self._build()
             """The network in the form that is trained, which may have auxiliary classifiers."""
             self.model = without_auxiliary(self.fitted)
         self.logits = gives_logits(self.model)
@@ -138,17 +147,17 @@ class Fit:
     def _restored(self) -> State | None:
         """Restore the newest checkpoint on the chief, and give every worker the chief's state."""
         if self.group.size == 1:
-            return self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state.epoch)))
+            return self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state)))
         found: list[State | None] = [None]
 
         def restore() -> dict[str, Any] | None:
-            found[0] = self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state.epoch)))
+            found[0] = self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state)))
             return found[0].record() if found[0] else None
 
         record = self.group.from_chief(restore)
         state = found[0] or (State(**record) if record else None)
         if state and not self.group.is_chief:
-            self._enter(self._phase_of(state.epoch))
+            self._enter(self._phase_of(state))
         own = state_of(self.fitted)
         share_from_chief(list(own.values()), self.group)
         vary_seeds([variable for name, variable in own.items() if name.startswith("random/")], self.group)
@@ -161,14 +170,21 @@ class Fit:
         parts = [f"{words[phase.name]}: {phase.last_epoch - phase.first_epoch} epochs" for phase in self.phases]
         return f"{', then '.join(parts).capitalize()}, {per_epoch} steps per epoch, {size} images per step."
 
-    def _phase_of(self, epoch: int) -> phases.Phase:
-        """Return the phase that contains the completed epoch `epoch`."""
+    def _phase_of(self, state: State) -> phases.Phase:
+        """Return the phase that contains the last step of a state."""
+        epoch = state.epoch + (1 if state.batch else 0)
         return next((phase for phase in self.phases if epoch <= phase.last_epoch), self.phases[-1])
 
     def _enter(self, phase: phases.Phase) -> None:
         """Freeze layers and compile for a phase."""
-        recipe = self.recipe
         self.freezing.enter(phase)
+        with self._scope():  # an optimizer keeps the strategy of the scope in which it is made
+            self._compile(phase)
+        if self.waiting is not None:
+            share_gradients(self.fitted.optimizer, self.group, self.waiting)
+
+    def _compile(self, phase: phases.Phase) -> None:
+        recipe = self.recipe
         if phase.name == phases.HEAD:
             made = head_optimizer(recipe, phase.steps)
         elif self.pieces.optimizer is not None:
@@ -182,21 +198,18 @@ class Fit:
         loss = self.pieces.loss or LOSSES[recipe.loss](recipe.label_smoothing, self.logits)
         # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
         alone = self.group.size == 1 and self.strategy is None
-        with self._scope():
-            self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if alone else False)
-        if self.waiting is not None:
-            share_gradients(self.fitted.optimizer, self.group, self.waiting)
+        self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if alone else False)
         if recipe.auxiliary_fade and phase.name == phases.ALL:
             self.fitted.auxiliary_factor = fading(made, phase.steps)
 
     def _fit(self, phase: phases.Phase, shown: list[keras.callbacks.Callback]) -> None:
         """Train one phase from the end of the history."""
         first = len(self.history)
-        if first == phase.first_epoch:
-            self._enter(phase)
-        model, train, held = self.fitted, None, None
         state = self.state if self.state and self.state.batch else None
         self.state = None  # only the first phase starts from it
+        if first == phase.first_epoch and state is None:
+            self._enter(phase)
+        model, train, held = self.fitted, None, None
         done = state.batch if state else 0
         if phase.cached:
             model, train, held = self._head(phase, first)
@@ -366,6 +379,9 @@ class Fit:
             self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)
         self.freezing.restore()
         draw_run(self.folder)
+        if self.strategy is not None:  # Keras' predictions would come once per device
+            mirrored, self.model = self.model, without_auxiliary(self._build())
+            self.model.set_weights(mirrored.get_weights())
         self._compile_plainly()
         found = None
         if self.held_data is not None:
@@ -380,11 +396,10 @@ class Fit:
 
         `model.keras` then holds no training state, and `evaluate` works on it.
         """
-        with self._scope():
-            plain = keras.optimizers.SGD(self.recipe.learning_rate)
-            plain.build(self.model.trainable_variables)
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
-            self.model.compile(plain, loss, metrics=["accuracy"])
+        plain = keras.optimizers.SGD(self.recipe.learning_rate)
+        plain.build(self.model.trainable_variables)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
+        self.model.compile(plain, loss, metrics=["accuracy"])
 
 
 @contextlib.contextmanager

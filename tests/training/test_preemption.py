@@ -15,25 +15,31 @@ from tests.distribution.test_workers import SHORT, wait_for
 RUN = SHORT | {"epochs": 3, "recipe": "fast", "ema": 0.9, "validation": 0.2}
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_the_state_and_the_run_goes_on(tmp_path, kind):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    (uncut,) = finished(1, whole, RUN)
-    cut.mkdir()
-    (process,) = started(1, cut, RUN, pause=13)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run without an interruption: its folder and what it recorded."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, finished(1, folder, RUN)[0]
+
+
+@pytest.mark.parametrize(("kind", "epoch", "step"), [(signal.SIGTERM, 1, 3), (signal.SIGUSR1, 0, 4)])
+def test_a_signal_saves_the_state_and_the_run_goes_on(tmp_path, whole, kind, epoch, step):
+    whole, uncut = whole
+    cut, done = tmp_path, 10 * epoch + step
+    (process,) = started(1, cut, RUN, pause=done)
     paused = record(cut, 0).with_suffix(".json.paused")
     wait_for(paused.exists, [process])
     process.send_signal(kind)
     paused.with_suffix(".go").touch()
     assert process.wait(60) == 143
     name = signal.Signals(kind).name
-    assert f"{name} ended the run after epoch 2, step 3. The state is saved" in log(cut, 0)
-    assert (cut / "run" / "checkpoints" / "epoch-00001-step-000003").is_dir()
+    assert f"{name} ended the run after epoch {epoch + 1}, step {step}. The state is saved" in log(cut, 0)
+    assert (cut / "run" / "checkpoints" / f"epoch-{epoch:05d}-step-{step:06d}").is_dir()
     assert not (cut / "run" / "model.keras").exists()
     (rest,) = finished(1, cut, RUN)
-    assert "after epoch 1 of 3, step 3." in log(cut, 0)
+    assert f"after epoch {epoch} of 3, step {step}." in log(cut, 0)
     assert rest["weights"] == uncut["weights"]
-    np.testing.assert_array_equal(rest["losses"], uncut["losses"][13:])
+    np.testing.assert_array_equal(rest["losses"], uncut["losses"][done:])
     for ours, theirs in zip(*(read_metrics(folder / "run" / "metrics.csv") for folder in (cut, whole)), strict=True):
         same = {"epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
         assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}

@@ -198,8 +198,8 @@ def train(
                 "--profile": profile,
                 "--skip-broken": skip_broken,
                 "--distribute": distribute != "none",
-                "--checkpoint-every": checkpoint_every,
             },
+            checkpoint_every=checkpoint_every,
             as_json=as_json,
         )
         return

@@ -72,6 +72,7 @@ def train(
     precision: str | None,
     seed: int,
     unused: Mapping[str, Any],
+    checkpoint_every: str | None = None,
     as_json: bool,
 ) -> None:
     """Train a detector, or resume a run. Print the files of the run.
@@ -107,6 +108,7 @@ def train(
             seed=seed,
             verbose=0 if as_json else "auto",
             model_options=options,
+            **({} if checkpoint_every is None else {"checkpoint_every": checkpoint_every}),
             **settings,
         )
     except DownloadError as error:

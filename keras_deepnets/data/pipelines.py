@@ -56,7 +56,7 @@ class View:
 class Share:
     """The part of each batch that one worker reads.
 
-    Of images with random access, worker k of n reads the k-th n-th of every batch, so the workers together read the batches of a single
+    Of images with random access, worker k of n reads the k-th n-th of every batch. The workers together read the batches of a single
     process. Of a stream of records, each worker reads an equal part of the records, mostly whole files.
 
     Attributes:
@@ -287,13 +287,14 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
     import tensorflow as tf
 
     whole = View(view.height, view.width, view.channels, 1.0, view.interpolation)
+    window = policy.window
 
     def single(example, draws):
         payload, label = example
-        if policy.window is None:
+        if window is None:
             return view(store.open(payload)), label, draws
         # The window already crops at random. So keep all of it, stretched to the network's size.
-        part = store.open(payload, lambda height, width: policy.window(height, width, draws))
+        part = store.open(payload, lambda height, width: window(height, width, draws))
         return stretch(part, whole), label, draws
 
     def batch(images, labels, draws):

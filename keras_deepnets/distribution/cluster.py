@@ -44,7 +44,7 @@ class Cluster:
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Cluster | None:
-    """The cluster that ``TF_CONFIG`` or Slurm's variables describe. None if there is no such variable, or only one worker.
+    """The cluster that ``TF_CONFIG`` or Slurm's variables describe. None without such a variable, or for only one worker.
 
     Args:
         environment: Environment variables. None: those of the process.

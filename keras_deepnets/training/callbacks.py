@@ -59,7 +59,7 @@ class StopAtStep(keras.callbacks.Callback):
             self._cut = self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        """Go on after the epoch that ended early. Callbacks that follow may still end the run."""
+        """Continue after the epoch that ended early. Callbacks that follow may still end the run."""
         self._done = 0
         if self._cut:
             self._cut = self.model.stop_training = False

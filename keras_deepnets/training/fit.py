@@ -23,6 +23,7 @@ from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import class_weights, feed, heads, interim, phases
 from keras_deepnets.training import precision as precisions
+from keras_deepnets.training.accumulation import in_parts
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State, state_of
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
@@ -120,7 +121,9 @@ class Fit:
         total = self.phases[-1].first_step + self.phases[-1].steps
         progress = progress_callback(verbose, total, self.resolved["batch_size"], self.history)
         per_epoch = self.resolved["steps_per_epoch"]
-        recorder = profile and monitors.Profile(self.folder.tensorboard, *profile, per_epoch)
+        recorder = None
+        if profile and self.group.is_chief:
+            recorder = monitors.Profile(self.folder.tensorboard, *profile, per_epoch)
         shown = [*([progress] if progress else []), *([recorder] if recorder else []), *callbacks]
         try:
             with reported(self.folder, self.store, self.history, (progress, recorder), verbose), self.signals.noted():
@@ -199,6 +202,8 @@ class Fit:
         # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
         alone = self.group.size == 1 and self.strategy is None
         self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if alone else False)
+        if recipe.accumulate > 1:
+            in_parts(self.fitted, recipe.accumulate)
         if recipe.auxiliary_fade and phase.name == phases.ALL:
             self.fitted.auxiliary_factor = fading(made, phase.steps)
 
@@ -399,6 +404,7 @@ class Fit:
         plain = keras.optimizers.SGD(self.recipe.learning_rate)
         plain.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
+        vars(self.fitted).pop("train_step", None)
         self.model.compile(plain, loss, metrics=["accuracy"])
 
 

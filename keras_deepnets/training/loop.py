@@ -241,12 +241,15 @@ def _check_agreement(group: distribution.Group, identity: Mapping[str, Any]) -> 
 def _check_shares(group: distribution.Group, strategy: Any, recipe: Recipe, data: feed.ImageData) -> None:
     """Raise `InputError` unless the workers and devices can share each batch."""
     count = strategy.num_replicas_in_sync if strategy is not None else group.size
-    size = sized(recipe, data.size).images_per_step
-    if size % count:
-        what = "devices" if strategy is not None else "workers"
+    size, parts = sized(recipe, data.size).images_per_step, recipe.accumulate
+    if size % (count * parts):
+        workers = f"{count} {'devices' if strategy is not None else 'workers'}"
+        shared = " and ".join(
+            [f"shared by {workers}"] * (count > 1) + [f"computed in {parts} parts (accumulate)"] * (parts > 1)
+        )
+        unit = count * parts
         raise InputError(
-            f"batch_size={size} is shared by {count} {what}, so it must be divisible by {count}. Set batch_size="
-            f"{-(-size // count) * count}."
+            f"batch_size={size} is {shared}, so it must be divisible by {unit}. Set batch_size={-(-size // unit) * unit}."
         )
 
 

@@ -36,6 +36,7 @@ OWN = ("name", "source", "use")
 POSITIVE = (
     *LENGTHS,
     "batch_size",
+    "accumulate",
     "image_size",
     "crop_fraction",
     "learning_rate",
@@ -65,6 +66,8 @@ class Recipe:
         examples: Length of the run in training images seen.
         batch_size: Images per step. If there are fewer training images, each epoch is one step over all of them.
             `"auto"`: chosen from the number of training images.
+        accumulate: Parts in which a batch is computed, one after the other, to save memory. Gradients are those of the
+            whole batch. Batch normalisation uses the statistics of each part.
         learning_rate_batch: Batch size that `learning_rate` refers to. The rate scales linearly with the actual batch
             size. `None`: no scaling. Overriding `learning_rate` also turns scaling off.
         image_size: Side in pixels that images are resized to. `None`: the network's input size.
@@ -141,6 +144,7 @@ class Recipe:
     steps: int | None = None
     examples: int | None = None
     batch_size: int | str = 128
+    accumulate: int = 1
     learning_rate_batch: int | None = None
     image_size: int | None = None
     crop_fraction: float | None = None

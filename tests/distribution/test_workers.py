@@ -148,6 +148,7 @@ FEATURES = {
         "model": "densenet",
         "model_options": {"blocks": [2, 2], "growth_rate": 4, "memory_efficient": True},
     },
+    "accumulation": {"accumulate": 4},
     "groups": {"model": "resnext", "model_options": {"blocks": [1, 1], "filters": [64, 128], "groups": 4}},
 }
 

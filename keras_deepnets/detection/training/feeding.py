@@ -108,8 +108,9 @@ def batches(
     seed: int,
     first_epoch: int,
     end: int,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
-    """The training batches of the epochs from `first_epoch` to before `end`: dictionaries, as `TrainingDetector` takes them.
+    """The training batches from step `first_step` of `first_epoch` to before epoch `end`: dictionaries, as `TrainingDetector` takes them.
 
     An epoch depends on the seed and its number only, so that a resumed run sees the same batches.
     """
@@ -118,7 +119,7 @@ def batches(
     size = resolved["batch_size"]
     used = trainable(data)
 
-    def of_epoch(epoch: int) -> tf.data.Dataset:
+    def of_epoch(epoch: int, start: int = 0) -> tf.data.Dataset:
         return used.batches(
             size,
             seed=seed,
@@ -129,9 +130,10 @@ def batches(
             max_size=recipe.max_size or model.max_size,
             divisor=STRIDE,
             drop_remainder=True,
+            start=start,
         )
 
-    found = of_epoch(first_epoch)
+    found = of_epoch(first_epoch, first_step * size)
     for epoch in range(first_epoch + 1, end):
         found = found.concatenate(of_epoch(epoch))
     return found.map(_inputs).prefetch(tf.data.AUTOTUNE)

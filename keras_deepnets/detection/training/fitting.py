@@ -21,13 +21,16 @@ from keras_deepnets.detection.training import feeding, freezing, validating
 from keras_deepnets.detection.training.recipe import DetectionRecipe
 from keras_deepnets.detection.training.recipes import get_recipe
 from keras_deepnets.detection.training_model import training_form
+from keras_deepnets.distribution import ALONE
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.training import callbacks as monitors
+from keras_deepnets.training import interim
 from keras_deepnets.training import precision as precisions
-from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore
+from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State
 from keras_deepnets.training.fit import Curves, draw_run, reported
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
+from keras_deepnets.training.preemption import Signals
 from keras_deepnets.training.progress import progress_callback
 from keras_deepnets.training.run import Run, RunFolder, changes
 from keras_deepnets.training.watching import BestWeights, StopEarly
@@ -48,6 +51,7 @@ def train(
     verbose: str | int = "auto",
     model_options: Mapping[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint_every: str = interim.DEFAULT,
     **overrides: Any,
 ) -> Run:
     """Train a detector by a recipe. The same call resumes an interrupted run.
@@ -73,6 +77,7 @@ def train(
         verbose: As for classifiers.
         model_options: Additional constructor arguments, e.g. `{"min_size": 400, "max_size": 640}`.
         callbacks: Additional callbacks. They run after those of the library.
+        checkpoint_every: As for classifiers: interval between checkpoints inside an epoch.
         **overrides: Fields of the recipe, e.g. `epochs=5`.
 
     Returns:
@@ -80,8 +85,10 @@ def train(
 
     Raises:
         InputError: An argument cannot be used, or the folder belongs to another configuration or process.
+        Preempted: SIGTERM or SIGUSR1 ended the run. Its state is saved.
         TrainingError: The loss or a weight became NaN or infinite, or the disk is full.
     """
+    interim.interval(checkpoint_every)
     precisions.prepare_gpus()
     asked = get_recipe(recipe, **overrides)
     if precision is not None:
@@ -119,7 +126,7 @@ def train(
             if changed := changes(config):
                 print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
         resolved = config["resolved"] if config else _resolve(network, asked, train_data)
-        fit = DetectorFit(network, train_data, held, asked, resolved, seed, folder)
+        fit = DetectorFit(network, train_data, held, asked, resolved, seed, folder, checkpoint_every)
         if config is None:
             stack.enter_context(folder.locked())
             folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
@@ -220,10 +227,13 @@ class DetectorFit:
         resolved: Mapping[str, Any],
         seed: int,
         folder: RunFolder,
+        checkpoint_every: str = interim.DEFAULT,
     ):
         """Build and compile the detector, and build the pipeline once, so that errors show up early."""
         self.train_data, self.held, self.recipe, self.resolved = train_data, held, recipe, resolved
-        self.seed, self.folder = seed, folder
+        self.seed, self.folder, self.every = seed, folder, checkpoint_every
+        self.signals = Signals()
+        self.state: State | None = None
         keras.utils.set_random_seed(seed)
         self.model = network.build(resolved["precision"])
         self.frozen = freezing.freeze(self.model, None if network.starts_at_random else recipe.freeze)
@@ -238,8 +248,10 @@ class DetectorFit:
         self.best = BestWeights(self.fitted, self.history, folder.checkpoints) if keeps else None
         self._batches(0, 1)
 
-    def _batches(self, first_epoch: int, end: int) -> Any:
-        return feeding.batches(self.train_data, self.model, self.recipe, self.resolved, self.seed, first_epoch, end)
+    def _batches(self, first_epoch: int, end: int, first_step: int = 0) -> Any:
+        return feeding.batches(
+            self.train_data, self.model, self.recipe, self.resolved, self.seed, first_epoch, end, first_step
+        )
 
     def __call__(self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback]) -> Run:
         """Train from the last checkpoint to the end."""
@@ -252,13 +264,14 @@ class DetectorFit:
         state = self.store.restore(self.fitted)
         if state:
             self.history += state.history
+            self.state = state if state.batch else None
             if verbose != 0:
-                print(
-                    f"Resuming {self.folder.path} after epoch {state.epoch} of {self.resolved['epochs']}.", flush=True
-                )
+                inside = f", step {state.batch}" if state.batch else ""
+                epochs = self.resolved["epochs"]
+                print(f"Resuming {self.folder.path} after epoch {state.epoch} of {epochs}{inside}.", flush=True)
         progress = progress_callback(verbose, self.resolved["steps"], self.resolved["batch_size"], self.history)
         try:
-            with reported(self.folder, self.store, self.history, (progress,), verbose):
+            with reported(self.folder, self.store, self.history, (progress,), verbose), self.signals.noted():
                 validating.show_inputs(self._batches(0, 1), self.train_data.classes, self.folder)
                 if len(self.history) < self.resolved["epochs"] and not self._ended_early():
                     self._fit([*([progress] if progress else []), *callbacks])
@@ -269,9 +282,10 @@ class DetectorFit:
 
     def _fit(self, shown: list[keras.callbacks.Callback]) -> None:
         resolved, first = self.resolved, len(self.history)
+        done = self.state.batch if self.state else 0
         with deep_graphs():
             self.fitted.fit(
-                self._batches(first, resolved["epochs"]),
+                self._batches(first, resolved["epochs"], done),
                 initial_epoch=first,
                 epochs=resolved["epochs"],
                 steps_per_epoch=resolved["steps_per_epoch"],
@@ -283,11 +297,16 @@ class DetectorFit:
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         """The library's callbacks in order: validation, metrics, those that read them, then the checkpoint."""
         resolved, history, base = self.resolved, self.history, self.recipe.base
+        done = (self.state.batch, self.state.seconds) if self.state else (0, 0.0)
+        saved = Checkpoint(self.store, history, self.fitted, resumed=self.state is not None)
         found: list[keras.callbacks.Callback] = [
-            monitors.StopAtStep(resolved["steps"], resolved["steps_per_epoch"]),
+            interim.InterimCheckpoint(
+                self.store, history, ALONE, self.signals, self.every, self.state, lambda: None, saved.save_if_new
+            ),
+            monitors.StopAtStep(resolved["steps"], resolved["steps_per_epoch"], done=done[0]),
             monitors.StopOnNonFinite(self.store.last_good),
         ]
-        metrics = monitors.MetricsFile(self.folder.metrics, history, resolved["batch_size"])
+        metrics = monitors.MetricsFile(self.folder.metrics, history, resolved["batch_size"], done=done)
         if self.held is not None:
             found.append(
                 validating.Validate(
@@ -304,8 +323,7 @@ class DetectorFit:
             found.append(self.best)
         if base.early_stopping is not None:
             found.append(StopEarly(base.early_stopping, history))
-        found.append(Checkpoint(self.store, history, self.fitted))
-        return [*found, Curves(self.folder)]
+        return [*found, saved, Curves(self.folder)]
 
     def _ended_early(self) -> bool:
         from keras_deepnets.training.choosing import stalled

@@ -69,6 +69,10 @@ class DetectionRecipe:
                 raise InputError(f"{name}={value!r} must be a number above 0.")
             if name in _SHARES and not (value is not None and _is_number(value) and 0 <= value <= 1):
                 raise InputError(f"{name}={value!r} must be a number in [0, 1].")
+        if self.base.precision == "float64":
+            raise InputError(
+                "precision='float64' is for classifiers. Set float32, mixed_bfloat16, mixed_float16 or auto."
+            )
         for name in ("anchors", "regions", "validate_every"):
             if not _is_count(values[name]):
                 raise InputError(f"{name}={values[name]!r} must be a whole number of at least 1.")

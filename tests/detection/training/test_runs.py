@@ -1,6 +1,8 @@
 """Runs of a small detector on a small folder: files, metrics, resuming, freezing, errors."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -46,13 +48,15 @@ def train(folder, run_dir, epochs, **more):
     return kd.detection.train(new_detector(), folder, "fast", run_dir, epochs=epochs, verbose=0, **(SETTINGS | more))
 
 
-def stop_after(epochs):
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == epochs:
-                raise KeyboardInterrupt
+class Terminate(keras.callbacks.Callback):
+    """Send SIGTERM to this process in the first step of the second epoch."""
 
-    return Stop()
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (1, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +82,10 @@ def test_the_files_of_a_run(whole):
 
 
 def test_a_run_resumes_bit_for_bit(folder, whole, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, tmp_path / "parts", 2, callbacks=[stop_after(1)])
+    with pytest.raises(kd.training.Preempted, match="SIGTERM ended the run after epoch 2, step 1") as ended:
+        train(folder, tmp_path / "parts", 2, callbacks=[Terminate()])
+    assert ended.value.code == 143
+    assert (tmp_path / "parts" / "checkpoints" / "epoch-00001-step-000001").is_dir()
     parts = train(folder, tmp_path / "parts", 2)
     for ours, theirs in zip(whole.model.get_weights(), parts.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

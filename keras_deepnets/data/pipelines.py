@@ -287,10 +287,10 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
     import tensorflow as tf
 
     whole = View(view.height, view.width, view.channels, 1.0, view.interpolation)
-    window = policy.window
 
     def single(example, draws):
         payload, label = example
+        window = policy.window
         if window is None:
             return view(store.open(payload)), label, draws
         # The window already crops at random. So keep all of it, stretched to the network's size.

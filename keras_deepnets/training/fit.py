@@ -317,7 +317,9 @@ class Fit:
         done = (state.batch, state.seconds) if state else (0, 0.0)
 
         def prepare() -> None:
-            average_statistics(self.fitted, self.group)
+            # Frozen statistics are equal. These checkpoints depend on each worker's clock, so nothing may be exchanged.
+            if not phase.cached:
+                average_statistics(self.fitted, self.group)
 
         class_of_checkpoint = Checkpoint if chief else NoCheckpoint
         saved = class_of_checkpoint(

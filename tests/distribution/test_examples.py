@@ -15,6 +15,7 @@ from tests.distribution.common import ROOT, free_ports
 EXAMPLES = ROOT / "examples" / "distributed"
 
 
+@pytest.mark.slow
 def test_the_script_trains_on_two_ports_of_this_machine(tmp_path):
     tool = tmp_path / "bin" / "keras-deepnets"
     tool.parent.mkdir()

@@ -56,6 +56,7 @@ def test_workers_of_other_runs_are_refused(tmp_path):
     assert not (tmp_path / "a" / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_stops_the_others_and_the_run_resumes(tmp_path):
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -87,18 +88,20 @@ def wait_for(ready, processes, seconds=120):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_worker_stops_all_and_the_run_resumes_with_another_number(tmp_path):
-    processes = started(2, tmp_path, SHORT, pause=13)
+    options = SHORT | {"epochs": 8, "limit": 240}  # long enough: the workers ask each other once per second
+    processes = started(2, tmp_path, options, pause=8)
     wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(2)), processes)
     processes[1].send_signal(signal.SIGTERM)
     for index in range(2):
         record(tmp_path, index).with_suffix(".json.go").touch()
     assert [process.wait(60) for process in processes] == [143, 143]
     assert "SIGTERM: the state is saved after this step." in log(tmp_path, 1)
-    assert "A signal to another worker ended the run after epoch 2, step " in log(tmp_path, 0)
-    (alone,) = finished(1, tmp_path, SHORT)
-    assert "after epoch 1 of 2, step " in log(tmp_path, 0)
-    assert len(alone["history"]["loss"]) == 2
+    assert "A signal to another worker ended the run after epoch " in log(tmp_path, 0)
+    (alone,) = finished(1, tmp_path, options)
+    assert f"Resuming {tmp_path / 'run'} after epoch " in log(tmp_path, 0)
+    assert len(alone["history"]["loss"]) == 8
 
 
 @pytest.mark.slow
@@ -160,6 +163,21 @@ def test_features_work_with_two_workers(tmp_path, feature):
     assert first["weights"] == second["weights"]
     assert {name: first["history"][name] for name in METRICS} == {name: second["history"][name] for name in METRICS}
     assert np.isfinite(first["losses"]).all() and len(first["losses"]) == 10
+
+
+@pytest.mark.slow
+def test_fine_tuning_with_two_workers(tmp_path):
+    """Both phases: the classifier on features, then all layers."""
+    finished(1, tmp_path / "before", SHORT | {"epochs": 1})
+    options = SHORT | {
+        "recipe": "fine_tune",
+        "weights": str(tmp_path / "before" / "run"),
+        "limit": 192,
+        "precision": None,
+    }
+    first, second = finished(2, tmp_path / "after", options | {"epochs": 1, "head_epochs": 2})
+    assert first["weights"] == second["weights"] and first["history"]["phase"] == [1, 1, 2]
+    assert {name: first["history"][name] for name in METRICS} == {name: second["history"][name] for name in METRICS}
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ def whole(tmp_path_factory):
     return folder, finished(1, folder, RUN)[0]
 
 
-@pytest.mark.parametrize(("kind", "epoch", "step"), [(signal.SIGTERM, 1, 3), (signal.SIGUSR1, 0, 4)])
+@pytest.mark.parametrize(
+    ("kind", "epoch", "step"), [(signal.SIGTERM, 1, 3), pytest.param(signal.SIGUSR1, 0, 4, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_state_and_the_run_goes_on(tmp_path, whole, kind, epoch, step):
     whole, uncut = whole
     cut, done = tmp_path, 10 * epoch + step

@@ -104,7 +104,6 @@ def _draw(counts: Sequence[int], curves: dict[str, list[float]], link: Link, pic
 
 def measure(network: str, batch: int, counts: Sequence[int], steps: int, delay: float) -> None:
     """Print seconds per step for several numbers of workers on this machine. Each worker has `batch` images and one thread."""
-    alone = None
     print(f"{network}, {batch} images per worker, {delay * 1e3:g} ms delay per exchange, one thread per worker")
     print(f"{'workers':>8}{'s/step':>10}{'exchange s':>12}{'MB/step':>9}")
     for count in counts:
@@ -123,7 +122,6 @@ def measure(network: str, batch: int, counts: Sequence[int], steps: int, delay: 
         found = json.loads(processes[0].communicate()[0].splitlines()[-1])
         for process in processes[1:]:
             process.communicate()
-        alone = alone or found["step"]
         print(f"{count:>8}{found['step']:>10.3f}{found['exchange']:>12.3f}{found['bytes'] / 1e6:>9.1f}", flush=True)
 
 
@@ -170,7 +168,7 @@ def work(network: str, batch: int, steps: int, delay: float) -> None:
             times.append(time.perf_counter() - self.begin)
             spent.append(waiting.taken())
 
-    model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=[Clock()])
+    model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[Clock()])
     size = sum(4 * int(tf.size(weight.value)) for weight in model.trainable_variables)
     print(
         json.dumps(

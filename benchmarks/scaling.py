@@ -25,10 +25,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from keras_deepnets.distribution.workers import BUCKET, Group
 
 NETWORKS = {"ResNet50": 2500.0, "DenseNet121": 1900.0, "ResNeXt101_32x4d": 1100.0}
 """Assumed training throughput of one GPU, in images of 224 × 224 pixels per second, with mixed precision."""
-BUCKET = 16 << 20  # bytes, as in keras_deepnets.distribution
 
 
 @dataclass(frozen=True)
@@ -142,18 +144,7 @@ def work(network: str, batch: int, steps: int, delay: float) -> None:
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", jit_compile=False)
     waiting = Waiting()
     if group.size > 1:
-        plain = group.sum
-
-        def delayed(tensors):
-            if delay and not tf.executing_eagerly():
-                tensors = [
-                    tf.ensure_shape(tf.numpy_function(_after(delay), [each], each.dtype), each.shape)
-                    for each in tensors[:1]
-                ] + list(tensors[1:])
-            return plain(tensors)
-
-        group.sum = delayed  # type: ignore[method-assign]
-        share_gradients(model.optimizer, group, waiting)
+        share_gradients(model.optimizer, _Delayed(group, delay) if delay else group, waiting)
     data = tf.data.Dataset.from_tensors((images, labels)).repeat()
     times: list[float] = []
     spent: list[float] = []
@@ -181,12 +172,26 @@ def work(network: str, batch: int, steps: int, delay: float) -> None:
     )
 
 
-def _after(delay: float):
-    def wait(value):
-        time.sleep(delay)
-        return value
+class _Delayed:
+    """A group whose sums in a graph begin `delay` seconds later, as on a slow network."""
 
-    return wait
+    is_chief = True
+
+    def __init__(self, group: Group, delay: float):
+        self.index, self.size = group.index, group.size
+        self.gather, self.from_chief, self.name_of = group.gather, group.from_chief, group.name_of
+        self._group, self._delay = group, delay
+
+    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+        import tensorflow as tf
+
+        first, *others = tensors
+        late = tf.ensure_shape(tf.numpy_function(self._late, [first], first.dtype), first.shape)
+        return self._group.sum([late, *others])
+
+    def _late(self, value: Any) -> Any:
+        time.sleep(self._delay)
+        return value
 
 
 def main() -> None:

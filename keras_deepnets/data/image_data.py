@@ -248,9 +248,6 @@ class ImageData:
             raise InputError(
                 f"{self.name}: {self.size} {self.split} examples cannot be shared by {share.count} workers."
             )
-        if isinstance(self.store, RecordStore):  # its own parts are equal, and leave some examples out
-            start, stop = (self.size * at // share.count for at in (share.index, share.index + 1))
-            return replace(self, store=self.store.between(start, stop))
         return replace(self, store=self.store.part(share.index, share.count))
 
     def take(self, size: int, seed: int = 0) -> ImageData:

@@ -137,12 +137,11 @@ def training(
     """
     import tensorflow as tf
 
-    share = share or Share()
+    share, salt = share or Share(), 0
     if isinstance(store, RecordStore) and share.count > 1:
-        store, batch_size, salt = store.part(share.index, share.count), batch_size // share.count, share.index
-        share = Share()
-    else:
-        salt = 0
+        each = store.size // share.count  # the same number for every worker, so that all do the same number of steps
+        store, salt = store.between(share.index * each, (share.index + 1) * each), share.index
+        batch_size, share = batch_size // share.count, Share()
     steps = steps_of(store.size, batch_size, drop_remainder)
     is_array = policy.window is None and _is_array(store, view)
     make = _array_epoch if is_array else _single_epoch

@@ -97,9 +97,8 @@ class RecordStore:
         return foreign.decode(payload, self.channels, window)
 
     def part(self, index: int, count: int) -> RecordStore:
-        """The ``index``-th of ``count`` runs of records. Their sizes are equal, and up to ``count - 1`` records are in no run."""
-        size = self.size // count
-        return self.between(index * size, (index + 1) * size)
+        """The ``index``-th of ``count`` runs of records of nearly equal size."""
+        return self.between(self.size * index // count, self.size * (index + 1) // count)
 
     def between(self, start: int, stop: int) -> RecordStore:
         """Records number ``start`` to ``stop``."""

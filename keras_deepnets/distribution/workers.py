@@ -19,7 +19,8 @@ from keras_deepnets.distribution.cluster import CONFIG, Cluster, from_environmen
 from keras_deepnets.errors import InputError
 
 Value = TypeVar("Value")
-_BUCKET = 16 << 20
+BUCKET = 16 << 20
+"""Bytes of tensors that are summed together."""
 _LOST = ("UnavailableError", "AbortedError", "DeadlineExceededError", "CancelledError")
 
 
@@ -175,7 +176,7 @@ class Workers:
 
 
 def _buckets(tensors: Sequence[Any]) -> list[list[int]]:
-    """Places of tensors that are summed together: of one dtype, and of about `_BUCKET` bytes.
+    """Places of tensors that are summed together: of one dtype, and of about `BUCKET` bytes.
 
     One sum per tensor would pay the delay of the network hundreds of times. One sum of all would wait for the first layer's gradient.
     """
@@ -185,7 +186,7 @@ def _buckets(tensors: Sequence[Any]) -> list[list[int]]:
         size = tensor.shape.num_elements() * tensor.dtype.size
         bucket, left = room.get(tensor.dtype, ([], 0))
         if size > left:
-            bucket, left = [], _BUCKET
+            bucket, left = [], BUCKET
             found.append(bucket)
         bucket.append(place)
         room[tensor.dtype] = (bucket, left - size)

@@ -15,8 +15,8 @@ from keras_deepnets.training.recipes import get_recipe, recipes
 from keras_deepnets.training.run import Run, RunFolder, read_metrics
 
 if TYPE_CHECKING:
+    from keras_deepnets.training.averaging import AveragedWeights
     from keras_deepnets.training.callbacks import (
-        AveragedWeights,
         InputGrid,
         MetricsFile,
         PlateauRate,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
+    "averaging": ("AveragedWeights",),
     "callbacks": (
-        "AveragedWeights",
         "InputGrid",
         "MetricsFile",
         "PlateauRate",

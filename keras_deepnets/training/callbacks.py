@@ -6,13 +6,12 @@ Python floats. The training loop does not wait for the device after each step.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from keras_deepnets.files import written_aside
 from keras_deepnets.insight.grid import MOST, image_grid
 from keras_deepnets.training import feed
 from keras_deepnets.training.errors import TrainingError
-from keras_deepnets.training.optimizers import steps_done
+from keras_deepnets.training.optimizers import last_learning_rate, steps_done
 
 
 class StopAtStep(keras.callbacks.Callback):
@@ -441,63 +440,3 @@ def plateaus(errors: list[float], patience: int) -> int:
         if waited >= patience:
             count, waited = count + 1, 0
     return count
-
-
-class AveragedWeights(keras.callbacks.Callback):
-    """Validate with the optimizer's running average of the weights (`use_ema=True`) instead of the weights.
-
-    Keras' `SwapEMAWeights` swaps by additions, which leaves rounding errors. This callback restores the exact weights.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept: list[np.ndarray] = []
-
-    def on_test_begin(self, logs=None):
-        """Set the averaged weights."""
-        self._kept = _put_average(self.model)
-
-    def on_test_end(self, logs=None):
-        """Restore the weights."""
-        _put_back(self.model, self._kept)
-        self._kept = []
-
-
-@contextlib.contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """Give a model the running average of its weights during the block, if its optimizer keeps one."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    kept = _put_average(model) if getattr(optimizer, "use_ema", False) else []
-    try:
-        yield
-    finally:
-        _put_back(model, kept)
-
-
-def _put_average(model: keras.Model) -> list[np.ndarray]:
-    """Set the averaged weights of a model and return the previous weights."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    weights = model.trainable_variables
-    kept = [_copied(weight) for weight in weights]
-    optimizer.finalize_variable_values(weights)
-    for weight in weights:
-        weight.assign(_copied(weight))  # under JAX the two would share memory, which the next step donates
-    return kept
-
-
-def _put_back(model: keras.Model, kept: list[np.ndarray]) -> None:
-    for weight, value in zip(model.trainable_variables if kept else (), kept, strict=True):
-        weight.assign(value)
-
-
-def _copied(variable: Any) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(variable))
-
-
-def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """Return the learning rate of the last step, or of the first step if there was none yet."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    schedule: Any = getattr(optimizer, "_learning_rate", None)
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return float(schedule(max(steps_done(optimizer) - 1, 0)))
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -213,8 +213,13 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved, self._at = time.monotonic(), -1
 
     def on_train_begin(self, logs=None):
-        """Save the initial state, so that an interruption in the first epoch resumes from the same weights."""
-        if not self._history and not self._resumed:
+        """Save the initial state, so that an interruption in the first epoch resumes from the same weights.
+
+        The state after earlier epochs is saved. It is not saved again, because a new phase has another optimizer.
+        """
+        if self._history or self._resumed:
+            self._at = len(self._history)
+        else:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -24,6 +24,7 @@ from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import class_weights, feed, heads, interim, phases
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.accumulation import in_parts
+from keras_deepnets.training.averaging import AveragedWeights
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State, state_of
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
@@ -139,6 +140,7 @@ class Fit:
                     print(f"Warning: {line}", file=sys.stderr, flush=True)
         finally:
             self.freezing.restore()
+            vars(self.fitted).pop("train_step", None)  # of `in_parts`
         if not self.group.is_chief:  # its folder may be on another machine
             return Run(self.folder.path, columns(self.history), summary(self.history), warnings, None, self.model)
         return self.folder.results(self.model, warnings, evaluation)
@@ -343,7 +345,7 @@ class Fit:
         if self.waiting is not None:
             found.insert(0, SharedMetrics(self.group, self.waiting))
         if averages:
-            found.append(monitors.AveragedWeights())
+            found.append(AveragedWeights())
         numbered: dict[str, float] = {"phase": self.phases.index(phase) + 1} if len(self.phases) > 1 else {}
         file = self.folder.metrics if chief else None
         found.append(monitors.MetricsFile(file, history, batch, phase.first_step, numbered, done))
@@ -374,8 +376,9 @@ class Fit:
         """Set the final weights, evaluate the model and save it. The chief does so, and the others get its weights."""
         found = self._finish_on_chief() if self.group.is_chief else None
         if self.group.size > 1:
-            self.freezing.restore()
             share_from_chief(self.model.weights, self.group)
+        if not self.group.is_chief:
+            self.freezing.restore()
             self._compile_plainly()
         return found
 
@@ -406,7 +409,6 @@ class Fit:
         plain = keras.optimizers.SGD(self.recipe.learning_rate)
         plain.build(self.model.trainable_variables)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
-        vars(self.fitted).pop("train_step", None)
         self.model.compile(plain, loss, metrics=["accuracy"])
 
 

@@ -117,6 +117,7 @@ class InterimCheckpoint(keras.callbacks.Callback):
             self._save(done)
         else:
             self._at_epoch()
+        self._group.gather("saved")  # a scheduler may kill all workers as soon as one has ended
         where = f"epoch {epoch + 1}, step {done}" if done else f"epoch {epoch}"
         name = self._signals.caught or "A signal to another worker"
         raise Preempted(f"{name} ended the run after {where}. The state is saved, and the same call resumes it.")

@@ -63,7 +63,8 @@ def train(
     immediately, or continues if the call asks for more epochs.
 
     With `distribute="multiworker"`, each process makes the same call, and the batch size is that of all processes
-    together. The weights are those of one process with the same batches. Only worker 0 needs the run folder.
+    together. With `batch_norm="synchronized"`, they train as one process with the same batches does. Only worker 0 needs
+    the run folder.
 
     Args:
         model: Name from `list_models()`, built for the data with its input scaling inside. Or a built Keras model, or
@@ -249,7 +250,7 @@ def _check_shares(group: distribution.Group, strategy: Any, recipe: Recipe, data
         )
         unit = count * parts
         raise InputError(
-            f"batch_size={size} is {shared}, so it must be divisible by {unit}. Set batch_size={-(-size // unit) * unit}."
+            f"batch_size={size} is {shared}, so it must be divisible by {unit}. Set batch_size={max(size // unit, 1) * unit}."
         )
 
 

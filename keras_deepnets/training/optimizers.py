@@ -151,6 +151,15 @@ def steps_done(optimizer: keras.optimizers.Optimizer) -> int:
     return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
+def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the learning rate of the last step, or of the first step if there was none yet."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    schedule: Any = getattr(optimizer, "_learning_rate", None)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return float(schedule(max(steps_done(optimizer) - 1, 0)))
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
 class Lamb(RisingAverage, keras.optimizers.Lamb):
     """`keras.optimizers.Lamb` with the weight decay inside the trust ratio.

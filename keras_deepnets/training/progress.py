@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from keras_deepnets.training.callbacks import last_learning_rate
+from keras_deepnets.training.optimizers import last_learning_rate
 
 
 def progress_callback(

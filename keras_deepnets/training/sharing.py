@@ -54,7 +54,7 @@ class Waiting:
 def share_gradients(optimizer: keras.optimizers.Optimizer, group: Group, waiting: Waiting) -> None:
     """Make an optimizer apply the means of the gradients of all workers.
 
-    The mean comes before loss scaling, accumulation, clipping and decay, as if one process had computed the whole batch.
+    The mean comes before the loss scale is removed, and before clipping and decay, as if one process had computed the whole batch.
     """
     apply = optimizer.apply
 
@@ -122,19 +122,21 @@ class SharedMetrics(keras.callbacks.Callback):
         super().__init__()
         self._group, self._waiting = group, waiting
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        self._begin = self._seconds = 0.0
+        self._begin = 0.0
         self._steps = 0
         self._train: dict[str, float] | None = None
         self._held: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Start the timer."""
-        self._begin, self._train, self._held = time.perf_counter(), None, {}
-        self._waiting.taken()
+        """Forget the metrics of the epoch before."""
+        self._steps, self._train, self._held = 0, None, {}
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Count the steps."""
-        self._steps = batch + 1
+        """Count the steps. The first one is not timed, because TensorFlow may trace the graph in it."""
+        self._steps = batch
+        if batch == 1:
+            self._begin = time.perf_counter()
+            self._waiting.taken()
 
     def on_test_begin(self, logs=None):
         """Add up the training metrics before validation resets them. Average the statistics that validation uses."""
@@ -162,9 +164,14 @@ class SharedMetrics(keras.callbacks.Callback):
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
     def _report(self, seconds: float) -> None:
-        """Name a worker that the others wait for."""
+        """Name a worker that the others wait for.
+
+        Synchronised batch normalisation hides it, because all workers then wait in every layer.
+        """
+        if not self._steps:
+            return
         own = np.zeros(self._group.size, np.float64)
-        own[self._group.index] = max(seconds - self._waiting.taken(), 0.0) / max(self._steps, 1)
+        own[self._group.index] = max(seconds - self._waiting.taken(), 0.0) / self._steps
         times = [float(each) for each in self._group.sum([own])[0].numpy()]
         slowest, typical = max(times), statistics.median_low(times)
         if self._group.is_chief and slowest > _SLOW * typical and slowest - typical > 0.005:

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from keras_deepnets.files import written_aside
-from keras_deepnets.training.callbacks import averaged
+from keras_deepnets.training.averaging import averaged
 from keras_deepnets.training.choosing import Rows, best_epoch, stalled
 
 if TYPE_CHECKING:

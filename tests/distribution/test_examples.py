@@ -68,7 +68,8 @@ def test_the_manifest():
     assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "TFJob")
     (kind, worker), *others = job["spec"]["tfReplicaSpecs"].items()
     assert kind == "Worker" and not others and worker["replicas"] == 2
-    assert worker["restartPolicy"] == "ExitCode"  # the operator restarts a container that exits with 128 or more
+    # Not ExitCode: workers that lose another one end with status 2, which that policy does not restart.
+    assert worker["restartPolicy"] == "OnFailure" and job["spec"]["runPolicy"]["backoffLimit"] > 0
     pod = worker["template"]["spec"]
     (container,) = pod["containers"]
     assert container["name"] == "tensorflow"  # the operator sets TF_CONFIG in the container of this name

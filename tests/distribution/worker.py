@@ -27,9 +27,13 @@ def main(folder: str, record: str, arguments: str, pause: str = "") -> None:
     mode = options.get("distribute", "none")
     group = distribution.start() if mode == "multiworker" else distribution.ALONE
     losses: list[float] = []
+    delay = options.pop("delay", 0.0)
 
     class Record(keras.callbacks.Callback):
         """The running mean of the loss after each step."""
+
+        def on_train_batch_begin(self, batch, logs=None):
+            time.sleep(delay)
 
         def on_train_batch_end(self, batch, logs=None):
             losses.append(float(logs["loss"]))

@@ -1,11 +1,14 @@
 """A signal saves the state inside an epoch, and the run goes on with the same batches. Real processes and signals."""
 
 import json
+import os
 import signal
 
+import keras
 import numpy as np
 import pytest
 
+from keras_deepnets import training
 from keras_deepnets.errors import InputError
 from keras_deepnets.training import CheckpointStore, read_metrics
 from keras_deepnets.training.interim import interval
@@ -45,6 +48,26 @@ def test_a_signal_saves_the_state_and_the_run_goes_on(tmp_path, whole, kind, epo
     for ours, theirs in zip(*(read_metrics(folder / "run" / "metrics.csv") for folder in (cut, whole)), strict=True):
         same = {"epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
         assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
+
+
+class Terminate(keras.callbacks.Callback):
+    """Send SIGTERM to this process when the first epoch ends."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("model", ["fitnet1", "nin"])  # features are kept, and a convolution as classifier
+def test_a_signal_between_two_phases(tmp_path, model):
+    """The state belongs to the first phase and its optimizer, although the second phase has begun."""
+    options = {"head_epochs": 1, "epochs": 1, "limit": 64, "batch_size": 16, "verbose": 0, "validation": False}
+    whole = training.train(model, "digits", run_dir=tmp_path / "whole", **options)
+    with pytest.raises(training.Preempted, match=r"SIGTERM ended the run after epoch 1\. The state is saved"):
+        training.train(model, "digits", run_dir=tmp_path / "cut", callbacks=[Terminate()], **options)
+    cut = training.train(model, "digits", run_dir=tmp_path / "cut", **options)
+    assert cut.history["phase"] == whole.history["phase"] == [1, 2]
+    np.testing.assert_allclose(cut.history["loss"], whole.history["loss"], rtol=1e-4)
 
 
 def test_checkpoints_by_steps(tmp_path):

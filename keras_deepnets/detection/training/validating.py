@@ -13,7 +13,7 @@ from keras_deepnets.detection.detecting import detections
 from keras_deepnets.detection.evaluating import ImagesOf, evaluate, images, truths
 from keras_deepnets.detection.metrics import DetectionEvaluation, DetectionMetrics
 from keras_deepnets.files import write_json
-from keras_deepnets.training.callbacks import averaged
+from keras_deepnets.training.averaging import averaged
 
 if TYPE_CHECKING:
     from keras_deepnets.detection.data import DetectionData

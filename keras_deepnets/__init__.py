@@ -4,7 +4,7 @@
 >>> model = kd.ResNet50(weights=None)
 """
 
-from keras_deepnets import data, detection, distribution, export, families, insight, layers, training, weights
+from keras_deepnets import batch, data, detection, distribution, export, families, insight, layers, training, weights
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
@@ -242,6 +242,7 @@ __all__ = [
     "WideResNet40_4",
     "WideResNet50_2",
     "WideResNet101_2",
+    "batch",
     "create_model",
     "data",
     "decode_predictions",

@@ -34,6 +34,7 @@ ORDER = (
     "export",
     "detection",
     "benchmark",
+    "batch",
     "cli",
     "registration",
     "",  # keras_deepnets/__init__.py

@@ -174,9 +174,14 @@ def convert(
 def predict(
     model: Artifact,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE…", help="Image files or folders of images.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE…",
+            help="Image files or folders of images. With --out: also patterns and TFRecord files.",
+            show_default=False,
+        ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="Number of classes to print per image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per image.")] = 5,
     table: Annotated[
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Also write the predictions to this CSV file.", show_default=False),
@@ -185,24 +190,96 @@ def predict(
         bool, typer.Option("--strict", help="Stop at the first broken image instead of reporting it in its row.")
     ] = False,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Of a detector: write the images with boxes and detections.json to this folder.",
+            help="Of a classifier: predict with Apache Beam, and write shards to this folder; the same command continues an interrupted "
+            "job. Of a detector: write the images with boxes and detections.json to this folder.",
             show_default=False,
         ),
     ] = None,
     score: Annotated[
         float, typer.Option(min=0, max=1, help="Of a detector: the smallest score of an object that counts.")
     ] = 0.5,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="With --out: jsonl or parquet. Default: jsonl.", show_default=False),
+    ] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="With --out: write features of the images instead of classes.")
+    ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --out: number of shards. Default: one for 500 images.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --out: largest batch. Default: 64.", show_default=False)
+    ] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            help="With --out: Beam runner, e.g. DataflowRunner, FlinkRunner or SparkRunner. Default: DirectRunner, this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    runner_options: Annotated[
+        list[str],
+        typer.Option(
+            "--runner-option",
+            metavar="NAME=VALUE",
+            help="With --out: an option of the runner, e.g. direct_num_workers=4.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Classify images, or find objects in them: one line per image. The exit status is 1 if any image is broken."""
     from keras_deepnets.cli import detect, use
 
+    of_beam: dict[str, object] = {
+        "--format": form,
+        "--features": features,
+        "--shards": shards,
+        "--batch-size": batch_size,
+        "--runner": runner,
+        "--runner-option": runner_options,
+    }
     if detect.holds_detector(model):
-        detect.predict(model, images, out=out, score=score, strict=strict, unused={"--csv": table}, as_json=as_json)
+        detect.predict(
+            model,
+            [Path(image) for image in images],
+            out=None if out is None else Path(out),
+            score=score,
+            strict=strict,
+            unused={"--csv": table, **of_beam},
+            as_json=as_json,
+        )
         return
-    if out is not None:
-        raise InputError("--out is for detectors; for a classifier, give --csv.")
-    use.predict(model, images, top, strict=strict, table=table, as_json=as_json)
+    if out is None:
+        for name, value in of_beam.items():
+            if value:
+                raise InputError(
+                    f"{name} needs --out FOLDER, which predicts with Apache Beam; give it, or leave {name} out."
+                )
+        use.predict(model, [Path(image) for image in images], top, strict=strict, table=table, as_json=as_json)
+        return
+    for name, given in {"--csv": table is not None, "--strict": strict}.items():
+        if given:
+            raise InputError(
+                f"{name} does not go with --out; the folder has the predictions and the errors of all images."
+            )
+    from keras_deepnets.cli import batch
+
+    batch.predict(
+        model,
+        images,
+        out,
+        top,
+        form=form or "jsonl",
+        features=features,
+        shards=shards,
+        batch_size=batch_size,
+        runner=runner,
+        runner_options=runner_options,
+        as_json=as_json,
+    )

@@ -24,7 +24,7 @@ def shard(
     from keras_deepnets.data import shard_writing as work
 
     work.check_arguments(source, out, shards, split)  # report errors immediately, before TensorFlow is loaded
-    with _bar("reading the images", "writing", hidden=as_json) as report, loading(source):
+    with bar("reading the images", "writing", hidden=as_json) as report, loading(source):
         index = work.write(source, out, shards, split=split, seed=seed, skip_broken=skip_broken, report=report)
     if as_json:
         show.print_json({"out": str(out), **_facts(index)})
@@ -39,7 +39,7 @@ def check(folder: Path, *, as_json: bool) -> None:
 
     if not work.is_shards(folder):
         raise InputError(f"{folder} holds no TFRecord shards; write them with `{PROGRAM} data shard DATA OUT`.")
-    with _bar("checking", "checking", hidden=as_json) as report:
+    with bar("checking", "checking", hidden=as_json) as report:
         index = work.verify(folder, report)
     if as_json:
         show.print_json({"folder": str(folder), **_facts(index)})
@@ -72,7 +72,7 @@ def _print(index: Index, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _bar(before: str, doing: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
+def bar(before: str, doing: str, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
     """Yield a function that updates a progress bar at a terminal, or None elsewhere."""
     console = show.console()
     if hidden or not console.is_terminal:

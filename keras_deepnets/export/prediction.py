@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import exporters, litert, onnx_export, single_file, writing
+from keras_deepnets.export import exporters, litert, onnx_export, signatures, single_file, writing
 from keras_deepnets.export.classifier import classifier_of
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def predict(
         raise InputError(f"on_error={on_error!r} is neither 'fail' nor 'skip'.")
     skip = on_error == "skip"
     checked, names = _checked_images(images, skip)
-    run = _open(path)
+    run = _open(path, features=False)
     parts = []
     for start in range(0, len(checked), BATCH_SIZE):
         batch = checked[start : start + BATCH_SIZE]
@@ -69,6 +71,65 @@ def predict(
         indices[good] = probabilities[good].argmax(axis=-1)
     found = {"probabilities": probabilities, "classes": indices, "labels": labels.astype(str)}
     return found | {"errors": errors} if skip else found
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artifact that stays open for many batches of image files.
+
+    Attributes:
+        labels: The names of the classes. None if the artifact does not say them.
+        features: Whether it gives features instead of probabilities.
+    """
+
+    labels: tuple[str, ...] | None
+    features: bool
+    _run: _Runner
+
+    def __call__(self, images: Sequence[bytes], names: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
+        """Run one batch, as `predict` does with ``on_error="skip"``.
+
+        Args:
+            images: Contents of the files.
+            names: Their names, for the messages.
+
+        Returns:
+            Probabilities float32 ``[good, classes]`` or features float32 ``[good, length]`` of the images that can be decoded. And for
+            each image a message, or None.
+        """
+        values, _, errors = _run_files(self._run, list(images), list(names), skip=True)
+        return values, errors
+
+
+def opened(path: str | os.PathLike[str], features: bool = False) -> Opened:
+    """Open an artifact for many batches.
+
+    Args:
+        path: As in `predict`, but not a model in memory.
+        features: Whether to compute the input of the last dense layer instead of the probabilities.
+
+    Raises:
+        InputError: `path` is not such an artifact, or it has no features.
+    """
+    from keras_deepnets.models import labels_of
+
+    path = Path(path)
+    if path.suffix == ".keras" and path.is_file():
+        model = load_keras(path)
+        labels = labels_of(model)
+        return Opened(labels and tuple(labels), features, _open(model, features))
+    run = _open(path, features)
+    return Opened(_stored_labels(path), features, run)
+
+
+def _stored_labels(path: Path) -> tuple[str, ...] | None:
+    """The class names in the files of an exported model, or None."""
+    try:
+        if path.is_dir():
+            return tuple((version_in(path) / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines())
+        return tuple(json.loads(single_file.card_path(path).read_text(encoding="utf-8"))["labels"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _checked_images(images: Any, skip: bool) -> tuple[Any, list[str]]:
@@ -195,17 +256,21 @@ def _unreadable(name: str) -> InputError:
     )
 
 
-def _open(path: Any) -> _Runner:
+def _open(path: Any, features: bool) -> _Runner:
     import keras
 
     if isinstance(path, keras.Model):
         exporters.check_classifies(path)
-        return _keras_runner(path)
+        return _keras_runner(path, features)
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite, .onnx or .keras file.")
     if path.is_dir():
-        return _saved_model_runner(version_in(path))
+        return _saved_model_runner(version_in(path), features)
+    if features and path.suffix in (".tflite", ".onnx"):
+        raise InputError(
+            f"{path} gives no features; give the .keras file it was made of, or a SavedModel exported with features=True."
+        )
     if path.suffix == ".tflite":
         return _tflite_runner(path)
     if path.suffix == ".onnx":
@@ -213,7 +278,7 @@ def _open(path: Any) -> _Runner:
     if path.suffix == ".keras":
         loaded = load_keras(path)
         exporters.check_classifies(loaded)
-        return _keras_runner(loaded)
+        return _keras_runner(loaded, features)
     raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite, .onnx or .keras file.")
 
 
@@ -233,7 +298,7 @@ def _is_saved_model(path: Path) -> bool:
     return (path / "saved_model.pb").is_file()
 
 
-def _saved_model_runner(path: Path) -> _Runner:
+def _saved_model_runner(path: Path, features: bool) -> _Runner:
     import numpy as np
     import tensorflow as tf
 
@@ -246,8 +311,12 @@ def _saved_model_runner(path: Path) -> _Runner:
             f"{path} lacks the signatures serving_default and serving_images; export it with export.saved_model."
         )
 
-    if "boxes" in loaded.signatures["serving_default"].structured_outputs:
+    given = loaded.signatures["serving_default"].structured_outputs
+    if "boxes" in given:
         raise exporters.finds_objects(path)
+    if features and "features" not in given:
+        raise InputError(f"{path} gives no features; export it again with features=True, or give the .keras file.")
+    wanted = "features" if features else "probabilities"
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         name, argument = ("serving_default", "image_bytes") if isinstance(batch, list) else ("serving_images", "images")
@@ -265,7 +334,7 @@ def _saved_model_runner(path: Path) -> _Runner:
             if missing:
                 part = part + part[-1:] * missing if isinstance(part, list) else np.pad(part, _at_end(missing), "edge")
             outputs = loaded.signatures[name](**{argument: tf.constant(part)})
-            values.append(outputs["probabilities"].numpy()[: size - missing])
+            values.append(outputs[wanted].numpy()[: size - missing])
             labels += [label.decode() for label in outputs["labels"].numpy()[: size - missing]]
         return np.concatenate(values), labels
 
@@ -317,20 +386,28 @@ def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
     return (values.astype("float32") - zero_point) * scale if scale else values
 
 
-def _keras_runner(model: keras.Model) -> _Runner:
+def _keras_runner(model: keras.Model, features: bool) -> _Runner:
     import tensorflow as tf
 
     classifier = classifier_of(model, fold=False)
     shape = [None, classifier.height, classifier.width, classifier.channels]
-    compiled = tf.function(classifier.probabilities, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
+    network = signatures.with_features(classifier.model) if features else classifier.model
+
+    def outputs(views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = network(classifier.scaled(views), training=False)
+        classes, values = found if features else (found, None)
+        probabilities = classifier.as_probabilities(classes)
+        return probabilities, probabilities if values is None else tf.cast(values, tf.float32)
+
+    compiled = tf.function(outputs, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
 
     def run(batch: Any) -> tuple[Any, list[str]]:
         if isinstance(batch, list):
             views = tf.concat([classifier.view(single_file.decode(encoded)[tf.newaxis]) for encoded in batch], axis=0)
         else:
             views = classifier.view(tf.constant(batch))
-        values = compiled(views).numpy()
-        return values, [classifier.labels[index] for index in values.argmax(axis=-1)]
+        probabilities, values = compiled(views)
+        return values.numpy(), [classifier.labels[index] for index in probabilities.numpy().argmax(axis=-1)]
 
     return run
 

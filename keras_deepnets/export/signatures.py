@@ -98,7 +98,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
         )
     if options.precision == "bfloat16":
         classifier = dataclasses.replace(classifier, model=weight_precision.computing_in_bfloat16(classifier.model))
-    network = _with_features(classifier.model) if options.features else classifier.model
+    network = with_features(classifier.model) if options.features else classifier.model
     module = tf.Module()
     weights = weight_precision.Weights(network, options.precision)
     names = tf.constant(classifier.labels)
@@ -172,7 +172,7 @@ def _only(good: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reshape(good, [-1] + [1] * (value.shape.rank - 1)), value, tf.constant(nothing, value.dtype))
 
 
-def _with_features(model: keras.Model) -> keras.Model:
+def with_features(model: keras.Model) -> keras.Model:
     """The network with a second output, the input of its last dense layer.
 
     If the classes are averages of maps, it is the average of the maps that the last convolution reads.

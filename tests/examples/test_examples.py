@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_deepnets as kd
 from tests.cli.conftest import COLOURS, paint
@@ -32,10 +33,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run(script, folder, *words, two_devices=False):
     """The lines that a script prints; it must end well."""
     begin = ["-c", TWO_DEVICES] if two_devices else []
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, *begin, str(ROOT / "examples" / script), *map(str, words)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -50,10 +52,11 @@ def number(pattern, line):
     return float(found.group(1).replace(",", ""))
 
 
-def test_there_are_five():
+def test_there_are_six():
     assert [script.stem for script in SCRIPTS] == [
         "custom_variant",
         "fine_tune_folder",
+        "near_duplicates",
         "own_pieces",
         "train_cifar10",
         "train_imagenet",
@@ -141,6 +144,22 @@ def test_fine_tune_folder(tmp_path):
     served = kd.export.predict(tmp_path / "fine_tuned", images)
     assert 100 * (served["classes"] == truth).mean() == pytest.approx(accuracy, abs=0.01)
     assert set(served["labels"]) <= set(COLOURS)
+
+
+@pytest.mark.slow
+def test_near_duplicates(tmp_path):
+    pytest.importorskip("apache_beam", reason="pip install '.[beam]'")
+    folder = paint(tmp_path / "colours", COLOURS, 4)
+    # A second copy, as an editor might save it: with other compression.
+    Image.open(folder / "red" / "02.png").save(folder / "blue" / "copy.jpg", quality=95)
+    kd.ResNet20(classes=3, include_preprocessing=True).save(tmp_path / "model.keras")
+    lines = run("near_duplicates.py", tmp_path, "model.keras", "colours", "--least", 0)
+    assert lines[-1] == "78 pairs among 13 images"
+    similarity, *names = lines[0].split()
+    assert set(names) == {str(Path("colours", "red", "02.png")), str(Path("colours", "blue", "copy.jpg"))}
+    assert 0.9 < float(similarity) <= 1
+    again = run("near_duplicates.py", tmp_path, "model.keras", "colours", "--least", float(similarity) - 1e-4)
+    assert again[0] == lines[0]
 
 
 @pytest.mark.slow

@@ -49,7 +49,9 @@ NEEDING = {
 }
 
 
-@pytest.mark.parametrize("case", NEEDING)
+@pytest.mark.parametrize(
+    "case", [case if "builder" in case else pytest.param(case, marks=pytest.mark.slow) for case in NEEDING]
+)
 def test_build_it_with_an_option_that_it_has(case):
     build, source, names = NEEDING[case]
     model, source = build(), fill(source())

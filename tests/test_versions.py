@@ -44,6 +44,7 @@ def test_all_who_ask_get_versions(not_installed):
     assert run.software()["versions"]["keras-deepnets"] == kd.__version__
 
 
+@pytest.mark.slow
 def test_a_checkout_on_the_path(tmp_path):
     """A process that sees this checkout and its dependencies, and no metadata of ours, exports with a card."""
     program = f"""

@@ -152,6 +152,7 @@ def test_what_only_a_worker_can_see_is_bad_input_too(cli, monkeypatch):  # noqa:
     assert done.error == "ResNet20: input_shape=(2, 2, 3) is too small."
 
 
+@pytest.mark.slow
 def test_a_real_pair(cli, tmp_path):  # noqa: F811
     words = ("resnet20", "--image-size", "8", "--batch", "2", "--pairs", "3", "--no-ceiling", "--json")
     values = cli("benchmark", *words, "--out", tmp_path).json

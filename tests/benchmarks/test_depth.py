@@ -21,6 +21,7 @@ def test_a_row_of_each_network_from_a_process_of_its_own(capfd):
         assert row["first_step"] > row["step"] > 0 and min(row["build"], row["save"], row["load"]) > 0
 
 
+@pytest.mark.slow
 def test_what_stochastic_depth_saves(capfd, monkeypatch):
     # Of twenty layers in the place of 110.
     from keras_deepnets import registry

@@ -11,6 +11,7 @@ from benchmarks import exports
 KINDS = ("saved_model", "tflite", "tflite_float16")
 
 
+@pytest.mark.slow
 def test_a_row_of_each_network(capfd):
     assert exports.main(["fitnet1", "highwaymlp10", "--size", "28", "--json"]) == 0
     out, err = capfd.readouterr()

@@ -17,6 +17,7 @@ def small_networks(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", lambda weights: kd.ResNet20(name="theirs"))
 
 
+@pytest.mark.slow
 def test_both_are_written_loaded_and_called_in_turn(small_networks, tmp_path, capsys):
     assert serving.main(["resnet50", "--batch", "1,4", "--pairs", "3", "--out", str(tmp_path)]) == 0
     rows = read_csv(tmp_path / serving.CSV)

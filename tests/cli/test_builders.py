@@ -90,6 +90,7 @@ def test_options_that_do_not_go(cli, patches, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_train_a_builder(cli, patches, tmp_path):
     words = ["--image-size", "8", *RECIPE, *SMALL, "--option", "filters=8,16,32", "--run-dir", tmp_path / "run"]
     done = cli("train", "ResNet", patches, *words, "--json")

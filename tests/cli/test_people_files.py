@@ -23,6 +23,7 @@ def photos(tmp_path):
 LINE = "left out 2 files that are not images: 1 .mov, 1 .txt\n"
 
 
+@pytest.mark.slow
 def test_every_command_ignores_and_counts_alike(cli, photos, trained, tmp_path):
     said = f"{photos}: {LINE}"
     done = cli("train", *TINY[:1], photos, *TINY[1:], "--run-dir", tmp_path / "run")

@@ -173,6 +173,7 @@ def test_evaluate_prints_a_table(cli, trained, patches):
     assert [line.split()[0] for line in lines[1:5]] == ["class", *LABELS]
 
 
+@pytest.mark.slow
 def test_evaluate_draws_what_is_taken_for_what(cli, trained, exported, patches, tmp_path):
     pictures = []
     for name, path in {"keras": trained, **exported}.items():
@@ -223,6 +224,7 @@ def test_without_errors_there_is_no_picture(cli, trained, patches, tmp_path):
     assert not (tmp_path / "errors.png").exists()
 
 
+@pytest.mark.slow
 def test_what_of_a_folder_is_measured(cli, trained, exported, patches, tmp_path, monkeypatch):
     """All of it, but for the run that was trained on it: then the part that the run left out."""
 
@@ -350,6 +352,7 @@ def test_export_compares_the_accuracy(cli, trained, patches, tmp_path):
     assert cli(*words, "--overwrite").out.splitlines()[-1].endswith(f"{100 * expected:.2f} %")
 
 
+@pytest.mark.slow
 def test_the_card_of_an_export_says_what_it_learnt_from_and_how_good_it_is(cli, trained, patches, tmp_path):
     words = ("export", trained, tmp_path / "served", "--format", "savedmodel", "--data", patches, "--no-fold", "--json")
     done = cli(*words).json
@@ -508,6 +511,7 @@ def test_fields_are_read_as_python_values():
         command.pairs(["batch_size"], "--set")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_run_that_the_same_command_resumes(cli, patches, tmp_path):
     program = "import sys; from keras_deepnets.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["train", TINY[0], str(patches), *TINY[1:], "--run-dir", str(tmp_path / "run")]

@@ -211,6 +211,7 @@ def go(source, out, moment):
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_loads(two_classes, tmp_path):
     out = tmp_path / "out"
     for moment in ("in the second shard", "before the index"):

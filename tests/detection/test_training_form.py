@@ -134,6 +134,7 @@ def test_images_without_objects():
     assert any((np.array(weight) != old).any() for weight, old in zip(model.trainable_weights, before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_gradients_are_finite_in_half_precision(policy):
     import tensorflow as tf

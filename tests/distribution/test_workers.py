@@ -68,6 +68,7 @@ def test_a_slow_worker_is_named(tmp_path):
     assert "is slow" not in log(tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_workers_of_other_runs_are_refused(tmp_path):
     (tmp_path / "a").mkdir()
     processes = started(2, tmp_path / "a", SHORT, {1: {"learning_rate": 0.7}})

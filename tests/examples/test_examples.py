@@ -130,6 +130,7 @@ def test_train_imagenet_on_two_devices(tmp_path):
     assert kd.training.evaluate(model, held).top1 == pytest.approx(1 - error / 100, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_fine_tune_folder(tmp_path):
     folder = paint(tmp_path / "colours", COLOURS, 20)
     kd.save_weights(kd.ResNet20(), tmp_path / "learnt.safetensors")

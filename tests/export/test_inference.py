@@ -30,6 +30,7 @@ def test_inference_model_is_folded_and_the_same(resnet20, pictures, tmp_path):
         export.inference_model(resnet20, tmp_path / "model.h5")
 
 
+@pytest.mark.slow
 def test_the_card_beside_a_keras_file_says_how_to_load_it(resnet20, tmp_path):
     path = export.inference_model(resnet20, tmp_path / "model.keras")
     card = json.loads((tmp_path / "model.keras.json").read_text())

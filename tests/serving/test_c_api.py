@@ -75,6 +75,7 @@ def files(tmp_path_factory):
     return paths, photographs(3, 20, 31, seed=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", GROUPS, ids=["quick", "others"])
 def test_both_signatures_give_what_predict_gives(names, program, folder, files, tmp_path):
     """One process runs all exports of a group: starting it takes seconds."""

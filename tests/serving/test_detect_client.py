@@ -45,6 +45,7 @@ def lines_for(path, found, least):
     ]
 
 
+@pytest.mark.slow
 def test_it_prints_what_predict_finds_and_draws_it(server, folder, files, tmp_path):
     expected = detector_export.predict(folder, files, 2)
     lines = [line for path, found in zip(files, expected, strict=True) for line in lines_for(path, found, 0.3)]

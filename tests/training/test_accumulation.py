@@ -33,6 +33,7 @@ def test_parts_equal_the_whole_batch(weighted):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_in_parts(tmp_path):
     options = {"epochs": 1, "limit": 64, "batch_size": 16, "verbose": 0, "validation": False, "learning_rate": 1e-3}
     one, four = (

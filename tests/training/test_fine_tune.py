@@ -119,6 +119,7 @@ def test_small_batches_freeze_batch_normalisation(tmp_path):
     np.testing.assert_array_equal(model.layers[2].moving_mean.numpy(), before)
 
 
+@pytest.mark.slow
 def test_freeze_up_to(start, tmp_path):
     before = {weight.path: weight.numpy() for weight in keras.saving.load_model(start / "model.keras").weights}
     run = train("resnet20", images(), run_dir=tmp_path / "run", weights=start, freeze="conv3_block3_out", **SHORT)
@@ -135,6 +136,7 @@ def test_freeze_up_to(start, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept(tmp_path):
     """The rate of the second phase destroys what was learnt, so that the first phase's weights are the best."""
     destroying = SHORT | {"epochs": 1, "learning_rate": 1e4, "warmup": 0, "schedule": "constant", "head_epochs": 20}
@@ -199,6 +201,7 @@ def test_the_same_classes_keep_their_classifier(start, tmp_path):
     np.testing.assert_allclose(again.model.layers[-1].kernel.numpy(), first.model.layers[-1].kernel.numpy(), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_own_optimizer_loss_and_schedule(tmp_path):
     own = keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(1e-2, 6, 1e-3))
     loss = keras.losses.SparseCategoricalCrossentropy(name="mine")

@@ -31,10 +31,8 @@ def arrays(path):
     return {name: value for name, value in found.items() if not name.startswith("optimizer")}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case if case == "fine-tuning" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_killed_twice(tmp_path, case):
     run = tmp_path / "run"
     assert go(tmp_path, "in an epoch", case).returncode == -9

@@ -25,9 +25,8 @@ def whole(tmp_path_factory):
     return folder, finished(1, folder, RUN)[0]
 
 
-@pytest.mark.parametrize(
-    ("kind", "epoch", "step"), [(signal.SIGTERM, 1, 3), pytest.param(signal.SIGUSR1, 0, 4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "epoch", "step"), [(signal.SIGTERM, 1, 3), (signal.SIGUSR1, 0, 4)])
 def test_a_signal_saves_the_state_and_the_run_goes_on(tmp_path, whole, kind, epoch, step):
     whole, uncut = whole
     cut, done = tmp_path, 10 * epoch + step
@@ -51,14 +50,38 @@ def test_a_signal_saves_the_state_and_the_run_goes_on(tmp_path, whole, kind, epo
 
 
 class Terminate(keras.callbacks.Callback):
-    """Send SIGTERM to this process when the first epoch ends."""
+    """Send SIGTERM to this process after a step of an epoch, or when the first epoch ends."""
+
+    def __init__(self, epoch=0, step=None):
+        super().__init__()
+        self._epoch, self._step, self._current = epoch, step, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._current = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self._current, batch + 1) == (self._epoch, self._step):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == 0:
+        if self._step is None and epoch == self._epoch:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("model", ["fitnet1", "nin"])  # features are kept, and a convolution as classifier
+def test_sigterm_inside_an_epoch(tmp_path):
+    options = {"recipe": "fast", "epochs": 2, "limit": 96, "batch_size": 16, "ema": 0.9, "verbose": 0}
+    options |= {"validation": False, "model_options": {"depth": 8, "stem": "cifar"}}
+    whole = training.train("PlainNet", "digits", run_dir=tmp_path / "whole", **options)
+    with pytest.raises(training.Preempted, match=r"SIGTERM ended the run after epoch 2, step 2\. The state is saved"):
+        training.train("PlainNet", "digits", run_dir=tmp_path / "cut", callbacks=[Terminate(1, 2)], **options)
+    cut = training.train("PlainNet", "digits", run_dir=tmp_path / "cut", **options)
+    for ours, theirs in zip(cut.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert cut.history["loss"] == whole.history["loss"]
+
+
+# Features are kept, and a convolution as classifier.
+@pytest.mark.parametrize("model", ["fitnet1", pytest.param("nin", marks=pytest.mark.slow)])
 def test_a_signal_between_two_phases(tmp_path, model):
     """The state belongs to the first phase and its optimizer, although the second phase has begun."""
     options = {"head_epochs": 1, "epochs": 1, "limit": 64, "batch_size": 16, "verbose": 0, "validation": False}
@@ -70,6 +93,7 @@ def test_a_signal_between_two_phases(tmp_path, model):
     np.testing.assert_allclose(cut.history["loss"], whole.history["loss"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpoints_by_steps(tmp_path):
     finished(1, tmp_path, RUN | {"epochs": 1, "checkpoint_every": "4 steps"})
     names = [path.name for path in CheckpointStore(tmp_path / "run" / "checkpoints").paths()]

@@ -87,6 +87,7 @@ def test_pixels_of_one_size(signatures, small):
         assert not found["classes"][place, count:].numpy().any() and not found["boxes"][place, count:].numpy().any()
 
 
+@pytest.mark.slow
 def test_plain_tensorflow_in_another_process(folder, small, images, tmp_path):
     np.savez(
         tmp_path / "given.npz", **{f"file{n}": np.frombuffer(png(image), "uint8") for n, image in enumerate(images)}
@@ -172,6 +173,7 @@ def test_a_server_gets_its_configuration(folder, tmp_path):
     assert 'name: "small"' in models.read_text() and "allowed_batch_sizes: 3" in batching.read_text()
 
 
+@pytest.mark.slow
 def test_without_folding_and_with_half_the_weights(small, images, folder, tmp_path):
     expected = detection.detect(small, images)
     kept = detector_export.saved_model(small, tmp_path / "kept", fold=False)

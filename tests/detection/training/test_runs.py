@@ -96,6 +96,7 @@ def test_a_run_resumes_bit_for_bit(folder, whole, tmp_path):
         train(folder, whole.path, 2, learning_rate=0.5)
 
 
+@pytest.mark.slow
 def test_the_model_loads_in_another_process(folder, whole):
     image = str(folder / "JPEGImages" / "image0.jpg")
     script = (
@@ -113,6 +114,7 @@ def test_the_model_loads_in_another_process(folder, whole):
     np.testing.assert_allclose(scores, here["scores"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay(folder, tmp_path):
     model = new_detector()
     before = {weight.path: np.array(weight) for weight in model.weights}
@@ -142,7 +144,8 @@ def test_average_of_the_weights_and_best_epoch(folder, tmp_path):
     assert run.evaluation.ap50 == pytest.approx(max(values))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_stays_finite(folder, tmp_path, policy):
     with_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -202,7 +202,10 @@ def model_files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(entry for entry in path.rglob("*") if entry.is_file())
     card = path.with_name(f"{path.name}.json")
-    return [path, card] if path.suffix in (".tflite", ".onnx") and card.is_file() else [path]
+    if path.suffix not in (".tflite", ".onnx", ".xml") or not card.is_file():
+        return [path]
+    weights = path.with_suffix(".bin")
+    return [path, card, weights] if path.suffix == ".xml" and weights.is_file() else [path, card]
 
 
 def model_digest(path: Path) -> str:

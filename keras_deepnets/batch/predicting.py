@@ -92,7 +92,7 @@ def predict_many(
     up to rounding, which depends on the size of a batch.
 
     Args:
-        model: A run folder, a ``.keras`` file, a SavedModel, or a ``.tflite`` or ``.onnx`` file.
+        model: A run folder, a ``.keras`` file, a SavedModel, or a ``.tflite``, ``.onnx`` or ``.xml`` file.
         sources: Image files, folders, patterns such as ``"photos/**/*.jpg"``, and TFRecord files of `tf.train.Example` with the feature
             ``image/encoded`` or ``image``. An image in a record file is called ``file.tfrecord#position``. Beam's file systems read
             URLs such as ``gs://bucket/photos/**``. A file that is named twice counts once.

@@ -12,7 +12,10 @@ DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_
 """Dtype names of the command, with the Keras policy for each."""
 
 OURS, FOLDED = "ours", "ours-folded"
-TORCH = ("torchvision", "timm", "pytorchcv")
+COMPILED = "torch.compile"
+TORCH = ("torchvision", "timm", "pytorchcv", COMPILED)
+ENGINES = {"openvino": ("float32", "bfloat16"), "onnxruntime": ("float32",)}
+"""Runtimes that run this library's own network for inference, and the dtypes in which they compute."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Job:
     Attributes:
         kind: ``"network"``, or ``"ceiling"`` for a large matrix product.
         library: ``"ours"``, ``"ours-folded"``, ``"keras.applications"``, ``"keras-twin"``, ``"torchvision"``, ``"timm"``,
-            ``"pytorchcv"``.
+            ``"pytorchcv"``, ``"torch.compile"`` (torchvision's network), ``"openvino"``, ``"onnxruntime"``.
         model: Name in this library's registry, or a constructor's name.
         options: Options of this library's constructor, also used for the twin.
         peer: How a peer's library builds its network: a network's name, or a function's name and its keywords.

@@ -31,8 +31,8 @@ def build(job: Job) -> Side:
         return Side(lambda: None, facts | {"gflops": _ceiling(job)})
     keras.config.set_dtype_policy(DTYPES[job.dtype])
     keras.utils.set_random_seed(0)
-    network, building = _network(job)
-    facts |= _counts(network) | {"image_size": network.input_shape[1]}
+    network, building = network_of(job)
+    facts |= counts(network) | {"image_size": network.input_shape[1]}
     makers = {"train": _training, "inference": _inference, "export": _exported}
     step, more = makers[job.mode](job, network)
     # A twin is a copy of an existing network, so the time is not comparable with building one.
@@ -40,7 +40,7 @@ def build(job: Job) -> Side:
     return Side(step, facts | more, _meter())
 
 
-def _network(job: Job) -> tuple[Any, float]:
+def network_of(job: Job) -> tuple[Any, float]:
     """Build the network. Return it and the seconds that building took."""
     import keras
 
@@ -93,7 +93,8 @@ def _stock_options(constructor: Callable[..., Any], options: dict[str, Any]) -> 
     return options | {name: value for name, value in plain.items() if name in known}
 
 
-def _counts(network: Any) -> dict[str, int]:
+def counts(network: Any) -> dict[str, int]:
+    """Multiply-adds and trainable parameters."""
     from keras_deepnets import models
 
     return {"multiply_adds": models.multiply_adds(network), "parameters": models.trainable_parameters(network)}

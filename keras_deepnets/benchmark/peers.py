@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_deepnets.benchmark.jobs import OURS
+from keras_deepnets.benchmark.jobs import COMPILED, ENGINES, OURS, TORCH
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "keras": ("keras",),
@@ -14,6 +14,9 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torchvision": ("torch", "torchvision"),
     "timm": ("torch", "torchvision", "timm"),
     "pytorchcv": ("torch", "pytorchcv"),
+    COMPILED: ("torch", "torchvision"),
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnx", "tf2onnx", "onnxruntime"),
     OURS: ("keras",),
 }
 """Values of ``--against``, with the packages that each one needs."""
@@ -42,6 +45,8 @@ class Peer:
             return "stock Keras twin"
         if self.library == OURS:
             return "ours, default options"
+        if self.library in ENGINES:
+            return f"ours in {self.library}"
         return f"{self.library} {self.build[0]}"
 
 
@@ -141,12 +146,23 @@ def missing(against: str) -> str | None:
 def find(against: str, model: str) -> Peer | None:
     """Return the counterpart of `model` in the library `against`, a value of ``--against``. None if there is none."""
     model = model.lower()
-    if against == OURS:
-        return Peer(OURS, (model, {}))
-    library = "keras.applications" if against == "keras" else against
+    if against == OURS or against in ENGINES:
+        return Peer(against, (model, {}))
+    library = {"keras": "keras.applications", COMPILED: "torchvision"}.get(against, against)
     if model in _NETWORKS.get(library, {}):
         build, options = _NETWORKS[library][model]
-        return Peer(library, build, dict(options))
+        return Peer(COMPILED if against == COMPILED else library, build, dict(options))
     if against in ("keras", "keras-twin"):
         return Peer("keras-twin", (model, {}))
+    return None
+
+
+def unsupported(against: str, mode: str, dtype: str) -> str | None:
+    """Why `against` does not run in a mode or dtype. None if it does."""
+    if mode == "export" and against in TORCH:
+        return f"{against} writes no SavedModel, so --mode export skips it"
+    if against in ENGINES and mode != "inference":
+        return f"{against} is for --mode inference, so --mode {mode} skips it"
+    if against in ENGINES and dtype not in ENGINES[against]:
+        return f"{against} does not compute in {dtype}"
     return None

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from keras_deepnets.benchmark.jobs import Job
+from keras_deepnets.benchmark.jobs import COMPILED, Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, Meter, ProcessMeter
 from keras_deepnets.benchmark.side import Side
 from keras_deepnets.versions import version
 
 
 def build(job: Job) -> Side:
-    """Build the side of a job as typical eager PyTorch: channels last, autocast for 16-bit types."""
+    """Build the side of a job as typical PyTorch: channels last, autocast for 16-bit types, eager or compiled."""
     start = time.perf_counter()
     import torch
 
@@ -38,11 +38,19 @@ def build(job: Job) -> Side:
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "image_size": size,
     }
+    if job.library == COMPILED:
+        _freeze_for_inference()
+        network = torch.compile(network)  # compiles in the first step
     images = torch.randn(job.batch, 3, size, size).to(device, memory_format=torch.channels_last)
     if job.mode == "inference":
         return Side(_inference(job, network, images), facts, meter())
     labels = torch.randint(0, classes, (job.batch,)).to(device)
     return Side(_training(job, network, images, labels), facts, meter())
+
+
+def _freeze_for_inference() -> None:
+    """Let the compiler treat weights as constants where no gradients are needed, which is its fastest mode."""
+    setattr(importlib.import_module("torch._inductor.config"), "freezing", True)  # noqa: B010 - checkers do not see it
 
 
 def geometry(network: Any) -> tuple[int, int]:
@@ -105,7 +113,7 @@ def _builder(job: Job) -> Callable[[], Any]:
     assert job.peer is not None
     name, kwargs = job.peer
     with without_compiled_operators():
-        if job.library == "torchvision":
+        if job.library in ("torchvision", COMPILED):
             models = importlib.import_module("torchvision").models
             if name == "ResNet":
                 return lambda: models.ResNet(models.resnet.Bottleneck, **kwargs)
@@ -185,4 +193,4 @@ def device_name() -> str:
 
 
 def _versions(library: str) -> dict[str, str | None]:
-    return {package: version(package) for package in ("torch", library)}
+    return {package: version(package) for package in ("torch", "torchvision" if library == COMPILED else library)}

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from keras_deepnets.benchmark.jobs import TORCH, Job
+from keras_deepnets.benchmark.jobs import ENGINES, TORCH, Job
 from keras_deepnets.benchmark.process_memory import lifetime_peak
 from keras_deepnets.benchmark.side import Side
 
@@ -33,6 +33,10 @@ def build(job: Job) -> Side:
         from keras_deepnets.benchmark import torch_side
 
         return torch_side.build(job)
+    if job.library in ENGINES:
+        from keras_deepnets.benchmark import engine_side
+
+        return engine_side.build(job)
     from keras_deepnets.benchmark import keras_side
 
     return keras_side.build(job)

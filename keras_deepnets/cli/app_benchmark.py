@@ -42,7 +42,8 @@ def benchmark(
         str,
         typer.Option(
             help="Peers to compare with: keras (keras.applications, otherwise the same network built from stock Keras layers), "
-            "keras-twin, torchvision, timm, pytorchcv, ours (with default options), none, or a comma-separated list."
+            "keras-twin, torchvision, timm, pytorchcv, torch.compile (of torchvision), openvino and onnxruntime (our network there; "
+            "inference), ours (with default options), none, or a comma-separated list."
         ),
     ] = "keras",
     image_size: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from keras_deepnets.cli.options import Json
 
-_DEVICE, _SERVER, _CHECK = "Options for .tflite files", "Options for SavedModels", "Comparison and output"
+_DEVICE, _SERVER, _CHECK = "Options for .tflite and OpenVINO files", "Options for SavedModels", "Comparison and output"
 
 
 def export(
@@ -18,7 +18,7 @@ def export(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="Output: the model's folder of versions (savedmodel), or the .tflite, .onnx or .keras file.",
+            help="Output: the model's folder of versions (savedmodel), or the .tflite, .onnx, .xml (openvino) or .keras file.",
             show_default=False,
         ),
     ],
@@ -26,7 +26,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes) or "
+            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes), openvino (fastest on x86 processors) or "
             "keras (folded for inference, to load in Python after `import keras_deepnets`).",
             show_default=False,
         ),
@@ -41,7 +41,11 @@ def export(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="Quantise: float16, dynamic, int8 or int16x8.", show_default=False, rich_help_panel=_DEVICE),
+        typer.Option(
+            help="Quantise: float16, dynamic, int8 or int16x8; for openvino int8.",
+            show_default=False,
+            rich_help_panel=_DEVICE,
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
@@ -90,7 +94,8 @@ def export(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Type of the stored weights: float32 (default), bfloat16 (also used for computation) or float16.",
+            help="Type of the stored weights: float32 (default), bfloat16 (also used for computation) or float16. "
+            "For openvino: the type of computation.",
             show_default=False,
             rich_help_panel=_SERVER,
         ),
@@ -118,7 +123,12 @@ def export(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images per request. Default: any.", show_default=False, rich_help_panel=_SERVER),
+        typer.Option(
+            min=1,
+            help="Images per request. Default: any. Also for openvino.",
+            show_default=False,
+            rich_help_panel=_SERVER,
+        ),
     ] = None,
     on_error: Annotated[
         str | None,
@@ -160,7 +170,7 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Export a trained model as a SavedModel, TFLite, ONNX or Keras file. Compares size, latency and outputs."""
+    """Export a trained model as a SavedModel, TFLite, ONNX, OpenVINO or Keras file. Compares size, latency and outputs."""
     from keras_deepnets.cli import detect
     from keras_deepnets.cli import export as command
 

@@ -19,8 +19,8 @@ from keras_deepnets.weights.cards import networks
 if TYPE_CHECKING:
     import keras
 
-KERAS, SAVED_MODEL, TFLITE, ONNX, WEIGHTS = "keras", "savedmodel", "tflite", "onnx", "weights"
-_KINDS = "a run folder, a .keras file, a SavedModel folder, a .tflite file or an .onnx file"
+KERAS, SAVED_MODEL, TFLITE, ONNX, OPENVINO, WEIGHTS = "keras", "savedmodel", "tflite", "onnx", "openvino", "weights"
+_KINDS = "a run folder, a .keras file, a SavedModel folder, a .tflite, .onnx or .xml file"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Artifact:
 
     Attributes:
         path: Path for `export.predict`: a file, or the folder of one SavedModel version.
-        kind: `KERAS`, `SAVED_MODEL`, `TFLITE`, `ONNX` or, with ``--weights``, `WEIGHTS`.
+        kind: `KERAS`, `SAVED_MODEL`, `TFLITE`, `ONNX`, `OPENVINO` or, with ``--weights``, `WEIGHTS`.
         network: Network that the weights belong to, if the user named it.
         options: Options of that network.
     """
@@ -44,7 +44,7 @@ class Artifact:
         try:
             if self.kind == SAVED_MODEL:
                 return (self.path / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
-            if self.kind in (TFLITE, ONNX):
+            if self.kind in (TFLITE, ONNX, OPENVINO):
                 return json.loads(self.path.with_name(self.path.name + ".json").read_text(encoding="utf-8"))["labels"]
             with zipfile.ZipFile(self.path) as archive:
                 return json.loads(archive.read("config.json"))["config"]["record"]["labels"]
@@ -96,7 +96,7 @@ def find(path: Path) -> Artifact:
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
-        kinds = {".keras": KERAS, ".tflite": TFLITE, ".onnx": ONNX}
+        kinds = {".keras": KERAS, ".tflite": TFLITE, ".onnx": ONNX, ".xml": OPENVINO}
         if path.suffix not in kinds:
             raise InputError(f"{path} is not a trained model; give {_KINDS}.")
         return Artifact(path, kinds[path.suffix])

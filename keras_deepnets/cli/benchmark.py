@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_deepnets import registry
 from keras_deepnets.benchmark import chart, checks, pairs, peers, results
-from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, MODES, OURS, TORCH, Configuration
+from keras_deepnets.benchmark.jobs import DTYPES, FOLDED, MODES, OURS, Configuration
 from keras_deepnets.benchmark.load import is_noise
 from keras_deepnets.benchmark.peers import Peer
 from keras_deepnets.benchmark.process import WorkerError
@@ -139,14 +139,14 @@ def _work(
         found: list[Peer | None] = []
         for name in against:
             peer = peers.find(name, configuration.model)
+            note: str | None
             if peer is None:
                 note = f"{name} has no {configuration.model}"
-            elif configuration.mode == "export" and name in TORCH:
-                note = f"{name} writes no SavedModel, so --mode export skips it"
             else:
+                note = peers.unsupported(name, configuration.mode, configuration.dtype)
+            if note is None:
                 found.append(peer)
-                continue
-            if note not in notes:
+            elif note not in notes:
                 notes.append(note)
         for peer in found or [None]:
             yield configuration, peer

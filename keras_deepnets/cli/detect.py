@@ -275,6 +275,8 @@ def export(model: Path, request: Export, *, as_json: bool) -> None:
         raise InputError(f"--{flag}: for classifiers only; leave it out to export {model}.")
     options = dict(request.options)
     size = options.pop("image_size", None)
+    if request.form == "openvino":
+        raise InputError("--format openvino is for classifiers; export onnx, which OpenVINO reads too.")
     if request.form in ("tflite", "onnx") and size is None:
         raise InputError(f"--format {request.form} needs --image-size HEIGHTxWIDTH, multiples of 32, e.g. 320x416.")
     check_export(dataclasses.replace(request, options=options))

@@ -18,7 +18,8 @@ from keras_deepnets.errors import InputError
 if TYPE_CHECKING:
     from keras_deepnets.data import ImageData
 
-FORMATS = ("savedmodel", "tflite", "onnx", "keras")
+SUFFIXES = {"savedmodel": None, "tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "keras": ".keras"}
+"""The formats, and the suffix of the file that each writes."""
 # Number of images for comparing an export with its model.
 _COMPARED = 8
 
@@ -29,15 +30,15 @@ class Export:
 
     Attributes:
         out: Output file, or the folder of versions.
-        form: One of `FORMATS`.
-        quantize: Quantisation of a TFLite file, as in `export.tflite`.
+        form: One of `SUFFIXES`.
+        quantize: Quantisation of a TFLite or OpenVINO file, as in `export.tflite` and `export.openvino`.
         calibration: Name of the calibration data.
         calibration_images: Maximum number of calibration images. None for the default.
         integer_io: Whether an integer TFLite file has integer inputs and outputs.
         any_batch: Whether a TFLite file accepts any batch size.
         version: Version of a SavedModel. None for the next free number.
         fold: Whether batch normalisation is folded in a SavedModel.
-        options: Further SavedModel options, as in `export.saved_model`.
+        options: Further options, as in `export.saved_model` and `export.openvino`.
         labels: Text file with one class name per line. None for the model's own labels.
         data: Name of the data for measuring the accuracy. None to skip the measurement.
         overwrite: Whether an existing file may be replaced.
@@ -72,6 +73,10 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
         from keras_deepnets.export import onnx_export
 
         onnx_export.check_installed()
+    if request.form == "openvino":
+        from keras_deepnets.export import openvino_export
+
+        openvino_export.check_installed(("openvino", "nncf") if request.quantize else ("openvino",))
     load_tensorflow()
     with show.steps(quiet=as_json) as say:
         say("reading the data")
@@ -145,6 +150,17 @@ def _write(
         )
     if request.form == "onnx":
         return export.onnx(network, request.out, labels=labels)
+    if request.form == "openvino":
+        return export.openvino(
+            network,
+            request.out,
+            quantize=request.quantize,
+            calibration=calibration,
+            calibration_images=_most(request),
+            precision=request.options.get("precision", "float32"),
+            batch=request.options.get("batch_size"),
+            labels=labels,
+        )
     if request.form == "keras":
         return export.inference_model(network, request.out)
     return export.tflite(
@@ -187,7 +203,7 @@ def _compared(
     ours = {"name": "Keras model", "bytes": show.size_of(original.path), "difference": None, "top1": top1}
     form = request.form
     theirs = {"name": form, "bytes": show.size_of(path), "difference": None, "top1": None}
-    can_run = form != "onnx" or find_spec("onnxruntime") is not None
+    can_run = form != "onnx" or find_spec("onnxruntime") is not None  # openvino runs where it is written
     say("measuring")
     with native_output_held_back():
         ours["latency_ms"] = 1e3 * measuring.latency(original.path)
@@ -214,34 +230,45 @@ def _few_images(network: Any, request: Export, test: ImageData | None) -> Any:
 
 def check_export(request: Export) -> None:
     """Check the options before anything is loaded."""
-    from keras_deepnets.export import savedmodel
+    from keras_deepnets.export import openvino_export, savedmodel
     from keras_deepnets.export.litert import CALIBRATED, QUANTIZATIONS
 
     form, out = request.form, request.out
-    if form not in FORMATS:
-        raise InputError(f"--format {form!r} is not one of {', '.join(FORMATS)}.")
-    if form != "tflite" and (request.quantize or request.calibration):
-        raise InputError(f"--quantize and --calibration are for --format tflite; {form} computes in float32.")
+    if form not in SUFFIXES:
+        raise InputError(f"--format {form!r} is not one of {', '.join(SUFFIXES)}.")
+    quantizations = {"tflite": QUANTIZATIONS, "openvino": openvino_export.QUANTIZATIONS}
+    if form not in quantizations and (request.quantize or request.calibration):
+        raise InputError(
+            f"--quantize and --calibration are for --format tflite and openvino; {form} computes in float32."
+        )
     if form != "tflite" and (request.any_batch or not request.integer_io):
         raise InputError("--any-batch and --float-io are for --format tflite; leave them out for other formats.")
     if form != "savedmodel" and request.version is not None:
-        raise InputError(f"--model-version is for --format savedmodel; a .{form} file has no version.")
+        raise InputError(f"--model-version is for --format savedmodel; a {SUFFIXES[form]} file has no version.")
     if form != "savedmodel" and not request.fold:
         raise InputError(
-            f"--no-fold is for --format savedmodel; a .{form} file is always folded where folding is exact."
+            f"--no-fold is for --format savedmodel; a {SUFFIXES[form]} file is always folded where folding is exact."
         )
-    if form != "savedmodel" and request.options:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in request.options)
+    theirs = [name for name in request.options if not (form == "openvino" and name in ("precision", "batch_size"))]
+    if form != "savedmodel" and theirs:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in theirs)
         raise InputError(f"{flags}: for --format savedmodel only; leave it out for {form}.")
     if form == "keras" and request.labels is not None:
         raise InputError("--labels: a .keras file keeps the labels of its model; leave it out.")
-    savedmodel.check_options(**request.options)
-    if form != "savedmodel" and out.suffix != f".{form}":
-        raise InputError(f"OUT {str(out)!r} does not end in .{form}; use a name such as {out.name or 'model'}.{form}.")
-    if form != "savedmodel" and out.is_file() and not request.overwrite:
+    if form == "openvino":
+        openvino_export.check_precision(request.options.get("precision", "float32"))
+    else:
+        savedmodel.check_options(**request.options)
+    suffix = SUFFIXES[form]
+    if suffix and out.suffix != suffix:
+        raise InputError(
+            f"OUT {str(out)!r} does not end in {suffix}; use a name such as {out.name or 'model'}{suffix}."
+        )
+    if suffix and out.is_file() and not request.overwrite:
         raise InputError(f"{out} exists; name another file, or give --overwrite.")
-    if request.quantize is not None and request.quantize not in QUANTIZATIONS:
-        raise InputError(f"--quantize {request.quantize!r} is not one of {', '.join(QUANTIZATIONS)}.")
+    known = quantizations.get(form, ())
+    if request.quantize is not None and request.quantize not in known:
+        raise InputError(f"--quantize {request.quantize!r} is not one of {', '.join(known)}.")
     if request.quantize in CALIBRATED and not request.calibration:
         raise InputError(
             f"--quantize {request.quantize} needs --calibration DATA: images for measuring the ranges of the activations."

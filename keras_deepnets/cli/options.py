@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-ARTIFACT = "A run folder, a .keras file, a SavedModel folder, a .tflite file or an .onnx file."
+ARTIFACT = "A run folder, a .keras file, a SavedModel folder, or a .tflite, .onnx or (OpenVINO) .xml file."
 DATA = (
     'The images: "digits" (embedded), a folder with one sub-folder per class (FOLDER/<class>/*.jpg), '
     'a folder of TFRecord shards, or the name of a TFDS data set, e.g. "cifar10".'

@@ -7,6 +7,7 @@ from keras_deepnets.export.folding import fold_batchnorm
 from keras_deepnets.export.inference import inference_function, inference_model
 from keras_deepnets.export.litert import tflite
 from keras_deepnets.export.onnx_export import onnx
+from keras_deepnets.export.openvino_export import openvino
 from keras_deepnets.export.prediction import predict
 from keras_deepnets.export.savedmodel import saved_model
 from keras_deepnets.export.serving import serving_config
@@ -16,6 +17,7 @@ __all__ = [
     "inference_function",
     "inference_model",
     "onnx",
+    "openvino",
     "predict",
     "saved_model",
     "serving_config",

@@ -35,7 +35,11 @@ def for_any_model(function: Callable[P, R]) -> Callable[P, R]:
         exporter = exporter_of(model)
         if exporter is None:
             return function(*args, **kwargs)
-        own = getattr(exporter, function.__name__)
+        own = getattr(exporter, function.__name__, None)
+        if own is None:
+            raise InputError(
+                f"{model.name} cannot be exported by {function.__name__}; {exporter.__name__} has {', '.join(exporter.__all__)}."
+            )
         takes = list(inspect.signature(own).parameters)
         given = {name: value for name, value in given.items() if name not in defaults or value is not defaults[name]}
         unknown = [name for name in given if name not in (names[0], *takes)]

@@ -16,8 +16,8 @@ def invocation(path: str | os.PathLike[str], threads: int | None = None) -> Call
     """A function that runs an artifact on one grey image of its input size, from pixels in memory to probabilities in memory.
 
     Args:
-        path: The folder of a SavedModel itself, or a ``.tflite``, ``.onnx`` or ``.keras`` file.
-        threads: Threads for a ``.tflite`` or ``.onnx`` file. Default: as many as the machine has. TensorFlow's are set elsewhere.
+        path: The folder of a SavedModel itself, or a ``.tflite``, ``.onnx``, ``.xml`` or ``.keras`` file.
+        threads: Threads for a ``.tflite``, ``.onnx`` or ``.xml`` file. Default: as many as the machine has. TensorFlow's are set elsewhere.
 
     Raises:
         InputError: The artifact does not exist, or its runtime is not installed.
@@ -28,6 +28,8 @@ def invocation(path: str | os.PathLike[str], threads: int | None = None) -> Call
         return _tflite(path, threads)
     if path.suffix == ".onnx":
         return _onnx(path, threads)
+    if path.suffix == ".xml":
+        return _openvino(path, threads)
     return _keras(path) if path.suffix == ".keras" else _saved_model(path)
 
 
@@ -74,6 +76,16 @@ def _tflite(path: Path, threads: int) -> Callable[[], Any]:
         return interpreter.get_tensor(target["index"])
 
     return call
+
+
+def _openvino(path: Path, threads: int) -> Callable[[], Any]:
+    import numpy as np
+
+    from keras_deepnets.export import openvino_export
+
+    run, card = openvino_export.opened(path, threads)
+    images = np.full([size or 1 for size in card["input"]["shape"]], 100, "uint8")
+    return lambda: run(images)
 
 
 def _onnx(path: Path, threads: int) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Run any artifact with one call: a SavedModel, a TFLite or ONNX file, or a saved Keras model."""
+"""Run any artifact with one call: a SavedModel, a TFLite, ONNX or OpenVINO file, or a saved Keras model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.export import exporters, litert, onnx_export, signatures, single_file, writing
+from keras_deepnets.export import exporters, litert, onnx_export, openvino_export, signatures, single_file, writing
 from keras_deepnets.export.classifier import classifier_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 BATCH_SIZE = 64
+
+_KINDS = "a SavedModel folder, a .tflite, .onnx, .xml or .keras file"
 
 # An opened artifact: a function from encoded images (list of bytes) or pixels (uint8 [n, h, w, 3]) to (probabilities, labels).
 _Runner = Callable[[Any], tuple[Any, list[str]]]
@@ -32,9 +34,9 @@ def predict(
     """Classify images with an exported model.
 
     Args:
-        path: A SavedModel of `saved_model`, a ``.tflite`` file of `tflite`, an ``.onnx`` file of `onnx`, a ``.keras`` file or a Keras
-            model. TFLite and ONNX files need their JSON. A SavedModel is one version, or a folder of versions, of which the newest
-            runs.
+        path: A SavedModel, a ``.tflite``, ``.onnx`` or (OpenVINO) ``.xml`` file of this package, a ``.keras`` file, or a Keras model.
+            TFLite, ONNX and OpenVINO files need their JSON. A SavedModel is one version, or a
+            folder of versions, of which the newest runs.
         images: Pixels uint8 ``[n, h, w, 3]`` (or grey ``[n, h, w, 1]``) with values 0–255 and of any size. Or a list of image files as
             paths or bytes, in any format that `keras_deepnets.data.load` reads. Files are turned upright by their EXIF orientation.
         on_error: ``"fail"`` or ``"skip"``. With ``"skip"``, a file that cannot be read or decoded gets probabilities of NaN, class -1
@@ -264,22 +266,20 @@ def _open(path: Any, features: bool) -> _Runner:
         return _keras_runner(path, features)
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a SavedModel folder, a .tflite, .onnx or .keras file.")
+        raise InputError(f"{path} does not exist; give {_KINDS}.")
     if path.is_dir():
         return _saved_model_runner(version_in(path), features)
-    if features and path.suffix in (".tflite", ".onnx"):
+    if features and path.suffix in _RUNNERS:
         raise InputError(
             f"{path} gives no features; give the .keras file it was made of, or a SavedModel exported with features=True."
         )
-    if path.suffix == ".tflite":
-        return _tflite_runner(path)
-    if path.suffix == ".onnx":
-        return onnx_export.runner(path)
+    if path.suffix in _RUNNERS:
+        return _RUNNERS[path.suffix](path)
     if path.suffix == ".keras":
         loaded = load_keras(path)
         exporters.check_classifies(loaded)
         return _keras_runner(loaded, features)
-    raise InputError(f"{path} is not an artifact; give a SavedModel folder, a .tflite, .onnx or .keras file.")
+    raise InputError(f"{path} is not an artifact; give {_KINDS}.")
 
 
 def version_in(path: Path) -> Path:
@@ -369,6 +369,13 @@ def _tflite_runner(path: Path) -> _Runner:
         return values, [card["labels"][index] for index in values.argmax(axis=-1)]
 
     return run
+
+
+_RUNNERS: dict[str, Callable[[Path], _Runner]] = {
+    ".tflite": _tflite_runner,
+    ".onnx": onnx_export.runner,
+    ".xml": openvino_export.runner,
+}
 
 
 def _quantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:

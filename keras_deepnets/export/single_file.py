@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +37,30 @@ def check(path: str | os.PathLike[str], ending: str) -> Path:
     return path
 
 
-def write(path: Path, content: bytes, card: Card) -> None:
+def write(path: Path, content: bytes, card: Card, further: Mapping[str, bytes] | None = None) -> None:
     """Write an artifact and its JSON, with the hash of the file added to the JSON. Either both are replaced or neither.
 
     Two files cannot be renamed at once. So the JSON first describes both the new file and the one to replace, and the file is replaced
     after that. `read` finds a matching pair at any moment, even if the writer is killed in between.
+
+    Args:
+        path: The file.
+        content: Its content.
+        card: The values of its JSON.
+        further: Contents of further files by suffix, which replaces that of `path`. They are replaced just before the file.
     """
     beside, card = card_path(path), card | {"sha256": sha256(content)}
     with writing.folder_aside(path.parent) as aside, writing.write_errors(path):
         replaced = _replaced_by(path)
         (aside / path.name).write_bytes(content)
+        others = {path.with_suffix(suffix): content for suffix, content in (further or {}).items()}
+        for other, data in others.items():
+            (aside / other.name).write_bytes(data)
         writing.write_json(aside / "both.json", card | replaced)
         writing.write_json(aside / beside.name, card)
         (aside / "both.json").replace(beside)
+        for other in others:
+            (aside / other.name).replace(other)
         (aside / path.name).replace(path)
         if replaced:
             (aside / beside.name).replace(beside)

@@ -37,6 +37,8 @@ def test_the_table_knows_our_networks_and_their_options(library, ours):
             "pytorchcv densenet100_k12_bc_cifar10",
         ),
         ("ours", "resnet20", "ours", "resnet20", {}, "ours, default options"),
+        ("torch.compile", "resnet50", "torch.compile", "resnet50", {"downsample": "3x3"}, "torch.compile resnet50"),
+        ("openvino", "resnet20", "openvino", "resnet20", {}, "ours in openvino"),
     ],
 )
 def test_find(against, model, library, build, options, description):
@@ -49,6 +51,16 @@ def test_who_has_none():
     assert peers.find("timm", "resnet20") is None
     assert peers.find("torchvision", "resnet50v2") is None
     assert peers.find("pytorchcv", "resnet50") is None
+
+
+def test_what_an_engine_does_not_run():
+    assert peers.unsupported("openvino", "inference", "bfloat16") is None
+    assert peers.unsupported("keras", "export", "float32") is None
+    assert peers.unsupported("openvino", "train", "float32") == (
+        "openvino is for --mode inference, so --mode train skips it"
+    )
+    assert peers.unsupported("onnxruntime", "inference", "bfloat16") == "onnxruntime does not compute in bfloat16"
+    assert peers.unsupported("torch.compile", "export", "float32").startswith("torch.compile writes no SavedModel")
 
 
 def test_who_is_missing(monkeypatch):

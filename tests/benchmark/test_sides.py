@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_deepnets import facts, registry
-from keras_deepnets.benchmark import keras_side, torch_side
+from keras_deepnets.benchmark import keras_side, peers, torch_side, worker
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, ProcessMeter, lifetime_peak
 
@@ -14,13 +14,13 @@ from keras_deepnets.benchmark.process_memory import AllocatorMeter, ProcessMeter
 def network_of(monkeypatch):
     """The networks that are built from here on."""
     built = []
-    real = keras_side._network
+    real = keras_side.network_of
 
     def spy(job):
         built.append(real(job)[0])
         return built[-1], 1.5
 
-    monkeypatch.setattr(keras_side, "_network", spy)
+    monkeypatch.setattr(keras_side, "network_of", spy)
     return built
 
 
@@ -40,7 +40,7 @@ def test_training(monkeypatch, library):
     assert (network.optimizer.momentum, network.jit_compile) == (0.9, False)
     expected = registry.create_model("resnet20", input_shape=(8, 8, 3))
     assert side.facts["multiply_adds"] == (facts.model_info("resnet20").flops - 640) // 16 + 640
-    assert side.facts["parameters"] == keras_side._counts(expected)["parameters"]
+    assert side.facts["parameters"] == keras_side.counts(expected)["parameters"]
     assert side.facts["image_size"] == 8
     assert side.facts["build_seconds"] == (1.5 if library == "ours" else None)
     assert side.facts["versions"]["keras"] == keras.__version__
@@ -92,17 +92,20 @@ def need(*libraries):
         ("torchvision", "resnet18", 32, "inference"),
         pytest.param("torchvision", "resnet18", 32, "train", marks=pytest.mark.slow),
         pytest.param("timm", "resnetv2_18", 32, "train", marks=pytest.mark.slow),
+        pytest.param("torch.compile", "resnet18", 32, "inference", marks=pytest.mark.slow),
+        pytest.param("torch.compile", "resnet18", 32, "train", marks=pytest.mark.slow),
     ],
 )
 def test_torch(library, name, size, mode):
-    need("torch", library)
+    package = "torchvision" if library == "torch.compile" else library
+    need("torch", package)
     side = torch_side.build(
         Job(library=library, peer=(name, {}), mode=mode, dtype="bfloat16", batch=2, image_size=size)
     )
     side.step()
     side.step()
     assert side.facts["image_size"] == size
-    assert set(side.facts["versions"]) == {"torch", library}
+    assert set(side.facts["versions"]) == {"torch", package}
 
 
 def test_memory_of_a_step_of_the_process():
@@ -152,3 +155,14 @@ def test_pytorchcvs_networks_average_the_whole_map(kind):
     other = network.features if pooling is network.output else network.output
     x = torch.arange(30.0).view(1, 1, 6, 5)
     assert pooling(x).flatten().tolist() == [14.5] and not hasattr(other, "final_pool")
+
+
+@pytest.mark.parametrize("engine", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def test_another_runtime_runs_our_network(monkeypatch, engine):
+    for package in peers.LIBRARIES[engine]:
+        pytest.importorskip(package)
+    built = network_of(monkeypatch)
+    side = worker.build(Job(library=engine, model="resnet20", mode="inference", batch=2, image_size=8))
+    assert side.step().shape == (2, 10)
+    assert side.facts["parameters"] == keras_side.counts(built[0])["parameters"]
+    assert side.facts["versions"][engine] and side.facts["artifact_bytes"] > 4 * side.facts["parameters"]

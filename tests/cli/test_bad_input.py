@@ -187,7 +187,7 @@ def test_no_space_left_for_a_run(cli, patches, tmp_path, monkeypatch):
 
 def test_what_is_no_trained_model(cli, patches, tmp_path):
     image = patches / "red" / "00.png"
-    kinds = "give a run folder, a .keras file, a SavedModel folder, a .tflite file or an .onnx file."
+    kinds = "give a run folder, a .keras file, a SavedModel folder, a .tflite, .onnx or .xml file."
     assert cli("predict", tmp_path / "nothing", image).error == f"{tmp_path / 'nothing'} does not exist; {kinds}"
     assert cli("predict", image, image).error == f"{image} is not a trained model; {kinds}"
     assert cli("predict", patches, image).error == f"{patches} holds no trained model; {kinds}"
@@ -266,11 +266,11 @@ def test_an_unknown_split(cli, trained, patches):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("out --format pickle", "--format 'pickle' is not one of savedmodel, tflite, onnx, keras."),
+        ("out --format pickle", "--format 'pickle' is not one of savedmodel, tflite, onnx, openvino, keras."),
         ("out --format onnx", "'out' does not end in .onnx; use a name such as out.onnx."),
         (
             "out.onnx --format onnx --quantize int8",
-            "--quantize and --calibration are for --format tflite; onnx computes",
+            "--quantize and --calibration are for --format tflite and openvino; onnx computes",
         ),
         ("out.keras --format keras --any-batch", "--any-batch and --float-io are for --format tflite"),
         (

@@ -4,7 +4,19 @@
 >>> model = kd.ResNet50(weights=None)
 """
 
-from keras_deepnets import batch, data, detection, distribution, export, families, insight, layers, training, weights
+from keras_deepnets import (
+    batch,
+    data,
+    detection,
+    distribution,
+    export,
+    families,
+    insight,
+    layers,
+    reports,
+    training,
+    weights,
+)
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import fold_batchnorm
 from keras_deepnets.facts import ModelInfo, model_info
@@ -261,6 +273,7 @@ __all__ = [
     "model_info",
     "preprocess_input",
     "replace_classifier",
+    "reports",
     "save_weights",
     "training",
     "weights",

@@ -35,6 +35,7 @@ ORDER = (
     "detection",
     "benchmark",
     "batch",
+    "reports",
     "cli",
     "registration",
     "",  # keras_deepnets/__init__.py

@@ -156,9 +156,9 @@ def _few(names: Sequence[str], constructor: str) -> str:
 def draw_network(name: str, path: Path, given: dict[str, Any]) -> None:
     """Draw a network to a picture file. A wrong name, option or suffix is reported before TensorFlow is loaded."""
     check_options(name, given, complete=True)
-    from keras_deepnets.insight import diagram
+    from keras_deepnets.insight import diagram, figures
 
-    diagram.check_path(path)
+    figures.check_path(path)
     load_tensorflow()
     diagram.draw_network(registry.create_model(name, **given), path)
 

@@ -12,7 +12,7 @@ DATA = (
     'The images: "digits" (embedded), a folder with one sub-folder per class (FOLDER/<class>/*.jpg), '
     'a folder of TFRecord shards, or the name of a TFDS data set, e.g. "cifar10".'
 )
-BEGIN, WORK = "Get started", "Train, evaluate, export"
+BEGIN, WORK, LOOK = "Get started", "Train, evaluate, export", "Look at runs"
 
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA, show_default=False)]

@@ -44,14 +44,14 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Print the accuracy and the confused classes of a trained model on labelled images. Draw pictures if requested."""
-    from keras_deepnets.insight import confusion as pictures
+    from keras_deepnets.insight import draw_confusion, figures
     from keras_deepnets.insight import errors as grids
     from keras_deepnets.training import evaluation
     from keras_deepnets.training.measured import images_to_measure
 
     evaluation.check_views(crops, scales)
     if confusion is not None:
-        pictures.check_path(confusion)
+        figures.check_path(confusion)
     if errors is not None:
         grids.check_path(errors)
     if options and weights is None:
@@ -80,7 +80,7 @@ def evaluate(
     else:
         result = evaluate_exported(artifact, images, worst=worst)
     if confusion is not None:
-        pictures.draw_confusion(result.confusion, images.labels, confusion)
+        draw_confusion(result.confusion, images.labels, confusion)
     drawn = errors and grids.draw_errors(result, images, errors)
     files = {"confusion_picture": confusion, "errors_picture": drawn}
     values = {

@@ -11,8 +11,7 @@ import numpy as np
 from keras_deepnets.detection.metrics.precision import RECALLS, envelope
 from keras_deepnets.detection.metrics.results import Curve, DetectionEvaluation, percent
 from keras_deepnets.errors import InputError
-from keras_deepnets.files import written_aside
-from keras_deepnets.insight.confusion import check_path
+from keras_deepnets.insight import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,19 +40,14 @@ def precision_recall(evaluation: DetectionEvaluation, path: str | os.PathLike, t
     Raises:
         InputError: No class has objects. The suffix is wrong, or the picture cannot be written.
     """
-    path = check_path(path)
+    path = figures.check_path(path)
     if not evaluation.curves:
         raise InputError("No class has objects, so there are no curves; give truths with boxes.")
-    figure = _figure(evaluation, title)
-    try:
-        with written_aside(path) as aside:
-            figure.savefig(aside, dpi=150, facecolor="white")
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    return path
+    texts = [*(curve.name for curve in evaluation.curves), title or ""]
+    return figures.write(path, lambda letters: _figure(evaluation, title, letters), texts)
 
 
-def _figure(evaluation: DetectionEvaluation, title: str | None) -> Figure:
+def _figure(evaluation: DetectionEvaluation, title: str | None, letters: figures.Letters = str) -> Figure:
     from matplotlib.figure import Figure
 
     curves = sorted(evaluation.curves, key=lambda curve: -float(np.mean(curve.interpolated)))
@@ -66,7 +60,7 @@ def _figure(evaluation: DetectionEvaluation, title: str | None) -> Figure:
         axes.plot(*_steps(curve), color=_OTHERS, linewidth=0.8)
     for at, curve in enumerate(named):
         style = "-" if at < len(_LINES) else (0, (4, 2))
-        label = f"{_short(curve.name)} {percent(float(np.mean(curve.interpolated)))}"
+        label = f"{letters(_short(curve.name))} {percent(float(np.mean(curve.interpolated)))}"
         axes.plot(*_steps(curve), color=_LINES[at % len(_LINES)], linestyle=style, linewidth=1.5, label=label)
     mean = np.mean([curve.interpolated for curve in curves], axis=0)
     average = percent(float(np.mean(mean)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.insight.grid import fitting, font_of
+from keras_deepnets.insight.grid import fitting
+from keras_deepnets.insight.lettering import font_for
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -81,7 +82,8 @@ def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> None:
 
     pen = ImageDraw.Draw(picture)
     side = max(picture.size)
-    font = font_of(max(11, round(side / 45)))
+    font, letters = font_for([mark.text for mark in marks], max(11, round(side / 45)))
+    marks = [replace(mark, text=letters(mark.text)) for mark in marks]
     edges = [_edges(mark.box, picture.size) for mark in marks]
     texts = _texts(marks, font, picture.width * picture.height)
     crowded = any(mark.text for mark in marks) and not any(texts)

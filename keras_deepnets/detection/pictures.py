@@ -19,7 +19,8 @@ from keras_deepnets.detection.metrics.matching import IOU, by_score, same_class_
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import written_aside
 from keras_deepnets.insight.errors import check_path as check_image_path
-from keras_deepnets.insight.grid import fitting, font_of
+from keras_deepnets.insight.grid import fitting
+from keras_deepnets.insight.lettering import font_for, font_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -348,16 +349,17 @@ def _grid(
 
 def _legend(pen: Any, cells: Sequence[_Cell], names: Sequence[str] | None, top: int, width: int) -> int:
     """Draw the colours of the classes on the images in at most three lines. Return the row of pixels below them."""
-    font, left, lines = font_of(_FONT), _MARGIN, 1
+    left, lines = _MARGIN, 1
     truths = [cell.truth.labels for cell in cells if cell.truth is not None]
     labels, counts = np.unique(
         np.concatenate([*(cell.detection.labels for cell in cells), *truths]), return_counts=True
     )
     if not len(labels):
         return top
+    font, letters = font_for((_name(names, label) for label in labels.tolist()), _FONT)
     # The most frequent classes come first, because the lines may be too short for all.
     for label in labels[np.argsort(-counts, kind="stable")].tolist():
-        name = fitting(_name(names, label), 160, font)
+        name = fitting(letters(_name(names, label)), 160, font)
         end = left + 18 + round(font.getlength(name))
         if end > width - _MARGIN - 20:
             if lines == _LEGEND:

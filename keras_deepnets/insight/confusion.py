@@ -10,32 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.files import written_aside
-from keras_deepnets.insight import diagram
+from keras_deepnets.insight import figures
+from keras_deepnets.insight.figures import DPI, EMPTY, GREY, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GREY = "#555555"
-_EMPTY = "#e6e6e6"  # classes without images
-_DPI = 150
 # One hue that only gets darker: readable with any colour vision, and in print.
 _COLOURS = "Blues"
 
 # Largest number of classes with numbers in the cells, and with class names on the axes.
 _NUMBERED, _NAMED = 25, 120
 _LONGEST = 24  # letters in a name
-
-
-def check_path(path: str | os.PathLike) -> Path:
-    """Return the path of a picture; raise `InputError` for a wrong suffix or a path that cannot be written."""
-    path = diagram.check_path(Path(path))
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; give a file name for the picture.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{str(path)!r}: nothing can be written to the folder {str(path.parent)!r}.")
-    return path
 
 
 def draw_confusion(
@@ -60,14 +47,12 @@ def draw_confusion(
         InputError: The matrix has the wrong shape, negative numbers or no images. The suffix is wrong, or the picture
             cannot be written.
     """
-    path = check_path(path)
-    figure = _figure(_checked(confusion, labels), labels, title)
-    try:
-        with written_aside(path) as aside:
-            figure.savefig(aside, dpi=_DPI, facecolor="white", bbox_inches="tight", pad_inches=0.15)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    return path
+    path = figures.check_path(path)
+    confusion = _checked(confusion, labels)
+    texts = [*labels, title or ""]
+    return figures.write(
+        path, lambda letters: _figure(confusion, [letters(label) for label in labels], title), texts, tight=True
+    )
 
 
 def _checked(confusion: Any, labels: Sequence[str]) -> np.ndarray:
@@ -95,18 +80,18 @@ def _figure(confusion: np.ndarray, labels: Sequence[str], title: str | None) -> 
     figure = Figure(figsize=(side + 1.4, side + 0.6), layout="constrained")
     axes = figure.add_subplot()
     axes.set_anchor("W")
-    colours = colormaps[_COLOURS].with_extremes(bad=_EMPTY)
+    colours = colormaps[_COLOURS].with_extremes(bad=EMPTY)
     # Cells smaller than a dot are averaged. Larger ones are not, or single errors would fade.
-    smoothing = "nearest" if classes <= side * _DPI * 0.75 else "antialiased"
+    smoothing = "nearest" if classes <= side * DPI * 0.75 else "antialiased"
     norm = PowerNorm(0.5 if classes <= _NAMED else 0.3, 0, 1)
     picture = axes.imshow(shares, cmap=colours, norm=norm, interpolation=smoothing)
     bar = figure.colorbar(
         picture, ax=axes, shrink=0.7, aspect=30, pad=0.02, format=PercentFormatter(1, decimals=0, symbol=" %")
     )
     bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
-    bar.set_label("share of the true class", color=_GREY, fontsize=9)
+    bar.set_label("share of the true class", color=GREY, fontsize=9)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=_GREY, labelsize=8, length=2)
+    bar.ax.tick_params(colors=GREY, labelsize=8, length=2)
     if classes <= _NUMBERED:
         _write_numbers(axes, confusion, shares, norm, size=_cell_size(side, classes))
     _name_axes(axes, labels, side)
@@ -133,16 +118,16 @@ def _write_numbers(axes: Axes, confusion: np.ndarray, shares: Any, norm: Any, si
 
 def _name_axes(axes: Axes, labels: Sequence[str], side: float) -> None:
     classes = len(labels)
-    axes.set_xlabel("predicted class", color=_GREY)
-    axes.set_ylabel("true class", color=_GREY)
+    axes.set_xlabel("predicted class", color=GREY)
+    axes.set_ylabel("true class", color=GREY)
     axes.spines[:].set_color("#999999")
     if classes > _NAMED:
-        axes.tick_params(colors=_GREY, labelsize=8)
+        axes.tick_params(colors=GREY, labelsize=8)
         return
-    names = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in labels]
+    names = [shortened(name, _LONGEST) for name in labels]
     size = min(10.0, 0.85 * _cell_size(side, classes))
     longest = max(map(len, names))
     upright = longest * 0.62 * size > _cell_size(side, classes)
     axes.set_xticks(range(classes), names, rotation=90 if upright else 0)
     axes.set_yticks(range(classes), names)
-    axes.tick_params(colors=_GREY, labelsize=size, length=2 if size > 6 else 0)
+    axes.tick_params(colors=GREY, labelsize=size, length=2 if size > 6 else 0)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from keras_deepnets.errors import InputError
+from keras_deepnets.insight import figures
+from keras_deepnets.insight.figures import COLOURS, legend_below, shortened
 from keras_deepnets.insight.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -17,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-# Colour-blind safe (Wong, Nature Methods 8, 441, 2011), strongest first.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_GREY = "#555555"
+_LONGEST = 28  # letters of a run's name
+_LONG = 12  # epochs: in shorter runs, the first ones set the scale too
+_OUTLIER = 4  # times the upper quartile: higher values do not set the scale
 
 Rows = list[dict[str, float]]
 
@@ -39,7 +43,8 @@ def draw_curves(
 ) -> Path:
     """Draw error, loss and learning rate over the epochs of one or more runs.
 
-    The style is that of He et al. 2015, figure 6. The legend shows the values of the last epoch.
+    The style is that of He et al. 2015, figure 6. The legend shows the values of the last epoch. The first epochs and outliers
+    may lie above the axes. The highest of them is then written above them.
 
     Args:
         runs: Run folder or `metrics.csv`, several of them, or a mapping from legend names to them.
@@ -50,11 +55,10 @@ def draw_curves(
         `path`.
 
     Raises:
-        InputError: A run has no metrics yet.
+        InputError: A run has no metrics yet, or the picture cannot be written.
     """
-    figure = _figure(_named(runs), title)
-    figure.savefig(path, dpi=150, facecolor="white")
-    return Path(path)
+    named = _named(runs)
+    return figures.write(path, lambda letters: _figure(named, title, letters), [*named, title or ""])
 
 
 def _named(runs: Any) -> dict[str, _Curves]:
@@ -87,16 +91,17 @@ def _name(path: Path) -> str:
     return (path if path.is_dir() else path.parent).resolve().name
 
 
-def _figure(runs: Mapping[str, _Curves], title: str | None) -> Figure:
+def _figure(runs: Mapping[str, _Curves], title: str | None, letters: figures.Letters = str) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    # Below the panels, the legend has a row for each run.
+    figure = Figure(figsize=(9.6, 5.2 + 0.2 * max(0, len(runs) - 1)), layout="constrained")
     panels = figure.subplot_mosaic([["error", "loss"], ["rate", "rate"]], height_ratios=[4, 1])
     detectors = all(_LOSSES[0] in curves.rows[-1] for curves in runs.values())
     measure = "average precision on the other images (%)" if detectors else "error (%)"
     for (name, curves), colour in zip(runs.items(), _cycle(len(runs)), strict=True):
         rows, held = curves.rows, curves.held
-        prefix = f"{name} " if len(runs) > 1 else ""
+        prefix = f"{letters(shortened(name, _LONGEST))} " if len(runs) > 1 else ""
         if detectors:
             _precision(panels["error"], rows, prefix, colour)
         else:
@@ -107,24 +112,24 @@ def _figure(runs: Mapping[str, _Curves], title: str | None) -> Figure:
             _pair(panels["error"], errors, "accuracy", held, prefix, colour, "{:.2f} %")
         _pair(panels["loss"], rows, "loss", held, prefix, colour, "{:.3f}")
         if detectors and len(runs) == 1:
-            for part, other in zip(_LOSSES, _COLOURS[1:], strict=False):
+            for part, other in zip(_LOSSES, COLOURS[1:], strict=False):
                 _line(panels["loss"], rows, part, f"{part.replace('_', ' ')} {{:.3f}}", other, linewidth=1.0)
         panels["rate"].plot(
             [row["epoch"] for row in rows], [row["learning_rate"] for row in rows], color=colour, linewidth=1.5
         )
     last = max(curves.rows[-1]["epoch"] for curves in runs.values())
     for panel, label in (("error", measure), ("loss", "loss"), ("rate", "learning rate")):
-        _finish(panels[panel], label, last)
+        figures.finish(panels[panel], label)
+        panels[panel].set_xlim(min(1, last - 1), last)
+        cast("MaxNLocator", panels[panel].xaxis.get_major_locator()).set_params(integer=True)
     for panel in ("error", "loss"):
         _focus(panels[panel])
-        rising = detectors and panel == "error"
-        if panels[panel].lines:
-            panels[panel].legend(frameon=False, fontsize=9, loc="lower right" if rising else "upper right")
+        legend_below(panels[panel])
         panels[panel].tick_params(labelbottom=True)
-    panels["rate"].set_xlabel("epoch", color=_GREY)
+    panels["rate"].set_xlabel("epoch", color=figures.GREY)
     panels["rate"].set_ylim(bottom=0)
     if title:
-        figure.suptitle(title, fontsize=12, x=0.012, ha="left")
+        figure.suptitle(letters(title), fontsize=12, x=0.012, ha="left")
     return figure
 
 
@@ -166,24 +171,31 @@ def _pair(axes: Axes, rows: Rows, name: str, held: str, prefix: str, colour: str
 
 
 def _focus(axes: Axes) -> None:
-    """Cut off the high values of the first epochs, which would flatten the rest of the curves."""
-    lines = [cast("Sequence[float]", line.get_ydata()) for line in axes.lines]
-    later = [value for values in lines for value in values[len(values) // 4 :]]
-    finite = [value for value in later if value == value and value != float("inf")]
-    low, high = min(finite, default=0), max(finite, default=1)
-    axes.set_ylim(min(0, low), high * 1.08 if high > 0 else 1)
+    """Choose the scale so that neither the first epochs nor an outlier flattens the curves. Say how high the rest goes."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    later = (
+        np.concatenate([values[len(values) // 4 if len(values) >= _LONG else 0 :] for values in lines])
+        if lines
+        else np.zeros(0)
+    )
+    later = later[np.isfinite(later)]
+    if not later.size:
+        axes.set_ylim(0, 1)
+        return
+    usual = later[later <= _OUTLIER * max(float(np.quantile(later, 0.75)), 0.0)]
+    high = float(max(usual, default=later.max())) * 1.08
+    axes.set_ylim(min(0.0, float(later.min())), high if high > 0 else 1)
+    above = [(value, x) for line in axes.lines for value, x in _points(line) if value > axes.get_ylim()[1]]
+    if above:
+        value, epoch = max(above)
+        text = f"highest: {value:.3g} in epoch {epoch:g}"
+        axes.set_title(text, loc="right", fontsize=8, color=figures.GREY)
 
 
-def _finish(axes: Axes, label: str, last: float) -> None:
-    axes.set_title(label, loc="left", fontsize=10, color=_GREY)
-    axes.set_xlim(min(1, last - 1), last)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(colors=_GREY, labelsize=9)
-    cast("MaxNLocator", axes.xaxis.get_major_locator()).set_params(integer=True)
+def _points(line: Any) -> list[tuple[float, float]]:
+    pairs = zip(np.asarray(line.get_ydata(), float), np.asarray(line.get_xdata(), float), strict=True)
+    return [(value, x) for value, x in pairs if np.isfinite(value)]
 
 
 def _cycle(count: int) -> list[str]:
-    return [_COLOURS[at % len(_COLOURS)] for at in range(count)]
+    return [COLOURS[at % len(COLOURS)] for at in range(count)]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.errors import InputError
+from keras_deepnets.insight import figures
 
 if TYPE_CHECKING:
     import keras
+    from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _BLOCK = re.compile(r"(conv\d+_block\d+|conv\d+|pool\d+)(?:_|$)")
 _COLOURS = {"input": "#e8e8e8", "stem": "#cfe3f5", "block": "#dcecd2", "transition": "#f7e7c6", "head": "#f3d6d6"}
 
@@ -143,16 +143,6 @@ def _line(layer: Any, kind: str) -> str:
     return ""
 
 
-def check_path(path: str | Path) -> Path:
-    """Return the path of a picture; raise `InputError` if its suffix is wrong or its folder does not exist."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"{str(path)!r}: there is no folder {str(path.parent)!r}.")
-    return path
-
-
 def draw_network(model: keras.Model, path: str | Path) -> Path:
     """Draw a network as a PNG, SVG or PDF.
 
@@ -166,7 +156,11 @@ def draw_network(model: keras.Model, path: str | Path) -> Path:
     Raises:
         ValueError: The suffix is wrong, or the picture cannot be written.
     """
-    path = check_path(path)
+    path = figures.check_path(path)
+    return figures.write(path, lambda letters: _figure(model), [model.name])
+
+
+def _figure(model: keras.Model) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -222,8 +216,4 @@ def draw_network(model: keras.Model, path: str | Path) -> Path:
         "shortcuts: solid = identity, dashed = changes the shape, brown = concatenation;  right: output, parameters"
     )
     axes.text(0, -0.25, legend, ha="center", size=7.5, color="#666666")
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    return path
+    return figure

@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import written_aside
-from keras_deepnets.insight.confusion import check_path as _check_path
-from keras_deepnets.insight.grid import fitting, font_of
+from keras_deepnets.insight import figures
+from keras_deepnets.insight.grid import write_fitting
+from keras_deepnets.insight.lettering import font_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,7 @@ def check_path(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise InputError(f"{str(path)!r} must end in {SUFFIX}: the picture is made of images.")
-    return _check_path(path)
+    return figures.check_path(path)
 
 
 def draw_errors(evaluation: Evaluation, data: ImageData, path: str | os.PathLike) -> Path | None:
@@ -96,8 +97,11 @@ def _picture(images: Sequence[np.ndarray], mistakes: Sequence[Mistake], heading:
         picture.paste(shown, (left + (_CELL - shown.width) // 2, upper + (_CELL - shown.height) // 2))
         share = _percent(mistake.probability)
         room = _CELL - font.getlength(f" {share}")
-        pen.text((left, upper + _CELL + 3), fitting(mistake.true, _CELL, font), _TRUE, font)
-        pen.text((left, upper + _CELL + 3 + _LINE), fitting(f"→ {mistake.predicted}", room, font), _PREDICTED, font)
+        write_fitting(pen, (left, upper + _CELL + 3), mistake.true, _CELL, _FONT, _TRUE)
+        arrow = font.getlength("→ ")
+        pen.text((left, upper + _CELL + 3 + _LINE), "→", _PREDICTED, font)
+        place = (left + arrow, upper + _CELL + 3 + _LINE)
+        write_fitting(pen, place, mistake.predicted, room - arrow, _FONT, _PREDICTED)
         pen.text((left + _CELL, upper + _CELL + 3 + _LINE), share, _PREDICTED, font, anchor="ra")
     return picture
 

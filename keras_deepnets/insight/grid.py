@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_deepnets.errors import InputError
+from keras_deepnets.insight.lettering import font_of, lettered
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -19,6 +19,7 @@ _FULL = 16  # number of images from which every row of the grid is full
 _GAP, _LINE = 4, 18
 _SMALL, _LARGE = 96, 256  # side of a cell in pixels: smaller images are enlarged, larger ones reduced
 _TEXT = (51, 51, 51)
+_FONT = 11
 
 
 def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
@@ -50,12 +51,12 @@ def image_grid(images: np.ndarray, names: Sequence[str] | None = None) -> np.nda
     across, down = width + _GAP, height + _GAP + (_LINE if names else 0)
     size = (_GAP + columns * across, _GAP + -(-count // columns) * down)
     picture = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(picture), font_of(11) if names else None
+    pen = ImageDraw.Draw(picture)
     for at, cell in enumerate(cells):
         left, top = _GAP + at % columns * across, _GAP + at // columns * down
         picture.paste(Image.fromarray(cell), (left, top))
-        if names and font is not None:
-            pen.text((left, top + height + 2), fitting(names[at], width, font), _TEXT, font)
+        if names:
+            write_fitting(pen, (left, top + height + 2), names[at], width, _FONT, _TEXT)
     return np.asarray(picture)
 
 
@@ -77,15 +78,21 @@ def _cell(image: np.ndarray) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Load Matplotlib's font in a size in pixels.
+def write_fitting(pen: Any, place: tuple[float, float], text: str, width: float, size: int, colour: Any) -> None:
+    """Write a text in any script, cut at the end if it is wider than `width` pixels.
 
-    It comes with the package and has Greek, Cyrillic and accented letters, which Pillow's font lacks.
+    Args:
+        pen: `ImageDraw` of the picture.
+        place: Left and upper edge in pixels.
+        text: The text.
+        width: Largest width in pixels.
+        size: Size of the letters in pixels.
+        colour: Colour of the letters.
     """
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+    text, font = lettered(" ".join(text.split()), size)
+    # The anchor is the base line, because fonts differ in their height.
+    base = place[1] + font_of(size).getmetrics()[0]
+    pen.text((place[0], base), fitting(text, width, font), colour, font, anchor="ls")
 
 
 def fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:

@@ -53,7 +53,7 @@ def test_several_runs_are_told_apart(tmp_path):
 def test_the_picture(tmp_path):
     path = draw_curves([write(tmp_path / "a"), write(tmp_path / "b", epochs=1)], tmp_path / "curves.png", "Two runs")
     with Image.open(path) as picture:
-        assert picture.size == (1440, 780)
+        assert picture.size == (1440, 810)
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     assert (pixels == (0, 0x72, 0xB2)).all(1).sum() > 1000  # the first run's colour
     assert (pixels == 255).all(1).mean() > 0.8

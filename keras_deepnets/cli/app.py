@@ -78,5 +78,5 @@ app.command(rich_help_panel=BEGIN)(info)
 app.command("recipes", rich_help_panel=BEGIN)(recipes_command)
 for _command in (download, train, evaluate, convert, predict, export, serving_config, benchmark):
     app.command(rich_help_panel=WORK)(_command)
-for _command in (plot, report, compare, tables):
-    app.command(rich_help_panel=LOOK)(_command)
+for _look in (plot, report, compare, tables):
+    app.command(rich_help_panel=LOOK)(_look)

@@ -6,7 +6,7 @@ Importing this package does not import Matplotlib or Keras.
 from __future__ import annotations
 
 from keras_deepnets.insight.calibrating import Calibration, calibration, draw_calibration
-from keras_deepnets.insight.class_maps import ClassMaps, draw_grad_cam, grad_cam
+from keras_deepnets.insight.class_maps import ClassMaps, draw_grad_cam, grad_cam, overlay
 from keras_deepnets.insight.confusion import draw_confusion
 from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.insight.diagram import draw_network
@@ -47,5 +47,6 @@ __all__ = [
     "image_grid",
     "layer_responses",
     "loss_surface",
+    "overlay",
     "stages",
 ]

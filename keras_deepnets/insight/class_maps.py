@@ -76,19 +76,25 @@ def grad_cam(
             f"classes={wanted.tolist()} must be {len(inputs)} numbers from 0 to {count - 1}, one for each image."
         )
     with deep_graphs():
-        inner = keras.Model(model.inputs, [maps.output, logits])
+        inner = keras.Model(model.inputs[0], [maps.output, logits])
+
+    @tf.function(reduce_retracing=True)  # a graph leaves out the gradients of the weights
+    def weighted(part, own):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(part)
+            values, scores = inner(part, training=False)
+            scores = tf.cast(scores, tf.float32)
+            own = tf.argmax(scores, -1) if own is None else own
+            picked = tf.gather(scores, own, batch_dims=1)
+        weights = tf.reduce_mean(tf.cast(tape.gradient(picked, values), tf.float32), (1, 2), keepdims=True)
+        shown = tf.nn.relu(tf.reduce_sum(weights * tf.cast(values, tf.float32), -1))
+        return own, tf.nn.softmax(scores), shown
+
     found: list[tuple[Any, ...]] = []
     for at in range(0, len(inputs), _BATCH):
         part = tf.convert_to_tensor(inputs[at : at + _BATCH])
-        with tf.GradientTape() as tape:
-            tape.watch(part)
-            values, scores = inner(part, training=False)
-            own = tf.argmax(scores, -1) if wanted is None else tf.constant(wanted[at : at + _BATCH], tf.int64)
-            picked = tf.gather(tf.cast(scores, tf.float32), own, batch_dims=1)
-        gradients = tf.cast(tape.gradient(picked, values), tf.float32)
-        weights = tf.reduce_mean(gradients, (1, 2), keepdims=True)
-        shown = tf.nn.relu(tf.reduce_sum(weights * tf.cast(values, tf.float32), -1))
-        found.append((own.numpy(), tf.nn.softmax(tf.cast(scores, tf.float32)).numpy(), shown.numpy()))
+        own = None if wanted is None else tf.constant(wanted[at : at + _BATCH], tf.int64)
+        found.append(tuple(value.numpy() for value in weighted(part, own)))
     own, probabilities, shown = (np.concatenate(column) for column in zip(*found, strict=True))
     return ClassMaps(maps.name, own, probabilities, shown)
 

@@ -81,7 +81,7 @@ def loss_surface(
             f"labels are {labels.dtype} {list(labels.shape)}; give {len(inputs)} whole numbers, one for each image."
         )
     with deep_graphs():
-        network = keras.Model(model.inputs, logits_tensor(model))
+        network = keras.Model(model.inputs[0], logits_tensor(model))
     moved = [weight for weight in network.trainable_weights if _moves(weight)]
     own = [np.asarray(weight) for weight in moved]
     random = np.random.default_rng(seed)

@@ -68,7 +68,7 @@ def tensors_of(
 
     inputs = inputs_of(model, images)
     with deep_graphs():
-        inner = keras.Model(model.inputs, list(tensors))
+        inner = keras.Model(model.inputs[0], list(tensors))
         for at in range(0, len(inputs), batch):
             found = inner.predict_on_batch(inputs[at : at + batch])
             yield [np.asarray(value) for value in (found if isinstance(found, (list, tuple)) else [found])]

@@ -89,8 +89,8 @@ def _results(page: Page, found: Predictions, images: ImageData, which: str, fold
     page.table(table, ("class", "images", "accuracy"), right=(1, 2))
     if pairs := result.confused_pairs():
         page.text("The most frequent confusions:")
-        table = [(pair.true, pair.predicted, f"{pair.count:,}", _percent(pair.share)) for pair in pairs]
-        page.table(table, ("true class", "predicted class", "images", "of the class"), right=(2, 3))
+        confused = [(pair.true, pair.predicted, f"{pair.count:,}", _percent(pair.share)) for pair in pairs]
+        page.table(confused, ("true class", "predicted class", "images", "of the class"), right=(2, 3))
 
 
 def _calibration(page: Page, calibration: insight.Calibration, folder: Path) -> None:

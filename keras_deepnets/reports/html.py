@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+_SHARPNESS = 1.5  # pixels of a picture for one on the screen
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light; }
@@ -30,7 +31,7 @@ table { border-collapse: collapse; margin: .5rem 0; font-size: .92rem; overflow-
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
 th { color: #555; font-weight: 600; }
 .right { text-align: right; font-variant-numeric: tabular-nums; }
-td.text { overflow-wrap: anywhere; min-width: 8rem; }
+td.text { overflow-wrap: anywhere; min-width: 5rem; }
 img { max-width: 100%; height: auto; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .8rem; }
 figure { margin: 0; }
@@ -104,7 +105,13 @@ class Page:
     def picture(self, file: Path, says: str) -> None:
         """Embed a picture file; `says` describes it for those who do not see it."""
         kind = {".svg": "svg+xml", ".jpg": "jpeg"}.get(file.suffix, file.suffix.removeprefix("."))
-        self._parts.append(f"<p>{_img(file.read_bytes(), kind, says)}</p>")
+        width = None
+        if kind == "png":
+            from PIL import Image
+
+            with Image.open(file) as picture:
+                width = round(picture.width / _SHARPNESS)
+        self._parts.append(f"<div>{_img(file.read_bytes(), kind, says, width)}</div>")
 
     def figures(self, cells: Iterable[tuple[Sequence[np.ndarray], str, bool]]) -> None:
         """Add small images side by side.
@@ -130,9 +137,10 @@ class Page:
         )
 
 
-def _img(content: bytes, kind: str, says: str) -> str:
+def _img(content: bytes, kind: str, says: str, width: int | None = None) -> str:
     data = base64.b64encode(content).decode("ascii")
-    return f'<img alt="{escape(says)}" src="data:image/{kind};base64,{data}">'
+    size = "" if width is None else f' width="{width}"'
+    return f'<img alt="{escape(says)}"{size} src="data:image/{kind};base64,{data}">'
 
 
 def _encoded(image: np.ndarray) -> bytes:

@@ -202,9 +202,9 @@ def plot(
 
 
 def _name(target: Target) -> str:
-    path = Path(target) if isinstance(target, (str, os.PathLike)) else None
-    if path is None:
+    if not isinstance(target, (str, os.PathLike)):
         return str(target.name)
+    path = Path(target)
     return path.resolve().name if path.is_dir() else path.stem
 
 

@@ -91,10 +91,12 @@ class RunSummary:
         words = [str(word) for word in self.config.get("command") or []]
         if not words:
             return None
-        first = Path(words[0]).name
-        if first in ("__main__.py", "keras-deepnets"):
+        path = Path(words[0])
+        first = path.name
+        if first == "keras-deepnets" or path.parts[-3:] == ("keras_deepnets", "cli", "__main__.py"):
             return shlex.join(["keras-deepnets", *words[1:]])
-        return shlex.join(["python", first, *words[1:]]) if first.endswith(".py") else None
+        script = first.endswith(".py") and first != "__main__.py"
+        return shlex.join(["python", first, *words[1:]]) if script else None
 
 
 def _plain(value: Any) -> str:

@@ -120,9 +120,9 @@ def end(page: Page, run: RunSummary, folders: Sequence[Path]) -> None:
     page.section("Command and versions")
     page.code(run.command or "The run was started from Python code.")
     versions = run.config.get("versions") or {}
-    rows = [*versions.items(), ("backend", run.config.get("backend", "")), ("platform", run.config.get("platform", ""))]
-    rows.append(("deterministic", "yes" if run.config.get("deterministic") else "no"))
-    page.table(rows)
+    facts: list[tuple[str, Any]] = [*versions.items(), ("backend", run.config.get("backend", "")), ("platform", run.config.get("platform", ""))]
+    facts.append(("deterministic", "yes" if run.config.get("deterministic") else "no"))
+    page.table(facts)
 
 
 def _relative(path: Path, folder: Path) -> str:

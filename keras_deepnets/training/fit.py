@@ -15,20 +15,19 @@ import keras
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.distribution import ALONE, Devices, Group
 from keras_deepnets.errors import InputError
-from keras_deepnets.files import written_aside
 from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.layers import replicas
 from keras_deepnets.models import deep_graphs, without_auxiliary
 from keras_deepnets.scaling import Scaling
+from keras_deepnets.training import boards, class_weights, feed, heads, interim, phases
 from keras_deepnets.training import callbacks as monitors
-from keras_deepnets.training import class_weights, feed, heads, interim, phases
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.accumulation import in_parts
 from keras_deepnets.training.averaging import AveragedWeights
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State, state_of
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.evaluation import Evaluation, report
+from keras_deepnets.training.evaluation import PICTURES, Evaluation, report
 from keras_deepnets.training.losses import LOSSES, TopAccuracy, fading, gives_logits
 from keras_deepnets.training.networks import NamedNetwork
 from keras_deepnets.training.optimizers import head_optimizer
@@ -304,6 +303,7 @@ class Fit:
         if not self.folder.inputs.exists():
             labels = self.train_data.labels
             grid = monitors.InputGrid(self._batches(0), labels, self.folder.inputs, self.folder.tensorboard)
+            boards.show_hyperparameters(self.folder)
             grid.set_model(self.model)
             grid.on_train_begin()
 
@@ -398,6 +398,7 @@ class Fit:
             size = self.recipe.image_size
             batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
             found = report(self.model, self.held_data, self.folder.path, batch, image_size=size)
+            boards.show_pictures(self.folder, PICTURES, int(self.history[-1]["step"]) if self.history else 0)
         self.folder.save_model(self.model)
         return found
 
@@ -479,5 +480,4 @@ class Curves(keras.callbacks.Callback):
 
 def draw_run(folder: RunFolder) -> None:
     """Draw the curves of a run."""
-    with written_aside(folder.curves) as aside:
-        draw_curves(folder.path, aside, folder.path.name)
+    draw_curves(folder.path, folder.curves, folder.path.name)

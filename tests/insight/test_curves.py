@@ -71,3 +71,32 @@ def test_nothing_to_draw(tmp_path):
         draw_curves(tmp_path / "empty", tmp_path / "curves.png")
     with pytest.raises(InputError, match="no runs"):
         draw_curves([], tmp_path / "curves.png")
+
+
+def test_an_outlier_does_not_flatten_the_rest(tmp_path):
+    run = write(tmp_path / "run", epochs=5)
+    lines = (run / "metrics.csv").read_text().splitlines()
+    row = lines[2].split(",")
+    row[-1] = "650"
+    lines[2] = ",".join(row)
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+    axes = next(axes for axes in _figure(_named(run), None).axes if axes.get_title(loc="left") == "loss")
+    # The first value of the training loss, 2 · 0.9 · 0.7, and that of the test loss, 1.2 times as large, stay visible.
+    assert 1.2 * 2 * 0.9 * 0.7 <= axes.get_ylim()[1] < 3
+    assert axes.get_title(loc="right") == "highest: 650 in epoch 2"
+
+
+def test_no_legend_lies_on_a_line(tmp_path):
+    runs = {f"run {number}": write(tmp_path / str(number), start=0.9 - 0.1 * number) for number in range(4)}
+    figure = _figure(_named(runs), "four")
+    figure.canvas.draw()
+    for axes in figure.axes:
+        if axes.get_legend():
+            assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+
+
+def test_names_of_runs_may_have_any_letters(tmp_path):
+    path = draw_curves(
+        {"$実験$": write(tmp_path / "run"), "другой": write(tmp_path / "other")}, tmp_path / "a.svg", "猫"
+    )
+    assert path.read_text(encoding="utf-8").startswith("<?xml")

@@ -24,8 +24,8 @@ from keras_deepnets.detection.training_model import training_form
 from keras_deepnets.distribution import ALONE
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import deep_graphs
+from keras_deepnets.training import boards, interim
 from keras_deepnets.training import callbacks as monitors
-from keras_deepnets.training import interim
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State
 from keras_deepnets.training.fit import Curves, draw_run, reported
@@ -342,5 +342,7 @@ class DetectorFit:
         found = None
         if self.held is not None:
             found = validating.report(self.model, self.held, self.folder.path)
+            step = int(self.history[-1]["step"]) if self.history else 0
+            boards.show_pictures(self.folder, validating.PICTURES, step)
         self.folder.save_model(self.model)
         return found

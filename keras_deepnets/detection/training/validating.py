@@ -13,6 +13,7 @@ from keras_deepnets.detection.detecting import detections
 from keras_deepnets.detection.evaluating import ImagesOf, evaluate, images, truths
 from keras_deepnets.detection.metrics import DetectionEvaluation, DetectionMetrics
 from keras_deepnets.files import write_json
+from keras_deepnets.training import boards
 from keras_deepnets.training.averaging import averaged
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SHOWN = 9
 """Number of validation images whose detections are drawn."""
+
+PICTURES = ("precision_recall.png", "examples.png")
+"""Pictures that `report` writes and that TensorBoard shows too."""
 
 
 class Validate(keras.callbacks.Callback):
@@ -127,6 +131,7 @@ def show_inputs(batches: Any, classes: tuple[str, ...], folder: RunFolder) -> No
     """Draw some training images with their boxes as the network sees them, once per run."""
     if folder.inputs.exists():
         return
+    boards.show_hyperparameters(folder)
     rows = []
     for batch in batches.take(SHOWN).as_numpy_iterator():
         for image, size, boxes, labels, count in zip(

@@ -47,7 +47,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
         bins: Number of bins of equal width.
 
     Raises:
-        InputError: The shapes do not fit, there are no images, or a value is not a probability.
+        InputError: The shapes do not fit, the arrays are empty, or a value is not a probability.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):

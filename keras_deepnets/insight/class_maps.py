@@ -43,7 +43,7 @@ def grad_cam(
 ) -> ClassMaps:
     """Compute Grad-CAM, which needs the TensorFlow backend.
 
-    The map is ``relu(Σ_k α_k A_k)``. A are the outputs of a layer, and α is the mean over positions of the gradient of the
+    The map is ``relu(Σ_k α_k A_k)``. A are the outputs of a layer. α is the mean over positions of the gradient of the
     class' logit (Selvaraju et al. 2017, equations 1 and 2).
 
     Args:

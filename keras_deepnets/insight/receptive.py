@@ -59,7 +59,7 @@ def stages(model: keras.Model) -> list[Stage]:
     Networks"): a layer with kernel k and dilation d adds ``(k - 1)·d`` times the stride of its input. Where branches meet, the
     largest counts.
 
-    The memory is that of all outputs of layers. Training keeps most of them; inference keeps only a few at a time.
+    The memory is that of all outputs of layers. Training keeps most of them, and inference only a few.
 
     Args:
         model: A network with a fixed input size.

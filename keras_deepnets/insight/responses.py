@@ -45,7 +45,7 @@ def layer_responses(model: keras.Model, images: np.ndarray) -> Responses:
         images: ``[n, h, w, c]`` with values 0–255, of the network's input size.
 
     Raises:
-        InputError: The network has no convolutions of its own, its blocks are `layers.Block`, or the images do not fit.
+        InputError: The network lacks convolutions, its blocks are `layers.Block`, or the images do not fit.
     """
     from keras_deepnets.insight.observing import graph_of, tensors_of
 

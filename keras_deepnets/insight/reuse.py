@@ -94,7 +94,8 @@ def _kernels(model: keras.Model, prefix: str) -> Any:
 def draw_feature_reuse(model: keras.Model, path: str | os.PathLike, title: str | None = None) -> Path:
     """Draw the heat map of `feature_reuse`, one panel for each dense block, as in Huang et al. 2016, figure 5.
 
-    Each column is divided by its largest value, so that dark cells are the sources that a layer reads most.
+    Each column is divided by its largest value, so that dark cells are the sources that a layer reads most. The scale begins at the
+    lowest value.
 
     Args:
         model: A DenseNet of this library.
@@ -119,10 +120,16 @@ def _figure(found: list[Reuse], title: str) -> Figure:
     figure = Figure(figsize=(4.1 * columns + 1.0, 4.2 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     colours = colormaps["viridis_r"].with_extremes(bad="white")
-    for axes, reuse in zip(panels, found, strict=True):
+    tables = []
+    for reuse in found:
         strongest = np.nanmax(reuse.strengths, axis=0, keepdims=True)
-        shares = np.ma.masked_invalid(reuse.strengths / np.where(strongest > 0, strongest, 1))
-        picture = axes.imshow(shares, cmap=colours, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        tables.append(np.ma.masked_invalid(reuse.strengths / np.where(strongest > 0, strongest, 1)))
+    # Of a network that reads all sources, the scale does not begin at 0, so that differences remain visible.
+    lowest = np.floor(10 * min(float(table.min()) for table in tables)) / 10
+    for axes, reuse, shares in zip(panels, found, tables, strict=True):
+        picture = axes.imshow(
+            shares, cmap=colours, vmin=min(lowest, 0.9), vmax=1, interpolation="nearest", aspect="auto"
+        )
         sources, readers = shares.shape
         figures.finish(axes, f"{reuse.block}: {sources - 1} layers, then the {reuse.follows}", grid=None)
         axes.set_xlabel("reading layer", color=figures.GREY, fontsize=9)

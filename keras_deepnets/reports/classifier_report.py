@@ -154,7 +154,7 @@ def _speed(page: Page, subject: Subject, run: RunSummary, found: Predictions) ->
     try:
         stages = insight.stages(subject.model)
         rows.append(("outputs of all layers for one image", sections.megabytes(sum(stage.memory for stage in stages))))
-    except InputError:  # the input size is open, or there are no maps
+    except InputError:  # an open input size, or no feature maps
         pass
     rows += [("weights", sections.megabytes(weights)), ("model.keras", sections.megabytes(run.model.stat().st_size))]
     sections.speed(page, run, rows)

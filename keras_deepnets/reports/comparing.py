@@ -21,9 +21,9 @@ class Comparison:
     """Several runs side by side.
 
     Attributes:
-        rows: Values of each run: `run`, `network`, `options`, `data`, `recipe`, `epochs`, `parameters`, `seconds`, and the
-            errors `train_error` and `held_error` from 0 to 1, or `ap`, `ap50` and `loss` of a detector. Missing values are
-            None.
+        rows: Values of each run. All have `run`, `network`, `options`, `data`, `recipe`, `epochs`, `parameters` and
+            `seconds`. Classifiers have `train_error` and `held_error`, from 0 to 1. Detectors have `ap`, `ap50` and `loss`.
+            Missing values are None.
         picture: Picture of the curves, or None.
     """
 

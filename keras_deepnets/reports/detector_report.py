@@ -92,7 +92,7 @@ def _results(page: Page, found: Mapping[str, Any]) -> None:
 
 
 def _timed(subject: Subject, run: RunSummary) -> list[tuple[str, str]]:
-    """Return the time of a detection. Nothing if the images of the run are no longer there."""
+    """Return the time of a detection. The list is empty if the images of the run have gone."""
     from keras_deepnets.detection import data as sets
     from keras_deepnets.detection.detecting import detect
     from keras_deepnets.detection.training.feeding import held_out

@@ -120,7 +120,11 @@ def end(page: Page, run: RunSummary, folders: Sequence[Path]) -> None:
     page.section("Command and versions")
     page.code(run.command or "The run was started from Python code.")
     versions = run.config.get("versions") or {}
-    facts: list[tuple[str, Any]] = [*versions.items(), ("backend", run.config.get("backend", "")), ("platform", run.config.get("platform", ""))]
+    facts: list[tuple[str, Any]] = [
+        *versions.items(),
+        ("backend", run.config.get("backend", "")),
+        ("platform", run.config.get("platform", "")),
+    ]
     facts.append(("deterministic", "yes" if run.config.get("deterministic") else "no"))
     page.table(facts)
 

@@ -79,7 +79,7 @@ def open_subject(target: Target, *, trained: bool = True) -> Subject:
         trained: Whether the weights matter, so that the name of a network is an error.
 
     Raises:
-        InputError: There is no such model, or it cannot be loaded.
+        InputError: The target is not a model, or it cannot be loaded.
     """
     import keras
 

@@ -13,7 +13,7 @@ from keras_deepnets.facts import model_info
 from keras_deepnets.reports.published import NONE, PAPER_TABLES, PaperRow, PaperTable
 from keras_deepnets.reports.runs import DETECTION, RunSummary, find_runs
 
-# These change neither counts nor what a row of a table stands for.
+# These change neither the counts nor the row of a table.
 _FREE = ("dropout", "memory_efficient", "block_layers")
 
 
@@ -25,7 +25,7 @@ class Table:
         name: Short name.
         title: Title with the source.
         columns: Names of all columns.
-        rows: Texts, one for each column. A dash where there is no value.
+        rows: Texts, one for each column. A dash where a value is missing.
         note: What to know when comparing.
     """
 

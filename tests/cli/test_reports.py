@@ -97,7 +97,14 @@ def test_a_browser_shows_the_page_without_a_sideways_scroll(page, width, tmp_pat
     if program is None:
         pytest.skip("needs Chromium")
     shot = tmp_path / "shot.png"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},4000", f"--screenshot={shot}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--window-size={width},4000",
+        f"--screenshot={shot}",
+    ]
     done = subprocess.run([program, *options, page.as_uri()], capture_output=True, text=True, timeout=60)
     if not shot.exists():
         pytest.skip(f"Chromium does not start: {done.stderr[-200:]}")

@@ -102,13 +102,19 @@ def grad_cam(
 def _maps_of(model: keras.Model, name: str | None) -> Any:
     """Return the layer with this name, or the last one that outputs maps of more than one position."""
     from keras_deepnets.graphs import nodes
+    from keras_deepnets.models import scales
 
     if name is None:
-        for node in reversed(nodes(model)):
-            shape = node.outputs[0].shape
-            if len(shape) == 4 and shape[1:3] != (1, 1) and "Pool" not in type(node.operation).__name__:
-                return node.operation
-        raise InputError(f"{model.name} has no layer with feature maps; Grad-CAM needs a convolutional network.")
+        found, learnt = None, False
+        for node in nodes(model):
+            layer, shape = node.operation, node.outputs[0].shape
+            # Scaled images are not feature maps.
+            learnt = learnt or (bool(getattr(layer, "weights", None)) and not scales(layer))
+            if learnt and len(shape) == 4 and tuple(shape[1:3]) != (1, 1) and "Pool" not in type(layer).__name__:
+                found = layer
+        if found is None:
+            raise InputError(f"{model.name} has no layer with feature maps; Grad-CAM needs a convolutional network.")
+        return found
     names = [layer.name for layer in model.layers]
     if name not in names or len(model.get_layer(name).output.shape) != 4:
         raise InputError(f"{model.name} has no layer {name!r} with feature maps; model.summary() lists the layers.")

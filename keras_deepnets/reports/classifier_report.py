@@ -149,7 +149,7 @@ def _views(model: Any, images: ImageData, places: Sequence[int]) -> Iterator[np.
 
 def _speed(page: Page, subject: Subject, run: RunSummary, found: Predictions) -> None:
     assert run.model is not None, "the run has ended"
-    weights = sum(weight.value.nbytes if hasattr(weight.value, "nbytes") else 0 for weight in subject.model.weights)
+    weights = sum(np.asarray(weight).nbytes for weight in subject.model.weights)
     rows = [("evaluation, on this machine", f"{found.evaluation.images_per_second:,.0f} images/s")]
     try:
         stages = insight.stages(subject.model)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +72,8 @@ def test_the_page_tells_the_run(page, trained, patches):
         "fast: ",
         kd.__version__,
         "blue, green, red",
+        # 4 bytes each, with the moving statistics of BN.
+        f"weights\n{4 * keras.saving.load_model(trained / 'model.keras').count_params() / 1e6:.3g} MB",
         "Correctly classified images with the highest probability.",
     ):
         assert text in found.text, text

@@ -82,7 +82,7 @@ def test_bad_input(resnet):
         with pytest.raises(InputError, match=says):
             grad_cam(resnet, *arguments)
     with pytest.raises(InputError, match="no layer with feature maps"):
-        grad_cam(kd.PlainMLP(depth=2, input_shape=(8, 8, 1)), images(1, 8, 1))
+        grad_cam(kd.PlainMLP(depth=2, input_shape=(8, 8, 1), include_preprocessing=True), images(1, 8, 1))
     with pytest.raises(InputError, match="not a classifier"):
         grad_cam(kd.ResNet(depth=8, stem="cifar", input_shape=(16, 16, 3), include_top=False), images(1))
     sigmoid = kd.ResNet(depth=8, stem="cifar", input_shape=(16, 16, 3), classifier_activation="sigmoid")

@@ -51,7 +51,10 @@ def draw_confusion(
     confusion = _checked(confusion, labels)
     texts = [*labels, title or ""]
     return figures.write(
-        path, lambda letters: _figure(confusion, [letters(label) for label in labels], title), texts, tight=True
+        path,
+        lambda letters: _figure(confusion, [letters(label) for label in labels], letters(title or "")),
+        texts,
+        tight=True,
     )
 
 

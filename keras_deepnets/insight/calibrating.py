@@ -28,7 +28,8 @@ class Calibration:
         counts: int64 ``[bins]``: the images of each bin.
         confidence: float64 ``[bins]``: their mean confidence; NaN without images.
         accuracy: float64 ``[bins]``: the share of them that is classified correctly; NaN without images.
-        error: The expected calibration error: the mean over all images of the bins' |accuracy - confidence| (equation 3).
+        error: The expected calibration error: the mean over all images of the bins' absolute differences between accuracy and
+            confidence (equation 3).
     """
 
     edges: np.ndarray

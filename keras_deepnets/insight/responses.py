@@ -94,7 +94,7 @@ def _tensors(model: keras.Model) -> dict[str, Any]:
         after = [
             each for each in readers.get(id(tensor), []) if isinstance(each.operation, keras.layers.BatchNormalization)
         ]
-        # Of a pre-activation network, BN belongs to the next convolution.
+        # A BN after the addition belongs to the next unit, not to this convolution.
         if after and after[0].operation.name.removesuffix("_bn") == name.removesuffix("_conv"):
             tensor, name = after[0].outputs[0], after[0].operation.name
         found[name] = tensor

@@ -149,6 +149,12 @@ def train(
             "describe; start the same command in each. auto: what the environment describes.",
         ),
     ] = "none",
+    connect_within: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="With multiworker: how long to wait for the other workers, e.g. '2 minutes'."
+        ),
+    ] = "10 minutes",
     checkpoint_every: Annotated[
         str | None,
         typer.Option(
@@ -169,6 +175,7 @@ def train(
     from keras_deepnets.cli import train as command
 
     fields = command.pairs(settings, "--set")
+    within = command.seconds_of(connect_within, "--connect-within")
     given = {
         "epochs": epochs,
         "image_size": image_size,
@@ -197,8 +204,9 @@ def train(
                 "--class-weight": class_weight,
                 "--profile": profile,
                 "--skip-broken": skip_broken,
-                "--distribute": distribute != "none",
             },
+            distribute=distribute,
+            connect_within=within,
             checkpoint_every=checkpoint_every,
             as_json=as_json,
         )
@@ -221,6 +229,7 @@ def train(
         profile=command.steps(profile, "--profile"),
         skip_broken=skip_broken,
         distribute=distribute,
+        connect_within=within,
         checkpoint_every=checkpoint_every,
         as_json=as_json,
     )

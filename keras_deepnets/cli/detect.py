@@ -72,6 +72,8 @@ def train(
     precision: str | None,
     seed: int,
     unused: Mapping[str, Any],
+    distribute: str = "none",
+    connect_within: float = 600.0,
     checkpoint_every: str | None = None,
     as_json: bool,
 ) -> None:
@@ -93,8 +95,10 @@ def train(
     get_recipe(recipe, **settings)
     catalog.check_options(name, options)
     load_tensorflow()
-    from keras_deepnets import detection
+    from keras_deepnets import detection, distribution
 
+    mode, group = distribution.join(distribute, connect_within)
+    as_json = as_json and group.is_chief
     try:
         run = detection.train(
             name,
@@ -108,6 +112,7 @@ def train(
             seed=seed,
             verbose=0 if as_json else "auto",
             model_options=options,
+            distribute=mode,
             **({} if checkpoint_every is None else {"checkpoint_every": checkpoint_every}),
             **settings,
         )
@@ -115,6 +120,9 @@ def train(
         raise InputError(f"{error} Leave out the weights to train from scratch.") from error
     except KeyboardInterrupt:
         raise Interrupted("" if not as_json else "interrupted; rerun the same command to resume") from None
+    if not group.is_chief:
+        show.print_worker_done(group)
+        return
     files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
     if as_json:
         values = {"run": str(run.path), "metrics": run.metrics, "files": files}

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from keras_deepnets.distribution import Group
     from keras_deepnets.evaluation import Evaluation
 
 _WIDE = 10_000  # width of a pipe, so that lines are not wrapped
@@ -108,3 +109,8 @@ def print_confused(result: Evaluation) -> None:
         print()
         rows = [(pair.true, pair.predicted, f"{pair.count:,}", percent(pair.share)) for pair in pairs]
         print_table(("confused: true", "predicted", "images", "of the class"), rows, right=("images", "of the class"))
+
+
+def print_worker_done(group: Group) -> None:
+    """Print the line of a worker that has not written the run folder."""
+    print(f"Worker {group.index} of {group.size} is done. Worker 0 has written the run folder.", flush=True)

@@ -51,6 +51,7 @@ def train(
     profile: tuple[int, int] | None,
     skip_broken: bool,
     distribute: str = "none",
+    connect_within: float = 600.0,
     checkpoint_every: str | None = None,
     as_json: bool,
 ) -> None:
@@ -76,8 +77,7 @@ def train(
 
     every = interim.DEFAULT if checkpoint_every is None else checkpoint_every
     interim.interval(every)
-    mode = distribution.mode_of(distribute)
-    group = distribution.start() if mode == "multiworker" else distribution.ALONE
+    mode, group = distribution.join(distribute, connect_within)
     as_json = as_json and group.is_chief
     with loading(source), distribution.watched(group):
         sets = feed.load(source, validation, seed, skip_broken=skip_broken, limit=limit)
@@ -117,7 +117,7 @@ def train(
             "" if said else "interrupted; rerun the same command to resume from the last checkpoint"
         ) from None
     if not group.is_chief:
-        print(f"Worker {group.index} of {group.size} is done. Worker 0 has written the run folder.", flush=True)
+        show.print_worker_done(group)
         return
     if as_json:
         files = {file: str(run.path / file) for file in RUN_FILES if (run.path / file).exists()}
@@ -223,6 +223,16 @@ def pairs(texts: list[str], flag: str) -> dict[str, Any]:
             raise InputError(f"{flag} {text!r} is not of the form field=value.")
         values[field.replace("-", "_")] = _literal(value)
     return values
+
+
+def seconds_of(text: str, flag: str) -> float:
+    """Return a time such as ``2 minutes`` in seconds."""
+    from keras_deepnets.training.durations import seconds
+
+    found = seconds(text)
+    if not found:
+        raise InputError(f"{flag} {text!r} is not a time, e.g. '2 minutes' or '30 seconds'.")
+    return found
 
 
 def steps(text: str | None, flag: str) -> tuple[int, int] | None:

@@ -67,6 +67,17 @@ class Share:
     index: int = 0
     count: int = 1
 
+    def rows(self, values: tf.Tensor, batch_size: int) -> tf.Tensor:
+        """The rows of this worker, of ``values`` in the order of whole batches. An incomplete last batch is left out."""
+        import tensorflow as tf
+
+        if self.count == 1:
+            return values
+        steps, rows = tf.shape(values)[0] // batch_size, tf.shape(values)[1:]
+        shape = tf.concat([[steps, self.count, batch_size // self.count], rows], 0)
+        batches = tf.reshape(values[: steps * batch_size], shape)
+        return tf.reshape(batches[:, self.index], tf.concat([[-1], rows], 0))
+
 
 def materialise(store: Store, view: View) -> IndexedStore:
     """Load every image of the store into memory at the view's size, in the store's order."""
@@ -196,15 +207,7 @@ class _Plan:
 
         if self.is_whole:
             return values
-        values = values[tf.cast(first, tf.int64) * self.batch_size :]
-        if self.share.count == 1:
-            return values
-        steps = tf.shape(values)[0] // self.batch_size
-        rows = tf.shape(values)[1:]
-        batches = tf.reshape(
-            values[: steps * self.batch_size], tf.concat([[steps, self.share.count, self.own], rows], 0)
-        )
-        return tf.reshape(batches[:, self.share.index], tf.concat([[-1], rows], 0))
+        return self.share.rows(values[tf.cast(first, tf.int64) * self.batch_size :], self.batch_size)
 
 
 def _selector(store: Store, batch_size: int, drop_remainder: bool, share: Share = Share()) -> Callable:

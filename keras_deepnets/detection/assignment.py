@@ -87,16 +87,30 @@ def _one_more(truths: Any) -> Any:
 
 
 class _Sampler(keras.layers.Layer):
-    """A layer with its own random numbers."""
+    """A layer with its own random numbers.
+
+    Its input may have ``places``, int64 ``[n, 2]``: the epoch and the number of each image. The random numbers are then a function of
+    the seed and these, so they do not depend on the batch that the image is in. This needs TensorFlow.
+    """
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**{"dtype": "float32", "autocast": False} | kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def draw(self, shape: Any) -> Any:
-        """Random numbers in [0, 1)."""
-        return keras.random.uniform(shape, seed=self.seed_generator)
+    def draw(self, shape: Any, places: Any = None) -> Any:
+        """Random numbers in [0, 1), of the shape ``[n, m]``."""
+        if places is None:
+            return keras.random.uniform(shape, seed=self.seed_generator)
+        import tensorflow as tf
+
+        def of_image(place: Any) -> Any:
+            seed = tf.random.experimental.stateless_fold_in(
+                tf.stack([tf.constant(self.seed or 0, tf.int64), place[0]]), place[1], alg="philox"
+            )
+            return tf.random.stateless_uniform([shape[1]], seed, alg="philox")
+
+        return tf.map_fn(of_image, tf.cast(places, tf.int64), fn_output_signature=tf.TensorSpec([None], tf.float32))
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -138,7 +152,9 @@ class AnchorTargets(_Sampler):
         anchors = ops.concatenate(inputs["anchors"], axis=0)
         truths = _one_more(ops.cast(inputs["boxes"], "float32"))
         found = match(anchors, truths, inputs["count"], self.high, self.low, keep_best=True)
-        positive, negative = sampled(found.kind, self.draw(ops.shape(found.kind)), self.samples, self.positive_share)
+        positive, negative = sampled(
+            found.kind, self.draw(ops.shape(found.kind), inputs.get("places")), self.samples, self.positive_share
+        )
         boxes = ops.take_along_axis(truths, found.index[..., None], axis=1)
         # The other anchors get themselves, so that the logarithms are finite.
         boxes = ops.where(positive[..., None], boxes, anchors[None])
@@ -221,7 +237,7 @@ class RegionTargets(_Sampler):
             kind = ops.where(
                 ops.logical_and(kind == BACKGROUND, self._overlap(regions, truths, count) < self.lowest), IGNORED, kind
             )
-        draws = self.draw(ops.shape(kind))
+        draws = self.draw(ops.shape(kind), inputs.get("places"))
         positive, negative = sampled(kind, draws, self.samples, self.positive_share)
         order = ops.where(positive, 4.0 + draws, ops.where(negative, 2.0 + draws, 0.0))
         order, places = ops.top_k(ops.pad(order, [(0, 0), (0, self.samples)]), self.samples)

@@ -11,6 +11,7 @@ from keras_deepnets.detection.assignment import AnchorTargets, RegionTargets
 from keras_deepnets.detection.detector import Detector
 from keras_deepnets.detection.sampling import BETA, Sampling
 from keras_deepnets.errors import InputError
+from keras_deepnets.layers import replicas
 from keras_deepnets.models import deep_graphs
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box")
@@ -56,7 +57,7 @@ class ProposalLosses(_Losses):
         logits = _joined([ops.reshape(x, (count, -1)) for x in inputs["objectness"]])
         deltas = _joined([ops.reshape(x, (count, -1, 4)) for x in inputs["deltas"]])
         positive, used = targets["positive"], targets["positive"] + targets["negative"]
-        number = ops.maximum(ops.sum(used), 1.0)
+        number = replicas.normalizer(ops.sum(used))
         entropy = ops.maximum(logits, 0.0) - logits * positive + ops.log1p(ops.exp(-ops.abs(logits)))
         distances = ops.sum(smooth_l1(deltas - targets["deltas"], self.beta), axis=-1)
         return ops.sum(entropy * used) / number, ops.sum(distances * positive) / number
@@ -77,7 +78,7 @@ class RegionLosses(_Losses):
         logits = ops.cast(inputs["logits"], "float32")
         classes, labels = logits.shape[-1], targets["labels"]
         used, positive = ops.cast(labels >= 0, "float32"), ops.cast(labels > 0, "float32")
-        number = ops.maximum(ops.sum(used), 1.0)
+        number = replicas.normalizer(ops.sum(used))
         own = ops.one_hot(ops.maximum(labels, 0), classes, dtype="float32")
         entropy = ops.logsumexp(logits, axis=-1) - ops.sum(own * logits, axis=-1)
         deltas = ops.reshape(ops.cast(inputs["deltas"], "float32"), (*ops.shape(labels), classes, 4))
@@ -95,15 +96,17 @@ class TrainingDetector(keras.Model):
     """The training form of a detector. It shares all layers with weights.
 
     Inputs: those of the `Detector`, and the true objects. These are ``boxes`` (float ``[n, t, 4]`` in pixels of the padded image),
-    ``labels`` (int ``[n, t]``, from 1) and ``count`` (int ``[n]``). Outputs: the losses ``objectness``, ``rpn_box``,
-    ``classifier`` and ``box``, float32 scalars. The loss of `fit` is their sum. `fit` takes a data set of dictionaries, without targets.
+    ``labels`` (int ``[n, t]``, from 1) and ``count`` (int ``[n]``). A form that samples by image has the input ``places`` too.
+    Outputs: the losses ``objectness``, ``rpn_box``, ``classifier`` and ``box``, float32 scalars.
+    The loss of `fit` is their sum. `fit` takes a data set of dictionaries, without targets.
     """
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """The sum of the four losses and of the layers' own."""
-        return sum((y_pred[name] for name in LOSSES), start=ops.convert_to_tensor(0.0)) + sum(self.losses)
+        """The sum of the four losses and of the layers' own. Several devices of one process share it equally."""
+        loss = sum((y_pred[name] for name in LOSSES), start=ops.convert_to_tensor(0.0)) + sum(self.losses)
+        return loss / _devices()
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Means of the losses."""
@@ -123,12 +126,24 @@ class TrainingDetector(keras.Model):
         return [metric for metric in super().metrics if metric not in own] + own
 
 
-def training_form(model: Detector, sampling: Sampling | None = None) -> TrainingDetector:
+def _devices() -> int:
+    """Number of devices of which each computes a part of the batch. The optimizer adds up their gradients."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def training_form(model: Detector, sampling: Sampling | None = None, by_image: bool = False) -> TrainingDetector:
     """The training form of a detector, on the same layers.
 
     Args:
         model: detector.
         sampling: which anchors and regions a step uses. None: torchvision's.
+        by_image: whether the sampling depends only on the seed, the epoch and the image, not on the steps before or the other images
+            of the batch. The form then has an input ``places``, int64 ``[n, 2]``: the epoch and the number of each image. This needs
+            TensorFlow.
 
     Returns:
         A model whose outputs are the four losses. Training it trains `model`.
@@ -147,7 +162,9 @@ def training_form(model: Detector, sampling: Sampling | None = None) -> Training
         "labels": keras.Input((None,), dtype="int32", name="labels"),
         "count": keras.Input((), dtype="int32", name="count"),
     }
-    truths = {name: inputs[name] for name in ("boxes", "count")}
+    if by_image:
+        inputs["places"] = keras.Input((2,), dtype="int64", name="places")
+    truths = {name: inputs[name] for name in ("boxes", "count", "places") if name in inputs}
     with deep_graphs():
         x = layer("padding_mask")([layer("input_scaling")(inputs["images"]), inputs["sizes"]])
         maps = layer("body")(x)

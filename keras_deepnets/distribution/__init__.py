@@ -7,6 +7,18 @@ first, because TensorFlow connects its workers only at the start.
 from keras_deepnets.distribution.cluster import Cluster
 from keras_deepnets.distribution.devices import Devices, mirrored
 from keras_deepnets.distribution.modes import MODES, mode_of
-from keras_deepnets.distribution.workers import ALONE, Group, Workers, start, watched
+from keras_deepnets.distribution.workers import ALONE, Group, Workers, join, start, watched
 
-__all__ = ["ALONE", "MODES", "Cluster", "Devices", "Group", "Workers", "mirrored", "mode_of", "start", "watched"]
+__all__ = [
+    "ALONE",
+    "MODES",
+    "Cluster",
+    "Devices",
+    "Group",
+    "Workers",
+    "join",
+    "mirrored",
+    "mode_of",
+    "start",
+    "watched",
+]

@@ -9,18 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from keras_deepnets.distribution import meeting
 from keras_deepnets.distribution.cluster import CONFIG, Cluster, from_environment
+from keras_deepnets.distribution.modes import mode_of
 from keras_deepnets.errors import InputError
 
 Value = TypeVar("Value")
 BUCKET = 16 << 20
 """Bytes of tensors that are summed together."""
+SILENCE = 30.0
+"""Seconds without a sign of life after which a worker counts as hung."""
 _LOST = ("UnavailableError", "AbortedError", "DeadlineExceededError", "CancelledError")
 
 
@@ -90,8 +95,14 @@ class Workers:
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
         kinds = tf.distribute.experimental.CommunicationImplementation
         options = tf.distribute.experimental.CommunicationOptions(implementation=kinds.NCCL if on_gpu else kinds.RING)
+        _bound_silence(cluster)
         try:
             self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"Worker {cluster.index} of {cluster.size} stops, because another worker stopped while TensorFlow connected them. Start "
+                "all workers again."
+            ) from error
         except RuntimeError as error:
             if "program startup" not in str(error):
                 raise
@@ -172,7 +183,7 @@ class Workers:
 
     def name_of(self, index: int) -> str:
         """A worker in words, for messages."""
-        return f"worker {index} ({self.cluster.workers[index]})"
+        return meeting.name_of(self.cluster, index)
 
 
 def _buckets(tensors: Sequence[Any]) -> list[list[int]]:
@@ -198,6 +209,23 @@ def _rounded(length: int) -> int:
     return 1 << max(length - 1, 1).bit_length()
 
 
+def _bound_silence(cluster: Cluster) -> None:
+    """Make TensorFlow report a silent worker after `SILENCE` seconds, and give up connecting after twice that time.
+
+    TensorFlow's own times are 10 seconds, which a busy machine can exceed, and an hour. A version without these settings keeps its own.
+    """
+    with contextlib.suppress(ImportError, AttributeError, TypeError):
+        from tensorflow.python.eager import context
+
+        context.context().configure_coordination_service(
+            service_type="standalone",
+            service_leader="/job:worker/replica:0/task:0",
+            cluster_register_timeout_in_ms=int(2000 * SILENCE),
+            heartbeat_timeout_in_ms=int(1000 * SILENCE),
+            coordinated_jobs=[context.coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.size)],
+        )
+
+
 def _use_one_device(local_index: int) -> None:
     """Use one GPU per process: the one of its number among the processes of the machine."""
     import tensorflow as tf
@@ -213,14 +241,16 @@ def _use_one_device(local_index: int) -> None:
 _started: list[Workers] = []
 
 
-def start(cluster: Cluster | None = None) -> Workers:
+def start(cluster: Cluster | None = None, within: float = meeting.CONNECT) -> Workers:
     """Connect this process with the other workers, and wait for them. Later calls return the same object.
 
     Args:
         cluster: The workers. None: those that ``TF_CONFIG`` or Slurm's variables describe.
+        within: Seconds to wait for the other workers. Missing ones are named after 10 seconds, and then every minute.
 
     Raises:
-        InputError: No variable describes the workers, or TensorFlow has run operations before.
+        InputError: No variable describes the workers, or TensorFlow has run operations before. A worker did not connect in
+            time, or stopped meanwhile.
     """
     if _started:
         return _started[0]
@@ -232,8 +262,26 @@ def start(cluster: Cluster | None = None) -> Workers:
         f"Worker {cluster.index} of {cluster.size} at {cluster.workers[cluster.index]} waits for {others} other{'s' * (others > 1)}.",
         flush=True,
     )
+    meeting.meet(cluster, within, lambda line: print(line, file=sys.stderr, flush=True))
     _started.append(Workers(cluster))
     return _started[0]
+
+
+def join(distribute: str, within: float = meeting.CONNECT) -> tuple[str, Group]:
+    """Resolve a way to distribute training, and connect with the other workers if there are any.
+
+    Args:
+        distribute: One of `MODES`.
+        within: Seconds to wait for the other workers.
+
+    Returns:
+        The way, which is not ``"auto"``, and the group of processes.
+
+    Raises:
+        InputError: As for `mode_of` and `start`.
+    """
+    mode = mode_of(distribute)
+    return mode, start(within=within) if mode == "multiworker" else ALONE
 
 
 @contextlib.contextmanager
@@ -254,9 +302,19 @@ def watched(group: Group, advice: Callable[[], str] | None = None) -> Iterator[N
             raise
         end = f" {advice()}" if advice else ""
         raise InputError(
-            f"Worker {group.index} of {group.size} stops, because another worker stopped or cannot be reached.{end} Start all workers "
-            "again with the same command to resume."
+            f"Worker {group.index} of {group.size} stops, because {_lost(error, group)}.{end} Start all workers again with the same "
+            "command to resume."
         ) from error
+
+
+def _lost(error: BaseException, group: Group) -> str:
+    """Say which worker an error of TensorFlow is about, as far as it is known."""
+    text = str(error)
+    _, _, unhealthy = text.partition("stopped sending heartbeats")
+    found = re.search(r"/job:worker/replica:0/task:(\d+)", unhealthy)
+    if found or "CoordinationService/Heartbeat" in text:
+        return f"{group.name_of(int(found[1]) if found else 0)} gives no sign of life: it hangs or stopped"
+    return "another worker stopped or cannot be reached"
 
 
 def is_loss(error: BaseException) -> bool:

@@ -195,6 +195,7 @@ class Checkpoint(keras.callbacks.Callback):
             always saved.
         prepare: Called before a state is saved.
         resumed: Whether the run starts from a checkpoint inside the first epoch.
+        writes: Whether this process writes. Otherwise, it only takes part in `prepare`.
     """
 
     def __init__(
@@ -205,9 +206,10 @@ class Checkpoint(keras.callbacks.Callback):
         seconds: float = 0.0,
         prepare: Callable[[], None] | None = None,
         resumed: bool = False,
+        writes: bool = True,
     ):
         super().__init__()
-        self._resumed = resumed
+        self._resumed, self._writes = resumed, writes
         self._store, self._history, self._whole, self._seconds = store, history, model, seconds
         self._prepare = prepare
         self._saved, self._at = time.monotonic(), -1
@@ -239,6 +241,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self) -> None:
         if self._prepare is not None:
             self._prepare()
-        state = State(len(self._history), steps_done(self.model.optimizer), list(self._history))
-        self._store.save(self._whole or self.model, state)
+        if self._writes:
+            state = State(len(self._history), steps_done(self.model.optimizer), list(self._history))
+            self._store.save(self._whole or self.model, state)
         self._saved, self._at = time.monotonic(), len(self._history)

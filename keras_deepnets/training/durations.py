@@ -1,4 +1,4 @@
-"""Durations within a run: in steps, epochs or examples, or as a share of the run."""
+"""Durations within a run: in steps, epochs or examples, as a share of the run, or in seconds."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def parse(text: str) -> tuple[float, str]:
     if match is None or unit is None:
         raise InputError(f"{text!r} is not a duration. Write it as '400 steps', '5 epochs', '50000 examples' or '2 %'.")
     return float(match["number"]), unit
+
+
+def seconds(text: str) -> float | None:
+    """Parse a time such as ``"10 minutes"``, and return its seconds. None: the text is not a time."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(second|minute|hour)s?\s*", text)
+    return float(match[1]) * {"second": 1.0, "minute": 60.0, "hour": 3600.0}[match[2]] if match else None
 
 
 def in_steps(length: str | float, *, steps: int, steps_per_epoch: int, batch_size: int) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_deepnets.distribution import ALONE, Group
 from keras_deepnets.errors import InputError
 from keras_deepnets.evaluation import Evaluation, Mistake, check_count
 from keras_deepnets.labels import distinct
@@ -38,6 +40,7 @@ def evaluate(
     crops: int = 1,
     scales: Sequence[int] | None = None,
     worst: int = WORST,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Evaluate a classifier.
 
@@ -58,6 +61,7 @@ def evaluate(
         scales: Shorter sides in pixels, e.g. ``(224, 256, 384, 480, 640)``. The whole image is resized to each and not
             cropped. A copy of the model that accepts any size is used.
         worst: Maximum number of errors to keep in `Evaluation.worst`.
+        group: Processes that each evaluate a part of the images, with the same arguments. Each gets the result for all images.
 
     Raises:
         InputError: The model's classes are not those of the data, or the data is invalid. All ten crops are the same.
@@ -65,6 +69,7 @@ def evaluate(
     """
     from keras_deepnets import data as datasets
     from keras_deepnets import models
+    from keras_deepnets.data.pipelines import Share
     from keras_deepnets.training import feed, losses, networks
 
     check_views(crops, scales, image_size)
@@ -80,7 +85,11 @@ def evaluate(
         images = feed.of_model(network, data)
     networks.check_fit(network, images)
     logits = losses.gives_logits(network)
-    tally = Tally(images.labels, worst)
+    shared = 1 < group.size <= images.size
+    first_position = images.size * group.index // group.size if shared else 0
+    if shared:
+        images = images.part(Share(group.index, group.size))
+    tally = Tally(images.labels, worst, first_position)
     seen, begin, first = 0, time.perf_counter(), True
     if scales is not None:
         results = _at_scales(network, images, batch_size, scales, logits)
@@ -98,7 +107,8 @@ def evaluate(
         if first and len(labels) < images.size:
             seen, begin = 0, time.perf_counter()
         first = False
-    return tally.evaluation(seen / max(time.perf_counter() - begin, 1e-9))
+    speed = seen / max(time.perf_counter() - begin, 1e-9)
+    return tally.evaluation(tally.share(group, speed) if shared else speed)
 
 
 def report(
@@ -126,14 +136,19 @@ def report(
     Raises:
         InputError: As for `evaluate`, or a picture cannot be written.
     """
+    found = evaluate(model, data, batch_size, image_size=image_size, worst=worst)
+    draw(found, data, folder)
+    return found
+
+
+def draw(found: Evaluation, data: ImageData, folder: str | os.PathLike) -> None:
+    """Draw an evaluation as `report` does."""
     from keras_deepnets.insight import draw_confusion, draw_errors
 
-    found = evaluate(model, data, batch_size, image_size=image_size, worst=worst)
     confusion, errors = (Path(folder) / name for name in PICTURES)
     draw_confusion(found.confusion, data.labels, confusion)
     if draw_errors(found, data, errors) is None:
         errors.unlink(missing_ok=True)
-    return found
 
 
 def check_views(crops: int, scales: Sequence[int] | None, image_size: int | None = None) -> None:
@@ -217,15 +232,16 @@ class Tally:
     Args:
         labels: Class names.
         worst: Maximum number of errors to keep.
+        first: Position in the data of the first image.
     """
 
-    def __init__(self, labels: Sequence[str], worst: int = WORST):
+    def __init__(self, labels: Sequence[str], worst: int = WORST, first: int = 0):
         self._labels = tuple(distinct(labels))
         self._confusion = np.zeros((len(labels), len(labels)), np.int64)
-        self._top5, self._seen = 0, 0
+        self._top5, self._seen = 0, first
         self._loss = 0.0
         self._most = worst
-        self._worst: list[tuple[float, int, int, int, float, float]] = []
+        self._worst: list[Sequence[Any]] = []
 
     def add(
         self, outputs: np.ndarray, labels: np.ndarray, logits: bool = False, positions: np.ndarray | None = None
@@ -263,7 +279,22 @@ class Tally:
         """Keep the errors with the highest rank. Of equal ranks, the first in the data comes first."""
         wrong = wrong[np.lexsort((columns[0][wrong], -rank[wrong]))[: self._most]]
         rows = zip(*(column[wrong].tolist() for column in (rank, *columns)), strict=True)
+        self._merge(rows)
+
+    def _merge(self, rows: Iterable[Sequence[Any]]) -> None:
         self._worst = sorted([*self._worst, *rows], key=lambda row: (-row[0], row[1]))[: self._most]
+
+    def share(self, group: Group, number: float) -> float:
+        """Add the tallies of all processes of a group, and return the sum of a number over them."""
+        sums = group.sum(
+            [self._confusion, np.array([self._top5], np.int64), np.array([self._loss, number], np.float64)]
+        )
+        confusion, top5, numbers = (each.numpy() for each in sums)
+        self._confusion, self._top5, self._loss = confusion, int(top5[0]), float(numbers[0])
+        found, self._worst = group.gather(json.dumps(self._worst)), []
+        for text in found:
+            self._merge(json.loads(text))
+        return float(numbers[1])
 
     def evaluation(self, images_per_second: float) -> Evaluation:
         """Return the result. At least one batch must have been added."""

@@ -12,11 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_deepnets.data.pipelines import Share
-from keras_deepnets.distribution import ALONE, Devices, Group
-from keras_deepnets.errors import InputError
 from keras_deepnets.insight.curves import draw_curves
-from keras_deepnets.layers import replicas
 from keras_deepnets.models import deep_graphs, without_auxiliary
 from keras_deepnets.scaling import Scaling
 from keras_deepnets.training import boards, class_weights, feed, heads, interim, phases
@@ -24,10 +20,10 @@ from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.accumulation import in_parts
 from keras_deepnets.training.averaging import AveragedWeights
-from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State, state_of
+from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State
 from keras_deepnets.training.choosing import stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
-from keras_deepnets.training.evaluation import PICTURES, Evaluation, report
+from keras_deepnets.training.evaluation import PICTURES, Evaluation, draw, evaluate
 from keras_deepnets.training.losses import LOSSES, TopAccuracy, fading, gives_logits
 from keras_deepnets.training.networks import NamedNetwork
 from keras_deepnets.training.optimizers import head_optimizer
@@ -36,15 +32,9 @@ from keras_deepnets.training.pieces import OwnPieces
 from keras_deepnets.training.preemption import Preempted, Signals
 from keras_deepnets.training.progress import progress_callback
 from keras_deepnets.training.recipe import Recipe
-from keras_deepnets.training.run import Run, RunFolder, columns, summary
-from keras_deepnets.training.sharing import (
-    SharedMetrics,
-    Waiting,
-    average_statistics,
-    share_from_chief,
-    share_gradients,
-    vary_seeds,
-)
+from keras_deepnets.training.run import Run, RunFolder
+from keras_deepnets.training.sharing import average_statistics
+from keras_deepnets.training.team import Team
 from keras_deepnets.training.watching import BestWeights, Diverging, StopEarly, troubles
 
 HEAD_SECONDS = 20.0
@@ -64,14 +54,12 @@ class Fit:
         seed: int,
         folder: RunFolder,
         pieces: OwnPieces,
-        class_weight: Sequence[float] | None = None,
-        group: Group = ALONE,
-        strategy: Any = None,
+        class_weight: Sequence[float] | None,
+        team: Team,
         checkpoint_every: str = interim.DEFAULT,
     ):
         """Build and compile the network, and build the pipelines once, so that errors show up early."""
-        self.group, self.strategy, self.every = group, strategy, checkpoint_every
-        self.waiting = Waiting() if group.size > 1 else None
+        self.team, self.group, self.strategy, self.every = team, team.group, team.strategy, checkpoint_every
         self.signals = Signals()
         self.state: State | None = None
         self.train_data, self.held_data, self.recipe, self.seed = train_data, held_data, recipe, seed
@@ -80,13 +68,10 @@ class Fit:
         self.epochs = self.phases[-1].last_epoch
         keras.utils.set_random_seed(seed)
         scaling = Scaling.from_dict(resolved["scaling"]) if resolved["scaling"] else None
-        if strategy is not None and not isinstance(network, NamedNetwork):
-            raise InputError(
-                f"distribute='mirrored' needs the name of a network, and model {network.name!r} is built already. Start one process per "
-                "GPU with distribute='multiworker', or give a name."
-            )
+        if not isinstance(network, NamedNetwork):
+            team.check_named(network)
         self._build = functools.partial(network.build, resolved["precision"], scaling)
-        with self._scope():
+        with self.team.scope():
             self.fitted = self._build()
             """The network in the form that is trained, which may have auxiliary classifiers."""
             self.model = without_auxiliary(self.fitted)
@@ -110,7 +95,7 @@ class Fit:
             reason = self.resolved.get("precision_reason", "as started")
             line = precisions.circumstances(self.model, self.resolved["precision"], reason)
             print(f"{line} {self._plan()}", flush=True)
-        self.state = self._restored()
+        self.state = self.team.restored(self.store, self.fitted, lambda state: self._enter(self._phase_of(state)))
         if self.state:
             self.history += self.state.history
             if verbose != 0:
@@ -133,39 +118,14 @@ class Fit:
                     if len(self.history) < phase.last_epoch and not self._ended_early():
                         self._fit(phase, shown)
                 evaluation = self._finish()
-                self.group.gather("done")  # the others wait for the chief's evaluation
+                self.group.gather("done")  # the end of one process is a failure to the others
                 warnings = troubles(self.history, self.train_data, self.held_data)
                 for line in warnings if verbose != 0 else ():
                     print(f"Warning: {line}", file=sys.stderr, flush=True)
         finally:
             self.freezing.restore()
             vars(self.fitted).pop("train_step", None)  # of `in_parts`
-        if not self.group.is_chief:  # its folder may be on another machine
-            return Run(self.folder.path, columns(self.history), summary(self.history), warnings, None, self.model)
-        return self.folder.results(self.model, warnings, evaluation)
-
-    def _scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the scope in which variables are mirrored on several devices."""
-        return self.strategy.scope() if self.strategy is not None else contextlib.nullcontext()
-
-    def _restored(self) -> State | None:
-        """Restore the newest checkpoint on the chief, and give every worker the chief's state."""
-        if self.group.size == 1:
-            return self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state)))
-        found: list[State | None] = [None]
-
-        def restore() -> dict[str, Any] | None:
-            found[0] = self.store.restore(self.fitted, lambda state: self._enter(self._phase_of(state)))
-            return found[0].record() if found[0] else None
-
-        record = self.group.from_chief(restore)
-        state = found[0] or (State(**record) if record else None)
-        if state and not self.group.is_chief:
-            self._enter(self._phase_of(state))
-        own = state_of(self.fitted)
-        share_from_chief(list(own.values()), self.group)
-        vary_seeds([variable for name, variable in own.items() if name.startswith("random/")], self.group)
-        return state
+        return self.team.results(self.folder, self.history, self.model, warnings, evaluation)
 
     def _plan(self) -> str:
         """Describe the length of the run in one line."""
@@ -182,10 +142,9 @@ class Fit:
     def _enter(self, phase: phases.Phase) -> None:
         """Freeze layers and compile for a phase."""
         self.freezing.enter(phase)
-        with self._scope():  # an optimizer keeps the strategy of the scope in which it is made
+        with self.team.scope():  # an optimizer keeps the strategy of the scope in which it is made
             self._compile(phase)
-        if self.waiting is not None:
-            share_gradients(self.fitted.optimizer, self.group, self.waiting)
+        self.team.connect(self.fitted.optimizer)
 
     def _compile(self, phase: phases.Phase) -> None:
         recipe = self.recipe
@@ -201,8 +160,7 @@ class Fit:
             metrics.append(TopAccuracy(5, "top5"))
         loss = self.pieces.loss or LOSSES[recipe.loss](recipe.label_smoothing, self.logits)
         # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
-        alone = self.group.size == 1 and self.strategy is None
-        self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if alone else False)
+        self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if self.team.is_alone else False)
         if recipe.accumulate > 1:
             in_parts(self.fitted, recipe.accumulate)
         if recipe.auxiliary_fade and phase.name == phases.ALL:
@@ -224,7 +182,7 @@ class Fit:
         if state:
             self._build_metrics()
         callbacks = [*self._callbacks(phase, state), *shown]
-        with deep_graphs(), self._synchronized():
+        with deep_graphs(), self.team.training(self.recipe.batch_norm):
             model.fit(
                 train,
                 initial_epoch=first,
@@ -241,17 +199,6 @@ class Fit:
         images, labels = next(iter(self._batches(0)))[:2]
         self.fitted.test_on_batch(images, labels)
 
-    def _synchronized(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the scope in which batch normalisation uses all replicas' images, if the recipe asks for it."""
-        if self.recipe.batch_norm != "synchronized":
-            return contextlib.nullcontext()
-        if self.strategy is not None:
-            return replicas.synchronized(Devices(self.strategy))
-        return replicas.synchronized(self.group) if self.group.size > 1 else contextlib.nullcontext()
-
-    def _share(self) -> Share | None:
-        return Share(self.group.index, self.group.size) if self.group.size > 1 else None
-
     def _head(self, phase: phases.Phase, first: int) -> tuple[keras.Model, Any, Any]:
         """Return the classifier as a separate model, with its features as training and validation data."""
         size = self.recipe.image_size
@@ -265,14 +212,13 @@ class Fit:
         strategy = getattr(self.model, "distribute_strategy", None)  # TensorFlow only
         with strategy.scope() if strategy else contextlib.nullcontext():
             head = heads.HeadOnly(heads.classifier_of(self.model).layers)
-            alone = self.group.size == 1 and self.strategy is None
             head.compile(
                 self.fitted.optimizer,
                 self.fitted.loss,
                 metrics=[TopAccuracy(1, "accuracy")],
-                jit_compile="auto" if alone else False,
+                jit_compile="auto" if self.team.is_alone else False,
             )
-        train = heads.training(known[0], self.resolved["batch_size"], self.seed, first, self._share())
+        train = heads.training(known[0], self.resolved["batch_size"], self.seed, first, self.team.share)
         if self.class_weight is not None:
             train = class_weights.weighted(train, self.class_weight)
         return head, train, heads.evaluation(known[1]) if len(known) > 1 else None
@@ -280,7 +226,7 @@ class Fit:
     def _held_batches(self) -> Any:
         if self.held_data is None:
             return None
-        size, share = self.recipe.image_size, self._share()
+        size, share = self.recipe.image_size, self.team.share
         held = self.held_data.part(share) if share else self.held_data
         batch = feed.evaluation_batch(self.model, held, self.resolved["batch_size"], size)
         return feed.evaluation(self.model, held, batch, size)
@@ -295,7 +241,7 @@ class Fit:
             first_epoch,
             self.class_weight,
             first_step,
-            self._share(),
+            self.team.share,
         )
 
     def _show_inputs(self) -> None:
@@ -323,11 +269,11 @@ class Fit:
             if not phase.cached:
                 average_statistics(self.fitted, self.group)
 
-        class_of_checkpoint = Checkpoint if chief else NoCheckpoint
-        saved = class_of_checkpoint(
-            self.store, history, self.fitted, HEAD_SECONDS if phase.cached else 0.0, prepare, state is not None
+        saved = Checkpoint(
+            self.store, history, self.fitted, HEAD_SECONDS if phase.cached else 0.0, prepare, state is not None, chief
         )
         found: list[keras.callbacks.Callback] = [
+            *self.team.callbacks(),
             interim.InterimCheckpoint(
                 self.store,
                 history,
@@ -342,8 +288,6 @@ class Fit:
             monitors.StopAtStep(phase.steps, phase.steps_per_epoch, phase.first_epoch, done[0]),
             monitors.StopOnNonFinite(self.store.last_good),
         ]
-        if self.waiting is not None:
-            found.insert(0, SharedMetrics(self.group, self.waiting))
         if averages:
             found.append(AveragedWeights())
         numbered: dict[str, float] = {"phase": self.phases.index(phase) + 1} if len(self.phases) > 1 else {}
@@ -373,22 +317,13 @@ class Fit:
         return patience is not None and stalled(self.history[last.first_epoch :], patience)
 
     def _finish(self) -> Evaluation | None:
-        """Set the final weights, evaluate the model and save it. The chief does so, and the others get its weights."""
-        found = self._finish_on_chief() if self.group.is_chief else None
-        if self.group.size > 1:
-            share_from_chief(self.model.weights, self.group)
-        if not self.group.is_chief:
-            self.freezing.restore()
-            self._compile_plainly()
-        return found
-
-    def _finish_on_chief(self) -> Evaluation | None:
+        """Set the final weights, evaluate the model and save it. All workers evaluate, and only the chief writes."""
         if self.best is not None and self.best.epoch < len(self.history):
             self.best.restore()
         elif self._averages(self.phases[-1]) and len(self.history):
             self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)
         self.freezing.restore()
-        draw_run(self.folder)
+        self.team.take_weights(self.model)
         if self.strategy is not None:  # Keras' predictions would come once per device
             mirrored, self.model = self.model, without_auxiliary(self._build())
             self.model.set_weights(mirrored.get_weights())
@@ -397,9 +332,13 @@ class Fit:
         if self.held_data is not None:
             size = self.recipe.image_size
             batch = feed.evaluation_batch(self.model, self.held_data, self.resolved["batch_size"], size)
-            found = report(self.model, self.held_data, self.folder.path, batch, image_size=size)
-            boards.show_pictures(self.folder, PICTURES, int(self.history[-1]["step"]) if self.history else 0)
-        self.folder.save_model(self.model)
+            found = evaluate(self.model, self.held_data, batch, image_size=size, group=self.group)
+        if self.group.is_chief:
+            draw_run(self.folder)
+            if found is not None and self.held_data is not None:
+                draw(found, self.held_data, self.folder.path)
+                boards.show_pictures(self.folder, PICTURES, int(self.history[-1]["step"]) if self.history else 0)
+            self.folder.save_model(self.model)
         return found
 
     def _compile_plainly(self) -> None:
@@ -448,15 +387,6 @@ def reported(
         for callback in closed:
             if callback and hasattr(callback, "close"):
                 callback.close()
-
-
-class NoCheckpoint(Checkpoint):
-    """The checkpoint callback of a worker that writes nothing. It takes part in what precedes a checkpoint."""
-
-    def _save(self) -> None:
-        if self._prepare is not None:
-            self._prepare()
-        self._saved, self._at = time.monotonic(), len(self._history)
 
 
 class Curves(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_deepnets.distribution import Group
 from keras_deepnets.errors import InputError
+from keras_deepnets.training import durations
 from keras_deepnets.training.checkpoints import CheckpointStore, State
 from keras_deepnets.training.optimizers import steps_done
 from keras_deepnets.training.preemption import Preempted, Signals
@@ -20,7 +21,6 @@ DEFAULT = "10 minutes"
 """How often the state is saved inside an epoch unless the caller says otherwise."""
 _PULSE = 1.0
 """Seconds between two questions to the other workers whether to stop or save."""
-_UNITS = {"step": 1.0, "second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
 def interval(text: str) -> tuple[int | None, float | None]:
@@ -29,13 +29,14 @@ def interval(text: str) -> tuple[int | None, float | None]:
     Raises:
         InputError: The text has another form.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(step|second|minute|hour)s?\s*", str(text))
-    if match is None or float(match[1]) <= 0 or (match[2] == "step" and "." in match[1]):
+    steps = re.fullmatch(r"\s*(\d+)\s*steps?\s*", str(text))
+    if steps and int(steps[1]):
+        return int(steps[1]), None
+    if not (time_between := durations.seconds(str(text))):
         raise InputError(
             f"checkpoint_every={text!r}: give a number of steps or minutes, e.g. '500 steps' or '10 minutes'."
         )
-    number = float(match[1]) * _UNITS[match[2]]
-    return (int(number), None) if match[2] == "step" else (None, number)
+    return None, time_between
 
 
 class InterimCheckpoint(keras.callbacks.Callback):

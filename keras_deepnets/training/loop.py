@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,8 +24,9 @@ from keras_deepnets.training.pieces import OwnPieces
 from keras_deepnets.training.pretrained import PretrainedNetwork
 from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.training.recipes import get_recipe
-from keras_deepnets.training.run import Run, RunFolder, changes, columns, differences, software, summary
+from keras_deepnets.training.run import Run, RunFolder
 from keras_deepnets.training.sizing import SIZED, sized
+from keras_deepnets.training.team import Claim, Team
 
 
 def train(
@@ -116,9 +115,8 @@ def train(
             checkpoint.
     """
     interim.interval(checkpoint_every)
-    mode = distribution.mode_of(distribute)
-    group = distribution.start() if mode == "multiworker" else distribution.ALONE
-    strategy = distribution.mirrored() if mode == "mirrored" else None
+    team = Team(distribute)
+    group = team.group
     with distribution.watched(group):
         precisions.prepare_gpus()
         verbose = verbose if group.is_chief else 0
@@ -157,34 +155,16 @@ def train(
             "pieces": own.identity(),
             "class_weight": balance and list(balance),
         }
-        _check_agreement(group, identity)
-        _check_shares(group, strategy, asked, train_data)
-        config: dict[str, Any] | None = group.from_chief(lambda: folder.check(identity))
-        finished: bool = group.from_chief(folder.finished)
-        if config and finished and group.from_chief(functools.partial(folder.asks_for_more, config, asked)):
-            lengths = {"sized": _numbers(sized(asked, train_data.size))} | phases.planned(
-                sized(asked, train_data.size), train_data.size
-            )
-            finished = False
-
-            config = group.from_chief(functools.partial(_lengthened, folder, config, asked, lengths))
-        if config and finished:
-            if verbose != 0:
-                print(f"{folder.path} holds the finished run; choose another folder to train again.")
-            if not group.is_chief:
-                rows = group.from_chief(folder.rows)
-                return Run(folder.path, columns(rows), summary(rows))
-            group.from_chief(folder.rows)
-            if given is not None:
-                given = models.without_auxiliary(given)
-                given.load_weights(folder.model)
-            return folder.results(given)
+        claim = Claim(team, folder, identity)
+        known = sized(asked, train_data.size)
+        team.check_share(known.images_per_step, asked.accumulate)
+        claim.lengthen(asked, lambda: {"sized": _numbers(known), **phases.planned(known, train_data.size)})
+        if claim.finished:
+            return claim.results(verbose, None if given is None else models.without_auxiliary(given))
         phases.check_early_stopping(asked, held_data is not None)
         with contextlib.ExitStack() as stack:
-            if config:
-                group.from_chief(lambda: stack.enter_context(folder.locked()))
-                if (changed := changes(config)) and group.is_chief:
-                    print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
+            claim.resume(stack)
+            config = claim.config
             resolved = config["resolved"] if config else group.from_chief(lambda: _resolve(network, train_data, asked))
             if profile is not None:
                 monitors.check_profile(profile, sum(phase.steps for phase in phases.of(resolved)))
@@ -199,59 +179,11 @@ def train(
                 folder,
                 own,
                 balance,
-                group,
-                strategy,
+                team,
                 checkpoint_every,
             )
-            if config is None:  # last: an argument may be wrong until here
-                details = {"resolved": resolved, "devices": precisions.devices(), "workers": group.size}
-
-                def begin() -> None:
-                    stack.enter_context(folder.locked())
-                    folder.begin(identity, details)
-
-                group.from_chief(begin)
+            claim.begin(stack, {"resolved": resolved, "devices": precisions.devices()})
             return fit(verbose, callbacks, profile)
-
-
-def _lengthened(
-    folder: RunFolder, config: dict[str, Any], recipe: Recipe, lengths: Mapping[str, Any]
-) -> dict[str, Any]:
-    with folder.locked():
-        return folder.lengthened(config, recipe, lengths)
-
-
-def _check_agreement(group: distribution.Group, identity: Mapping[str, Any]) -> None:
-    """Raise `InputError` on all workers unless all have the same run, software and backend."""
-    here = {**json.loads(json.dumps(identity)), "software": software()}
-    for part in ("data", "validation"):  # copies of a file differ in their modification times
-        if here[part]:
-            here[part]["digests"].pop("files", None)
-    found = [json.loads(text) for text in group.gather(json.dumps(here))]
-    for index, other in enumerate(found):
-        if differing := differences(found[0], other):
-            lines = [
-                line.replace(" there, ", f" on {group.name_of(0)} and ").removesuffix(" here") for line in differing
-            ]
-            raise InputError(
-                f"{group.name_of(index).capitalize()} has another run than {group.name_of(0)}: {'; '.join(lines[:4])} on "
-                f"{group.name_of(index)}. Start all workers with the same command, data and software."
-            )
-
-
-def _check_shares(group: distribution.Group, strategy: Any, recipe: Recipe, data: feed.ImageData) -> None:
-    """Raise `InputError` unless the workers and devices can share each batch."""
-    count = strategy.num_replicas_in_sync if strategy is not None else group.size
-    size, parts = sized(recipe, data.size).images_per_step, recipe.accumulate
-    if size % (count * parts):
-        workers = f"{count} {'devices' if strategy is not None else 'workers'}"
-        shared = " and ".join(
-            [f"shared by {workers}"] * (count > 1) + [f"computed in {parts} parts (accumulate)"] * (parts > 1)
-        )
-        unit = count * parts
-        raise InputError(
-            f"batch_size={size} is {shared}, so it must be divisible by {unit}. Set batch_size={max(size // unit, 1) * unit}."
-        )
 
 
 def _network(

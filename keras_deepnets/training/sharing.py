@@ -64,6 +64,33 @@ def share_gradients(optimizer: keras.optimizers.Optimizer, group: Group, waiting
     optimizer.apply = apply_mean
 
 
+def clip_sums(optimizer: keras.optimizers.Optimizer, devices: Any) -> None:
+    """Make an optimizer on several devices clip the norm of the whole batch's gradients.
+
+    Keras clips the gradients of each device before it adds them up.
+
+    Args:
+        optimizer: Optimizer in the scope of a `MirroredStrategy`. Its `global_clipnorm` is removed.
+        devices: The devices, as `distribution.Devices`.
+    """
+    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
+    norm, apply = inner.global_clipnorm, inner.apply
+    if norm is None:
+        return
+    inner.global_clipnorm = None
+
+    def apply_clipped(grads: Any, trainable_variables: Any = None) -> Any:
+        import tensorflow as tf
+
+        known = [tf.convert_to_tensor(gradient) for gradient in grads if gradient is not None]
+        clipped, _ = tf.clip_by_global_norm(devices.sum(known), norm)
+        # Keras adds up what the devices return.
+        parts = iter([gradient / devices.size for gradient in clipped])
+        return apply([None if gradient is None else next(parts) for gradient in grads], trainable_variables)
+
+    inner.apply = apply_clipped
+
+
 def share_from_chief(variables: Sequence[Any], group: Group) -> None:
     """Give every worker the chief's values of some variables."""
     values = [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]

@@ -117,7 +117,7 @@ def test_sampling_from_fewer_boxes_than_asked_in_a_graph():
 
 def fixed(layer, draws):
     """The layer with given random numbers."""
-    layer.draw = lambda shape: np.broadcast_to(draws[:, : int(shape[1])], tuple(int(side) for side in shape))
+    layer.draw = lambda shape, places: np.broadcast_to(draws[:, : int(shape[1])], tuple(int(side) for side in shape))
     return layer
 
 
@@ -209,6 +209,23 @@ def test_the_seed_decides_the_samples(rng):
     layer = AnchorTargets(samples=32, seed=1)
     first, second = (np.asarray(layer({"anchors": anchors, **padded})["negative"]) for _ in range(2))
     assert (first != second).any()
+
+
+def test_samples_by_image_do_not_depend_on_the_batch(rng):
+    """Nor on the steps before: they are a function of the seed, the epoch and the image."""
+    layer = AnchorTargets(samples=32, seed=1)
+    given = {"anchors": [common.random_boxes(rng, 300)]}
+
+    def negative(images, epoch=4, layer=layer):
+        none = common.truths([[]] * len(images), [[]] * len(images), 1)
+        places = np.array([[epoch, image] for image in images])
+        return np.asarray(layer(given | none | {"places": places})["negative"])
+
+    whole = negative([0, 1, 2])
+    np.testing.assert_array_equal(whole[[2, 0]], negative([2, 0]))
+    assert (whole.sum(1) == 32).all() and (whole[0] != whole[1]).any()
+    assert (whole != negative([0, 1, 2], epoch=5)).any(1).all()
+    assert (whole != negative([0, 1, 2], layer=AnchorTargets(samples=32, seed=2))).any(1).all()
 
 
 def test_configurations():

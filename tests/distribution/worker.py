@@ -20,7 +20,7 @@ def main(folder: str, record: str, arguments: str, pause: str = "") -> None:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    from keras_deepnets import distribution, training
+    from keras_deepnets import detection, distribution, training
 
     if options.get("precision") == "float64":
         keras.config.set_floatx("float64")  # of the loss and the metrics too
@@ -44,9 +44,12 @@ def main(folder: str, record: str, arguments: str, pause: str = "") -> None:
                     time.sleep(0.05)
 
     given = {"recipe": "fast", "verbose": 2, "callbacks": [Record()], **options}
-    run = training.train(given.pop("model"), given.pop("data"), given.pop("recipe"), folder, **given)
+    train = detection.train if given.pop("task", "") == "detection" else training.train
+    run = train(given.pop("model"), given.pop("data"), given.pop("recipe"), folder, **given)
     weights = hashlib.sha256(b"".join(weight.tobytes() for weight in run.model.get_weights())).hexdigest()
     found = {"losses": losses, "weights": weights, "history": run.history, "worker": group.index}
+    if run.evaluation is not None:
+        found["evaluation"] = run.evaluation.to_dict()
     Path(record).write_text(json.dumps(found))
 
 

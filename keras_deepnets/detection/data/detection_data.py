@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_deepnets.data import foreign, splits
+from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection.data import augmentation, pipelines
 from keras_deepnets.detection.data.annotations import Annotation, Dropped, some
 from keras_deepnets.detection.data.reading import Images
@@ -143,6 +144,7 @@ class DetectionData:
         dtype: str = "float32",
         drop_remainder: bool = False,
         start: int = 0,
+        share: Share | None = None,
     ) -> tf.data.Dataset:
         """The batches of one epoch.
 
@@ -172,6 +174,8 @@ class DetectionData:
             dtype: ``"float32"``, or ``"uint8"``, which is rounded.
             drop_remainder: Whether to drop a last, smaller batch.
             start: Number of examples of this epoch that were used already.
+            share: Part of each batch that this worker reads. Its number of workers must divide ``batch_size``. An incomplete last batch
+                is then left out. None: all of it.
 
         Raises:
             InputError: A value is out of range, or an image may exceed ``size``.
@@ -194,6 +198,7 @@ class DetectionData:
             shuffle=shuffle,
             drop_remainder=drop_remainder,
             start=int(start),
+            share=share or Share(),
         )
 
     def steps(self, batch_size: int, drop_remainder: bool = False) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_deepnets.data.channels import to_dtype
+from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection.data import geometry
 from keras_deepnets.detection.data.annotations import Annotation
 from keras_deepnets.detection.data.augmentation import Policy
@@ -150,6 +151,7 @@ def batches(
     shuffle: bool,
     drop_remainder: bool,
     start: int,
+    share: Share,
 ) -> tf.data.Dataset:
     """The batches of one epoch; see `DetectionData.batches`."""
     import tensorflow as tf
@@ -164,12 +166,13 @@ def batches(
             sample = _resized(sample, view, numbers[0])
         return _finished(sample, view) | {"index": row}
 
-    dataset = tf.data.Dataset.from_tensor_slices((order[start:], draws[start:]))
+    rows = tuple(share.rows(values[start:], batch_size) for values in (order, draws))
+    dataset = tf.data.Dataset.from_tensor_slices(rows)
     dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True)
     shapes = {key: spec.shape for key, spec in dataset.element_spec.items()}
     if view.size is not None:
         shapes["images"] = tf.TensorShape([*view.size, 3])
-    dataset = dataset.padded_batch(batch_size, shapes, drop_remainder=drop_remainder)
+    dataset = dataset.padded_batch(batch_size // share.count, shapes, drop_remainder=drop_remainder)
     if view.divisor > 1 and view.size is None:
         dataset = dataset.map(
             lambda batch: batch | {"images": padded(batch["images"], view.divisor)},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection.data import Annotation, DetectionData, load
 from keras_deepnets.detection.resizing import STRIDE
 from keras_deepnets.errors import InputError, NoSuchSplit
@@ -109,10 +110,12 @@ def batches(
     first_epoch: int,
     end: int,
     first_step: int = 0,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
     """The training batches from step `first_step` of `first_epoch` to before epoch `end`: dictionaries, as `TrainingDetector` takes them.
 
-    An epoch depends on the seed and its number only, so that a resumed run sees the same batches.
+    An epoch depends on the seed and its number only, so that a resumed run sees the same batches. `share` is the part of each batch that
+    this worker reads.
     """
     import tensorflow as tf
 
@@ -131,12 +134,13 @@ def batches(
             divisor=STRIDE,
             drop_remainder=True,
             start=start,
-        )
+            share=share,
+        ).map(lambda batch: _inputs(batch, epoch))
 
     found = of_epoch(first_epoch, first_step * size)
     for epoch in range(first_epoch + 1, end):
         found = found.concatenate(of_epoch(epoch))
-    return found.map(_inputs).prefetch(tf.data.AUTOTUNE)
+    return found.prefetch(tf.data.AUTOTUNE)
 
 
 def trainable(data: DetectionData) -> DetectionData:
@@ -152,5 +156,8 @@ def trainable(data: DetectionData) -> DetectionData:
     return dataclasses.replace(data, annotations=tuple(map(kept, data.annotations)))
 
 
-def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: batch[name] for name in ("images", "sizes", "boxes", "labels", "count")}
+def _inputs(batch: dict[str, Any], epoch: int) -> dict[str, Any]:
+    import tensorflow as tf
+
+    places = tf.stack([tf.fill(tf.shape(batch["index"]), tf.constant(epoch, tf.int64)), batch["index"]], axis=1)
+    return {name: batch[name] for name in ("images", "sizes", "boxes", "labels", "count")} | {"places": places}

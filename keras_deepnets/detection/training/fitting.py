@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_deepnets import registry
+from keras_deepnets import distribution, registry
 from keras_deepnets.detection.data import DetectionData
 from keras_deepnets.detection.detector import Detector
 from keras_deepnets.detection.evaluating import check_classes
@@ -21,7 +21,6 @@ from keras_deepnets.detection.training import feeding, freezing, validating
 from keras_deepnets.detection.training.recipe import DetectionRecipe
 from keras_deepnets.detection.training.recipes import get_recipe
 from keras_deepnets.detection.training_model import training_form
-from keras_deepnets.distribution import ALONE
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import deep_graphs
 from keras_deepnets.training import boards, interim
@@ -32,7 +31,9 @@ from keras_deepnets.training.fit import Curves, draw_run, reported
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.preemption import Signals
 from keras_deepnets.training.progress import progress_callback
-from keras_deepnets.training.run import Run, RunFolder, changes
+from keras_deepnets.training.run import Run, RunFolder
+from keras_deepnets.training.sharing import average_statistics
+from keras_deepnets.training.team import Claim, Team
 from keras_deepnets.training.watching import BestWeights, StopEarly
 
 
@@ -51,6 +52,7 @@ def train(
     verbose: str | int = "auto",
     model_options: Mapping[str, Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribute: str = "none",
     checkpoint_every: str = interim.DEFAULT,
     **overrides: Any,
 ) -> Run:
@@ -77,6 +79,7 @@ def train(
         verbose: As for classifiers.
         model_options: Additional constructor arguments, e.g. `{"min_size": 400, "max_size": 640}`.
         callbacks: Additional callbacks. They run after those of the library.
+        distribute: As for classifiers: `"none"`, `"mirrored"`, `"multiworker"` or `"auto"`.
         checkpoint_every: As for classifiers: interval between checkpoints inside an epoch.
         **overrides: Fields of the recipe, e.g. `epochs=5`.
 
@@ -84,53 +87,52 @@ def train(
         The run: its folder, the trained detector, history and last metrics.
 
     Raises:
-        InputError: An argument cannot be used, or the folder belongs to another configuration or process.
+        InputError: An argument cannot be used, or the folder belongs to another configuration or process. Another worker
+            has another configuration, or stopped.
         Preempted: SIGTERM or SIGUSR1 ended the run. Its state is saved.
         TrainingError: The loss or a weight became NaN or infinite, or the disk is full.
     """
     interim.interval(checkpoint_every)
-    precisions.prepare_gpus()
-    asked = get_recipe(recipe, **overrides)
-    if precision is not None:
-        asked = asked.with_overrides(precision=precision)
-    train_data, held = feeding.sets(data, validation, seed, limit)
-    network = _Network(model, weights, weights_backbone, dict(model_options or {}), train_data)
-    folder = RunFolder(
-        run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}", DetectionRecipe
-    )
-    identity = {
-        "model": network.identity(),
-        "data": feeding.identity(train_data),
-        "validation": feeding.identity(held),
-        "recipe": asked.to_dict(),
-        "precision": asked.base.precision,
-        "seed": seed,
-        "pieces": None,
-        "class_weight": None,
-    }
-    config = folder.check(identity)
-    if config and folder.finished() and folder.asks_for_more(config, asked):
-        with folder.locked():
-            config = folder.lengthened(config, asked, _lengths(asked, train_data))
-    if config and folder.finished():
-        if verbose != 0:
-            print(f"{folder.path} holds the finished run; choose another folder to train again.")
-        return folder.results()
-    if asked.base.early_stopping is not None and held is None:
-        raise InputError(
-            f"early_stopping={asked.base.early_stopping} needs validation images. Set validation=0.1, or omit it."
+    team = Team(distribute)
+    with distribution.watched(team.group):
+        precisions.prepare_gpus()
+        verbose = verbose if team.is_chief else 0
+        asked = get_recipe(recipe, **overrides)
+        if precision is not None:
+            asked = asked.with_overrides(precision=precision)
+        train_data, held = feeding.sets(data, validation, seed, limit)
+        network = _Network(model, weights, weights_backbone, dict(model_options or {}), train_data)
+        folder = RunFolder(
+            run_dir or Path("runs") / f"{network.name}-{Path(train_data.name).name}-{asked.name}", DetectionRecipe
         )
-    with contextlib.ExitStack() as stack:
-        if config:
-            stack.enter_context(folder.locked())
-            if changed := changes(config):
-                print(f"Resuming {folder.path} with different software: {changed}.", file=sys.stderr, flush=True)
-        resolved = config["resolved"] if config else _resolve(network, asked, train_data)
-        fit = DetectorFit(network, train_data, held, asked, resolved, seed, folder, checkpoint_every)
-        if config is None:
-            stack.enter_context(folder.locked())
-            folder.begin(identity, {"resolved": resolved, "devices": precisions.devices()})
-        return fit(verbose, callbacks)
+        identity = {
+            "model": network.identity(),
+            "data": feeding.identity(train_data),
+            "validation": feeding.identity(held),
+            "recipe": asked.to_dict(),
+            "precision": asked.base.precision,
+            "seed": seed,
+            "pieces": None,
+            "class_weight": None,
+        }
+        claim = Claim(team, folder, identity)
+        team.check_share(asked.base.images_per_step)
+        claim.lengthen(asked, lambda: _lengths(asked, train_data))
+        if claim.finished:
+            return claim.results(verbose)
+        if asked.base.early_stopping is not None and held is None:
+            raise InputError(
+                f"early_stopping={asked.base.early_stopping} needs validation images. Set validation=0.1, or omit it."
+            )
+        with contextlib.ExitStack() as stack:
+            claim.resume(stack)
+            config = claim.config
+            resolved = (
+                config["resolved"] if config else team.group.from_chief(lambda: _resolve(network, asked, train_data))
+            )
+            fit = DetectorFit(network, train_data, held, asked, resolved, seed, folder, team, checkpoint_every)
+            claim.begin(stack, {"resolved": resolved, "devices": precisions.devices()})
+            return fit(verbose, callbacks)
 
 
 class _Network:
@@ -140,16 +142,16 @@ class _Network:
     """
 
     def __init__(self, model: Any, weights: Any, weights_backbone: Any, options: dict[str, Any], data: DetectionData):
-        self._given = model if isinstance(model, Detector) else None
+        self.given = model if isinstance(model, Detector) else None
         self._data, self._options, self._weights, self._backbone = data, options, weights, weights_backbone
         self.starts_at_random = False
-        if self._given is not None:
+        if self.given is not None:
             if weights is not None or weights_backbone is not None or options:
                 raise InputError(
                     f"{model.name} is built already; leave out weights, weights_backbone and model_options."
                 )
-            check_classes(self._given, data)
-            self.name = self._given.name
+            check_classes(self.given, data)
+            self.name = self.given.name
             return
         facts = registry.constructor_of(os.fspath(model)).facts
         if facts.family.task != "detection":
@@ -176,16 +178,16 @@ class _Network:
 
     def own_precision(self) -> tuple[str, str] | None:
         """The precision of a given detector and the reason; None for a named one."""
-        return self._given and (precisions.policy_of(self._given), "as the model was built")
+        return self.given and (precisions.policy_of(self.given), "as the model was built")
 
     def build(self, precision: str | None) -> Detector:
         """The detector with its initial weights."""
         from keras_deepnets.detection.training.starting import started
 
-        if self._given is not None:
-            if self._given.labels is None:
-                self._given.labels = self._data.classes
-            return self._given
+        if self.given is not None:
+            if self.given.labels is None:
+                self.given.labels = self._data.classes
+            return self.given
         with precisions.policy(precision):
             return started(self._constructor, self._weights, self._backbone, self._options, self._data.classes)
 
@@ -227,30 +229,45 @@ class DetectorFit:
         resolved: Mapping[str, Any],
         seed: int,
         folder: RunFolder,
+        team: Team,
         checkpoint_every: str = interim.DEFAULT,
     ):
         """Build and compile the detector, and build the pipeline once, so that errors show up early."""
         self.train_data, self.held, self.recipe, self.resolved = train_data, held, recipe, resolved
-        self.seed, self.folder, self.every = seed, folder, checkpoint_every
+        self.seed, self.folder, self.team, self.every = seed, folder, team, checkpoint_every
         self.signals = Signals()
         self.state: State | None = None
         keras.utils.set_random_seed(seed)
-        self.model = network.build(resolved["precision"])
-        self.frozen = freezing.freeze(self.model, None if network.starts_at_random else recipe.freeze)
-        with precisions.policy(resolved["precision"]):
-            self.fitted = training_form(self.model, with_seed(recipe.sampling, seed))
-        made = optimizer_of(recipe.base, resolved["steps"], resolved["steps_per_epoch"], resolved["batch_size"])
-        made.global_clipnorm = recipe.clip_norm
-        self.fitted.compile(made)
+        if network.given is not None:
+            team.check_named(network.given)
+        self._build = functools.partial(network.build, resolved["precision"])
+        with team.scope():
+            self.model = self._build()
+            self.frozen = freezing.freeze(self.model, None if network.starts_at_random else recipe.freeze)
+            with precisions.policy(resolved["precision"]):
+                self.fitted = training_form(self.model, with_seed(recipe.sampling, seed), by_image=True)
+            made = optimizer_of(recipe.base, resolved["steps"], resolved["steps_per_epoch"], resolved["batch_size"])
+            made.global_clipnorm = recipe.clip_norm
+            # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
+            self.fitted.compile(made, jit_compile="auto" if team.is_alone else False)
+        team.connect(self.fitted.optimizer)
         self.history: list[dict[str, float]] = []
         self.store = CheckpointStore(folder.checkpoints)
-        keeps = recipe.base.keep == "best" and held is not None
+        keeps = recipe.base.keep == "best" and held is not None and team.is_chief
         self.best = BestWeights(self.fitted, self.history, folder.checkpoints) if keeps else None
         self._batches(0, 1)
 
     def _batches(self, first_epoch: int, end: int, first_step: int = 0) -> Any:
         return feeding.batches(
-            self.train_data, self.model, self.recipe, self.resolved, self.seed, first_epoch, end, first_step
+            self.train_data,
+            self.model,
+            self.recipe,
+            self.resolved,
+            self.seed,
+            first_epoch,
+            end,
+            first_step,
+            self.team.share,
         )
 
     def __call__(self, verbose: str | int, callbacks: Sequence[keras.callbacks.Callback]) -> Run:
@@ -261,7 +278,7 @@ class DetectorFit:
             epochs, per_epoch, size = (self.resolved[name] for name in ("epochs", "steps_per_epoch", "batch_size"))
             print(feeding.heading(self.train_data, self.held))
             print(f"{line} Training: {epochs} epochs, {per_epoch} steps per epoch, {size} images per step.", flush=True)
-        state = self.store.restore(self.fitted)
+        state = self.team.restored(self.store, self.fitted)
         if state:
             self.history += state.history
             self.state = state if state.batch else None
@@ -272,18 +289,20 @@ class DetectorFit:
         progress = progress_callback(verbose, self.resolved["steps"], self.resolved["batch_size"], self.history)
         try:
             with reported(self.folder, self.store, self.history, (progress,), verbose), self.signals.noted():
-                validating.show_inputs(self._batches(0, 1), self.train_data.classes, self.folder)
+                if self.team.is_chief:
+                    validating.show_inputs(self._batches(0, 1), self.train_data.classes, self.folder)
                 if len(self.history) < self.resolved["epochs"] and not self._ended_early():
                     self._fit([*([progress] if progress else []), *callbacks])
                 evaluation = self._finish()
+                self.team.group.gather("done")  # the end of one process is a failure to the others
         finally:
             freezing.restore(self.frozen)
-        return self.folder.results(self.model, (), evaluation)
+        return self.team.results(self.folder, self.history, self.model, (), evaluation)
 
     def _fit(self, shown: list[keras.callbacks.Callback]) -> None:
         resolved, first = self.resolved, len(self.history)
         done = self.state.batch if self.state else 0
-        with deep_graphs():
+        with deep_graphs(), self.team.training(self.recipe.base.batch_norm):
             self.fitted.fit(
                 self._batches(first, resolved["epochs"], done),
                 initial_epoch=first,
@@ -298,15 +317,24 @@ class DetectorFit:
         """The library's callbacks in order: validation, metrics, those that read them, then the checkpoint."""
         resolved, history, base = self.resolved, self.history, self.recipe.base
         done = (self.state.batch, self.state.seconds) if self.state else (0, 0.0)
-        saved = Checkpoint(self.store, history, self.fitted, resumed=self.state is not None)
+        group, chief = self.team.group, self.team.is_chief
+
+        def prepare() -> None:
+            average_statistics(self.fitted, group)
+
+        saved = Checkpoint(
+            self.store, history, self.fitted, prepare=prepare, resumed=self.state is not None, writes=chief
+        )
         found: list[keras.callbacks.Callback] = [
+            *self.team.callbacks(),
             interim.InterimCheckpoint(
-                self.store, history, ALONE, self.signals, self.every, self.state, lambda: None, saved.save_if_new
+                self.store, history, group, self.signals, self.every, self.state, prepare, saved.save_if_new
             ),
             monitors.StopAtStep(resolved["steps"], resolved["steps_per_epoch"], done=done[0]),
             monitors.StopOnNonFinite(self.store.last_good),
         ]
-        metrics = monitors.MetricsFile(self.folder.metrics, history, resolved["batch_size"], done=done)
+        file = self.folder.metrics if chief else None
+        metrics = monitors.MetricsFile(file, history, resolved["batch_size"], done=done)
         if self.held is not None:
             found.append(
                 validating.Validate(
@@ -316,14 +344,17 @@ class DetectorFit:
                     resolved["epochs"],
                     self.folder.tensorboard,
                     metrics,
+                    group,
                 )
             )
-        found += [metrics, monitors.TensorBoardScalars(self.folder.tensorboard, history)]
+        found.append(metrics)
+        if chief:
+            found.append(monitors.TensorBoardScalars(self.folder.tensorboard, history))
         if self.best is not None:
             found.append(self.best)
         if base.early_stopping is not None:
             found.append(StopEarly(base.early_stopping, history))
-        return [*found, saved, Curves(self.folder)]
+        return [*found, saved, Curves(self.folder)] if chief else [*found, saved]
 
     def _ended_early(self) -> bool:
         from keras_deepnets.training.choosing import stalled
@@ -332,17 +363,24 @@ class DetectorFit:
         return patience is not None and stalled(self.history, patience)
 
     def _finish(self) -> Any:
-        """Set the final weights, evaluate the detector, draw the results and save it."""
+        """Set the final weights, evaluate the detector, draw the results and save it. Only the chief writes."""
         if self.best is not None and 0 < self.best.epoch < len(self.history):
             self.best.restore()
         elif self.recipe.base.ema is not None and self.history:
             self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)
         freezing.restore(self.frozen)
-        draw_run(self.folder)
+        self.team.take_weights(self.model)
+        if self.team.strategy is not None:  # a model on one device, to detect with and to save
+            mirrored, self.model = self.model, self._build()
+            self.model.set_weights(mirrored.get_weights())
         found = None
         if self.held is not None:
-            found = validating.report(self.model, self.held, self.folder.path)
-            step = int(self.history[-1]["step"]) if self.history else 0
-            boards.show_pictures(self.folder, validating.PICTURES, step)
-        self.folder.save_model(self.model)
+            found = validating.report(self.model, self.held, self.folder.path, self.team.group)
+        if self.team.is_chief:
+            draw_run(self.folder)
+            if found is not None:
+                boards.show_pictures(
+                    self.folder, validating.PICTURES, int(self.history[-1]["step"]) if self.history else 0
+                )
+            self.folder.save_model(self.model)
         return found

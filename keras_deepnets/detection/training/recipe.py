@@ -17,7 +17,7 @@ SHARED = (
     *("optimizer", "learning_rate", "schedule", "milestones", "drop", "peak_at"),
     *("warmup", "warmup_learning_rate", "warmup_shape"),
     *("momentum", "nesterov", "weight_decay", "weight_decay_on", "rate_factors"),
-    *("ema", "early_stopping", "keep", "precision"),
+    *("ema", "early_stopping", "keep", "precision", "batch_norm"),
 )
 """Fields that have the meaning of a classifier's recipe. Accuracy is AP50 there."""
 
@@ -73,6 +73,8 @@ class DetectionRecipe:
             raise InputError(
                 "precision='float64' is for classifiers. Set float32, mixed_bfloat16, mixed_float16 or auto."
             )
+        if self.base.batch_norm not in ("train", "synchronized"):
+            raise InputError(f"batch_norm={self.base.batch_norm!r} must be 'train' or 'synchronized' for detectors.")
         for name in ("anchors", "regions", "validate_every"):
             if not _is_count(values[name]):
                 raise InputError(f"{name}={values[name]!r} must be a whole number of at least 1.")

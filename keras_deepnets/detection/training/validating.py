@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,13 @@ import numpy as np
 
 from keras_deepnets.detection import pictures
 from keras_deepnets.detection.detecting import detections
-from keras_deepnets.detection.evaluating import ImagesOf, evaluate, images, truths
-from keras_deepnets.detection.metrics import DetectionEvaluation, DetectionMetrics
+from keras_deepnets.detection.evaluating import ImagesOf, truths
+from keras_deepnets.detection.metrics import DetectionEvaluation, evaluate_detections
+from keras_deepnets.distribution import ALONE, Group
 from keras_deepnets.files import write_json
 from keras_deepnets.training import boards
 from keras_deepnets.training.averaging import averaged
+from keras_deepnets.training.sharing import average_statistics
 
 if TYPE_CHECKING:
     from keras_deepnets.detection.data import DetectionData
@@ -41,6 +45,7 @@ class Validate(keras.callbacks.Callback):
         epochs: number of epochs of the run.
         folder: TensorBoard's `--logdir`.
         metrics: callback whose clock stops before the validation. It comes after this one.
+        group: processes of which each validates on a part of the images.
     """
 
     def __init__(
@@ -51,48 +56,37 @@ class Validate(keras.callbacks.Callback):
         epochs: int,
         folder: Path,
         metrics: MetricsFile,
+        group: Group = ALONE,
     ):
         super().__init__()
         self._detector, self._data, self._every, self._epochs = detector, data, every, epochs
-        self._folder, self._metrics = Path(folder), metrics
+        self._folder, self._metrics, self._group = Path(folder), metrics, group
 
     def on_epoch_end(self, epoch, logs=None):
         """Validate if it is due."""
         if logs is None or ((epoch + 1) % self._every and epoch + 1 < self._epochs):
             return
         self._metrics.on_test_begin()
-        shown = _Shown(self._data)
+        average_statistics(self.model, self._group)
         with averaged(self.model):
-            result = evaluate(self._detector, self._data, coco=has_coco(), each=shown)
-        logs |= {f"val_{name}": value for name, value in numbers(result).items()}
-        self._draw(shown, epoch + 1)
+            found = found_by_all(self._detector, self._data, self._group)
 
-    def _draw(self, shown: _Shown, epoch: int) -> None:
+        def measured() -> dict[str, float]:
+            self._draw(found[:SHOWN], epoch + 1)
+            return numbers(measure(self._data, found))
+
+        logs |= {f"val_{name}": value for name, value in self._group.from_chief(measured).items()}
+
+    def _draw(self, found: list[dict[str, np.ndarray]], epoch: int) -> None:
         import tensorflow as tf
 
-        grid = shown.grid()
+        pixels = [self._data.image(place) for place in range(len(found))]
+        true = list(itertools.islice(truths(self._data), len(found)))
+        grid = pictures.detections_grid(pixels, found, true, self._data.classes)
         writer = tf.summary.create_file_writer(str(self._folder / "validation"))
         with writer.as_default(step=epoch):
             tf.summary.image("detections", grid[np.newaxis])
         writer.close()
-
-
-class _Shown:
-    """Collects the first images with their boxes."""
-
-    def __init__(self, data: DetectionData):
-        self._data = data
-        self.rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
-
-    def __call__(self, place: int, truth: dict[str, Any], found: dict[str, Any]) -> None:
-        if place < SHOWN:
-            self.rows.append((truth, found))
-
-    def grid(self) -> np.ndarray:
-        """The picture as pixels."""
-        pixels = [self._data.image(place) for place in range(len(self.rows))]
-        found, true = [row[1] for row in self.rows], [row[0] for row in self.rows]
-        return pictures.detections_grid(pixels, found, true, self._data.classes)
 
 
 def has_coco() -> bool:
@@ -108,15 +102,47 @@ def numbers(result: DetectionEvaluation) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def report(model: Detector, data: DetectionData, folder: Path) -> DetectionEvaluation:
-    """Measure a detector and write `evaluation.json`, `precision_recall.png` and `examples.png` to a folder."""
+def found_by_all(model: Detector, data: DetectionData, group: Group) -> list[dict[str, np.ndarray]]:
+    """The detections of all images, as `detect` returns them. Each process of a group detects in a part of the images.
+
+    Each image is a batch, so its detections do not depend on the number of processes.
+    """
+    own = range(group.index, len(data), group.size)
+    found = detections(model, (data.image(place) for place in own))
+    if group.size == 1:
+        return list(found)
+    # Fixed shapes: TensorFlow traces each shape of a sum once. Adding zeros is exact.
+    rows = np.zeros((len(data), model.output["scores"].shape[1], 6), np.float32)
+    counts = np.zeros(len(data), np.int32)
+    for place, each in zip(own, found, strict=True):
+        counts[place] = count = len(each["scores"])
+        rows[place, :count] = np.column_stack([each["boxes"], each["scores"], each["labels"]])
+    rows, counts = (total.numpy() for total in group.sum([rows, counts]))
+    return [
+        {"boxes": row[:count, :4], "scores": row[:count, 4], "labels": row[:count, 5].astype(np.int64)}
+        for row, count in zip(rows, counts, strict=True)
+    ]
+
+
+def measure(data: DetectionData, found: Sequence[dict[str, np.ndarray]]) -> DetectionEvaluation:
+    """Compare detections with the true objects."""
+    return evaluate_detections(list(truths(data)), found, data.classes, coco=has_coco())
+
+
+def report(model: Detector, data: DetectionData, folder: Path, group: Group = ALONE) -> DetectionEvaluation:
+    """Measure a detector and write `evaluation.json`, `precision_recall.png` and `examples.png` to a folder.
+
+    Args:
+        model: detector.
+        data: labelled images.
+        folder: folder of the files.
+        group: processes of which each detects in a part of the images. Only the chief writes.
+    """
+    true, found = list(truths(data)), found_by_all(model, data, group)
+    result = measure(data, found)
+    if not group.is_chief:
+        return result
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = DetectionMetrics(data.classes, coco=has_coco())
-    true, found = list(truths(data)), []
-    for truth, each in zip(true, detections(model, images(data)), strict=True):
-        metrics.update(truth, each)
-        found.append(each)
-    result = metrics.result()
     write_json(folder / "evaluation.json", result.to_dict())
     pictures.precision_recall(result, folder / "precision_recall.png")
     pictures.best_and_worst(folder / "examples.png", ImagesOf(data), true, found, data.classes)

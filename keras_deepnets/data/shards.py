@@ -8,17 +8,17 @@ whole split.
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
-import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from keras_deepnets.data import files, splits
 from keras_deepnets.data.image_data import ImageData, check_split, cut_out
 from keras_deepnets.data.records import SHUFFLE_BYTES, Piece, RecordStore
+from keras_deepnets.data.remote import Folder, RemotePath, names_in
 from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.files import digest
 
@@ -95,20 +95,20 @@ Report = Callable[[int, int], None]
 """Progress callback: takes the number of examples written and their total."""
 
 
-def is_shards(folder: Path) -> bool:
+def is_shards(folder: Folder) -> bool:
     """Whether a folder holds shards, complete or not."""
     if not folder.is_dir():
         return False
     return (folder / INDEX).is_file() or any(
-        entry.name.endswith(ENDING) and not files.is_ignored(entry.name) for entry in os.scandir(folder)
+        name.endswith(ENDING) and not files.is_ignored(name) for name in names_in(folder)
     )
 
 
-def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int | float | None = None) -> ImageData:
+def load(folder: Folder, split: str = "train", *, seed: int = 0, validation: int | float | None = None) -> ImageData:
     """Load one split of a folder of shards; see `keras_deepnets.data.load`.
 
-    The file sizes are compared with the index. Up to 2 GiB the records are counted too. The digests are not computed; use `verify` for
-    that.
+    The file sizes are compared with the index. The records are counted too, up to 2 GiB and not on other file systems. The digests are
+    not computed; use `verify` for that.
 
     Raises:
         InputError: The split does not exist. The index is missing, damaged or of an unknown version. A shard is missing, truncated,
@@ -129,7 +129,7 @@ def load(folder: Path, split: str = "train", *, seed: int = 0, validation: int |
     return cut_out(_data(folder, index, "train", ["train"]), split, validation, seed)
 
 
-def verify(folder: Path, report: Report | None = None) -> Index:
+def verify(folder: Folder, report: Report | None = None) -> Index:
     """Read every shard and compare its digest with the index.
 
     Args:
@@ -154,7 +154,7 @@ def verify(folder: Path, report: Report | None = None) -> Index:
     return index
 
 
-def read_index(folder: Path) -> Index:
+def read_index(folder: Folder) -> Index:
     """Read the index of a folder of shards.
 
     Raises:
@@ -165,7 +165,7 @@ def read_index(folder: Path) -> Index:
 
 
 def parsed_index(
-    path: Path, form: str, version: int, build: Callable[[dict[str, Any]], Any], missing: str, of: str, again: str
+    path: Folder, form: str, version: int, build: Callable[[dict[str, Any]], Any], missing: str, of: str, again: str
 ) -> Any:
     """Read an index file and build the index from its JSON.
 
@@ -224,9 +224,10 @@ def _index(values: dict[str, Any]) -> Index:
     )
 
 
-def _check_files(folder: Path, shards: Sequence[Shard]) -> None:
+def _check_files(folder: Folder, shards: Sequence[Shard]) -> None:
     """Raise `InputError` unless the files exist, are complete and have the number of records in the index."""
-    for shard in shards:
+
+    def check(shard: Shard) -> None:
         path = folder / shard.file
         try:
             size = path.stat().st_size
@@ -234,7 +235,10 @@ def _check_files(folder: Path, shards: Sequence[Shard]) -> None:
             raise InputError(f"{folder}: shard {shard.file} is missing; {_AGAIN}.") from error
         if size != shard.bytes:
             raise InputError(f"{path} has {size:,} bytes instead of {shard.bytes:,}; {_AGAIN}.")
-    if sum(shard.bytes for shard in shards) > COUNT_LIMIT:
+
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:  # another file system may take long to answer
+        list(pool.map(check, shards))
+    if isinstance(folder, RemotePath) or sum(shard.bytes for shard in shards) > COUNT_LIMIT:
         return
     for shard in shards:
         count = count_records(folder / shard.file)
@@ -244,7 +248,7 @@ def _check_files(folder: Path, shards: Sequence[Shard]) -> None:
             )
 
 
-def count_records(path: Path) -> int:
+def count_records(path: Folder) -> int:
     """Count the whole records of a TFRecord file without reading their contents."""
     count, end, size = 0, 0, path.stat().st_size
     with path.open("rb") as file:
@@ -257,7 +261,7 @@ def count_records(path: Path) -> int:
     return count
 
 
-def _data(folder: Path, index: Index, split: str, names: Sequence[str]) -> ImageData:
+def _data(folder: Folder, index: Index, split: str, names: Sequence[str]) -> ImageData:
     """The shards of one or more splits as one data set."""
     parts = [index.splits[name] for name in names]
     shards = [shard for part in parts for shard in part.shards]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from keras_deepnets.data import arrays, digits
 from keras_deepnets.data.image_data import ImageData
+from keras_deepnets.data.remote import Folder, RemotePath, is_remote
 from keras_deepnets.errors import InputError, NoSuchSplit
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def load(
     * The TensorFlow Datasets name of a classification data set: ``"cifar10"``, ``"cifar100"``, ``"svhn_cropped"``, ``"mnist"``,
       ``"imagenet2012"``, …. If a folder has the same name, the TFDS data set is used. Write ``./cifar10`` for the folder.
     * A folder ``FOLDER/<class>/*.jpg`` or ``FOLDER/{train,validation,test}/<class>/*.jpg``.
-    * A folder of TFRecord shards written by `write_shards`.
+    * A folder of TFRecord shards written by `write_shards`. It may be on another file system that TensorFlow knows, e.g.
+      ``"gs://bucket/folder"``.
     * Arrays in memory, ``(images, labels)``.
     * A finite `tf.data.Dataset` of (image, label), batched or not, for example from `keras.utils.image_dataset_from_directory`. It is
       read once, including its shuffling and augmentation.
@@ -77,7 +79,7 @@ def load(
         return catalogue.load(name, split, seed=seed, validation=validation, data_dir=data_dir)
     from keras_deepnets.data import folders, shards
 
-    if shards.is_shards(path):
+    if isinstance(path, RemotePath) or shards.is_shards(path):
         return shards.load(path, split, seed=seed, validation=validation)
     return folders.load(path, split, seed=seed, skip_broken=skip_broken, validation=validation)
 
@@ -87,7 +89,7 @@ def load_splits(source: str | os.PathLike, *, seed: int = 0, skip_broken: bool =
     from keras_deepnets.data import folders, shards
 
     path = None if _is_digits(source) else _folder(source, None)
-    if path is not None and not shards.is_shards(path):
+    if isinstance(path, Path) and not shards.is_shards(path):
         return folders.load_splits(path, seed=seed, skip_broken=skip_broken)
     found = {"train": load(source, "train", seed=seed)}
     for split in ("validation", "test"):
@@ -101,7 +103,7 @@ def is_cut(source: str | os.PathLike) -> bool:
     from keras_deepnets.data import folders, shards
 
     path = None if _is_digits(source) else _folder(source, None)
-    return path is not None and path.is_dir() and not shards.is_shards(path) and not folders.has_splits(path)
+    return isinstance(path, Path) and path.is_dir() and not shards.is_shards(path) and not folders.has_splits(path)
 
 
 def _is_digits(source: str | os.PathLike) -> bool:
@@ -112,15 +114,23 @@ def _is_digits(source: str | os.PathLike) -> bool:
     return source == digits.NAME
 
 
-def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Path | None:
+def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Folder | None:
     """The folder of a source, or None if TFDS knows its name.
 
     Raises:
-        InputError: The source is neither.
+        InputError: The source is neither, or is a folder of another file system without shards.
     """
-    from keras_deepnets.data import catalogue
+    from keras_deepnets.data import catalogue, shards
 
     name = os.fspath(source)
+    if is_remote(name):
+        path = RemotePath(name)
+        if not shards.is_shards(path):
+            raise InputError(
+                f"{name} holds no shards ({shards.INDEX}). From other file systems, only shards are read; write them with "
+                "`keras-deepnets data shard` and copy them there."
+            )
+        return path
     if not isinstance(source, os.PathLike) and catalogue.is_name(name, data_dir):
         return None
     path = Path(name).expanduser()

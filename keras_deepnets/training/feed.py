@@ -16,6 +16,7 @@ from keras_deepnets import data as datasets
 from keras_deepnets import models
 from keras_deepnets.data import ImageData, arrays, transforms
 from keras_deepnets.data.pipelines import Share
+from keras_deepnets.data.remote import is_remote
 from keras_deepnets.data.stores import IndexedStore
 from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training import class_weights
@@ -159,7 +160,11 @@ def _other(source: Source, labels: tuple[str, ...], options: dict[str, Any]) -> 
     if arrays.is_loaded(source):
         return labelled(source, labels, "validation")
     named = cast("str | os.PathLike", source)  # everything else is loaded
-    return datasets.load(named, "all" if Path(named).expanduser().is_dir() else "test", **options)
+    return datasets.load(named, "all" if _is_folder(named) else "test", **options)
+
+
+def _is_folder(source: str | os.PathLike) -> bool:
+    return is_remote(source) or Path(source).expanduser().is_dir()
 
 
 def labelled(source: Any, labels: tuple[str, ...] | None, split: str = "all") -> ImageData:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_deepnets.data import ImageData, shards
 from keras_deepnets.data.records import RecordStore
+from keras_deepnets.data.remote import Folder, path_of
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, PackedPixels
 from keras_deepnets.training.feed import Sets
 
@@ -65,12 +66,16 @@ def _digests(data: ImageData) -> dict[str, str]:
 
 def _records(store: RecordStore) -> Iterable[str]:
     """Yield a line per record file, with its digest from the index of this library's shards, otherwise its size."""
+    known: dict[str, dict[str, str]] = {}  # by folder: there may be thousands of files, and one index
     for piece in store.pieces:
-        path = Path(piece.path)
-        yield f"{path.name} {piece.skip} {piece.take} {_known_digests(path.parent).get(path.name) or path.stat().st_size}"
+        path = path_of(piece.path)
+        folder = str(path.parent)
+        if folder not in known:
+            known[folder] = _known_digests(path.parent)
+        yield f"{path.name} {piece.skip} {piece.take} {known[folder].get(path.name) or path.stat().st_size}"
 
 
-def _known_digests(folder: Path) -> dict[str, str]:
+def _known_digests(folder: Folder) -> dict[str, str]:
     if not (folder / shards.INDEX).is_file():
         return {}
     index = shards.read_index(folder)

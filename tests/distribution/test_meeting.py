@@ -94,7 +94,7 @@ def test_strangers_are_not_counted(pool, addresses):
     stranger = socket.create_connection(("localhost", int(addresses[0].split(":")[1])))
     stranger.sendall(b"GET / HTTP/1.1\r\n")
     stranger.close()
-    with pytest.raises(InputError, match="Worker 1 .* and worker 2 .* did not connect"):
+    with pytest.raises(InputError, match=r"Worker 1 .* and worker 2 .* did not connect"):
         chief.result(5)
 
 

@@ -13,6 +13,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from keras_deepnets.data import files, splits
@@ -129,7 +130,7 @@ def load(folder: Folder, split: str = "train", *, seed: int = 0, validation: int
     return cut_out(_data(folder, index, "train", ["train"]), split, validation, seed)
 
 
-def verify(folder: Folder, report: Report | None = None) -> Index:
+def verify(folder: Path, report: Report | None = None) -> Index:
     """Read every shard and compare its digest with the index.
 
     Args:

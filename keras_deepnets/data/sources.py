@@ -124,13 +124,12 @@ def _folder(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Fo
 
     name = os.fspath(source)
     if is_remote(name):
-        path = RemotePath(name)
-        if not shards.is_shards(path):
+        if not shards.is_shards(remote := RemotePath(name)):
             raise InputError(
                 f"{name} holds no shards ({shards.INDEX}). From other file systems, only shards are read; write them with "
                 "`keras-deepnets data shard` and copy them there."
             )
-        return path
+        return remote
     if not isinstance(source, os.PathLike) and catalogue.is_name(name, data_dir):
         return None
     path = Path(name).expanduser()

@@ -164,7 +164,7 @@ def training_form(model: Detector, sampling: Sampling | None = None, by_image: b
     }
     if by_image:
         inputs["places"] = keras.Input((2,), dtype="int64", name="places")
-    truths = {name: inputs[name] for name in ("boxes", "count", "places") if name in inputs}
+    truths: dict[str, Any] = {name: inputs[name] for name in ("boxes", "count", "places") if name in inputs}
     with deep_graphs():
         x = layer("padding_mask")([layer("input_scaling")(inputs["images"]), inputs["sizes"]])
         maps = layer("body")(x)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -99,11 +98,11 @@ class Team:
             clip_sums(optimizer, Devices(self.strategy))
 
     @contextlib.contextmanager
-    def training(self, batch_norm: str = "local"):
+    def training(self, batch_norm: str = "train") -> Iterator[None]:
         """The scope of `fit`. Losses count the objects of the whole batch. Batch normalisation may use all its images.
 
         Args:
-            batch_norm: `"synchronized"` or anything else, as in a recipe.
+            batch_norm: As in a recipe.
         """
         if self.is_alone:
             yield
@@ -192,14 +191,15 @@ class Claim:
             recipe: Requested recipe.
             lengths: Returns its resolved lengths.
         """
-        if not self.finished or not self._group.from_chief(
-            functools.partial(self._folder.asks_for_more, self.config, recipe)
-        ):
+        config = self.config
+        if config is None or not self.finished:
+            return
+        if not self._group.from_chief(lambda: self._folder.asks_for_more(config, recipe)):
             return
 
         def lengthened() -> dict[str, Any]:
             with self._folder.locked():
-                return self._folder.lengthened(self.config or {}, recipe, lengths())
+                return self._folder.lengthened(config, recipe, lengths())
 
         self.config, self.finished = self._group.from_chief(lengthened), False
 

@@ -59,6 +59,10 @@ def test_two_workers_without_normalisation_train_as_one_process(tmp_path):
     for name in METRICS:  # 13 and 12 validation images
         np.testing.assert_allclose(first["history"][name], alone["history"][name], rtol=1e-9, err_msg=name)
         assert first["history"][name] == second["history"][name]
+    assert first["evaluation"] == second["evaluation"]
+    ours, theirs = (dict(each["evaluation"], images_per_second=0) for each in (first, alone))
+    assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-9)
+    assert ours == theirs and ours["size"] == 25
 
 
 @pytest.mark.slow

@@ -86,9 +86,10 @@ def evaluate(
     networks.check_fit(network, images)
     logits = losses.gives_logits(network)
     shared = 1 < group.size <= images.size
-    first_position = images.size * group.index // group.size if shared else 0
+    first_position = 0
     if shared:
         images = images.part(Share(group.index, group.size))
+        first_position = sum(int(size) for size in group.gather(str(images.size))[: group.index])
     tally = Tally(images.labels, worst, first_position)
     seen, begin, first = 0, time.perf_counter(), True
     if scales is not None:

@@ -62,7 +62,11 @@ def test_two_workers_without_normalisation_train_as_one_process(tmp_path):
     assert first["evaluation"] == second["evaluation"]
     ours, theirs = (dict(each["evaluation"], images_per_second=0) for each in (first, alone))
     assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-9)
-    assert ours == theirs and ours["size"] == 25
+    assert ours["size"] == 25 and len(ours["worst"]) > 5
+    for mine, other in zip(ours.pop("worst"), theirs.pop("worst"), strict=True):
+        numbers = [[each.pop(name) for name in ("probability", "loss")] for each in (mine, other)]
+        assert mine == other and numbers[0] == pytest.approx(numbers[1], rel=1e-9)
+    assert ours == theirs
 
 
 @pytest.mark.slow

@@ -141,9 +141,8 @@ def training_form(model: Detector, sampling: Sampling | None = None, by_image: b
     Args:
         model: detector.
         sampling: which anchors and regions a step uses. None: torchvision's.
-        by_image: whether the sampling depends only on the seed, the epoch and the image, not on the steps before or the other images
-            of the batch. The form then has an input ``places``, int64 ``[n, 2]``: the epoch and the number of each image. This needs
-            TensorFlow.
+        by_image: whether the sampling depends only on the seed, the epoch and the image. The form then has an input ``places``, int64
+            ``[n, 2]``: the epoch and the number of each image. This needs TensorFlow.
 
     Returns:
         A model whose outputs are the four losses. Training it trains `model`.

@@ -308,7 +308,7 @@ def watched(group: Group, advice: Callable[[], str] | None = None) -> Iterator[N
 
 
 def _lost(error: BaseException, group: Group) -> str:
-    """Say which worker an error of TensorFlow is about, as far as it is known."""
+    """Say which worker an error of TensorFlow is about, if the error says so."""
     text = str(error)
     _, _, unhealthy = text.partition("stopped sending heartbeats")
     found = re.search(r"/job:worker/replica:0/task:(\d+)", unhealthy)

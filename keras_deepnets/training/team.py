@@ -156,7 +156,7 @@ class Team:
         warnings: tuple[str, ...],
         evaluation: Any,
     ) -> Run:
-        """The run that ended. Of a worker that is not the chief, the folder may be on another machine."""
+        """The run that ended. The folder may be on another machine than this worker."""
         if self.is_chief:
             return folder.results(model, warnings, evaluation)
         return Run(folder.path, columns(history), summary(history), warnings, evaluation, model)
@@ -166,7 +166,7 @@ class Claim:
     """A run folder that all workers of a run use and only the chief reads and writes.
 
     Attributes:
-        config: Configuration in the folder. None: there is no run yet.
+        config: Configuration in the folder. None: a run has yet to begin.
         finished: Whether the folder holds the whole run.
 
     Args:

@@ -83,7 +83,7 @@ class _Chief:
                 elif self._there.get(key.data) is key.fileobj:  # not replaced a moment ago
                     self._lose(key.data)
             now = time.monotonic()
-            names = _listed([name_of(self._cluster, index) for index in missing])
+            names = listed([name_of(self._cluster, index) for index in missing])
             if late := [index for index in missing if now - self._gone.get(index, now) > _RETURN]:
                 raise InputError(
                     f"{name_of(self._cluster, late[0]).capitalize()} stopped before all workers were connected, and did not come back "
@@ -202,6 +202,7 @@ def _send(connection: socket.socket, message: dict) -> None:
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in one phrase. Of many, the first five are named."""
     shown = list(names[:5]) + [f"{len(names) - 5} more"] * (len(names) > 5)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

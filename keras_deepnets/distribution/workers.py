@@ -24,7 +24,7 @@ from keras_deepnets.errors import InputError
 Value = TypeVar("Value")
 BUCKET = 16 << 20
 """Bytes of tensors that are summed together."""
-SILENCE = 30.0
+SILENCE = 20.0
 """Seconds without a sign of life after which a worker counts as hung."""
 _LOST = ("UnavailableError", "AbortedError", "DeadlineExceededError", "CancelledError")
 
@@ -308,12 +308,15 @@ def watched(group: Group, advice: Callable[[], str] | None = None) -> Iterator[N
 
 
 def _lost(error: BaseException, group: Group) -> str:
-    """Say which worker an error of TensorFlow is about, if the error says so."""
+    """Say which workers an error of TensorFlow is about, if the error says so."""
     text = str(error)
     _, _, unhealthy = text.partition("stopped sending heartbeats")
-    found = re.search(r"/job:worker/replica:0/task:(\d+)", unhealthy)
-    if found or "CoordinationService/Heartbeat" in text:
-        return f"{group.name_of(int(found[1]) if found else 0)} gives no sign of life: it hangs or stopped"
+    found = re.findall(r"^/job:worker/replica:0/task:(\d+)$", unhealthy, re.MULTILINE)
+    if not found and "CoordinationService/Heartbeat" in text:
+        found = ["0"]  # the chief answers it
+    if found:
+        names = meeting.listed([group.name_of(index) for index in sorted({int(each) for each in found})])
+        return f"there is no sign of life from {names}"
     return "another worker stopped or cannot be reached"
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from keras_deepnets import training
-from keras_deepnets.distribution import Cluster
+from keras_deepnets.distribution import Cluster, watched
 from keras_deepnets.distribution.cluster import expand_counts, expand_hosts, from_environment
 from keras_deepnets.distribution.modes import mode_of
 from keras_deepnets.errors import InputError
@@ -89,3 +89,35 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, monkey
     with pytest.raises(InputError, match="checkpoint_every='often'"):
         training.train("resnet20", "digits", run_dir=tmp_path / "run", checkpoint_every="often")
     assert not (tmp_path / "run").exists()
+
+
+class _Group:
+    index, size = 0, 3
+
+    def name_of(self, index):
+        return f"worker {index}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "Collective ops is aborted by: Error reported from /job:worker/task:2: The following tasks are unhealthy (stopped sending "
+            "heartbeats):\n/job:worker/replica:0/task:2\n/job:worker/replica:0/task:1\nThe tasks have crashed.",
+            "because there is no sign of life from worker 1 and worker 2. Start",
+        ),
+        ("Deadline Exceeded\n\nRPC: /tensorflow.CoordinationService/Heartbeat", "no sign of life from worker 0. Start"),
+        ("Connection reset by peer", "because another worker stopped or cannot be reached. Start"),
+    ],
+)
+def test_lost_workers_are_named(text, words):
+    """The texts are those of TensorFlow 2.21."""
+    import tensorflow as tf
+
+    with pytest.raises(InputError, match=f"Worker 0 of 3 stops, .*{words}"), watched(_Group()):
+        raise tf.errors.UnavailableError(None, None, text)
+
+
+def test_other_errors_pass():
+    with pytest.raises(ZeroDivisionError), watched(_Group()):
+        raise ZeroDivisionError

@@ -1,10 +1,14 @@
 """Several processes and devices train a detector as one process does."""
 
+import signal
+import time
+
 import numpy as np
 import pytest
 
+from keras_deepnets.training import read_metrics
 from tests.detection.training.common import voc_folder
-from tests.distribution.common import finished
+from tests.distribution.common import finished, log, record, started
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +86,29 @@ def test_synchronised_batch_normalisation(alone, tmp_path):
     first, second = finished(2, tmp_path / "two", options)
     assert first["weights"] == second["weights"] and len(one["losses"]) == 2
     np.testing.assert_allclose(np.mean([first["losses"], second["losses"]], axis=0), one["losses"], rtol=1e-4)
+
+
+def test_a_signal_to_one_worker_stops_both_and_the_run_resumes(alone, tmp_path):
+    options = alone[0] | {"epochs": 6}
+    processes = started(2, tmp_path, options, pause=3)
+    end = time.monotonic() + 180
+    while not all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(2)):
+        assert time.monotonic() < end and all(process.poll() is None for process in processes), log(tmp_path, 0)
+        time.sleep(0.1)
+    processes[1].send_signal(signal.SIGTERM)
+    for index in range(2):
+        record(tmp_path, index).with_suffix(".json.go").touch()
+    assert [process.wait(100) for process in processes] == [143, 143]
+    assert "ended the run after epoch" in log(tmp_path, 0)
+    first, second = finished(2, tmp_path, options)
+    assert "Resuming" in log(tmp_path, 0) and first["weights"] == second["weights"]
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6] and rows[-1]["step"] == 12
+
+
+def test_workers_of_other_runs_are_refused(alone, tmp_path):
+    processes = started(2, tmp_path, alone[0], {1: {"learning_rate": 0.7}})
+    assert [process.wait(120) for process in processes] == [1, 1]
+    for index in range(2):
+        assert "Worker 1 (localhost:" in log(tmp_path, index) and "learning_rate" in log(tmp_path, index)
+    assert not (tmp_path / "run").exists()

@@ -62,7 +62,10 @@ def test_a_hung_worker_stops_the_other(job, tmp_path, hung):
     (line,) = [line for line in log(tmp_path, 1 - hung).splitlines() if "keras-deepnets: error" in line]
     print(f"{seconds:.1f} s: {line}")
     assert seconds < 60
-    assert f"Worker {1 - hung} of 2 stops, because worker {hung} ({addresses[hung]}) gives no sign of life" in line
+    assert (
+        f"Worker {1 - hung} of 2 stops, because there is no sign of life from worker {hung} ({addresses[hung]})."
+        in line
+    )
     assert "Start all workers again with the same command" in line and "Traceback" not in log(tmp_path, 1 - hung)
 
 

@@ -36,6 +36,7 @@ ORDER = (
     "benchmark",
     "batch",
     "reports",
+    "studies",
     "cli",
     "registration",
     "",  # keras_deepnets/__init__.py

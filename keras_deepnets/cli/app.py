@@ -13,6 +13,7 @@ from keras_deepnets.cli.app_benchmark import benchmark
 from keras_deepnets.cli.app_export import export, serving_config
 from keras_deepnets.cli.app_lookup import download, info, list_command, recipes_command
 from keras_deepnets.cli.app_reports import compare, plot, report, tables
+from keras_deepnets.cli.app_study import study
 from keras_deepnets.cli.app_train import train
 from keras_deepnets.cli.app_use import convert, evaluate, predict
 from keras_deepnets.cli.options import BEGIN, LOOK, WORK
@@ -76,7 +77,7 @@ def demo(
 app.command("list", rich_help_panel=BEGIN)(list_command)
 app.command(rich_help_panel=BEGIN)(info)
 app.command("recipes", rich_help_panel=BEGIN)(recipes_command)
-for _command in (download, train, evaluate, convert, predict, export, serving_config, benchmark):
+for _command in (download, train, evaluate, convert, predict, export, serving_config, benchmark, study):
     app.command(rich_help_panel=WORK)(_command)
 for _look in (plot, report, compare, tables):
     app.command(rich_help_panel=LOOK)(_look)

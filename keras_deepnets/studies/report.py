@@ -1,0 +1,50 @@
+"""The table of a study as Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from keras_deepnets.studies.definition import Study
+from keras_deepnets.studies.measures import MEASURES
+from keras_deepnets.studies.results import Group, columns, table
+from keras_deepnets.studies.verdict import Outcome
+
+PROGRAM = "keras-deepnets"
+
+
+def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Mapping[str, Any]) -> str:
+    """Return the claim, the verdict, the table, the failed runs, the command and the versions.
+
+    Args:
+        study: The study.
+        outcome: What it found.
+        groups: Its results.
+        config: Content of `study.json`.
+    """
+    names = [MEASURES[name].label() if name in MEASURES else name for name in columns(study)]
+    images = config["images"]
+    parts = [
+        f"# {study.title}",
+        f"{study.source}. {study.claim}" if study.source else study.claim,
+        f"**The claim is: {outcome.verdict}.**",
+        _rows(
+            ["part of the claim", "outcome", "measured"],
+            ([each.says, each.outcome, each.why] for each in outcome.judgements),
+        ),
+        _rows(names, table(study, groups)),
+        f"{images['train']:,} training and {images['test']:,} test images of `{study.data}`. Means of the runs, ± their standard "
+        "deviation over seeds. Errors are those of the last epoch; training error is measured on augmented images.",
+    ]
+    if outcome.failures:
+        parts.append(_rows(["failed run", "reason"], outcome.failures.items()))
+    versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items() if number)
+    command = [PROGRAM, *config["command"][1:]]  # the path of the program is that of one machine
+    parts += [f"```bash\n{shlex.join(command)}\n```", versions + "."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)

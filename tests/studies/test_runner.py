@@ -1,0 +1,233 @@
+"""The runner: results of finished runs only, failures reported, continued by the same call; the command `study`."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from keras_deepnets import studies
+from keras_deepnets.errors import InputError
+from keras_deepnets.studies import estimate, figure, runner
+from keras_deepnets.training import Run, TrainingError
+from tests.cli.conftest import cli  # noqa: F401 - a fixture
+from tests.studies.common import TINY, tiny, written
+
+
+class Trainer:
+    """Stands for training: writes what a run folder has, with an accuracy for each run, and counts the runs."""
+
+    def __init__(self, accuracies):
+        self.accuracies, self.trained = accuracies, []
+
+    def __call__(self, planned, folder, sets, verbose):
+        path = folder / "runs" / planned.name
+        if not (path / "model.keras").exists():
+            self.trained.append(planned.name)
+            accuracy = self.accuracies[planned.name]
+            if isinstance(accuracy, BaseException):
+                raise accuracy
+            path.mkdir(parents=True)
+            (path / "model.keras").write_text("a model")
+            (path / "config.json").write_text(json.dumps({"resolved": {"batch_size": 16}}))
+            (path / "study-result.json").write_text(json.dumps({"measured": {"parameters": 7}, "maps": {}}))
+            (path / "accuracy").write_text(str(accuracy))
+        accuracy = float((path / "accuracy").read_text())
+        history = {"epoch": [1, 2], "accuracy": [0.1, accuracy], "val_accuracy": [0.1, accuracy - 0.1], "loss": [2, 1]}
+        return Run(path, history, {"seconds": 4.0, "images_per_second": 32.0})
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    made = Trainer({"plain-seed0": 0.5, "res-seed0": 0.75, "plain-seed1": 0.5, "res-seed1": 0.75})
+    monkeypatch.setattr(runner, "_run", made)
+    monkeypatch.setattr(estimate, "training_rate", lambda: 1e9)
+    return made
+
+
+@pytest.fixture
+def undrawn(monkeypatch, trainer):
+    """The trainer, without the second that a figure takes."""
+    monkeypatch.setattr(figure, "draw", lambda *arguments: None)
+    return trainer
+
+
+def rows(folder):
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_study_writes_table_figure_and_verdict(tmp_path, trainer):
+    lines = []
+    outcome = studies.run(tiny(tmp_path), tmp_path / "out", say=lines.append)
+    assert (outcome.verdict, outcome.failures) == ("shown", {})
+    assert [(row["run"], row["net"], row["seed"]) for row in rows(tmp_path / "out")] == [
+        ("plain-seed0", "plain", "0"),
+        ("res-seed0", "res", "0"),
+    ]
+    first = rows(tmp_path / "out")[0]
+    numbers = {name: float(first[name]) for name in ("train_error", "test_error", "parameters", "seconds", "step_time")}
+    assert numbers == {"train_error": 50, "test_error": 60, "parameters": 7, "seconds": 4, "step_time": 500}
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "**The claim is: shown.**" in text and "| plain | 1 | 50.00 | 60.00 | 7 |" in text
+    assert all((tmp_path / "out" / f"figure.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg"))
+    config = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert config["verdict"] == "shown" and config["images"] == {"train": 64, "test": 40}
+    assert config["definition"]["claim"] == TINY["claim"] and "tensorflow" in config["versions"]
+    assert lines[0].startswith("2 runs on 64 images of digits: about ")
+    assert lines[1].startswith("[1/2] plain-seed0: training error 50.00 %, test error 60.00 %, 4 s, about ")
+
+
+def test_a_failed_run_is_reported_and_the_rest_goes_on(tmp_path, undrawn):
+    undrawn.accuracies["plain-seed0"] = TrainingError("The loss became nan.")
+    lines = []
+    outcome = studies.run(tiny(tmp_path), tmp_path / "out", say=lines.append)
+    assert outcome.failures == {"plain-seed0": "The loss became nan."}
+    assert outcome.verdict == "not shown"
+    assert [row["run"] for row in rows(tmp_path / "out")] == ["res-seed0"]
+    assert "| plain-seed0 | The loss became nan. |" in (tmp_path / "out" / "table.md").read_text()
+    assert "[1/2] plain-seed0 failed: The loss became nan." in lines
+    undrawn.accuracies["plain-seed0"] = 0.5  # the same call tries again
+    assert studies.run(tiny(tmp_path), tmp_path / "out", say=lines.append).failures == {}
+    assert undrawn.trained == ["plain-seed0", "res-seed0", "plain-seed0"]
+
+
+def test_an_interrupted_study_continues(tmp_path, undrawn):
+    undrawn.accuracies["res-seed0"] = KeyboardInterrupt()
+    study = tiny(tmp_path, seeds=2)
+    with pytest.raises(KeyboardInterrupt):
+        studies.run(study, tmp_path / "out", say=lambda line: None)
+    assert [row["run"] for row in rows(tmp_path / "out")] == ["plain-seed0"]
+    assert not (tmp_path / "out" / "table.md").exists()
+    undrawn.accuracies["res-seed0"] = 0.75
+    lines = []
+    studies.run(study, tmp_path / "out", say=lines.append)
+    assert "4 runs on 64 images of digits, 1 of them finished: about " in lines[0]
+    assert undrawn.trained == ["plain-seed0", "res-seed0", "res-seed0", "plain-seed1", "res-seed1"]
+    studies.run(study, tmp_path / "out", say=lines.append)
+    assert len(undrawn.trained) == 5
+
+
+def test_another_definition_in_the_same_folder_is_refused(tmp_path, undrawn):
+    studies.run(tiny(tmp_path), tmp_path / "out", say=lambda line: None)
+    with pytest.raises(
+        InputError, match=r"out holds a study with another definition: limit is 64 there, 32 here. Choose another"
+    ):
+        studies.run(tiny(tmp_path, limit=32), tmp_path / "out")
+    with pytest.raises(InputError, match=r"settings.epochs is 2 there, 3 here"):
+        studies.run(tiny(tmp_path, set=TINY["set"] | {"epochs": 3}), tmp_path / "out")
+    studies.run(tiny(tmp_path, title="Another title"), tmp_path / "out", say=lambda line: None)
+    assert len(undrawn.trained) == 2
+    with pytest.raises(InputError, match="is not an empty folder and not that of a study; choose another --out"):
+        studies.run(tiny(tmp_path), tmp_path)
+    (tmp_path / "out" / "study.json").write_text("{}")
+    with pytest.raises(InputError, match=r"study.json is not that of a study"):
+        studies.run(tiny(tmp_path), tmp_path / "out")
+
+
+def test_without_a_finished_run_there_is_no_result(tmp_path, undrawn):
+    undrawn.accuracies = dict.fromkeys(undrawn.accuracies, TrainingError("The disk has a fault."))
+    with pytest.raises(InputError, match=r"No run of the study has finished: The disk has a fault."):
+        studies.run(tiny(tmp_path), tmp_path / "out", say=lambda line: None)
+
+
+def test_the_cost_of_a_run(tmp_path):
+    runs = studies.plan(tiny(tmp_path))
+    first, second = estimate.costs(runs, images=64, classes=10)
+    # 64 images twice. Parameters are those of the network at 8 × 8 pixels.
+    assert (first.images, first.depth) == (128, 8)
+    assert second.parameters == 78_042
+    # A layer with stride 1 on 8 × 8 pixels has a sixteenth of the multiply-adds of one on 32 × 32.
+    assert second.seconds(1e9) == pytest.approx(0.45 * 8 + 128 * second.multiply_adds / 1e9)
+    assert estimate.number_of_images("cifar100", 1000) == (1000, 100)
+    assert estimate.number_of_images("cifar10", None) == (50_000, 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "about 1 s"),
+        (59, "about 59 s"),
+        (90, "about 2 min"),
+        (3600, "about 60 min"),
+        (7300, "about 2 h"),
+        (2e5, "about 2 days"),
+    ],
+)
+def test_times_for_people(seconds, text):
+    assert estimate.duration(seconds) == text
+
+
+def test_the_command_lists_studies(cli):  # noqa: F811
+    lines = cli("study", "--list").out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == studies.names()
+    assert {entry["name"] for entry in cli("study", "--list", "--json").json} == set(studies.names())
+
+
+def test_the_command_runs_a_file(cli, tmp_path, undrawn):  # noqa: F811
+    file = written(tmp_path / "own.yaml")
+    done = cli("study", file, "--out", tmp_path / "out")
+    assert done.status == 0
+    assert "The claim is: shown." in done.out
+    found = cli("study", file, "--out", tmp_path / "out", "--json").json
+    assert (found["verdict"], found["failed"]) == ("shown", {})
+    assert [run["train_error"] for run in found["runs"]] == [50, 25]
+    assert (
+        "another definition: seeds is [0] there, [0, 1] here"
+        in cli("study", file, "--out", tmp_path / "out", "--seeds", 2).error
+    )
+    undrawn.accuracies["plain-seed1"] = TrainingError("The loss became nan.")
+    failed = cli("study", file, "--out", tmp_path / "more", "--seeds", 2)
+    assert failed.status == 1
+    assert failed.err.endswith("failed: 1 run of the study: plain-seed1\n")
+
+
+def test_the_command_plans_without_training(cli, tmp_path, undrawn):  # noqa: F811
+    file = written(tmp_path / "own.yaml")
+    found = cli("study", file, "--dry-run", "--json", "--set", "epochs=3").json
+    assert [run["run"] for run in found["runs"]] == ["plain-seed0", "res-seed0"]
+    assert found["runs"][0]["set"]["epochs"] == 3
+    text = cli("study", file, "--dry-run").out
+    assert "2 runs on 64 images: about " in text and "78,042" in text
+    assert undrawn.trained == [] and not (tmp_path / "studies").exists()
+
+
+def test_bad_input_is_one_line(cli, tmp_path):  # noqa: F811
+    assert "There is no study 'nothing'." in cli("study", "nothing").error
+    assert "key sedes: there is no such key" in cli("study", written(tmp_path / "own.yaml", sedes=1)).error
+    assert "There is no recipe field" not in cli("study", "degradation", "--set", "epoch=1").error
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_as_one_that_was_not(tmp_path):
+    """The process is killed inside the second run. The same command then finishes, with the errors of a whole study."""
+    file = written(tmp_path / "own.yaml", set=TINY["set"] | {"epochs": 12}, limit=320)
+    command = [sys.executable, "-m", "keras_deepnets.cli", "study", str(file), "--json", "--out"]
+    environment = os.environ | {"TF_DETERMINISTIC_OPS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    whole = subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    with subprocess.Popen(
+        [*command, str(killed)], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        metrics = killed / "runs" / "res-seed0" / "metrics.csv"
+        deadline = time.monotonic() + 300
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (killed / "runs" / "res-seed0" / "model.keras").exists()
+    assert [row["run"] for row in rows(killed)] == ["plain-seed0"]
+    done = subprocess.run([*command, str(killed)], env=environment, check=True, capture_output=True, text=True)
+    assert "2 runs on 320 images of digits, 1 of them finished" in done.stderr
+    expected, found = (json.loads(text)["runs"] for text in (whole.stdout, done.stdout))
+    timed = {"seconds", "step_time"}
+    for one, other in zip(expected, found, strict=True):
+        for name in one.keys() - timed:
+            assert other[name] == (one[name] if isinstance(one[name], str) else pytest.approx(one[name], abs=1e-4)), (
+                name
+            )
+    assert (killed / "figure.png").exists() and (killed / "table.md").exists()

@@ -14,6 +14,7 @@ from keras_deepnets import (
     insight,
     layers,
     reports,
+    studies,
     training,
     weights,
 )
@@ -275,6 +276,7 @@ __all__ = [
     "replace_classifier",
     "reports",
     "save_weights",
+    "studies",
     "training",
     "weights",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from keras_deepnets import batch as batch, data as data, detection as detection, distribution as distribution, export as export, families as families, insight as insight, layers as layers, reports as reports, training as training, weights as weights
+from keras_deepnets import batch as batch, data as data, detection as detection, distribution as distribution, export as export, families as families, insight as insight, layers as layers, reports as reports, studies as studies, training as training, weights as weights
 from keras_deepnets.errors import InputError as InputError
 from keras_deepnets.export import fold_batchnorm as fold_batchnorm
 from keras_deepnets.facts import ModelInfo as ModelInfo, model_info as model_info

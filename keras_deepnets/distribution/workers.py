@@ -214,16 +214,10 @@ def _bound_silence(cluster: Cluster) -> None:
 
     TensorFlow's own times are 10 seconds, which a busy machine can exceed, and an hour. A version without these settings keeps its own.
     """
-    with contextlib.suppress(ImportError, AttributeError, TypeError):
-        from tensorflow.python.eager import context
+    from keras_deepnets.layers.fast import internals
 
-        context.context().configure_coordination_service(
-            service_type="standalone",
-            service_leader="/job:worker/replica:0/task:0",
-            cluster_register_timeout_in_ms=int(2000 * SILENCE),
-            heartbeat_timeout_in_ms=int(1000 * SILENCE),
-            coordinated_jobs=[context.coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=cluster.size)],
-        )
+    with contextlib.suppress(ImportError, AttributeError, TypeError):
+        internals.bound_silence(cluster.size, connect=2 * SILENCE, heartbeat=SILENCE)
 
 
 def _use_one_device(local_index: int) -> None:

@@ -130,9 +130,9 @@ def test_what_a_benchmark_of_a_builder_measures():
     )
     (found,) = benchmark._configurations(request)
     assert (found.model, found.batch) == ("resnet", 128)
-    from keras_deepnets.benchmark.keras_side import _network
+    from keras_deepnets.benchmark.keras_side import network_of
 
     job = Job(model="resnet", options={"blocks": (1, 1, 1), "stem": "cifar"}, image_size=16)
     assert Job.from_json(job.to_json()) == job
-    network, _ = _network(job)
+    network, _ = network_of(job)
     assert network.input_shape == (None, 16, 16, 3) and network.architecture["options"]["blocks"] == [1, 1, 1]

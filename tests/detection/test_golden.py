@@ -128,7 +128,7 @@ def prepared(case, model):
     for kind, length in lengths.items():
         # Behind the places of true boxes there is one more, which is always empty.
         numbers = np.pad(golden.draws(kind, length), [(0, 0), (0, 1)])
-        form.get_layer(f"{kind}_targets").draw = lambda shape, numbers=numbers: numbers[:, : int(shape[1])]
+        form.get_layer(f"{kind}_targets").draw = lambda shape, places, numbers=numbers: numbers[:, : int(shape[1])]
     layer, kept = form.get_layer("region_targets"), {}
 
     def call(inputs, original=layer.call):

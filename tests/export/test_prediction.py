@@ -224,8 +224,8 @@ def test_what_is_no_artifact_is_said_so(artifacts, pictures, tmp_path):
     module.f = tf.function(lambda x: x, input_signature=[tf.TensorSpec([None])])
     tf.saved_model.save(module, str(tmp_path / "foreign"))
     messages = {
-        "nothing": r"does not exist; give a SavedModel folder, a \.tflite, \.onnx or \.keras file\.",
-        "text.txt": r"is not an artifact; give a SavedModel folder, a \.tflite, \.onnx or \.keras file\.",
+        "nothing": r"does not exist; give a SavedModel folder, a \.tflite, \.onnx, \.xml or \.keras file\.",
+        "text.txt": r"is not an artifact; give a SavedModel folder, a \.tflite, \.onnx, \.xml or \.keras file\.",
         "empty": "holds no saved_model.pb",
         "torn.keras": "cannot be loaded as a Keras model",
         "torn.tflite": "is not what export.tflite writes",

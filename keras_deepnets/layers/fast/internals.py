@@ -64,3 +64,22 @@ def without_autocast() -> contextlib.AbstractContextManager[Any]:
     from keras.src.backend.common.variables import AutocastScope
 
     return AutocastScope(None)
+
+
+def bound_silence(workers: int, connect: float, heartbeat: float) -> None:
+    """Set the times after which TensorFlow reports a silent worker of a `tf.distribute.MultiWorkerMirroredStrategy`.
+
+    Args:
+        workers: Number of workers.
+        connect: Seconds to wait for workers that connect.
+        heartbeat: Seconds without a sign of life.
+    """
+    from tensorflow.python.eager import context
+
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=int(1000 * connect),
+        heartbeat_timeout_in_ms=int(1000 * heartbeat),
+        coordinated_jobs=[context.coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)],
+    )

@@ -162,7 +162,7 @@ class Writer(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Pass on the rows of incomplete shards, whose other rows are in other bundles."""
         for number, some in self._open.items():
-            yield beam.pvalue.TaggedOutput(_LEFT, WindowedValue((number, some), MIN_TIMESTAMP, [GlobalWindow()]))
+            yield beam.pvalue.TaggedOutput(_LEFT, WindowedValue((number, some), MIN_TIMESTAMP, (GlobalWindow(),)))
         self._open = {}
 
 

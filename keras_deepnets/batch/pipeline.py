@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -162,7 +163,7 @@ class Writer(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Pass on the rows of incomplete shards, whose other rows are in other bundles."""
         for number, some in self._open.items():
-            yield beam.pvalue.TaggedOutput(_LEFT, WindowedValue((number, some), MIN_TIMESTAMP, (GlobalWindow(),)))
+            yield TaggedOutput(_LEFT, WindowedValue((number, some), MIN_TIMESTAMP, (GlobalWindow(),)))
         self._open = {}
 
 

@@ -86,17 +86,12 @@ def _files_with(letters: set[str]) -> list[str]:
     return sorted((file for file, count in counts.items() if count), key=lambda file: (-counts[file], file))
 
 
+@functools.cache
 def installed() -> list[str]:
-    """Return the files of the installed fonts."""
+    """Return the files of the installed fonts, without the "last resort" font, which has a box for every letter."""
     from matplotlib import font_manager
 
-    return _installed(font_manager)
-
-
-@functools.cache
-def _installed(manager) -> list[str]:
-    # The "last resort" font has a box for every letter.
-    return [file for file in sorted(manager.findSystemFonts()) if "LastResort" not in file]
+    return [file for file in sorted(font_manager.findSystemFonts()) if "LastResort" not in file]
 
 
 @functools.cache

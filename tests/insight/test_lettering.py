@@ -20,7 +20,7 @@ def fonts(tmp_path, monkeypatch):
             square_font(tmp_path / f"{name}.ttf", f"{name} {tmp_path.name}", letters)
             for name, letters in letters_of.items()
         ]
-        monkeypatch.setattr(lettering, "_installed", lambda manager: files)
+        monkeypatch.setattr(lettering, "installed", lambda: files)
 
     install.family = lambda name: f"Squares {name} {tmp_path.name}"
     return install

@@ -233,7 +233,7 @@ def test_curves_need_objects_and_a_suffix(tmp_path):
 def test_names_in_a_script_without_a_font_are_escaped(monkeypatch):
     from keras_deepnets.insight import lettering
 
-    monkeypatch.setattr(lettering, "_installed", lambda manager: [])
+    monkeypatch.setattr(lettering, "installed", lambda: [])
     image, box = np.full((200, 300, 3), 90, np.uint8), np.array([[40.0, 60, 200, 150]], np.float32)
     drawn = [
         pictures.draw_boxes(image, box, np.array([1]), np.array([0.5]), ("background", name))

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,35 @@ def write_json(path: Path, values: Any) -> None:
     """Writes plain values as JSON, atomically."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: Callable[[], str]) -> Iterator[None]:
+    """Creates a folder if it is missing, and keeps other processes out of it during the block.
+
+    The system releases the lock when the process ends, however it ends. A file system without locks is used without one.
+
+    Args:
+        folder: The folder.
+        busy: Returns the message if another process holds the lock.
+
+    Raises:
+        InputError: Another process holds the lock, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with contextlib.suppress(NotImplementedError):
+                lock.acquire(timeout=0)
+        except Timeout:  # an OSError too
+            raise InputError(busy()) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def digest(path: Path, kind: str = "sha256") -> str:

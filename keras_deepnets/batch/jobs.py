@@ -16,7 +16,9 @@ from typing import Any
 from keras_deepnets.batch import storage
 from keras_deepnets.batch.inputs import Work
 from keras_deepnets.errors import InputError
+from keras_deepnets.export import single_file
 from keras_deepnets.files import digest
+from keras_deepnets.files import locked as only_one
 
 JOB, LISTING, MODEL = "job.json", "inputs.jsonl", "model"
 FORMAT, VERSION = "keras_deepnets.batch", 1
@@ -178,34 +180,18 @@ def locked(folder: str) -> Iterator[None]:
     if storage.is_url(folder):
         yield
         return
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(Path(folder) / ".lock")
-    try:
-        storage.make_folder(folder)
-        with contextlib.suppress(NotImplementedError):  # the file system has no locks
-            lock.acquire(timeout=0)
+    with only_one(Path(folder), lambda: f"{folder}: another process works on this job; wait until it ends."):
         for path in Path(folder).glob(f"{storage.PARTIAL}*"):
             path.unlink(missing_ok=True)
-    except Timeout:
-        raise InputError(f"{folder}: another process works on this job; wait until it ends.") from None
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}; give a writable folder.") from error
-    try:
         yield
-    finally:
-        lock.release()
 
 
 def model_files(path: Path) -> list[Path]:
-    """The files of a model: one, or with its JSON, or all in a folder."""
+    """The files of a model: those of an artifact with its JSON, or all in a folder."""
     if path.is_dir():
         return sorted(entry for entry in path.rglob("*") if entry.is_file())
-    card = path.with_name(f"{path.name}.json")
-    if path.suffix not in (".tflite", ".onnx", ".xml") or not card.is_file():
-        return [path]
-    weights = path.with_suffix(".bin")
-    return [path, card, weights] if path.suffix == ".xml" and weights.is_file() else [path, card]
+    card = single_file.card_path(path)
+    return [*single_file.data_files(path), *([card] if card.is_file() and path.suffix != ".keras" else [])]
 
 
 def model_digest(path: Path) -> str:

@@ -26,7 +26,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes), openvino (fastest on x86 processors) or "
+            help="savedmodel (TF Serving), tflite (devices), onnx (other runtimes), openvino (x86 processors) or "
             "keras (folded for inference, to load in Python after `import keras_deepnets`).",
             show_default=False,
         ),

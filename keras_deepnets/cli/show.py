@@ -84,10 +84,11 @@ def _plain(text: str) -> Any:
 
 
 def size_of(path: Path) -> int:
-    """Size in bytes of a file, or of all files in a folder tree."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Size in bytes of a file, with the weights beside it, or of all files in a folder tree."""
+    from keras_deepnets.export import single_file
+
+    files = single_file.data_files(path) if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def bytes_text(count: int) -> str:

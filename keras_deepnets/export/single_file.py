@@ -100,6 +100,12 @@ def card_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def data_files(path: Path) -> list[Path]:
+    """The file itself, and the ``.bin`` of an OpenVINO file."""
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
+
+
 def sha256(content: bytes) -> str:
     """The hash that links a file and its JSON. It is needed because TensorFlow's interpreter crashes on a truncated file."""
     return hashlib.sha256(content).hexdigest()

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_KINDS = {".tflite": "TFLite", ".onnx": "ONNX"}
+from keras_deepnets.export import single_file
+
+_KINDS = {".tflite": "TFLite", ".onnx": "ONNX", ".xml": "OpenVINO"}
 _DEEPEST = 4  # levels of folders: a search must not read a whole disk
 
 
@@ -20,12 +22,13 @@ class Exported:
 
 
 def exports_in(folders: Iterable[Path]) -> list[Exported]:
-    """Return the SavedModels and the TFLite and ONNX files in some folders, sorted by path."""
+    """Return the SavedModels and the TFLite, ONNX and OpenVINO files in some folders, sorted by path."""
     found: dict[Path, Exported] = {}
     for folder in folders:
         for path in _below(folder, _DEEPEST):
-            if path.suffix in _KINDS:
-                found[path] = Exported(path, _KINDS[path.suffix], path.stat().st_size)
+            files = single_file.data_files(path)
+            if path.suffix in _KINDS and (path.suffix != ".xml" or len(files) == 2):  # XML files are many things
+                found[path] = Exported(path, _KINDS[path.suffix], sum(file.stat().st_size for file in files))
             elif path.name == "saved_model.pb":
                 size = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
                 found[path.parent] = Exported(path.parent, "SavedModel", size)

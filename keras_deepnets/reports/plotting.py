@@ -12,7 +12,7 @@ from keras_deepnets import insight
 from keras_deepnets.errors import InputError
 from keras_deepnets.insight import figures
 from keras_deepnets.reports import subjects
-from keras_deepnets.reports.predicting import predictions_on
+from keras_deepnets.reports.predicting import Predictions, predictions_on
 from keras_deepnets.reports.subjects import Subject, Target
 
 Progress = Callable[[str], None]
@@ -52,7 +52,7 @@ class Kind:
     Attributes:
         name: Name of the kind.
         shows: What it shows, in a few words.
-        draw: Draws it for several subjects. Its second argument is a `Request`.
+        draw: Draws it for several subjects. Its second argument is a `Request`. None: it is drawn from the run folders alone.
         several: Whether it can show several runs or models.
         trained: Whether it needs trained weights.
         detectors: Whether it works for detectors.
@@ -60,31 +60,30 @@ class Kind:
 
     name: str
     shows: str
-    draw: Callable[[list[Subject], Request], Path]
+    draw: Callable[[list[Subject], Request], Path] | None
     several: bool = False
     trained: bool = True
     detectors: bool = False
 
 
-def _confusion(found: list[Subject], request: Request) -> Path:
+def _classified(subject: Subject, request: Request) -> tuple[Predictions, Any]:
+    """Classify the images. Return the predictions and the class names."""
     request.say("reading the images")
-    subject = found[0]
     data = subject.measured(request.data, request.split).images
     data = data.take(request.count, request.seed) if request.count else data
     request.say(f"classifying {data.size:,} images")
-    result = predictions_on(subject.model, data).evaluation
-    return insight.draw_confusion(result.confusion, data.labels, request.path, subject.name)
+    return predictions_on(subject.model, data), data.labels
+
+
+def _confusion(found: list[Subject], request: Request) -> Path:
+    result, labels = _classified(found[0], request)
+    return insight.draw_confusion(result.evaluation.confusion, labels, request.path, found[0].name)
 
 
 def _calibration(found: list[Subject], request: Request) -> Path:
-    subject = found[0]
-    data = subject.measured(request.data, request.split).images
-    data = data.take(request.count, request.seed) if request.count else data
-    request.say(f"classifying {data.size:,} images")
-    result = predictions_on(subject.model, data)
-    return insight.draw_calibration(
-        insight.calibration(result.probabilities, result.truths), request.path, subject.name
-    )
+    result, _ = _classified(found[0], request)
+    measured = insight.calibration(result.probabilities, result.truths)
+    return insight.draw_calibration(measured, request.path, found[0].name)
 
 
 def _grad_cam(found: list[Subject], request: Request) -> Path:
@@ -126,7 +125,7 @@ def _of_model(draw: Callable[..., Path]) -> Callable[[list[Subject], Request], P
 
 CURVES = "curves"
 _ALL = (
-    Kind(CURVES, "error, loss and learning rate of one or more runs", lambda *_: Path(), True, detectors=True),
+    Kind(CURVES, "error, loss and learning rate of one or more runs", None, True, detectors=True),
     Kind("confusion", "which classes are mistaken for which", _confusion),
     Kind("calibration", "accuracy against the probability of the prediction", _calibration),
     Kind("grad-cam", "which parts of images speak for the predicted class", _grad_cam),
@@ -190,7 +189,7 @@ def plot(
         raise InputError(f"images={images} must be at least 1.")
     name = "-".join(_name(target) for target in several[:3])
     target = figures.check_path(path if path is not None else f"{name}-{kind}.png")
-    if kind == CURVES:
+    if chosen.draw is None:
         return insight.draw_curves(_named_runs(several), target)
     found = [subjects.open_subject(each, trained=chosen.trained) for each in several]
     for subject in found:

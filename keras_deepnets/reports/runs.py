@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +87,9 @@ class RunSummary:
     @property
     def command(self) -> str | None:
         """Command line of the run, as it can be typed. None if the run was started from Python code."""
-        words = [str(word) for word in self.config.get("command") or []]
-        if not words:
-            return None
-        path = Path(words[0])
-        first = path.name
-        if first == "keras-deepnets" or path.parts[-3:] == ("keras_deepnets", "cli", "__main__.py"):
-            return shlex.join(["keras-deepnets", *words[1:]])
-        script = first.endswith(".py") and first != "__main__.py"
-        return shlex.join(["python", first, *words[1:]]) if script else None
+        from keras_deepnets.training.run import command_text
+
+        return command_text([str(word) for word in self.config.get("command") or []])
 
 
 def _plain(value: Any) -> str:

@@ -83,7 +83,7 @@ def open_subject(target: Target, *, trained: bool = True) -> Subject:
     """
     import keras
 
-    import keras_deepnets.models  # noqa: F401  (registers the layers)
+    from keras_deepnets.export.prediction import load_keras
 
     if isinstance(target, keras.Model):
         return Subject(target.name, target)
@@ -99,17 +99,14 @@ def open_subject(target: Target, *, trained: bool = True) -> Subject:
         raise InputError(f"{path} holds an unfinished run; run the same `train` command again to finish it.")
     if not file.is_file() or file.suffix != ".keras":
         raise InputError(f"{path} is neither the folder of a run nor a .keras file nor the name of a network.")
-    try:
-        model = keras.saving.load_model(file, compile=False)
-    except Exception as error:  # Keras raises many types, e.g. for a truncated zip
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{file} cannot be loaded as a Keras model: {reason}") from error
-    return Subject(run.name if run else path.stem, model, run)
+    return Subject(run.name if run else path.stem, load_keras(file), run)
 
 
 def is_detector(model: keras.Model) -> bool:
     """Whether a model is a detector."""
-    return type(model).__name__ == "Detector"
+    from keras_deepnets.detection.detector import Detector
+
+    return isinstance(model, Detector)
 
 
 def view_of(model: keras.Model, data: ImageData, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

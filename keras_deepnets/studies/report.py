@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ from keras_deepnets.studies.definition import Study
 from keras_deepnets.studies.measures import MEASURES
 from keras_deepnets.studies.results import Group, columns, table
 from keras_deepnets.studies.verdict import Outcome
-
-PROGRAM = "keras-deepnets"
+from keras_deepnets.training.run import command_text
 
 
 def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Mapping[str, Any]) -> str:
@@ -40,8 +38,9 @@ def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Ma
     if outcome.failures:
         parts.append(_rows(["failed run", "reason"], outcome.failures.items()))
     versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items() if number)
-    command = [PROGRAM, *config["command"][1:]]  # the path of the program is that of one machine
-    parts += [f"```bash\n{shlex.join(command)}\n```", versions + "."]
+    if command := command_text(config["command"]):
+        parts.append(f"```bash\n{command}\n```")
+    parts.append(f"{versions}.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,12 +6,12 @@ import contextlib
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.files import write_json, written_aside
+from keras_deepnets.files import locked, write_json, written_aside
 from keras_deepnets.studies import estimate, report, results, verdict
 from keras_deepnets.studies.definition import Study
 from keras_deepnets.studies.measuring import measure
@@ -55,7 +55,8 @@ def run(
     with loading(study.data):
         sets = _sets(study)
     runs = plan(study)
-    with _locked(folder):
+    busy = f"Another process runs the study in {folder}. Wait until it ends, or choose another --out."
+    with locked(folder, lambda: busy):
         _begin(study, folder, runs)
         found, failures = _train(study, folder, runs, sets, say, verbose)
         if not found:
@@ -102,28 +103,6 @@ def _of_runs(definition: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: definition.get(key) for key in keys}
     rows = found["rows"] or []
     return found | {"rows": {str(place): row for place, row in enumerate(rows)}}
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Create the folder, and keep other processes out of it during the block."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        with contextlib.suppress(NotImplementedError):  # the file system has no locks
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"Another process runs the study in {folder}. Wait until it ends, or choose another --out."
-        ) from None
-    except OSError as error:
-        raise InputError(f"Cannot write {folder}: {error.strerror or error}.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _begin(study: Study, folder: Path, runs: Sequence[PlannedRun]) -> None:

@@ -43,19 +43,19 @@ def _plain(value: Any) -> bool | float | str:
     return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
-def show_pictures(folder: RunFolder, names: Sequence[str], step: int) -> None:
-    """Write pictures of the run folder for TensorBoard, to `validation`. Missing files are left out.
+def show_pictures(folder: RunFolder, names: Sequence[str], history: Sequence[Mapping[str, float]]) -> None:
+    """Write pictures of the run folder for TensorBoard, to `validation`, at the last step. Missing files are left out.
 
     Args:
         folder: Run folder.
         names: Names of PNG files in it.
-        step: Step of the training at which they were drawn.
+        history: Metrics of each epoch.
     """
     import tensorflow as tf
     from PIL import Image
 
     writer = tf.summary.create_file_writer(str(folder.tensorboard / "validation"))
-    with writer.as_default(step=step):
+    with writer.as_default(step=int(history[-1]["step"]) if history else 0):
         for file in (folder.path / name for name in names):
             if file.is_file():
                 with Image.open(file) as picture:

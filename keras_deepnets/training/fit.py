@@ -337,7 +337,7 @@ class Fit:
             draw_run(self.folder)
             if found is not None and self.held_data is not None:
                 draw(found, self.held_data, self.folder.path)
-                boards.show_pictures(self.folder, PICTURES, int(self.history[-1]["step"]) if self.history else 0)
+                boards.show_pictures(self.folder, PICTURES, self.history)
             self.folder.save_model(self.model)
         return found
 

@@ -7,15 +7,17 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
-from keras_deepnets.files import write_json, written_aside
+from keras_deepnets.files import locked as only_one
+from keras_deepnets.files import write_errors, write_json, written_aside
 from keras_deepnets.insight.metrics import read_metrics
 from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.versions import version
@@ -137,27 +139,20 @@ class RunFolder:
         Raises:
             InputError: Another process holds the lock, or the folder is not writable.
         """
-        from filelock import FileLock, Timeout
-
         self._made = not self.path.exists()
-        lock, holder = FileLock(self.path / ".lock"), self.path / ".pid"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(NotImplementedError):  # the file system has no locks
-                lock.acquire(timeout=0)
-            holder.write_text(str(os.getpid()))
-        except Timeout:
+        holder = self.path / ".pid"
+
+        def busy() -> str:
             pid = holder.read_text() if holder.exists() else "unknown"
-            raise InputError(
-                f"Run folder {self.path} is being trained by another process (pid {pid}). Wait until it ends, or choose another folder."
-            ) from None
-        except OSError as error:
-            raise InputError(f"Cannot write run folder {self.path}: {error.strerror or error}.") from error
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
+            return f"Run folder {self.path} is being trained by another process (pid {pid}). Wait until it ends, or choose another folder."
+
+        with only_one(self.path, busy):
+            with write_errors(self.path):
+                holder.write_text(str(os.getpid()))
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
 
     def begin(self, identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
         """Write `config.json`, the identity of the run and its details, to the locked folder.
@@ -300,6 +295,21 @@ def surroundings() -> dict[str, Any]:
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
     }
+
+
+def command_text(words: Sequence[str]) -> str | None:
+    """Return the command line that started a run, as it can be typed. None if it was started from Python code.
+
+    Args:
+        words: What `surroundings` recorded.
+    """
+    if not words:
+        return None
+    path = Path(words[0])
+    if path.name == "keras-deepnets" or path.parts[-3:] == ("keras_deepnets", "cli", "__main__.py"):
+        return shlex.join(["keras-deepnets", *words[1:]])
+    is_script = path.suffix == ".py" and path.name != "__main__.py"
+    return shlex.join(["python", path.name, *words[1:]]) if is_script else None
 
 
 def software() -> dict[str, Any]:

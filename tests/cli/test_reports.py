@@ -128,6 +128,9 @@ def test_names_are_escaped_and_exports_are_listed(trained, tmp_path):
     config["command"] = ["/x/bin/keras-deepnets", "train", "<script>alert(1)</script>"]
     (run / "config.json").write_text(json.dumps(config))
     (run / "small.tflite").write_bytes(b"x" * 2_500_000)
+    (run / "fast.xml").write_bytes(b"x" * 500_000)
+    (run / "fast.bin").write_bytes(b"x" * 4_000_000)
+    (run / "other.xml").write_bytes(b"x")
     (tmp_path / "served" / "1" / "variables").mkdir(parents=True)
     (tmp_path / "served" / "1" / "saved_model.pb").write_bytes(b"x" * 1000)
     (tmp_path / "served" / "1" / "variables" / "data").write_bytes(b"x" * 9000)
@@ -138,6 +141,7 @@ def test_names_are_escaped_and_exports_are_listed(trained, tmp_path):
     assert "keras-deepnets train '<script>alert(1)</script>'" in found.text
     assert "a<b> & 猫: plainnet" in found.text and "5 images of it" in found.text
     assert "small.tflite\nTFLite\n2.5 MB" in found.text
+    assert "fast.xml\nOpenVINO\n4.5 MB" in found.text and "other.xml" not in found.text
     assert f"{tmp_path / 'served' / '1'}\nSavedModel\n0.01 MB" in found.text
 
 

@@ -475,6 +475,25 @@ def test_export_as_onnx(cli, trained, patches, tmp_path):
         assert sorted(guess["label"] for guess in first[0]["predictions"]) == LABELS
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+def test_export_as_openvino(cli, trained, patches, tmp_path):
+    file = tmp_path / "m.xml"
+    done = cli("export", trained, file, "--format", "openvino", "--data", patches, "--json").json
+    assert done["bytes"] == file.stat().st_size + file.with_suffix(".bin").stat().st_size
+    assert done["export"]["difference"] < 1e-4
+    assert done["export"]["top1"] == done["model"]["top1"]
+    first = cli("predict", file, patches / "red" / "00.png", "--json").json
+    assert sorted(guess["label"] for guess in first[0]["predictions"]) == LABELS
+    found = [cli("evaluate", each, patches, "--split", "all", "--json").json["top1"] for each in (file, trained)]
+    assert found[0] == found[1] > 0.5
+    error = cli("export", trained, file, "--format", "openvino").error
+    assert error == f"{file} exists; name another file, or give --overwrite."
+    words = ("export", trained, file, "--format", "openvino", "--overwrite")
+    assert "quantize" in cli(*words, "--quantize", "int16x8", "--calibration", patches).error
+    assert cli(*words, "--precision", "bfloat16", "--batch-size", "4").status == 0
+    assert json.loads((tmp_path / "m.xml.json").read_text())["input"]["shape"][0] == 4
+
+
 def test_a_line_at_a_terminal_says_what_is_done(monkeypatch, capsys):
     from keras_deepnets.cli import show
 

@@ -137,6 +137,12 @@ def test_what_differs_is_not_written(network, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_detector_has_other_formats(tmp_path):
+    detector = type("Detector", (), {"exporter": "keras_deepnets.detection.export", "name": "finder"})()
+    with pytest.raises(InputError, match=r"finder cannot be exported by openvino; .*export has onnx, .*tflite"):
+        export.openvino(detector, tmp_path / "model.xml")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

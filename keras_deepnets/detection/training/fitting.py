@@ -379,8 +379,6 @@ class DetectorFit:
         if self.team.is_chief:
             draw_run(self.folder)
             if found is not None:
-                boards.show_pictures(
-                    self.folder, validating.PICTURES, int(self.history[-1]["step"]) if self.history else 0
-                )
+                boards.show_pictures(self.folder, validating.PICTURES, self.history)
             self.folder.save_model(self.model)
         return found

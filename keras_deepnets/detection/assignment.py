@@ -90,7 +90,7 @@ class _Sampler(keras.layers.Layer):
     """A layer with its own random numbers.
 
     Its input may have ``places``, int64 ``[n, 2]``: the epoch and the number of each image. The random numbers are then a function of
-    the seed and these, so they do not depend on the batch that the image is in. This needs TensorFlow.
+    the seed and these, so they do not depend on the batch that the image is in. Other backends than TensorFlow ignore ``places``.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
@@ -100,7 +100,7 @@ class _Sampler(keras.layers.Layer):
 
     def draw(self, shape: Any, places: Any = None) -> Any:
         """Random numbers in [0, 1), of the shape ``[n, m]``."""
-        if places is None:
+        if places is None or keras.backend.backend() != "tensorflow":
             return keras.random.uniform(shape, seed=self.seed_generator)
         import tensorflow as tf
 

@@ -142,7 +142,7 @@ def training_form(model: Detector, sampling: Sampling | None = None, by_image: b
         model: detector.
         sampling: which anchors and regions a step uses. None: torchvision's.
         by_image: whether the sampling depends only on the seed, the epoch and the image. The form then has an input ``places``, int64
-            ``[n, 2]``: the epoch and the number of each image. This needs TensorFlow.
+            ``[n, 2]``: the epoch and the number of each image. Other backends than TensorFlow ignore it.
 
     Returns:
         A model whose outputs are the four losses. Training it trains `model`.

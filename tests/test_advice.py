@@ -10,6 +10,8 @@ import keras_deepnets as kd
 from keras_deepnets.weights import MisfitError, naming_tables, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
+pytestmark = pytest.mark.integration
+
 
 def taken(call, message):
     """What the groups of `message` match in the error of `call`."""

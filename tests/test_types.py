@@ -3,9 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 import keras_deepnets as kd
 from keras_deepnets import registry
 from tools import write_stub
+
+pytestmark = pytest.mark.integration
 
 CONSTRUCTORS = [registry.constructor_of(name).__name__ for name in [*registry.list_models(), *registry.builders()]]
 

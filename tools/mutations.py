@@ -84,7 +84,7 @@ MUTATIONS = (
         "aside = path",
         "tests/export/test_savedmodel.py tests/weights/test_format.py tests/training/test_callbacks.py",
     ),
-    Mutation("a lock", "training/run.py", "lock.acquire(timeout=0)", "pass", "tests/training/test_train.py"),
+    Mutation("a lock", "training/run.py", "lock.acquire(timeout=0)", "pass", "tests/training/test_locking.py"),
     Mutation(
         "a clip",
         "training/optimizers.py",

@@ -16,6 +16,8 @@ from tests.cli.conftest import cli  # noqa: F401 - a fixture
 
 from .common import start_fake
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def nothing_starts(monkeypatch):

@@ -15,6 +15,8 @@ from keras_deepnets.benchmark.results import read_csv
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.data.conftest import write_class_folders
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def photos(tmp_path):

@@ -17,6 +17,8 @@ from keras_deepnets.errors import InputError
 from .common import fake, gone, start_fake
 from .fake_worker import FACTS
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_job_survives_its_line():
     job = Job(library="timm", peer=("resnet18", {"layers": [1, 2]}), options={"shortcut": "B"}, batch=3)

@@ -10,6 +10,8 @@ from keras_deepnets.benchmark import keras_side, peers, torch_side, worker
 from keras_deepnets.benchmark.jobs import Job
 from keras_deepnets.benchmark.process_memory import AllocatorMeter, ProcessMeter, lifetime_peak
 
+pytestmark = pytest.mark.integration
+
 
 def network_of(monkeypatch):
     """The networks that are built from here on."""

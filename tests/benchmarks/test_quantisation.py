@@ -10,6 +10,8 @@ import keras_deepnets as kd
 from benchmarks import quantisation
 from keras_deepnets.errors import InputError
 
+pytestmark = pytest.mark.integration
+
 QUANTIZATIONS = ["float16", "dynamic", "int8", "int16x8"]
 
 

@@ -2,7 +2,11 @@
 
 import csv
 
+import pytest
+
 from benchmarks import shards
+
+pytestmark = pytest.mark.integration
 
 
 def test_the_benchmark(tmp_path, capsys):

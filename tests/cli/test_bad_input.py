@@ -9,6 +9,8 @@ from PIL import Image
 
 from .conftest import COLOURS, TINY, paint
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def train(cli, tmp_path):

@@ -8,6 +8,8 @@ import pytest
 
 import keras_deepnets as kd
 
+pytestmark = pytest.mark.integration
+
 
 def fresh(*words, code):
     """A command in an interpreter of its own."""

@@ -10,6 +10,8 @@ from PIL import Image
 import keras_deepnets as kd
 from tests.detection.training.common import CLASSES, tiny, voc_folder
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):

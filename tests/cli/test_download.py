@@ -14,6 +14,8 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.weights import cards, naming_tables
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
 
+pytestmark = pytest.mark.integration
+
 
 class Files(http.server.BaseHTTPRequestHandler):
     """Serves what the server holds."""

@@ -13,6 +13,8 @@ from keras_deepnets.cli import catalog, problems
 from keras_deepnets.cli.quiet import native_output_held_back
 from keras_deepnets.errors import InputError
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     ("words", "message"),

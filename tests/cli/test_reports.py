@@ -20,6 +20,8 @@ from keras_deepnets.errors import InputError
 
 from .conftest import COLOURS
 
+pytestmark = pytest.mark.integration
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chromium-headless-shell")
 
 

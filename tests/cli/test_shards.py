@@ -11,6 +11,8 @@ from keras_deepnets import data
 
 from .conftest import TINY
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def written(patches, tmp_path_factory):

@@ -13,6 +13,8 @@ from keras_deepnets.labels import imagenet_classes
 from keras_deepnets.weights import cards, naming_tables, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def checkpoint(tmp_path):

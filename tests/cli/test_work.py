@@ -25,6 +25,8 @@ from keras_deepnets.training import Sets
 
 from .conftest import COLOURS, RECIPE, TINY, paint
 
+pytestmark = pytest.mark.integration
+
 LABELS = sorted(COLOURS)
 
 

@@ -342,6 +342,7 @@ def test_image_dataset_from_directory(tmp_path, mode):
     assert renamed.labels == ("Katze", "Hund")
 
 
+@pytest.mark.integration
 def test_another_process_reads_the_same(tmp_path):
     """The order of `image_dataset_from_directory` differs from process to process; the data do not."""
     folder = write_class_folders(tmp_path / "photos", {"cat": 9, "dog": 6})

@@ -12,6 +12,8 @@ from keras_deepnets.data import files, foreign, transforms, verification
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture, write_class_folders
 
+pytestmark = pytest.mark.integration
+
 SYSTEM = ("__MACOSX", "@eaDir", ".hidden", ".Trashes")
 JUNK = ("._0.png", ".DS_Store", "Thumbs.db", "thumbs.db", "desktop.ini")
 

@@ -14,6 +14,8 @@ from keras_deepnets.data import headers, orientation, transforms, verification
 from tests.data.conftest import picture
 from tests.data.exif import BIG, LITTLE, block, pillow, saved, segment, with_exif
 
+pytestmark = pytest.mark.integration
+
 IMAGE = picture(3, 37, 52)
 JPEG = saved(IMAGE, "JPEG", quality=95, subsampling=0)
 KINDS = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True}}

@@ -120,6 +120,7 @@ def test_images_are_resized_once_and_kept(pictures, monkeypatch):
     np.testing.assert_array_equal(collect(pictures.batches(4, 16, training=True))[0], first)
 
 
+@pytest.mark.integration
 def test_what_does_not_fit_in_memory_is_decoded_once(tmp_path, monkeypatch):
     folder = write_class_folders(tmp_path / "photos", {"a": 9, "b": 8}, size=lambda index: (20 + index, 30))
     arguments = {
@@ -147,6 +148,7 @@ def test_what_does_not_fit_in_memory_is_decoded_once(tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
 
 
+@pytest.mark.integration
 def test_no_room_for_a_cache(tmp_path, monkeypatch):
     folder = write_class_folders(tmp_path, {"a": 5, "b": 4}, size=lambda index: (20 + index, 30))
     arguments = {"batch_size": 4, "image_size": 16, "training": True}

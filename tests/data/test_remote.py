@@ -11,6 +11,8 @@ from keras_deepnets.training import feed
 from keras_deepnets.training.identity import identities
 from tests.data.conftest import write_class_folders
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory):

@@ -13,6 +13,8 @@ from keras_deepnets.data import records, shard_writing, shards
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture, write_class_folders
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

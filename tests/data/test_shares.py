@@ -10,6 +10,8 @@ from keras_deepnets.data.shard_writing import write
 from keras_deepnets.data.sources import load
 from keras_deepnets.errors import InputError
 
+pytestmark = pytest.mark.integration
+
 
 def numbered(count=50, side=8):
     """Images whose first pixel holds their number."""

@@ -9,6 +9,8 @@ from PIL import Image
 from keras_deepnets.detection import detect, detecting, resizing
 from tests.detection import common
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -9,6 +9,8 @@ from keras_deepnets.weights import naming_tables
 from keras_deepnets.weights.names import weights_by_name
 from tests.detection import common
 
+pytestmark = pytest.mark.integration
+
 V1, V2 = naming_tables.TORCHVISION_FASTER_RCNN, naming_tables.TORCHVISION_FASTER_RCNN_V2
 TWO = {"pyramid_norm": True, "rpn_depth": 2, "head": "convolutional", "frozen_batch_norm": False}
 

@@ -12,6 +12,8 @@ import keras_deepnets as kd
 from keras_deepnets import detection
 from tests.detection import common
 
+pytestmark = pytest.mark.integration
+
 FEW = {"candidates": 60, "proposals": 20, "min_size": 64, "max_size": 96}
 
 

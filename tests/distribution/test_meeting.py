@@ -11,6 +11,8 @@ from keras_deepnets.distribution import Cluster, meeting
 from keras_deepnets.errors import InputError
 from tests.distribution.common import free_ports
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def addresses():

@@ -14,6 +14,8 @@ import pytest
 from keras_deepnets.training import read_metrics
 from tests.distribution.common import finished, free_ports, log, record, started
 
+pytestmark = pytest.mark.integration
+
 SHORT = {
     "model": "resnet20",
     "data": "digits",

@@ -20,6 +20,8 @@ from keras_deepnets.cli.app import app
 from tests.cli.conftest import COLOURS, paint
 from tests.test_layout import ORDER
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(

@@ -17,6 +17,8 @@ from PIL import Image
 import keras_deepnets as kd
 from tests.cli.conftest import COLOURS, paint
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 # Two devices on a machine that has one processor: what a second GPU would be.

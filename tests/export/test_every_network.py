@@ -15,6 +15,8 @@ from keras_deepnets.export.litert import open_interpreter
 from tests.export.conftest import operators, photographs, tensor_types, unsettle
 from tests.families.representatives import representatives
 
+pytestmark = pytest.mark.integration
+
 INFOS = [kd.model_info(name) for name in kd.list_models()]
 CLASSES = 7
 # Families without a shallow or small member for CIFAR, by their builders.

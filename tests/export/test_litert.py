@@ -33,6 +33,8 @@ from tests.export.conftest import (
     unsettle,
 )
 
+pytestmark = pytest.mark.integration
+
 FLOAT32, INT16, INT8 = 0, 7, 9  # of TFLite's schema
 RELU = 1
 

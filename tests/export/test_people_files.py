@@ -13,6 +13,8 @@ from tests.data.exif import BIG, block, pillow, saved, with_exif
 from tests.data.test_files import JXL
 from tests.export.conftest import photographs
 
+pytestmark = pytest.mark.integration
+
 INVERSE = {6: 8, 8: 6}
 
 

@@ -14,6 +14,8 @@ from keras_deepnets import export
 from keras_deepnets.errors import InputError
 from tests.export.conftest import keras_probabilities, photographs
 
+pytestmark = pytest.mark.integration
+
 ARTIFACTS = ("versions", "version", "tflite", "keras", "model")
 
 

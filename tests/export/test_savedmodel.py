@@ -195,6 +195,7 @@ def test_an_existing_version_is_never_touched(small, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
+@pytest.mark.integration
 def test_exports_at_the_same_time_get_different_versions(small, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: export.saved_model(small, tmp_path), range(6)))

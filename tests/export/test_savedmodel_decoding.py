@@ -10,6 +10,8 @@ import keras_deepnets as kd
 from keras_deepnets import data, export
 from tests.export.conftest import keras_probabilities, photographs
 
+pytestmark = pytest.mark.integration
+
 SIDE = 12
 
 

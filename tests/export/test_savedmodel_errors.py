@@ -18,6 +18,8 @@ from keras_deepnets import export
 from keras_deepnets.errors import InputError
 from tests.export.conftest import photographs
 
+pytestmark = pytest.mark.integration
+
 
 def png(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

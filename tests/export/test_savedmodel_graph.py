@@ -14,6 +14,8 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.export import operations, weight_precision
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 
+pytestmark = pytest.mark.integration
+
 UNWANTED = ("PyFunc", "Random", "Dropout", "Gradient", "Grad", "Apply", "Summary", "Print", "Custom")
 
 

@@ -16,6 +16,8 @@ from keras_deepnets.export import weight_precision
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 from tests.export.test_savedmodel_graph import all_nodes
 
+pytestmark = pytest.mark.integration
+
 
 def load(path):
     return tf.saved_model.load(str(path))

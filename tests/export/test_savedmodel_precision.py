@@ -10,6 +10,8 @@ from keras_deepnets import export
 from tests.export.conftest import keras_probabilities, photographs, spread_logits, unsettle
 from tests.export.test_savedmodel_graph import all_nodes
 
+pytestmark = pytest.mark.integration
+
 SHAPE = {"input_shape": (24, 24, 3), "classes": 6, "include_preprocessing": True}
 NETWORKS = {
     "dense": lambda: kd.DenseNet(blocks=(3, 3, 3), growth_rate=6, stem="cifar", **SHAPE),

@@ -13,6 +13,8 @@ from keras_deepnets.training.losses import SquaredHinge, fading
 from keras_deepnets.weights import naming_tables
 from tests.weights.common import arrays, assert_same, fill, peer_tensors
 
+pytestmark = pytest.mark.integration
+
 SMALL = [[[4, 4, 8, 4, 8, 4]], [[4, 4, 8, 4, 8, 4]] * 4]
 
 

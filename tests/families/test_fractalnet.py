@@ -350,6 +350,7 @@ def test_pyramid_has_the_ends_of_the_blocks():
     assert {name: output.shape[1:] for name, output in column.output.items()} == {"P1": (4, 4, 4), "P2": (2, 2, 6)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "options",
     [

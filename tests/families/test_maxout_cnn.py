@@ -118,6 +118,7 @@ def test_norms_stay_bounded_in_half_precision(policy, rng):
         assert values.max() <= BOUNDS[name] * (1 + 1e-6), name
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_run_keeps_the_norms_bounded(precision, tmp_path):
     """What `train` leaves on disk: the average of the weights."""
@@ -206,6 +207,7 @@ def test_the_initial_range():
     assert kernel.var() * 64 * 8 == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.integration
 def test_it_learns(rng):
     """Five noisy patterns, with dropout and bounded norms."""
     patterns = rng.normal(size=(5, 16, 16, 3))

@@ -133,6 +133,7 @@ def test_frozen_sublayers_and_blocks_stand_still(tmp_path):
                 assert np.abs(weight.numpy() - frozen[weight.path]).max() > 0
 
 
+@pytest.mark.integration
 def test_saved_and_reloaded(tmp_path):
     blocks, _ = pair(PRE["constructor"], **{key: value for key, value in PRE.items() if key != "constructor"})
     blocks.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
@@ -154,6 +155,7 @@ def test_saved_and_reloaded(tmp_path):
     assert loaded.train_on_batch(*batch(8, 2)) == pytest.approx(blocks.train_on_batch(*batch(8, 2)), rel=1e-5)
 
 
+@pytest.mark.integration
 def test_trains_under_a_distribution_strategy():
     devices = ["CPU:0"]
     strategy = tf.distribute.MirroredStrategy(devices)

@@ -74,6 +74,7 @@ def trained(name, dtype, *off):
         block_graph.block_graph.cache_clear()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_trains_the_same_without_fast_paths(name):
     loss, outputs, _ = trained(name, "float32")

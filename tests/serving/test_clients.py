@@ -16,6 +16,8 @@ from keras_deepnets import export
 from tests.export.conftest import photographs, unsettle
 from tests.serving.stand_in import Model, StandIn
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 needs_api = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_serving") is None, reason="tensorflow-serving-api is not installed"

@@ -13,6 +13,8 @@ from tests.detection.export.conftest import LABELS, images_of, jpeg_turned, png,
 from tests.serving.stand_in import Model, StandIn
 from tests.serving.test_clients import EXAMPLES, module, script
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -17,6 +17,8 @@ from keras_deepnets.export import serving
 from tests.serving.conftest import BATCH_SIZES
 from tests.serving.protos import CLASSES
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def folder(tmp_path):

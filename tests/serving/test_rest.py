@@ -11,6 +11,8 @@ import pytest
 from keras_deepnets import export
 from tests.export.conftest import photographs
 
+pytestmark = pytest.mark.integration
+
 
 def ask(url, body=None, path="/v1/models/tiny:predict"):
     """Status and parsed answer; `body` None is a GET."""

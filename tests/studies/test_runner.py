@@ -17,6 +17,8 @@ from keras_deepnets.training import Run, TrainingError
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.studies.common import TINY, tiny, written
 
+pytestmark = pytest.mark.integration
+
 
 class Trainer:
     """Stands for training: writes what a run folder has, with an accuracy for each run, and counts the runs."""

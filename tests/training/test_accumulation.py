@@ -8,6 +8,8 @@ from keras_deepnets import training
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.accumulation import in_parts
 
+pytestmark = pytest.mark.integration
+
 
 def network():
     keras.utils.set_random_seed(2)

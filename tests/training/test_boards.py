@@ -9,6 +9,8 @@ from tensorflow.python.summary.summary_iterator import summary_iterator
 import keras_deepnets as kd
 from keras_deepnets.training.boards import hyperparameters
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -93,6 +93,7 @@ def test_balanced_weights_average_to_one(augmentation):
     assert found.mean() == pytest.approx(1, rel=1e-5 if augmentation is None else 0.05)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_run(tmp_path, precision):
     """Logged: the weighted loss of training, and of validation loss and accuracy without weights."""

@@ -8,6 +8,8 @@ import pytest
 
 from keras_deepnets.training import read_metrics
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -11,6 +11,8 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training import evaluate, feed
 from tests.training.common import images, network
 
+pytestmark = pytest.mark.integration
+
 SIDE = 8
 SCALING = kd.Scaling((120.0, 110.0, 100.0), (60.0, 50.0, 40.0), "BGR", crop_fraction=0.8)
 

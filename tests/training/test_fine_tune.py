@@ -13,6 +13,8 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training import choosing, heads, read_metrics, train
 from tests.training.common import images, network
 
+pytestmark = pytest.mark.integration
+
 SHORT = {"recipe": "fine_tune", "head_epochs": 2, "epochs": 2, "batch_size": 32, "augmentation": None, "verbose": 0}
 HELD = images(40, seed=1, split="test")
 

@@ -15,6 +15,8 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training import InputGrid, Profile, feed, train
 from tests.training.common import images, network
 
+pytestmark = pytest.mark.integration
+
 SHORT = {"epochs": 3, "batch_size": 32, "learning_rate": 0.1, "augmentation": "pad_crop_flip", "verbose": 0}
 
 

@@ -15,6 +15,8 @@ from keras_deepnets.training.interim import interval
 from tests.distribution.common import finished, log, record, started
 from tests.distribution.test_workers import SHORT, wait_for
 
+pytestmark = pytest.mark.integration
+
 RUN = SHORT | {"epochs": 3, "recipe": "fast", "ema": 0.9, "validation": 0.2}
 
 

@@ -15,6 +15,8 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training import evaluate, feed, train
 from tests.training.common import images, network
 
+pytestmark = pytest.mark.integration
+
 SHORT = {"epochs": 2, "batch_size": 32, "learning_rate": 0.1, "augmentation": None, "verbose": 0}
 NAMES = ["north-west", "north-east", "south-west", "south-east"]
 

@@ -5,8 +5,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 import types
 from importlib import metadata
 
@@ -21,6 +19,8 @@ from keras_deepnets.data import folders
 from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training import TrainingError, checkpoints, feed, identity, train
 from tests.training.common import images, network
+
+pytestmark = pytest.mark.integration
 
 SHORT = {"epochs": 3, "batch_size": 32, "learning_rate": 0.1, "augmentation": None, "verbose": 0}
 
@@ -481,33 +481,6 @@ def test_a_file_of_a_model(tmp_path):
         train(str(tmp_path / "own.keras"), images(), "fast", tmp_path / "new", **SHORT)
     with pytest.raises(InputError, match=r"away\.keras does not exist"):
         train("away.keras", images(), "fast", tmp_path / "new", **SHORT)
-
-
-HOLD = """
-import sys
-from keras_deepnets.training import RunFolder
-with RunFolder(sys.argv[1]).locked():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_two_processes_in_one_folder(tmp_path):
-    """Also of a run that has not begun; and a killed process does not hold the folder."""
-    path = tmp_path / "run"
-    words = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(InputError) as error:
-            train(network(), images(), "fast", path, **SHORT)
-        assert str(error.value) == (
-            f"Run folder {path} is being trained by another process (pid {process.pid}). Wait until it ends, or choose another folder."
-        )
-        assert sorted(entry.name for entry in path.iterdir()) == [".lock", ".pid"]
-        process.kill()
-    run = train(network(), images(), "fast", path, **SHORT)
-    assert len(run.history["loss"]) == 3
-    assert not (path / ".pid").exists()
 
 
 def test_a_resumed_run_says_what_is_other_around_it(tmp_path, capsys):

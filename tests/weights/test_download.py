@@ -27,6 +27,8 @@ from keras_deepnets.weights import cards, formats, naming_tables
 from keras_deepnets.weights.download import DownloadError, fetch
 from tests.weights.common import fill, peer_tensors, tiny
 
+pytestmark = pytest.mark.integration
+
 CONTENT = bytes(range(256)) * 4000
 WEIGHTS = hashlib.shake_256(b"weights").digest(300_000)
 SHA1 = "sha1:" + hashlib.sha1(WEIGHTS).hexdigest()

@@ -10,6 +10,8 @@ import keras_deepnets as kd
 from keras_deepnets.weights import naming_tables
 from tests.weights.common import arrays, fill, peer_tensors, write_hdf5_of_2019
 
+pytestmark = pytest.mark.integration
+
 SHAPE, CLASSES = (64, 64, 3), 5
 BLOCKS = {
     "ResNet": {"blocks": (1, 2), "filters": (64, 16), "block": "bottleneck"},

@@ -10,6 +10,8 @@ import keras_deepnets as kd
 from keras_deepnets.weights import MisfitError, naming_tables, open_model
 from tests.weights.common import arrays, assert_same, fill, peer_tensors, tiny, write_hdf5_of_2019
 
+pytestmark = pytest.mark.integration
+
 SUFFIXES = (".safetensors", ".weights.h5", ".keras")
 every_format = pytest.mark.parametrize("suffix", SUFFIXES)
 

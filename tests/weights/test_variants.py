@@ -9,6 +9,8 @@ from keras_deepnets.weights import open_model
 from keras_deepnets.weights.cards.networks import NETWORKS as NETWORKS_OF_TIMM
 from tests.weights.common import arrays, assert_same, fill
 
+pytestmark = pytest.mark.integration
+
 
 def test_squeezed_channels_are_timms():
     from keras_deepnets.layers.attention import squeezed

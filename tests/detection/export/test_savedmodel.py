@@ -18,6 +18,8 @@ from keras_deepnets.errors import InputError
 from tests.detection.export.conftest import LABELS, assert_same, images_of, jpeg_turned, png, small_detector
 from tests.export.test_savedmodel import library_operations
 
+pytestmark = pytest.mark.integration
+
 ALONE = """
 import sys
 import numpy as np

@@ -13,6 +13,8 @@ from keras_deepnets.errors import InputError
 from tests.detection.export.conftest import LABELS, assert_same, at_fixed_size
 from tests.export.conftest import operators
 
+pytestmark = pytest.mark.integration
+
 
 def test_it_finds_what_keras_finds(tflite_file, small, images):
     expected = at_fixed_size(small, images, 96, 160)

@@ -16,6 +16,8 @@ from keras_deepnets import InputError
 from keras_deepnets.training import read_metrics
 from tests.detection.training.common import CLASSES, tiny, voc_folder
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = {
     "batch_size": 2,
     "validate_every": 2,

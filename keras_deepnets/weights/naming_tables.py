@@ -368,6 +368,21 @@ PYTORCHCV_NIN = Naming(
 )
 
 
+PYTORCHCV_VGG = Naming(
+    "pytorchcv's VGG",
+    (
+        ("features.stage{stage}.unit{unit}.conv", "block{stage}_conv{unit}"),
+        ("features.stage{stage}.unit{unit}.bn", "block{stage}_conv{unit}_bn"),
+        ("output.fc{number}.fc", "fc{number}"),
+        ("output.fc3", "predictions"),
+    ),
+    ("VGG",),
+    needs={"pooled_size": 7},
+    flattened={"fc1": 7},
+    has="output.fc3.weight",
+)
+
+
 def _fractalnet(columns: int) -> Rules:
     """In pytorchcv, the convolutions of a block are numbered by row, and the columns of a row from the deepest."""
     rules = []
@@ -455,6 +470,7 @@ NAMINGS = (
     CADENE_BN_INCEPTION,
     PYTORCHCV_BN_INCEPTION,
     PYTORCHCV_NIN,
+    PYTORCHCV_VGG,
     PYTORCHCV_FRACTALNET,
 )
 """All recognised namings except Keras' names, which this library uses itself."""

@@ -85,6 +85,15 @@ BUILDERS = {
     for naming in namings
 }
 BUILDERS["pytorchcv's NIN"] = functools.partial(kd.NIN, pool2="avg", pool_padding="symmetric")
+BUILDERS["pytorchcv's VGG"] = functools.partial(
+    kd.VGG,
+    convolutions=(1, 2),
+    filters=(4, 8),
+    batch_norm=True,
+    hidden=(6, 5),
+    input_shape=(32, 32, 3),
+    classes=10,
+)
 BUILDERS["torchvision's GoogLeNet"] = lambda: kd.GoogLeNet(
     batch_norm=True, modules=[[[2, 2, 4, 2, 4, 2]] * len(stage) for stage in googlenet.MODULES], input_shape=(32, 32, 3)
 )

@@ -44,14 +44,19 @@ class Detector(DeepNet):
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one image of `min_size` × `max_size` pixels, with the largest number of proposals."""
-        sides = [padded_side(side) for side in (self.min_size, self.max_size)]
-        body, rpn, head = (self.get_layer(name) for name in ("body", "rpn", "head"))
+        rpn, head = (self.get_layer(name) for name in ("rpn", "head"))
+        fixed = self.fixed_body()
         with deep_graphs():
-            fixed = _of_size(body, (*sides, 3))
             maps = [tuple(features.shape[1:]) for features in fixed.output.values()]
             levels = [multiply_adds(_of_size(rpn, shape)) for shape in maps]
             region = multiply_adds(_of_size(head, head.input_shape[1:]))
         return multiply_adds(fixed) + sum(levels) + self.get_layer("proposals").proposals * region
+
+    def fixed_body(self) -> keras.Model:
+        """A copy of the backbone with its pyramid for images of `min_size` × `max_size` pixels, with weights of its own."""
+        sides = [padded_side(side) for side in (self.min_size, self.max_size)]
+        with deep_graphs():
+            return _of_size(self.get_layer("body"), (*sides, 3))
 
     def _view(self, name: str) -> int:
         view = self._record["detection"]

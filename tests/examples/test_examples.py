@@ -13,9 +13,13 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import keras_deepnets as kd
+from keras_deepnets.weights import naming_tables
 from tests.cli.conftest import COLOURS, paint
+from tests.detection.training.common import voc_folder
+from tests.weights.common import fill, peer_tensors
 
 pytestmark = pytest.mark.integration
 
@@ -54,12 +58,17 @@ def number(pattern, line):
     return float(found.group(1).replace(",", ""))
 
 
-def test_there_are_six():
+def test_every_script_is_here():
     assert [script.stem for script in SCRIPTS] == [
         "custom_variant",
+        "detect_objects",
+        "feature_pyramid",
         "fine_tune_folder",
+        "jax_backend",
+        "load_timm_checkpoint",
         "near_duplicates",
         "own_pieces",
+        "tflite_on_device",
         "train_cifar10",
         "train_imagenet",
     ]
@@ -68,7 +77,7 @@ def test_there_are_six():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_short_enough_to_copy(script):
     assert len(script.read_text(encoding="utf-8").splitlines()) < 60
-    assert f"`{script.name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`{script.name}`" in (ROOT / "examples" / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -147,6 +156,70 @@ def test_fine_tune_folder(tmp_path):
     served = kd.export.predict(tmp_path / "fine_tuned", images)
     assert 100 * (served["classes"] == truth).mean() == pytest.approx(accuracy, abs=0.01)
     assert set(served["labels"]) <= set(COLOURS)
+
+
+def test_feature_pyramid(tmp_path):
+    folder = paint(tmp_path / "colours", COLOURS, 20)
+    kd.save_weights(kd.ResNet20(), tmp_path / "learnt.safetensors")
+    words = ("--model", "resnet20", "--weights", "learnt.safetensors", "--image-size", 32)
+    lines = run("feature_pyramid.py", tmp_path, folder, *words)
+    for line, size in zip(lines, ("P0: 32 x 32 x 16", "P1: 16 x 16 x 32", "P2: 8 x 8 x 64"), strict=True):
+        assert number(f"{size}, test accuracy ([\\d.]+) %", line) == 100  # the classes are colours
+    written = np.load(tmp_path / "features.npz")
+    assert {name: written[name].shape for name in written} == {
+        "labels": (6,),
+        "P0": (6, 16),
+        "P1": (6, 32),
+        "P2": (6, 64),
+    }
+
+
+def test_detect_objects(tmp_path):
+    """Also a detector by its name in the precision that the machine decides."""
+    folder = voc_folder(tmp_path / "shapes")
+    words = ("--backbone", "resnet18", "--epochs", 1, "--image-size", 64)
+    *classes, picture, exported = run("detect_objects.py", tmp_path, folder, *words)[-4:]
+    for line in classes:
+        assert 0 <= number(r"\w+: AP50 ([\d.]+) % of \d+ objects", line) <= 100
+    assert Image.open(tmp_path / picture).width > 64
+    assert exported == str(Path("detector", "1")) and (tmp_path / exported / "saved_model.pb").is_file()
+
+
+def test_load_timm_checkpoint(tmp_path, rng):
+    model = fill(kd.ResNet(blocks=(2, 2, 2, 2), deep_stem=(32, 32, 64), shortcut="D", downsample="3x3", classes=7))
+    tensors = peer_tensors(model, naming_tables.TIMM_RESNET_D)
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, tmp_path / "mine.safetensors")
+    lines = run("load_timm_checkpoint.py", tmp_path, "resnet18d", "mine.safetensors", "--image-size", 64)
+    assert lines[0].startswith("resnet18d: {") and lines[0].endswith("}, 7 classes") and lines[-1] == "resnet18d.keras"
+    images = rng.normal(size=(2, 64, 64, 3)).astype("float32")
+    again = keras.saving.load_model(tmp_path / "resnet18d.keras")
+    np.testing.assert_allclose(again(images), model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_tflite_on_device(tmp_path, quantize):
+    """Without this library, and with the answer that it gives."""
+    folder = paint(tmp_path / "colours", COLOURS, 4)
+    model = kd.ResNet20(classes=3, include_preprocessing=kd.Scaling((120,) * 3, (60,) * 3, crop_fraction=0.9))
+    model.labels = tuple(sorted(COLOURS))
+    photos = sorted(folder.rglob("*.png"))[::4]
+    calibration = {"calibration": kd.data.load(folder, "all")} if quantize else {}
+    kd.export.tflite(model, tmp_path / "file.tflite", quantize=quantize, **calibration)
+    lines = run("tflite_on_device.py", tmp_path, "file.tflite", *photos)
+    expected = kd.export.predict(tmp_path / "file.tflite", photos)
+    for line, photo, label, chances in zip(lines, photos, expected["labels"], expected["probabilities"], strict=True):
+        begin = f"{photo}: {label} "
+        assert line.startswith(begin)
+        assert float(line[len(begin) :].split(" %")[0]) == pytest.approx(100 * max(chances), abs=2 if quantize else 0.1)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+def test_jax_backend(tmp_path, backend):
+    pytest.importorskip(backend)
+    words = ("--data", "digits", "--limit", 64, "--epochs", 1, "--backend", backend)
+    lines = run("jax_backend.py", tmp_path, *words)
+    assert 0 <= number(rf"test accuracy ([\d.]+) % on {backend}", lines[-2]) <= 100
+    assert lines[-1] == str(Path("from_jax", "1")) and (tmp_path / lines[-1] / "saved_model.pb").is_file()
 
 
 @pytest.mark.slow

@@ -58,6 +58,17 @@ NETWORKS = [
 ]
 
 
+def test_a_detector_decides_by_its_backbone(cpu):
+    """Its own input has no fixed size."""
+    cpu(True)
+    for filters, expected in (((16, 16, 32, 32), "mixed_bfloat16"), ((8, 8, 24, 24), "float32")):
+        backbone = kd.ResNet(include_top=False, blocks=(1, 1, 1, 1), filters=filters)
+        detector = kd.detection.FasterRCNN(
+            backbone, 3, pyramid_channels=16, frozen_batch_norm=False, min_size=64, max_size=64
+        )
+        assert precisions.automatic(detector.fixed_body).policy == expected
+
+
 @pytest.mark.parametrize(("build", "expected"), NETWORKS)
 def test_a_cpu_decides_by_the_networks_channels(cpu, build, expected):
     cpu(True)

@@ -197,7 +197,7 @@ def _resolve(network: _Network, recipe: DetectionRecipe, data: DetectionData) ->
     base = recipe.base
     precision, reason = base.precision, "as requested"
     if precision == "auto":
-        precision, reason = network.own_precision() or precisions.automatic(lambda: network.build(None))
+        precision, reason = network.own_precision() or precisions.automatic(lambda: network.build(None).fixed_body())
     return {"precision": precision, "precision_reason": reason, **_lengths(recipe, data)}
 
 

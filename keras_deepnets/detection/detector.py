@@ -53,7 +53,7 @@ class Detector(DeepNet):
         return multiply_adds(fixed) + sum(levels) + self.get_layer("proposals").proposals * region
 
     def fixed_body(self) -> keras.Model:
-        """A copy of the backbone with its pyramid for images of `min_size` × `max_size` pixels, with weights of its own."""
+        """A copy of the backbone with its pyramid for images of `min_size` × `max_size` pixels, with separate weights."""
         sides = [padded_side(side) for side in (self.min_size, self.max_size)]
         with deep_graphs():
             return _of_size(self.get_layer("body"), (*sides, 3))

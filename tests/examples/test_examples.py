@@ -186,7 +186,16 @@ def test_detect_objects(tmp_path):
 
 
 def test_load_timm_checkpoint(tmp_path, rng):
-    model = fill(kd.ResNet(blocks=(2, 2, 2, 2), deep_stem=(32, 32, 64), shortcut="D", downsample="3x3", classes=7))
+    model = fill(
+        kd.ResNet(
+            blocks=(2, 2, 2, 2),
+            deep_stem=(32, 32, 64),
+            shortcut="D",
+            downsample="3x3",
+            classes=7,
+            input_shape=(64, 64, 3),
+        )
+    )
     tensors = peer_tensors(model, naming_tables.TIMM_RESNET_D)
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, tmp_path / "mine.safetensors")
     lines = run("load_timm_checkpoint.py", tmp_path, "resnet18d", "mine.safetensors", "--image-size", 64)

@@ -4,8 +4,8 @@
     python detect_objects.py cells --backbone resnet50 --weights imagenet --image-size 800
 
 Estimated time on two CPU cores: 60 minutes for 30 epochs of 200 images at 320 pixels with a ResNet18.
-For a try-out, add ``--epochs 1 --image-size 160``. The script prints the average precision of each class, writes
-``examples.png`` with the boxes of six images, and prints the folder of the exported version, ``detector/1``.
+For a try-out, add ``--epochs 1 --image-size 160``. The script prints the average precision of each class
+and writes ``examples.png`` with the boxes of six images. It then prints the folder of the exported version, ``detector/1``.
 `keras-deepnets train FasterRCNN cells --option backbone=resnet18` trains the same on the command line.
 """
 

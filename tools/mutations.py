@@ -59,8 +59,8 @@ MUTATIONS = (
     Mutation(
         "a weight decay",
         "training/optimizers.py",
-        'self.l2_on == "all" or len(variable.shape) >= 2',
-        'self.l2_on == "all" or len(variable.shape) >= 1',
+        '(on == "all" or len(variable.shape) >= 2)',
+        '(on == "all" or len(variable.shape) >= 1)',
         "tests/training/test_optimizers.py",
     ),
     Mutation(
@@ -84,7 +84,7 @@ MUTATIONS = (
         "aside = path",
         "tests/export/test_savedmodel.py tests/weights/test_format.py tests/training/test_callbacks.py",
     ),
-    Mutation("a lock", "training/run.py", "lock.acquire(timeout=0)", "pass", "tests/training/test_locking.py"),
+    Mutation("a lock", "files.py", "lock.acquire(timeout=0)", "pass", "tests/training/test_locking.py"),
     Mutation(
         "a clip",
         "training/optimizers.py",

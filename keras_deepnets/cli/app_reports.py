@@ -55,7 +55,9 @@ def plot(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a finished run or study.", show_default=False)
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="HTML file. Default: report.html in the run folder.", show_default=False),

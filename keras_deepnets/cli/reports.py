@@ -50,8 +50,9 @@ def report(
     """Write a report and print its path."""
     from keras_deepnets import reports
 
-    reports.read_run(run)  # a wrong folder is reported before TensorFlow is loaded
-    load_tensorflow()
+    if not reports.is_study(run):
+        reports.read_run(run)  # a wrong folder is reported before TensorFlow is loaded
+        load_tensorflow()
     with show.steps(quiet=as_json) as say, native_output_held_back():
         path = reports.report(run, out, data=data, split=split, limit=limit, exports=exports, say=say)
     if as_json:

@@ -11,8 +11,7 @@ from keras_deepnets.cli.images import loading
 from keras_deepnets.cli.problems import PROGRAM, CheckFailed, Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
 from keras_deepnets.studies import Study, estimate
-from keras_deepnets.studies.measures import MEASURES
-from keras_deepnets.studies.results import columns, groups, table
+from keras_deepnets.studies.results import groups, heading, table
 
 FILES = {
     "table.md": "the table, the verdict, the command and the versions",
@@ -128,7 +127,7 @@ def run(study: Study, out: Path, as_json: bool) -> None:
 
 def _print(study: Study, outcome: studies.Outcome) -> None:
     grouped = groups(outcome.results, study.search)
-    names = [MEASURES[name].label() if name in MEASURES else name for name in columns(study)]
+    names = heading(study)
     print()
     show.print_table(names, table(study, grouped), right=names[-len(study.measures) :])
     print()

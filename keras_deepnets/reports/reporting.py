@@ -1,4 +1,4 @@
-"""One HTML file that tells what a run trained, on what, and how well."""
+"""One HTML file that tells what a run trained, on what, and how well, or what a study shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import write_errors, written_aside
-from keras_deepnets.reports import classifier_report, detector_report, sections
+from keras_deepnets.reports import classifier_report, detector_report, sections, study_report
+from keras_deepnets.reports.html import Page
 from keras_deepnets.reports.runs import DETECTION, read_run
 from keras_deepnets.reports.subjects import open_subject
 
@@ -26,7 +27,7 @@ def report(
     exports: Sequence[str | os.PathLike] = (),
     say: Callable[[str], None] = lambda step: None,
 ) -> Path:
-    """Write one self-contained HTML file about a finished run.
+    """Write one self-contained HTML file about a finished run or study.
 
     The file opens offline, without JavaScript: all pictures are in it. It tells what was trained on what and shows the curves. Of a
     classifier, it shows the confusion matrix, the calibration, and the best and worst images with Grad-CAM. Of a detector, it
@@ -34,8 +35,8 @@ def report(
     versions.
 
     Args:
-        run: Run folder.
-        path: Path of the file, ``….html``. Default: ``report.html`` in the run folder.
+        run: Folder of a run or of a study.
+        path: Path of the file, ``….html``. Default: ``report.html`` in the folder.
         data: Images to evaluate a classifier on. Default: those that the run held out.
         split: Split of the data.
         limit: Maximum images to evaluate on. Each class keeps its share.
@@ -46,8 +47,12 @@ def report(
         The path.
 
     Raises:
-        InputError: The folder holds no finished run, its images cannot be loaded, or the file cannot be written.
+        InputError: The folder holds no finished run or study, its images cannot be loaded, or the file cannot be written.
     """
+    if study_report.is_study(Path(run)):
+        if data is not None or split is not None or limit is not None or exports:
+            raise InputError(f"{run} holds a study; its report takes no data, split, limit or exports.")
+        return _written(_checked(Path(path) if path is not None else Path(run) / FILE), study_report.page_of(Path(run)))
     found = read_run(run)
     target = _checked(Path(path) if path is not None else found.path / FILE)
     if limit is not None and limit < 1:
@@ -66,6 +71,10 @@ def report(
         else:
             classifier_report.fill(page, subject, found, Path(folder), data, split, limit, say)
         sections.end(page, found, [found.path, *map(Path, exports)])
+    return _written(target, page)
+
+
+def _written(target: Path, page: Page) -> Path:
     with write_errors(target), written_aside(target) as aside:
         aside.write_text(str(page), encoding="utf-8")
     return target

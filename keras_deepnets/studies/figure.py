@@ -99,7 +99,7 @@ def _curves(
             for name, style in (("train_error", _TRAIN), ("test_error", _TEST)):
                 _curve(axes, group, name, colour, style)
         finish(axes, letters(title), "epoch", "error (%)" if axes is all_axes[0] else "")
-        cast("MaxNLocator", axes.xaxis.get_major_locator()).set_params(integer=True)
+        cast("MaxNLocator", axes.xaxis.get_major_locator()).set_params(integer=True, min_n_ticks=1)
     _legend(all_axes[-1], drawing, values, colours, letters, ("train_error", "test_error"), lines=True)
 
 

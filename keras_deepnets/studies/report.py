@@ -6,10 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_deepnets.studies.definition import Study
-from keras_deepnets.studies.measures import MEASURES
-from keras_deepnets.studies.results import Group, columns, table
+from keras_deepnets.studies.results import Group, heading, table
 from keras_deepnets.studies.verdict import Outcome
 from keras_deepnets.training.run import command_text
+
+NUMBERS = (
+    "Means of the runs, ± their standard deviation over seeds. Errors are those of the last epoch; training error is measured on "
+    "augmented images."
+)
+"""What the numbers of a table are."""
 
 
 def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Mapping[str, Any]) -> str:
@@ -21,7 +26,6 @@ def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Ma
         groups: Its results.
         config: Content of `study.json`.
     """
-    names = [MEASURES[name].label() if name in MEASURES else name for name in columns(study)]
     images = config["images"]
     parts = [
         f"# {study.title}",
@@ -31,9 +35,8 @@ def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Ma
             ["part of the claim", "outcome", "measured"],
             ([each.says, each.outcome, each.why] for each in outcome.judgements),
         ),
-        _rows(names, table(study, groups)),
-        f"{images['train']:,} training and {images['test']:,} test images of `{study.data}`. Means of the runs, ± their standard "
-        "deviation over seeds. Errors are those of the last epoch; training error is measured on augmented images.",
+        _rows(heading(study), table(study, groups)),
+        f"{images['train']:,} training and {images['test']:,} test images of `{study.data}`. {NUMBERS}",
     ]
     if outcome.failures:
         parts.append(_rows(["failed run", "reason"], outcome.failures.items()))

@@ -104,6 +104,11 @@ def columns(study: Study) -> list[str]:
     return [*(study.rows[0].labels or ("network",)), "runs", *study.measures]
 
 
+def heading(study: Study) -> list[str]:
+    """Return the heading of the table of a study: `columns` in words."""
+    return [MEASURES[name].label() if name in MEASURES else name for name in columns(study)]
+
+
 def table(study: Study, found: Sequence[Group]) -> list[list[str]]:
     """Return the cells of the table, without its head: means, and spreads over seeds if there are several."""
     names = study.rows[0].labels or ("network",)

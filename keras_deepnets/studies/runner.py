@@ -206,6 +206,11 @@ def _finish(study: Study, folder: Path, sets: Sets, found: Sequence[Result], fai
     config["images"] = {"train": sets.train.size, "test": held}
     config["verdict"] = overall
     config["comparisons"] = [judgement.to_dict() for judgement in judgements]
+    config["table"] = {
+        "heading": results.heading(study),
+        "rows": results.table(study, grouped),
+        "numbers": report.NUMBERS,
+    }
     with written_aside(folder / "table.md") as aside:
         aside.write_text(report.markdown(study, outcome, grouped, config), encoding="utf-8")
     figure.draw(study, grouped, overall, [folder / "figure.png", folder / "figure.svg"])

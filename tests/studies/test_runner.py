@@ -84,6 +84,37 @@ def test_a_study_writes_table_figure_and_verdict(tmp_path, trainer):
     assert lines[1].startswith("[1/2] plain-seed0: training error 50.00 %, test error 60.00 %, 4 s, about ")
 
 
+def test_the_report_of_a_study(cli, tmp_path, trainer):  # noqa: F811
+    trainer.accuracies["plain-seed1"] = TrainingError("The loss <became> nan.")
+    folder = tmp_path / "out"
+    study = tiny(tmp_path, seeds=2)
+    studies.run(study, folder, say=lambda line: None)
+    assert cli("report", folder).status == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"<h1>{study.title}</h1>" in page and "The claim is shown." in page and study.claim in page
+    for text in ("<td>50.00</td>", "res-seed1", "plain-seed1", "The loss &lt;became&gt; nan.", "tensorflow"):
+        assert text.removeprefix("<td>").removesuffix("</td>") in page
+    assert (
+        page.count("data:image/svg+xml;base64,") == 1
+        and "<script" not in page
+        and "http" not in page.split("</style>")[1]
+    )
+    before = (folder / "report.html").stat().st_mtime_ns
+    for words, says in (
+        (("--limit", 3), f"{folder} holds a study; its report takes no data, split, limit or exports."),
+        (("--out", tmp_path / "a.txt"), f"'{tmp_path / 'a.txt'}' must end in .html."),
+    ):
+        outcome = cli("report", folder, *words)
+        assert (outcome.status, outcome.err) == (2, f"keras-deepnets: error: {says}\n")
+    config = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(config | {"images": 3}))
+    assert cli("report", folder).err.startswith(f"keras-deepnets: error: {folder} is not the folder of a study: ")
+    del config["table"]
+    (folder / "study.json").write_text(json.dumps(config))
+    assert "holds an unfinished study; run the same `study` command again" in cli("report", folder).err
+    assert (folder / "report.html").stat().st_mtime_ns == before
+
+
 def test_a_failed_run_is_reported_and_the_rest_goes_on(tmp_path, undrawn):
     undrawn.accuracies["plain-seed0"] = TrainingError("The loss became nan.")
     lines = []

@@ -64,7 +64,7 @@ def _page(folder: Path, config: dict[str, Any]) -> Page:
     if config.get("failed"):
         page.table(list(config["failed"].items()), ("failed run", "reason"))
     page.section("Command and versions")
-    page.code(command_text(config.get("command")) or "The study was started from Python code.")
+    page.code(command_text(config.get("command") or ()) or "The study was started from Python code.")
     page.table([(name, number) for name, number in (config.get("versions") or {}).items() if number])
     return page
 

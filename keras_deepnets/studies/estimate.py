@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _BUILDING = 0.45
 """Seconds per layer to build, trace and save a network: ResNet20 takes 8 s, ResNet56 25 s and a network of 110 layers 50 s."""
+_SLOWER = {"DenseNet": 2.2}
+"""Families that take longer per multiply-add than a residual network. DenseNetBC100_12 trains 25 G/s where ResNet20 trains 60 G/s."""
 _BATCH, _STEPS = 64, 8
 
 
@@ -31,12 +33,14 @@ class Cost:
         multiply_adds: Multiply-adds of one image.
         depth: Layers with weights.
         images: Training images, counted once for each epoch.
+        slower: Time per multiply-add, relative to a residual network.
     """
 
     parameters: int
     multiply_adds: int
     depth: int
     images: int
+    slower: float = 1.0
 
     def seconds(self, rate: float) -> float:
         """Return the estimated time of the run.
@@ -44,7 +48,7 @@ class Cost:
         Args:
             rate: Multiply-adds per second in training, of `training_rate`.
         """
-        return _BUILDING * self.depth + self.images * self.multiply_adds / rate
+        return _BUILDING * self.depth + self.slower * self.images * self.multiply_adds / rate
 
 
 def costs(runs: Sequence[PlannedRun], images: int, classes: int) -> list[Cost]:
@@ -66,7 +70,8 @@ def costs(runs: Sequence[PlannedRun], images: int, classes: int) -> list[Cost]:
         known_recipe = sized(recipe, images)
         batch = known_recipe.images_per_step
         steps = known_recipe.total_steps(max(1, images // batch), batch)
-        found.append(Cost(known[key]["parameters"], known[key]["flops"], spec.depth, steps * batch))
+        slower = _SLOWER.get(made.family.name, 1.0)
+        found.append(Cost(known[key]["parameters"], known[key]["flops"], spec.depth, steps * batch, slower))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 MIN_SIZE, MAX_SIZE = 800, 1333
 """Length of the shorter side, and limit of the longer one, in Faster R-CNN's experiments on COCO."""
+
+
+def check_groups(aspect_groups: Any) -> None:
+    """Raise InputError unless `aspect_groups` is None or a whole number from 0."""
+    if aspect_groups is not None and (
+        isinstance(aspect_groups, bool) or not isinstance(aspect_groups, int) or aspect_groups < 0
+    ):
+        raise InputError(f"aspect_groups={aspect_groups!r} must be a whole number of at least 0, e.g. 3, or None.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +153,7 @@ class DetectionData:
         drop_remainder: bool = False,
         start: int = 0,
         share: Share | None = None,
+        aspect_groups: int | None = None,
     ) -> tf.data.Dataset:
         """The batches of one epoch.
 
@@ -176,6 +185,9 @@ class DetectionData:
             start: Number of examples of this epoch that were used already.
             share: Part of each batch that this worker reads. Its number of workers must divide ``batch_size``. An incomplete last batch
                 is then left out. None: all of it.
+            aspect_groups: Images of a batch have similar aspect ratios, which saves padding. The ratios from 1/2 to 2 are divided into
+                twice this number of groups, as in torchvision's references. 0: portrait and landscape. None: any images. Images that
+                fill no batch of their group are last in the epoch.
 
         Raises:
             InputError: A value is out of range, or an image may exceed ``size``.
@@ -185,6 +197,7 @@ class DetectionData:
         pipelines.check_fit(view, policy, self.annotations)
         if isinstance(start, bool) or int(start) != start or not 0 <= start <= self.size:
             raise InputError(f"start={start!r} must be a whole number of examples from 0 to {self.size:,}.")
+        check_groups(aspect_groups)
         if self.steps(batch_size, drop_remainder) == 0:
             raise InputError(f"batch_size={batch_size} with drop_remainder leaves no batch of {self.size} images.")
         return pipelines.batches(
@@ -199,6 +212,7 @@ class DetectionData:
             drop_remainder=drop_remainder,
             start=int(start),
             share=share or Share(),
+            aspect_groups=aspect_groups,
         )
 
     def steps(self, batch_size: int, drop_remainder: bool = False) -> int:

@@ -152,11 +152,15 @@ def batches(
     drop_remainder: bool,
     start: int,
     share: Share,
+    aspect_groups: int | None,
 ) -> tf.data.Dataset:
     """The batches of one epoch; see `DetectionData.batches`."""
     import tensorflow as tf
 
     order, draws = plan(len(annotations), policy.draws + 1, seed, epoch, shuffle)
+    if aspect_groups is not None:
+        groups = groups_of(images.shapes, aspect_groups)
+        order = tf.constant(grouped(order.numpy(), groups, batch_size), tf.int64)
     objects = objects_of(annotations)
 
     def single(row: tf.Tensor, numbers: tf.Tensor) -> Sample:
@@ -193,6 +197,34 @@ def plan(size: int, draws: int, seed: int, epoch: int, shuffle: bool) -> tuple[t
             order = tf.random.experimental.stateless_shuffle(order, base, alg="philox")
         of_draws = tf.random.experimental.stateless_fold_in(base, 1, alg="philox")
         return order, tf.random.stateless_uniform([size, draws], of_draws, alg="philox")
+
+
+def groups_of(shapes: np.ndarray, factor: int) -> np.ndarray:
+    """The group of each image by its aspect ratio, int64 ``[n]``, as in torchvision's references for detection.
+
+    Args:
+        shapes: heights and widths ``[n, 2]``.
+        factor: the ratios from 1/2 to 2 are divided into ``2 * factor`` intervals, equal on a logarithmic scale. 0: portrait and landscape.
+    """
+    edges = 2.0 ** np.linspace(-1, 1, 2 * factor + 1) if factor else np.ones(1)
+    return np.searchsorted(edges, shapes[:, 1] / shapes[:, 0], side="right")
+
+
+def grouped(order: np.ndarray, groups: np.ndarray, batch_size: int) -> np.ndarray:
+    """The same images in an order in which those of a batch belong to one group.
+
+    A batch comes when its last image comes. Images that fill no batch of their group follow at the end, group after group.
+    """
+    waiting: dict[int, list[int]] = {}
+    found: list[int] = []
+    for row in order.tolist():
+        batch = waiting.setdefault(int(groups[row]), [])
+        batch.append(row)
+        if len(batch) == batch_size:
+            found += batch
+            batch.clear()
+    rest = [row for group in sorted(waiting) for row in waiting[group]]
+    return np.array(found + rest, order.dtype)
 
 
 def _resized(sample: Sample, view: View, draw: tf.Tensor) -> Sample:

@@ -135,6 +135,7 @@ def batches(
             drop_remainder=True,
             start=start,
             share=share,
+            aspect_groups=recipe.aspect_groups,
         ).map(lambda batch: _inputs(batch, epoch))
 
     found = of_epoch(first_epoch, first_step * size)

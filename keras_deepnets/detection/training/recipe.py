@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from keras_deepnets.detection.data.detection_data import check_groups
 from keras_deepnets.detection.sampling import Sampling
 from keras_deepnets.errors import InputError
 from keras_deepnets.training.recipe import Recipe
@@ -35,6 +36,7 @@ class DetectionRecipe:
             the network.
         max_size: Largest length of the longer side. `None`: that of the network.
         augmentation: Text of `detection.data.augmentation`, e.g. ``"flip"``.
+        aspect_groups: Images of a batch have similar aspect ratios; see `DetectionData.batches`. `None`: any images.
         sampling: Anchors and regions that a step uses.
         clip_norm: Largest global norm of the gradients. `None`: no bound.
         freeze: Name of the last frozen layer of the backbone. ``"P2"`` freezes the stem and the first stage. `None`: no
@@ -46,6 +48,7 @@ class DetectionRecipe:
     min_sizes: tuple[int, ...] = ()
     max_size: int | None = None
     augmentation: str | None = "flip"
+    aspect_groups: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
     clip_norm: float | None = None
     freeze: str | None = None
@@ -80,6 +83,7 @@ class DetectionRecipe:
                 raise InputError(f"{name}={values[name]!r} must be a whole number of at least 1.")
         if self.freeze is not None and not isinstance(self.freeze, str):
             raise InputError(f"freeze={self.freeze!r} must be the name of a layer, or P2 to P5.")
+        check_groups(self.aspect_groups)
         if self.augmentation is not None:
             from keras_deepnets.detection.data import augmentation
 

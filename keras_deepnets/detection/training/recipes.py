@@ -31,6 +31,7 @@ ROWS = (
             precision="auto",
         ),
         augmentation="flip+scale_jitter(0.8, 1.25)+colour_jitter(0.2)",
+        aspect_groups=3,
         clip_norm=10.0,
         freeze="P2",
         validate_every=5,
@@ -82,6 +83,7 @@ ROWS = (
             weight_decay=1e-4,
             **_SGD_ON_ALL,
         ),
+        aspect_groups=3,
         freeze="P2",
     ),
     DetectionRecipe(
@@ -101,6 +103,7 @@ ROWS = (
             **_SGD_ON_ALL,
         ),
         augmentation="large_scale_jitter(0.1, 2.0)+flip",
+        aspect_groups=3,
         validate_every=10,
     ),
 )

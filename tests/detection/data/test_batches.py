@@ -1,8 +1,11 @@
+import bisect
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_deepnets.detection import data
+from keras_deepnets.detection.data import pipelines
 from keras_deepnets.errors import InputError
 from tests.detection.data.folders import many, save, write_voc
 
@@ -198,3 +201,42 @@ def test_a_damaged_image_is_named(tmp_path):
         train.image(1)
     with pytest.raises(InputError, match=r"1 of 2 images cannot be decoded \(.*a.png\); repair or replace them"):
         train.check()
+
+
+def test_images_of_a_batch_have_similar_aspect_ratios(train):
+    """Every image comes once, as without groups; the epochs differ, and an epoch resumes."""
+    ratios = np.array([each.width / each.height for each in train.annotations])
+
+    def rows(epoch=0, **options):
+        return [
+            batch["index"] for batch in all_of(train.batches(2, shuffle=True, epoch=epoch, aspect_groups=0, **options))
+        ]
+
+    first = rows()
+    assert sorted(np.concatenate(first)) == list(range(10))
+    plain = [batch["index"] for batch in all_of(train.batches(2, shuffle=True))]
+    kinds = [[len(set((ratios[batch] < 1).tolist())) for batch in batches] for batches in (first, plain)]
+    assert sum(ratios < 1) == 4 and kinds[0] == [1] * 5 and 2 in kinds[1]
+    assert np.concatenate(rows(epoch=1)).tolist() != np.concatenate(first).tolist()
+    np.testing.assert_array_equal(rows(start=4), first[2:])
+
+
+def test_groups_are_torchvisions():
+    """`bisect_right` on its edges: seven for a factor of 3, and 1 for 0."""
+    edges = [0.5, 0.62996, 0.7937, 1.0, 1.25992, 1.5874, 2.0]
+    ratios = np.array([0.3, 0.5, 0.6, 0.99, 1.0, 1.3, 1.99, 2.0, 5.0])
+    shapes = np.stack([np.full(9, 1000.0), 1000 * ratios], axis=1)
+    assert pipelines.groups_of(shapes, 3).tolist() == [bisect.bisect_right(edges, ratio) for ratio in ratios]
+    assert pipelines.groups_of(shapes, 0).tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_what_fills_no_batch_is_last():
+    order, groups = np.arange(8), np.array([0, 1, 1, 0, 0, 1, 1, 1])
+    assert pipelines.grouped(order, groups, 3).tolist() == [0, 3, 4, 1, 2, 5, 6, 7]
+    assert pipelines.grouped(order[::-1], groups, 3).tolist() == [7, 6, 5, 4, 3, 0, 2, 1]
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "3"])
+def test_bad_groups(train, value):
+    with pytest.raises(InputError, match=r"aspect_groups=.* must be a whole number of at least 0"):
+        train.batches(2, aspect_groups=value)

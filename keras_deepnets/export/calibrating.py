@@ -47,7 +47,7 @@ def views(calibration: Any, classifier: Classifier, most: int = IMAGES) -> list[
     # One black and one white pixel fix the input's range to 0–255 for any images, with scale 1 and zero point 0.
     found[0][0, 0, 0], found[0][0, 0, 1] = 0, 255
     if said := too_few(len(found), most):
-        warnings.warn(said, stacklevel=4)
+        warnings.warn(said, stacklevel=5)
     return found
 
 

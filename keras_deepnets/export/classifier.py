@@ -142,17 +142,12 @@ def image_geometry(model: keras.Model) -> tuple[int, int, int, int]:
 
 
 def check_model(model: keras.Model) -> None:
-    """Raise InputError unless this is a Keras model on TensorFlow."""
+    """Raise InputError unless this is a Keras model."""
     import keras
 
     if not isinstance(model, keras.Model):
         raise InputError(
             f"export takes a keras.Model; it was given a {type(model).__name__}. Load the model with keras.saving.load_model."
-        )
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(
-            f"export needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()};  "
-            "save the model as .keras and export it under KERAS_BACKEND=tensorflow."
         )
 
 
@@ -192,7 +187,7 @@ def _scaling(model: keras.Model, channels: int) -> tuple[Scaling | None, bool]:
     if said := unscaled(model):
         if begins_like_ours(model):
             raise InputError(said)
-        warnings.warn(said, stacklevel=5)
+        warnings.warn(said, stacklevel=6)
     return scaling, inside
 
 

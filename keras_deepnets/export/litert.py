@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import calibrating, exporters, model_card, single_file, tflite_metadata, weight_precision
 from keras_deepnets.export.classifier import Classifier, classifier_of
+from keras_deepnets.export.elsewhere import on_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +31,7 @@ only eight times as variables. The converter saves and loads each variable, whic
 small layers, however many there are."""
 
 
+@on_tensorflow
 @exporters.for_any_model
 def tflite(
     model: keras.Model,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import exporters, model_card, single_file
 from keras_deepnets.export.classifier import Classifier, classifier_of
+from keras_deepnets.export.elsewhere import on_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -29,6 +30,7 @@ TOLERANCE = 1e-4
 _WRITERS = ("onnx", "tf2onnx")
 
 
+@on_tensorflow
 @exporters.for_any_model
 def onnx(
     model: keras.Model,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import calibrating, exporters, model_card, single_file
 from keras_deepnets.export.classifier import Classifier, classifier_of
+from keras_deepnets.export.elsewhere import on_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +31,7 @@ TOLERANCE = 1e-4
 """Maximum difference between probabilities of a float32 file and of the Keras model."""
 
 
+@on_tensorflow
 @exporters.for_any_model
 def openvino(
     model: keras.Model,

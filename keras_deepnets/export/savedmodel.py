@@ -12,6 +12,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.export import model_card, writing
 from keras_deepnets.export.classifier import classifier_of
 from keras_deepnets.export.decoding import MAX_PIXELS
+from keras_deepnets.export.elsewhere import on_tensorflow
 from keras_deepnets.export.exporters import for_any_model
 from keras_deepnets.export.signatures import Options, Serving, serving
 from keras_deepnets.export.warmup import BATCH_SIZES, checked_batch_sizes, write_warmup
@@ -23,6 +24,7 @@ LABELS_FILE = "labels.txt"
 CARD_FILE = "model_card.json"
 
 
+@on_tensorflow
 @for_any_model
 def saved_model(
     model: keras.Model,

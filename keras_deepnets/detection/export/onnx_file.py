@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keras_deepnets.detection.export import fixed
 from keras_deepnets.detection.export.prepared import TASK, prepared
 from keras_deepnets.export import onnx_export, single_file
+from keras_deepnets.export.elsewhere import on_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3
 """Largest difference between the file and Keras, in pixels and in scores."""
 
 
+@on_tensorflow
 def onnx(
     model: Detector,
     path: str | os.PathLike[str],

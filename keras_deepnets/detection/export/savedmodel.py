@@ -13,6 +13,7 @@ from keras_deepnets.detection.export.serving_graph import serving
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import model_card, savedmodel
 from keras_deepnets.export.decoding import MAX_PIXELS
+from keras_deepnets.export.elsewhere import on_tensorflow
 
 if TYPE_CHECKING:
     from keras_deepnets.detection.detector import Detector
@@ -21,6 +22,7 @@ BATCH_SIZES = (1, 2, 4)
 """Default numbers of images in the warm-up requests."""
 
 
+@on_tensorflow
 def saved_model(
     model: Detector,
     directory: str | os.PathLike[str],

@@ -11,6 +11,7 @@ from keras_deepnets.detection.export import fixed
 from keras_deepnets.detection.export.prepared import TASK, prepared
 from keras_deepnets.errors import InputError
 from keras_deepnets.export import litert, single_file
+from keras_deepnets.export.elsewhere import on_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 QUANTIZATIONS = ("float16", "dynamic")
 
 
+@on_tensorflow
 def tflite(
     model: Detector,
     path: str | os.PathLike[str],

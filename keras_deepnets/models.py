@@ -43,6 +43,20 @@ def deep_graphs() -> Iterator[None]:
             gc.enable()
 
 
+_TORCHS_OPTIMIZERS = "keras.src.backend.torch.optimizers."
+
+
+def _portable(config: Any) -> Any:
+    """A config in which Keras' optimizers have their public names. Under PyTorch, Keras names a module that imports torch."""
+    if isinstance(config, dict):
+        config = {key: _portable(value) for key, value in config.items()}
+        if str(config.get("module", "")).startswith(_TORCHS_OPTIMIZERS):
+            config |= {"module": "keras.optimizers", "registered_name": None}
+    elif isinstance(config, (list, tuple)):
+        config = type(config)(map(_portable, config))
+    return config
+
+
 @keras.saving.register_keras_serializable("keras_deepnets")
 class DeepNet(keras.Model):
     """A functional `keras.Model` whose config includes a record of its architecture.
@@ -189,6 +203,10 @@ class DeepNet(keras.Model):
 
         with quickly():
             super().compile_from_config(config)
+
+    def get_compile_config(self) -> Any:
+        """As in Keras, but other backends find the optimizer too."""
+        return _portable(super().get_compile_config())
 
     def get_config(self) -> dict[str, Any]:
         """The functional config and the record."""

@@ -211,3 +211,18 @@ def test_networks_that_lost_their_record_are_known_by_their_layers(name):
     network = FAMILIES[name]()
     copy = keras.Model.from_config(keras.Model(network.inputs, network.outputs).get_config())
     assert begins_like_ours(copy) and scaling_of(copy) is None
+
+
+def test_optimizers_of_pytorch_are_found_elsewhere(tmp_path, monkeypatch):
+    """Under PyTorch, Keras writes the module of torch's variant. Loading it imports torch, which may not be there."""
+    model = kd.ResNet(depth=8, stem="cifar", input_shape=(8, 8, 3), classes=3)
+    model.compile(keras.optimizers.SGD(0.25, momentum=0.5), "sparse_categorical_crossentropy")
+    config = keras.Model.get_compile_config(model)
+    of_torch = {"module": "keras.src.backend.torch.optimizers.torch_sgd", "registered_name": "SGD"}
+    written = config | {"optimizer": config["optimizer"] | of_torch}
+    monkeypatch.setattr(keras.Model, "get_compile_config", lambda self: written)
+    model.save(tmp_path / "model.keras")
+    monkeypatch.undo()
+    optimizer = keras.saving.load_model(tmp_path / "model.keras").optimizer
+    assert type(optimizer) is keras.optimizers.SGD
+    assert (float(optimizer.learning_rate), optimizer.momentum) == (0.25, 0.5)

@@ -5,7 +5,7 @@
 
 `kd.feature_pyramid` returns a Keras model with one output per stage: P2 has a quarter of the image's side, P5 a 32nd. Such
 maps are the input of detectors and of segmentation networks. This script averages each map over the image and trains a
-linear classifier on the averages. Estimated time on two CPU cores: 1 minute per 1,500 photos with ResNet50 at 224 pixels.
+linear classifier on the averages. Estimated time on two CPU cores: 1 minute per 3,000 photos with ResNet50 at 224 pixels.
 For a try-out, add ``--limit 100``. The script prints a line such as ``P4: 14 x 14 x 1024, test accuracy 91.0 %`` for each
 stage, and writes the averages of the test images to ``features.npz``.
 """

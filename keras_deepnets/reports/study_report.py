@@ -27,13 +27,11 @@ def page_of(folder: Path) -> Page:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if "table" not in config:
-            raise InputError(f"{folder} holds an unfinished study; run the same `study` command again to finish it.")
-        return _page(folder, config)
+        if "table" in config:
+            return _page(folder, config)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{folder} is not the folder of a study: {error}.") from error
+    raise InputError(f"{folder} holds an unfinished study; run the same `study` command again to finish it.")
 
 
 def _page(folder: Path, config: dict[str, Any]) -> Page:

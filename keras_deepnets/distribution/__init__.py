@@ -1,13 +1,15 @@
 """Training on several machines or devices: who the workers are, and how they communicate.
 
-`keras_deepnets.training.train(distribute=…)` uses it. A program that runs TensorFlow operations before it calls `train` must call `start`
-first, because TensorFlow connects its workers only at the start.
+`keras_deepnets.training.train(distribute=…)` uses it. TensorFlow and JAX connect their workers only at the
+start. A program that runs operations before it calls `train` must therefore call `start` first.
 """
 
 from keras_deepnets.distribution.cluster import Cluster
 from keras_deepnets.distribution.devices import Devices, mirrored
+from keras_deepnets.distribution.groups import ALONE, Group
+from keras_deepnets.distribution.jax_workers import JaxWorkers, OneProgram, one_program
 from keras_deepnets.distribution.modes import MODES, mode_of
-from keras_deepnets.distribution.workers import ALONE, Group, Workers, join, start, watched
+from keras_deepnets.distribution.workers import Workers, join, start, watched
 
 __all__ = [
     "ALONE",
@@ -15,10 +17,13 @@ __all__ = [
     "Cluster",
     "Devices",
     "Group",
+    "JaxWorkers",
+    "OneProgram",
     "Workers",
     "join",
     "mirrored",
     "mode_of",
+    "one_program",
     "start",
     "watched",
 ]

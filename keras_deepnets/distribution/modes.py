@@ -13,7 +13,7 @@ def mode_of(distribute: str) -> str:
     """Resolve ``"auto"``, and check that the environment describes what is asked for.
 
     Raises:
-        InputError: The name is unknown, the backend is not TensorFlow, or no variable describes the workers.
+        InputError: The name is unknown, the backend is PyTorch, or no variable describes the workers.
     """
     if distribute not in MODES:
         raise InputError(f"distribute={distribute!r} must be one of {', '.join(MODES)}.")
@@ -21,10 +21,11 @@ def mode_of(distribute: str) -> str:
         return distribute
     import keras
 
-    if keras.backend.backend() != "tensorflow":
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
         if distribute == "auto":
             return "none"
-        raise InputError(f"distribute={distribute!r} needs Keras on TensorFlow; it runs on {keras.backend.backend()}.")
+        raise InputError(f"distribute={distribute!r} needs Keras on TensorFlow or JAX; it runs on {backend}.")
     cluster = from_environment()
     if distribute == "multiworker" and cluster is None:
         raise InputError(
@@ -35,6 +36,15 @@ def mode_of(distribute: str) -> str:
         return distribute
     if cluster is not None:
         return "multiworker"
+    return "mirrored" if _gpus(backend) > 1 else "none"
+
+
+def _gpus(backend: str) -> int:
+    """Number of GPUs of this process."""
+    if backend == "jax":
+        import jax
+
+        return sum(device.platform != "cpu" for device in jax.local_devices())
     import tensorflow as tf
 
-    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "none"
+    return len(tf.config.list_logical_devices("GPU"))

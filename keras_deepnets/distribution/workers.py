@@ -7,79 +7,25 @@ run `fit` in the strategy's scope (https://github.com/keras-team/keras/issues/20
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Any
 
 from keras_deepnets.distribution import meeting
 from keras_deepnets.distribution.cluster import CONFIG, Cluster, from_environment
+from keras_deepnets.distribution.groups import ALONE, SILENCE, Connected, Group
+from keras_deepnets.distribution.jax_workers import JaxWorkers
 from keras_deepnets.distribution.modes import mode_of
 from keras_deepnets.errors import InputError
 
-Value = TypeVar("Value")
 BUCKET = 16 << 20
 """Bytes of tensors that are summed together."""
-SILENCE = 20.0
-"""Seconds without a sign of life after which a worker counts as hung."""
 _LOST = ("UnavailableError", "AbortedError", "DeadlineExceededError", "CancelledError")
 
 
-class Group(Protocol):
-    """The processes that train one network. A single process is a group too."""
-
-    index: int
-    size: int
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes the run folder."""
-        ...
-
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
-        """The sums of tensors over all processes, inside or outside a graph."""
-        ...
-
-    def gather(self, text: str) -> list[str]:
-        """The texts of all processes, in their order."""
-        ...
-
-    def from_chief(self, compute: Callable[[], Value]) -> Value:
-        """What `compute` returns on the chief: a plain JSON value. The others do not call it."""
-        ...
-
-    def name_of(self, index: int) -> str:
-        """A process in words, for messages."""
-        ...
-
-
-class _Alone:
-    """A process that trains alone."""
-
-    index, size, is_chief = 0, 1, True
-
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
-        return list(tensors)
-
-    def gather(self, text: str) -> list[str]:
-        return [text]
-
-    def from_chief(self, compute: Callable[[], Value]) -> Value:
-        return compute()
-
-    def name_of(self, index: int) -> str:
-        return "this process"
-
-
-ALONE: Group = _Alone()
-"""The group of a process that trains alone."""
-
-
-class Workers:
+class Workers(Connected):
     """The workers of a job, connected. `start` creates it.
 
     Args:
@@ -89,7 +35,7 @@ class Workers:
     def __init__(self, cluster: Cluster):
         import tensorflow as tf
 
-        self.cluster, self.index, self.size = cluster, cluster.index, cluster.size
+        super().__init__(cluster)
         os.environ[CONFIG] = cluster.tf_config()
         _use_one_device(cluster.local_index)
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
@@ -111,11 +57,6 @@ class Workers:
                 "the program."
             ) from error
         self._eager: dict[Any, Callable[..., Any]] = {}
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes the run folder."""
-        return self.index == 0
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
         """The sums of tensors over all workers, inside or outside a graph. All workers must call it in the same order."""
@@ -147,43 +88,8 @@ class Workers:
                 found[place] = tf.reshape(part, tensors[place].shape)
         return found
 
-    def gather(self, text: str) -> list[str]:
-        """The texts of all workers, in their order."""
-        own = np.frombuffer(text.encode(), np.uint8)
-        lengths = np.zeros(self.size, np.int32)
-        lengths[self.index] = len(own)
-        lengths = self._total(lengths)
-        rows = np.zeros((self.size, _rounded(int(lengths.max()))), np.int32)
-        rows[self.index, : len(own)] = own
-        rows = self._total(rows)
-        return [bytes(row[:length].astype(np.uint8)).decode() for row, length in zip(rows, lengths, strict=True)]
-
-    def _total(self, values: np.ndarray) -> np.ndarray:
-        return self.sum([values])[0].numpy()
-
-    def from_chief(self, compute: Callable[[], Value]) -> Value:
-        """What `compute` returns on the chief: a plain JSON value. The others do not call it.
-
-        Raises:
-            InputError: `compute` raised it on the chief. All workers then raise it.
-        """
-        answer: dict[str, Any] = {}
-        failure: InputError | None = None
-        if self.is_chief:
-            try:
-                answer = {"value": compute()}
-            except InputError as error:
-                failure, answer = error, {"error": str(error)}
-        answer = json.loads(self.gather(json.dumps(answer))[0])
-        if failure is not None:
-            raise failure
-        if "error" in answer:
-            raise InputError(f"{self.name_of(0)}: {answer['error']}")
-        return answer["value"]
-
-    def name_of(self, index: int) -> str:
-        """A worker in words, for messages."""
-        return meeting.name_of(self.cluster, index)
+    def abandon(self) -> None:
+        """Leave the job. TensorFlow does not wait for the others."""
 
 
 def _buckets(tensors: Sequence[Any]) -> list[list[int]]:
@@ -202,11 +108,6 @@ def _buckets(tensors: Sequence[Any]) -> list[list[int]]:
         bucket.append(place)
         room[tensor.dtype] = (bucket, left - size)
     return found
-
-
-def _rounded(length: int) -> int:
-    """A length of which there are few, because each one is traced: the next power of two."""
-    return 1 << max(length - 1, 1).bit_length()
 
 
 def _bound_silence(cluster: Cluster) -> None:
@@ -232,10 +133,10 @@ def _use_one_device(local_index: int) -> None:
             print("Several GPUs are visible; this worker uses the first one.", file=sys.stderr, flush=True)
 
 
-_started: list[Workers] = []
+_started: list[Connected] = []
 
 
-def start(cluster: Cluster | None = None, within: float = meeting.CONNECT) -> Workers:
+def start(cluster: Cluster | None = None, within: float = meeting.CONNECT) -> Connected:
     """Connect this process with the other workers, and wait for them. Later calls return the same object.
 
     Args:
@@ -243,7 +144,7 @@ def start(cluster: Cluster | None = None, within: float = meeting.CONNECT) -> Wo
         within: Seconds to wait for the other workers. Missing ones are named after 10 seconds, and then every minute.
 
     Raises:
-        InputError: No variable describes the workers, or TensorFlow has run operations before. A worker did not connect in
+        InputError: No variable describes the workers, or the backend has run operations before. A worker did not connect in
             time, or stopped meanwhile.
     """
     if _started:
@@ -257,7 +158,9 @@ def start(cluster: Cluster | None = None, within: float = meeting.CONNECT) -> Wo
         flush=True,
     )
     meeting.meet(cluster, within, lambda line: print(line, file=sys.stderr, flush=True))
-    _started.append(Workers(cluster))
+    import keras
+
+    _started.append(JaxWorkers(cluster) if keras.backend.backend() == "jax" else Workers(cluster))
     return _started[0]
 
 
@@ -294,6 +197,7 @@ def watched(group: Group, advice: Callable[[], str] | None = None) -> Iterator[N
     except Exception as error:
         if group.size == 1 or not is_loss(error):
             raise
+        group.abandon()
         end = f" {advice()}" if advice else ""
         raise InputError(
             f"Worker {group.index} of {group.size} stops, because {_lost(error, group)}.{end} Start all workers again with the same "
@@ -315,11 +219,13 @@ def _lost(error: BaseException, group: Group) -> str:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error of TensorFlow means that another process cannot be reached."""
+    """Whether an error of TensorFlow or JAX means that another process cannot be reached."""
     text = str(error)
     known = ("Connection reset", "Socket closed", "failed to connect", "peer", "Collective", "GrpcError", "unavailable")
     if type(error).__name__ in _LOST:
         return True
+    if type(error).__name__ in ("ValueError", "JaxRuntimeError", "XlaRuntimeError"):
+        return any(word in text for word in ("Gloo", "NCCL", "UNAVAILABLE", "coordination service"))
     return type(error).__name__ in ("InternalError", "UnknownError", "InvalidArgumentError") and any(
         word in text for word in known
     )

@@ -290,7 +290,7 @@ class Tally:
         sums = group.sum(
             [self._confusion, np.array([self._top5], np.int64), np.array([self._loss, number], np.float64)]
         )
-        confusion, top5, numbers = (each.numpy() for each in sums)
+        confusion, top5, numbers = (np.asarray(each) for each in sums)
         self._confusion, self._top5, self._loss = confusion, int(top5[0]), float(numbers[0])
         found, self._worst = group.gather(json.dumps(self._worst)), []
         for text in found:

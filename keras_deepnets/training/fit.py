@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_deepnets.insight.curves import draw_curves
 from keras_deepnets.models import deep_graphs, without_auxiliary
@@ -159,8 +160,7 @@ class Fit:
         if len(self.train_data.labels) >= 100:
             metrics.append(TopAccuracy(5, "top5"))
         loss = self.pieces.loss or LOSSES[recipe.loss](recipe.label_smoothing, self.logits)
-        # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
-        self.fitted.compile(made, loss, metrics=metrics, jit_compile="auto" if self.team.is_alone else False)
+        self.fitted.compile(made, loss, metrics=metrics, jit_compile=self.team.jit_compile)
         if recipe.accumulate > 1:
             in_parts(self.fitted, recipe.accumulate)
         if recipe.auxiliary_fade and phase.name == phases.ALL:
@@ -182,7 +182,7 @@ class Fit:
         if state:
             self._build_metrics()
         callbacks = [*self._callbacks(phase, state), *shown]
-        with deep_graphs(), self.team.training(self.recipe.batch_norm):
+        with deep_graphs(), self.team.training(model, train, self.recipe.batch_norm):
             model.fit(
                 train,
                 initial_epoch=first,
@@ -197,7 +197,7 @@ class Fit:
     def _build_metrics(self) -> None:
         """Create the metrics' variables, which Keras creates in the first step."""
         images, labels = next(iter(self._batches(0)))[:2]
-        self.fitted.test_on_batch(images, labels)
+        self.fitted.test_on_batch(np.asarray(images), np.asarray(labels))
 
     def _head(self, phase: phases.Phase, first: int) -> tuple[keras.Model, Any, Any]:
         """Return the classifier as a separate model, with its features as training and validation data."""
@@ -216,7 +216,7 @@ class Fit:
                 self.fitted.optimizer,
                 self.fitted.loss,
                 metrics=[TopAccuracy(1, "accuracy")],
-                jit_compile="auto" if self.team.is_alone else False,
+                jit_compile=self.team.jit_compile,
             )
         train = heads.training(known[0], self.resolved["batch_size"], self.seed, first, self.team.share)
         if self.class_weight is not None:

@@ -79,10 +79,18 @@ class InterimCheckpoint(keras.callbacks.Callback):
         self._saved, self._since = self._begin, 0  # the state after the last epoch is saved
         if self._resumed is not None:
             self._batch, self._begin = self._resumed.batch, self._begin - self._resumed.seconds
-            if self._group.is_chief:
-                for variable, value in zip(self.model.metrics_variables, self._resumed.metrics, strict=True):
+            if self._group.is_chief or self._group.one_program:
+                for variable, value in zip(self.model.metrics_variables, self._resumed_metrics(), strict=True):
                     variable.assign(value)
             self._resumed = None
+
+    def _resumed_metrics(self) -> list[np.ndarray]:
+        """The sums of the metrics so far. Only the chief has read them."""
+        known = self._resumed.metrics if self._resumed is not None else ()
+        if not self._group.one_program:
+            return list(known)
+        variables = self.model.metrics_variables
+        return self._group.sum(known or [np.zeros(tuple(each.shape), each.dtype) for each in variables])
 
     def on_train_batch_begin(self, batch, logs=None):
         """Save the state before a step if it is time, and end the run if a signal came. Keras never defers this call."""
@@ -107,7 +115,7 @@ class InterimCheckpoint(keras.callbacks.Callback):
         quiet = int(np.clip(_PULSE / max(pace, 1e-6), 1, 100)) - 1 if self._batch > 2 else 0
         chief = self._group.is_chief
         own = np.array([self._signals.caught is not None, chief and due, quiet if chief else 0], np.int32)
-        stops, saves, self._quiet = (int(each) for each in self._group.sum([own])[0].numpy())
+        stops, saves, self._quiet = (int(each) for each in np.asarray(self._group.sum([own])[0]))
         return bool(saves) or in_steps, (self._signals.caught or "A signal to another worker") if stops else None
 
     def _end(self, done: int) -> None:
@@ -128,7 +136,8 @@ class InterimCheckpoint(keras.callbacks.Callback):
         begin = time.monotonic()
         variables = self.model.metrics_variables
         kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-        sum_metrics(self.model, self._group)
+        if not self._group.one_program:
+            sum_metrics(self.model, self._group)
         metrics = tuple(np.array(keras.ops.convert_to_numpy(variable)) for variable in variables)
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)

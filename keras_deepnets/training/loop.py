@@ -99,7 +99,8 @@ def train(
         callbacks: Additional callbacks. They run after those of the library.
         distribute: `"none"`: one device. `"mirrored"`: all GPUs of this process. `"multiworker"`: one process per device
             on any number of machines, which `TF_CONFIG` or Slurm's variables describe. `"auto"`: what the environment
-            describes.
+            describes. Under JAX, batch normalisation then uses the whole batch, and a process has all devices of its machine
+            unless it shares it.
         checkpoint_every: Interval between checkpoints inside an epoch: a number of steps or minutes, e.g. `"500 steps"`
             or `"10 minutes"`. There is always one after each epoch.
         **overrides: Fields of the recipe, e.g. `epochs=5`. `learning_rate` may be a Keras schedule.

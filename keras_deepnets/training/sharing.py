@@ -105,7 +105,7 @@ def average_statistics(model: keras.Model, group: Group) -> None:
 
     Each update of these statistics is linear. So it does not matter when and how often they are averaged.
     """
-    if group.size == 1:
+    if group.size == 1 or group.one_program:
         return
     moving = [weight for weight in model.weights if weight.name in ("moving_mean", "moving_variance")]
     # float64: the mean of equal values is that value.
@@ -141,11 +141,11 @@ class SharedMetrics(keras.callbacks.Callback):
 
     Args:
         group: The workers.
-        waiting: Where the time of the sums of gradients is measured.
+        waiting: Where the time of the sums of gradients is measured. None: all workers compute one program.
         say: Called with one line if a worker is slow. None: print it to stderr.
     """
 
-    def __init__(self, group: Group, waiting: Waiting, say: Callable[[str], None] | None = None):
+    def __init__(self, group: Group, waiting: Waiting | None, say: Callable[[str], None] | None = None):
         super().__init__()
         self._group, self._waiting = group, waiting
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
@@ -163,7 +163,8 @@ class SharedMetrics(keras.callbacks.Callback):
         self._steps = batch
         if batch == 1:
             self._begin = time.perf_counter()
-            self._waiting.taken()
+            if self._waiting is not None:
+                self._waiting.taken()
 
     def on_test_begin(self, logs=None):
         """Add up the training metrics before validation resets them. Average the statistics that validation uses."""
@@ -183,14 +184,18 @@ class SharedMetrics(keras.callbacks.Callback):
 
     def _training_ends(self) -> None:
         if self._train is None:
-            self._train = self._total()
-            self._report(time.perf_counter() - self._begin)
+            self._train = self._result() if self._group.one_program else self._total()
+            if self._waiting is not None:
+                self._report(time.perf_counter() - self._begin, self._waiting.taken())
 
     def _total(self) -> dict[str, float]:
         sum_metrics(self.model, self._group)
+        return self._result()
+
+    def _result(self) -> dict[str, float]:
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
-    def _report(self, seconds: float) -> None:
+    def _report(self, seconds: float, waited: float) -> None:
         """Name a worker that the others wait for.
 
         Synchronised batch normalisation hides it, because all workers then wait in every layer.
@@ -198,8 +203,8 @@ class SharedMetrics(keras.callbacks.Callback):
         if not self._steps:
             return
         own = np.zeros(self._group.size, np.float64)
-        own[self._group.index] = max(seconds - self._waiting.taken(), 0.0) / self._steps
-        times = [float(each) for each in self._group.sum([own])[0].numpy()]
+        own[self._group.index] = max(seconds - waited, 0.0) / self._steps
+        times = [float(each) for each in np.asarray(self._group.sum([own])[0])]
         slowest, typical = max(times), statistics.median_low(times)
         if self._group.is_chief and slowest > _SLOW * typical and slowest - typical > 0.005:
             name = self._group.name_of(times.index(slowest))

@@ -33,6 +33,7 @@ class Team:
     Attributes:
         group: The processes.
         strategy: A `MirroredStrategy` over the devices of this process, or None.
+        whole: Under JAX, the devices of all processes as one. None: there is only one device, or the backend is TensorFlow.
 
     Args:
         distribute: Way to distribute the run; see `distribution.MODES`. None: one device of one process.
@@ -40,8 +41,10 @@ class Team:
 
     def __init__(self, distribute: str = "none"):
         mode, self.group = distribution.join(distribute)
-        self.strategy = distribution.mirrored() if mode == "mirrored" else None
-        self._waiting = Waiting() if self.group.size > 1 else None
+        on_jax = keras.backend.backend() == "jax"
+        self.whole = distribution.one_program() if on_jax and mode != "none" else None
+        self.strategy = distribution.mirrored() if mode == "mirrored" and not on_jax else None
+        self._waiting = Waiting() if self.group.size > 1 and not on_jax else None
 
     @property
     def is_chief(self) -> bool:
@@ -51,7 +54,21 @@ class Team:
     @property
     def is_alone(self) -> bool:
         """Whether one device of one process trains the network."""
-        return self.group.size == 1 and self.strategy is None
+        return self.group.size == 1 and self.strategy is None and self.whole is None
+
+    @property
+    def jit_compile(self) -> bool | str:
+        """The argument of `compile`. XLA can compile neither TensorFlow's sums over workers nor, in Keras, its mirrored variables."""
+        if self.is_alone:
+            return "auto"
+        return self.whole is not None
+
+    @property
+    def _devices(self) -> int:
+        """Number of parts into which each batch is split."""
+        if self.whole is not None:
+            return self.whole.size
+        return self.strategy.num_replicas_in_sync if self.strategy is not None else self.group.size
 
     @property
     def share(self) -> Share | None:
@@ -65,11 +82,11 @@ class Team:
             batch_size: Images of a batch.
             parts: Number of parts in which each worker computes its share.
         """
-        count = self.strategy.num_replicas_in_sync if self.strategy is not None else self.group.size
+        count = self._devices
         unit = count * parts
         if batch_size % unit == 0:
             return
-        workers = f"{count} {'devices' if self.strategy is not None else 'workers'}"
+        workers = f"{count} {'workers' if count == self.group.size else 'devices'}"
         shared = " and ".join(
             [f"shared by {workers}"] * (count > 1) + [f"computed in {parts} parts (accumulate)"] * (parts > 1)
         )
@@ -98,14 +115,20 @@ class Team:
             clip_sums(optimizer, Devices(self.strategy))
 
     @contextlib.contextmanager
-    def training(self, batch_norm: str = "train") -> Iterator[None]:
+    def training(self, model: keras.Model, batches: Any, batch_norm: str = "train") -> Iterator[None]:
         """The scope of `fit`. Losses count the objects of the whole batch. Batch normalisation may use all its images.
 
         Args:
+            model: The model that is fitted.
+            batches: Its training data.
             batch_norm: As in a recipe.
         """
         if self.is_alone:
             yield
+            return
+        if self.whole is not None:
+            with self.whole.training(model, batches):
+                yield
             return
         all_of_them = self.group if self.strategy is None else Devices(self.strategy)
         wide = replicas.synchronized(all_of_them) if batch_norm == "synchronized" else contextlib.nullcontext()
@@ -114,7 +137,7 @@ class Team:
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The callbacks that come first: they make the metrics of an epoch those of all workers."""
-        return [SharedMetrics(self.group, self._waiting)] if self._waiting is not None else []
+        return [SharedMetrics(self.group, self._waiting)] if self.group.size > 1 else []
 
     def restored(
         self, store: CheckpointStore, model: keras.Model, enter: Callable[[State], None] | None = None
@@ -140,7 +163,8 @@ class Team:
             enter(state)
         own = state_of(model)
         share_from_chief(list(own.values()), self.group)
-        vary_seeds([variable for name, variable in own.items() if name.startswith("random/")], self.group)
+        if not self.group.one_program:
+            vary_seeds([variable for name, variable in own.items() if name.startswith("random/")], self.group)
         return state
 
     def take_weights(self, model: keras.Model) -> None:

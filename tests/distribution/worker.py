@@ -16,7 +16,8 @@ def main(folder: str, record: str, arguments: str, pause: str = "") -> None:
     import tensorflow as tf
 
     options = json.loads(arguments)
-    if devices := options.pop("devices", 0):
+    devices = options.pop("devices", 0)
+    if devices and keras.backend.backend() == "tensorflow":
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
     tf.config.threading.set_intra_op_parallelism_threads(1)

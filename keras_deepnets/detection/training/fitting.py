@@ -93,6 +93,7 @@ def train(
         TrainingError: The loss or a weight became NaN or infinite, or the disk is full.
     """
     interim.interval(checkpoint_every)
+    _check_backend(distribute)
     team = Team(distribute)
     with distribution.watched(team.group):
         precisions.prepare_gpus()
@@ -133,6 +134,15 @@ def train(
             fit = DetectorFit(network, train_data, held, asked, resolved, seed, folder, team, checkpoint_every)
             claim.begin(stack, {"resolved": resolved, "devices": precisions.devices()})
             return fit(verbose, callbacks)
+
+
+def _check_backend(distribute: str) -> None:
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and distribution.mode_of(distribute) != "none":
+        raise InputError(
+            f"distribute={distribute!r}: detectors train on several devices under TensorFlow only, and Keras runs on {backend}. Use "
+            "distribute='none'."
+        )
 
 
 class _Network:
@@ -248,8 +258,7 @@ class DetectorFit:
                 self.fitted = training_form(self.model, with_seed(recipe.sampling, seed), by_image=True)
             made = optimizer_of(recipe.base, resolved["steps"], resolved["steps_per_epoch"], resolved["batch_size"])
             made.global_clipnorm = recipe.clip_norm
-            # XLA can compile neither sums over workers nor, in Keras, steps of mirrored variables.
-            self.fitted.compile(made, jit_compile="auto" if team.is_alone else False)
+            self.fitted.compile(made, jit_compile=team.jit_compile)
         team.connect(self.fitted.optimizer)
         self.history: list[dict[str, float]] = []
         self.store = CheckpointStore(folder.checkpoints)
@@ -302,9 +311,10 @@ class DetectorFit:
     def _fit(self, shown: list[keras.callbacks.Callback]) -> None:
         resolved, first = self.resolved, len(self.history)
         done = self.state.batch if self.state else 0
-        with deep_graphs(), self.team.training(self.recipe.base.batch_norm):
+        batches = self._batches(first, resolved["epochs"], done)
+        with deep_graphs(), self.team.training(self.fitted, batches, self.recipe.base.batch_norm):
             self.fitted.fit(
-                self._batches(first, resolved["epochs"], done),
+                batches,
                 initial_epoch=first,
                 epochs=resolved["epochs"],
                 steps_per_epoch=resolved["steps_per_epoch"],

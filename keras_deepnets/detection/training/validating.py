@@ -117,7 +117,7 @@ def found_by_all(model: Detector, data: DetectionData, group: Group) -> list[dic
     for place, each in zip(own, found, strict=True):
         counts[place] = count = len(each["scores"])
         rows[place, :count] = np.column_stack([each["boxes"], each["scores"], each["labels"]])
-    rows, counts = (total.numpy() for total in group.sum([rows, counts]))
+    rows, counts = (np.asarray(total) for total in group.sum([rows, counts]))
     return [
         {"boxes": row[:count, :4], "scores": row[:count, 4], "labels": row[:count, 5].astype(np.int64)}
         for row, count in zip(rows, counts, strict=True)

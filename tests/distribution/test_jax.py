@@ -1,0 +1,154 @@
+"""Several processes or devices under JAX train as one does: real processes on this machine."""
+
+import importlib.util
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from keras_deepnets.training import read_metrics
+from tests.distribution.common import finished, log, record, started
+from tests.distribution.test_workers import METRICS, SHORT, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed"),
+]
+
+PLAIN = {"model": "highwaymlp10", "data": "digits", "limit": 96, "validation": 25, "epochs": 2, "batch_size": 24}
+PLAIN |= {"precision": "float64", "learning_rate": 0.05, "weight_decay": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def on_jax(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+
+def assert_equal_training(workers, alone, steps, tolerance):
+    for worker in workers:
+        np.testing.assert_allclose(worker["losses"][:steps], alone["losses"][:steps], rtol=tolerance)
+        assert worker["weights"] == workers[0]["weights"]
+        for name in METRICS:
+            assert worker["history"][name] == workers[0]["history"][name]
+
+
+def test_two_workers_train_as_one_process(tmp_path, monkeypatch):
+    """13 and 12 validation images."""
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    (alone,) = finished(1, tmp_path / "one", PLAIN)
+    workers = finished(2, tmp_path / "two", PLAIN)
+    assert len(alone["losses"]) == 8
+    assert_equal_training(workers, alone, 8, 1e-9)
+    for name in METRICS:
+        np.testing.assert_allclose(workers[0]["history"][name], alone["history"][name], rtol=1e-7, err_msg=name)
+    for worker in workers:
+        ours, theirs = worker["evaluation"], alone["evaluation"]
+        assert ours["confusion"] == theirs["confusion"] and ours["size"] == 25
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-7)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_batch_normalisation_uses_the_whole_batch(tmp_path, monkeypatch, count):
+    """Keras computes it in float32. At a larger rate, rounding errors grow fivefold with each step."""
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    options = SHORT | {"precision": "float64", "learning_rate": 1e-4}
+    (alone,) = finished(1, tmp_path / "one", options)
+    workers = finished(count, tmp_path / "several", options)
+    assert_equal_training(workers, alone, 20, 1e-5)
+    for name in METRICS:
+        np.testing.assert_allclose(workers[0]["history"][name], alone["history"][name], rtol=1e-3, err_msg=name)
+
+
+def test_two_devices_of_one_process_train_as_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    (alone,) = finished(1, tmp_path / "one", PLAIN)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    (mirrored,) = finished(1, tmp_path / "two", PLAIN | {"distribute": "mirrored"})
+    assert_equal_training([mirrored], alone, 8, 1e-9)
+    assert mirrored["evaluation"]["confusion"] == alone["evaluation"]["confusion"]
+
+
+FEATURES = {
+    "mixed precision": {"precision": "mixed_bfloat16"},
+    "loss scaling": {"precision": "mixed_float16"},
+    "average": {"ema": 0.9, "keep": "best"},
+    "stochastic depth": {"model_options": {"stochastic_depth": 0.5}},
+    "groups": {"model": "resnext", "model_options": {"blocks": [1, 1], "filters": [64, 128], "groups": 4}},
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_features_work_with_two_workers(tmp_path, feature):
+    first, second = finished(2, tmp_path, SHORT | {"epochs": 1} | FEATURES[feature])
+    assert_equal_training([second], first, 10, 0)
+    assert np.isfinite(first["losses"]).all() and len(first["losses"]) == 10
+
+
+def test_fine_tuning_with_two_workers(tmp_path):
+    """Both phases: the classifier on features, then all layers."""
+    finished(1, tmp_path / "before", SHORT | {"epochs": 1})
+    options = SHORT | {"recipe": "fine_tune", "weights": str(tmp_path / "before" / "run"), "limit": 192}
+    options |= {"precision": None, "epochs": 1, "head_epochs": 2}
+    first, second = finished(2, tmp_path / "after", options)
+    assert_equal_training([second], first, len(first["losses"]), 0)
+    assert first["history"]["phase"] == [1, 1, 2]
+
+
+def test_a_killed_worker_stops_the_others_and_the_run_resumes(tmp_path):
+    options = SHORT | {"epochs": 3, "checkpoint_every": "4 steps"}
+    processes = started(3, tmp_path, options, pause=16)  # in the middle of the second epoch
+    wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(3)), processes)
+    processes[1].send_signal(signal.SIGKILL)
+    for index in range(3):
+        record(tmp_path, index).with_suffix(".json.go").touch()
+    begin = time.monotonic()
+    assert [process.wait(100) for process in (processes[0], processes[2])] == [1, 1]
+    assert time.monotonic() - begin < 60
+    for index in (0, 2):
+        assert re.search(r"stops, because (another worker stopped|there is no sign of life)", log(tmp_path, index))
+        assert "Start all workers again with the same command" in log(tmp_path, index)
+    assert max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()).startswith("epoch-00001-step-")
+    again = finished(3, tmp_path, options)
+    assert "Resuming" in log(tmp_path, 0) and ", step " in log(tmp_path, 0)
+    assert len({worker["weights"] for worker in again}) == 1
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[-1]["step"] == 30
+
+
+def test_a_signal_to_one_worker_stops_all_and_one_process_resumes_under_tensorflow(tmp_path, monkeypatch):
+    options = SHORT | {"epochs": 8, "limit": 240}  # long enough: the workers ask each other once per second
+    processes = started(2, tmp_path, options, pause=8)
+    wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(2)), processes)
+    processes[1].send_signal(signal.SIGTERM)
+    for index in range(2):
+        record(tmp_path, index).with_suffix(".json.go").touch()
+    assert [process.wait(60) for process in processes] == [143, 143]
+    assert "A signal to another worker ended the run after epoch " in log(tmp_path, 0)
+    (alone,) = finished(1, tmp_path, options)
+    assert f"Resuming {tmp_path / 'run'} after epoch " in log(tmp_path, 0)
+    assert len(alone["history"]["loss"]) == 8
+
+
+def test_workers_of_other_runs_are_refused(tmp_path):
+    processes = started(2, tmp_path, SHORT, {1: {"learning_rate": 0.7}})
+    assert [process.wait(120) for process in processes] == [1, 1]
+    for index in range(2):
+        assert "Worker 1 (localhost:" in log(tmp_path, index) and "learning_rate" in log(tmp_path, index)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"accumulate": 4}, "accumulate=4 needs Keras on TensorFlow"),
+        ({"task": "detection"}, "detectors train on several devices under TensorFlow only"),
+    ],
+)
+def test_what_jax_lacks_is_refused(tmp_path, options, words):
+    processes = started(2, tmp_path, SHORT | options)
+    assert [process.wait(120) for process in processes] == [1, 1]
+    assert words in log(tmp_path, 0) and words in log(tmp_path, 1)
+    assert not (tmp_path / "run").exists()

@@ -16,7 +16,6 @@ import numpy as np
 from keras_deepnets.distribution.cluster import Cluster
 from keras_deepnets.distribution.groups import SILENCE, Connected
 from keras_deepnets.errors import InputError
-from keras_deepnets.layers.fast import internals
 
 _PIECE = 64 << 20  # bytes that are exchanged together: each process holds them once per process
 _FAREWELL = 3.0  # seconds in which the other workers can say what happened
@@ -60,6 +59,8 @@ class JaxWorkers(Connected):
 
     def abandon(self) -> None:
         """Leave the job without the others. Otherwise JAX waits for them when the process ends, and then aborts it."""
+        from keras_deepnets.layers.fast import internals
+
         internals.abandon_jax_workers()
         if self.is_chief:  # JAX aborts the others as soon as the chief ends
             time.sleep(_FAREWELL)
@@ -104,6 +105,8 @@ class OneProgram:
             model: Compiled model. Its variables are on one device before and after.
             batches: The training data, of which one batch is read.
         """
+        from keras_deepnets.layers.fast import internals
+
         evaluate = model.evaluate
 
         def on_one_device(*args: Any, **kwargs: Any) -> Any:
@@ -133,6 +136,8 @@ class OneProgram:
         """Copy variables from one device of each process to all its devices. Their values are equal on all processes."""
         import jax
 
+        from keras_deepnets.layers.fast import internals
+
         for variable in variables:
             layout = self._whole.get_variable_layout(variable)
             sharding = layout.backend_layout
@@ -142,6 +147,8 @@ class OneProgram:
 
     def _to_one_device(self, variables: Iterable[Any]) -> None:
         """Keep the copy of one device of this process. The variables are then those of an ordinary model."""
+        from keras_deepnets.layers.fast import internals
+
         for variable in variables:
             copy = variable.value.addressable_data(0)
             internals.set_layout(variable, None)

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_deepnets.layers.fast import internals
+
 
 class RisingAverage:
     """Optimizer mixin whose average of the weights (`use_ema=True`) covers at most the steps done so far.
@@ -56,6 +58,12 @@ class AveragedWeights(keras.callbacks.Callback):
         """Restore the weights."""
         _put_back(self.model, self._kept)
         self._kept = []
+
+
+def running_averages(model: keras.Model) -> dict[int, Any]:
+    """The variables that hold the averages of a model's weights, by the identity of the weight. Empty without averages."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return internals.running_averages(optimizer) if getattr(optimizer, "use_ema", False) else {}
 
 
 @contextlib.contextmanager

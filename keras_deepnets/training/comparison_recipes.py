@@ -76,6 +76,9 @@ ROWS = (
         momentum_ramp="250 epochs",
         weight_decay=0.0,
         rate_factors={"conv": 0.05},
+        model_options={
+            "initial_range": 0.005
+        },  # as by the authors; with larger weights, this rate diverges in the first steps
         input_scaling="zca",
         augmentation="pad_crop_flip(8)",
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from keras_deepnets.files import written_aside
-from keras_deepnets.training.averaging import averaged
+from keras_deepnets.training.averaging import running_averages
 from keras_deepnets.training.choosing import Rows, best_epoch, stalled
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ class BestWeights(keras.callbacks.Callback):
             self._keep()
 
     def _keep(self) -> None:
-        with averaged(self._whole):
-            arrays = {name: keras.ops.convert_to_numpy(weight) for name, weight in self._named()}
+        known = running_averages(self._whole)
+        named = [(name, known.get(id(weight), weight)) for name, weight in self._named()]
+        arrays = {name: np.asarray(keras.ops.convert_to_numpy(weight)) for name, weight in named}
         arrays = {name: value.astype("float32") if value.dtype.kind == "V" else value for name, value in arrays.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(self._path) as aside:

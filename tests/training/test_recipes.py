@@ -141,7 +141,8 @@ NUMBERS = {
     "goodfellow2013_cifar": SGD
     | {"epochs": 474, "batch_size": 128, "learning_rate": 0.17, "momentum": 0.65, "momentum_start": 0.5}
     | {"momentum_ramp": "250 epochs", "schedule": "linear", "drop": 0.062, "weight_decay": 0.0}
-    | {"rate_factors": {"conv": 0.05}, "input_scaling": "zca", "augmentation": "pad_crop_flip(padding=8)"},
+    | {"rate_factors": {"conv": 0.05}, "input_scaling": "zca", "augmentation": "pad_crop_flip(padding=8)"}
+    | {"model_options": {"initial_range": 0.005}},
     "larsson2016_cifar": SGD
     | {"epochs": 400, "batch_size": 100, "learning_rate": 0.02, "drops": [200, 300, 350, 375], "weight_decay": 0.0},
     "simonyan2014_imagenet": SGD

@@ -85,6 +85,12 @@ def bound_silence(workers: int, connect: float, heartbeat: float) -> None:
     )
 
 
+def running_averages(optimizer: Any) -> dict[int, Any]:
+    """The variables with which an optimizer (``use_ema=True``) averages weights, by the identity of the weight."""
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    return {id(weight): average for weight, average in pairs if average is not None}
+
+
 def create_variables(model: Any, batch: Any) -> None:
     """Create the variables of a compiled model's metrics and optimizer, as its first training step does.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
-
-from keras_deepnets.errors import InputError
 
 
 def in_parts(model: keras.Model, parts: int) -> None:
@@ -17,12 +16,11 @@ def in_parts(model: keras.Model, parts: int) -> None:
     Args:
         model: Compiled model. It keeps this step until its `train_step` is deleted.
         parts: Number of parts. It divides the batch.
-
-    Raises:
-        InputError: Keras does not run on TensorFlow.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(f"accumulate={parts} needs Keras on TensorFlow; it runs on {keras.backend.backend()}.")
+    model.train_step = _STEPS[keras.backend.backend()](model, parts)
+
+
+def _under_tensorflow(model: keras.Model, parts: int) -> Callable[[Any], dict[str, Any]]:
     import tensorflow as tf
 
     def train_step(data: Any) -> dict[str, Any]:
@@ -49,4 +47,72 @@ def in_parts(model: keras.Model, parts: int) -> None:
         model.optimizer.apply_gradients(zip(means, weights, strict=True))
         return found
 
-    model.train_step = train_step
+    return train_step
+
+
+def _under_jax(model: Any, parts: int) -> Callable[[Any, Any], tuple[Any, Any]]:
+    import jax
+
+    gradient_of = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)
+
+    def split(tensor: Any) -> Any:
+        # Every device of several then has its share of each part.
+        return tensor.reshape(tensor.shape[0] // parts, parts, *tensor.shape[1:]).swapaxes(0, 1)
+
+    def train_step(state: Any, data: Any) -> tuple[Any, Any]:
+        trainable, others, optimizer_variables, metrics = state
+
+        def one_part(carried: Any, some: Any) -> tuple[Any, Any]:
+            others, metrics, total = carried
+            x, y, sample_weight = some
+            (_, (loss, outputs, others, metrics)), gradients = gradient_of(
+                trainable,
+                others,
+                metrics,
+                x,
+                y,
+                sample_weight,
+                training=True,
+                optimizer_variables=optimizer_variables,
+            )
+            logs, metrics = model._update_metrics_variables(metrics, loss, x, y, outputs, sample_weight)
+            return (others, metrics, jax.tree.map(jax.numpy.add, total, gradients)), logs
+
+        nothing = jax.tree.map(jax.numpy.zeros_like, trainable)
+        pieces = jax.tree.map(split, keras.utils.unpack_x_y_sample_weight(data))
+        (others, metrics, total), logs = jax.lax.scan(one_part, (others, metrics, nothing), pieces)
+        means = [gradient / parts for gradient in total]
+        trainable, optimizer_variables = model.optimizer.stateless_apply(optimizer_variables, means, trainable)
+        return jax.tree.map(lambda values: values[-1], logs), (trainable, others, optimizer_variables, metrics)
+
+    return train_step
+
+
+def _under_torch(model: Any, parts: int) -> Callable[[Any], dict[str, Any]]:
+    import torch
+
+    def train_step(data: Any) -> dict[str, Any]:
+        whole = keras.utils.unpack_x_y_sample_weight(data)
+        pieces = [None if tensor is None else keras.ops.convert_to_tensor(tensor).chunk(parts) for tensor in whole]
+        found: dict[str, Any] = {}
+        model.zero_grad()
+        for part in range(parts):
+            x, y, sample_weight = (None if each is None else each[part] for each in pieces)
+            outputs = model(x, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
+            model.metrics[0].update_state(loss.detach(), sample_weight=len(x))
+            model.optimizer.scale_loss(loss / parts).backward()  # adds to the gradients
+            found = model.compute_metrics(x, y, outputs, sample_weight)
+        weights = model.trainable_weights
+        with torch.no_grad():
+            model.optimizer.apply([weight.value.grad for weight in weights], weights)
+        return found
+
+    return train_step
+
+
+_STEPS: dict[str, Callable[[Any, int], Callable[..., Any]]] = {
+    "tensorflow": _under_tensorflow,
+    "jax": _under_jax,
+    "torch": _under_torch,
+}

@@ -1,5 +1,10 @@
 """A batch in parts trains as the whole batch does."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -36,8 +41,20 @@ def test_parts_equal_the_whole_batch(weighted):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_other_backends(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-m", "pytest", __file__, "-m", "integration", "-k", "whole_batch or run_in_parts"]
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("..."), done.stdout[-3000:]
+
+
+@pytest.mark.slow
 def test_a_run_in_parts(tmp_path):
     options = {"epochs": 1, "limit": 64, "batch_size": 16, "verbose": 0, "validation": False, "learning_rate": 1e-3}
+    options |= {"precision": "float32"}
     one, four = (
         training.train("fitnet1", "digits", run_dir=tmp_path / str(parts), accumulate=parts, **options)
         for parts in (1, 4)

@@ -97,7 +97,8 @@ def _under_torch(model: Any, parts: int) -> Callable[[Any], dict[str, Any]]:
         found: dict[str, Any] = {}
         model.zero_grad()
         for part in range(parts):
-            x, y, sample_weight = (None if each is None else each[part] for each in pieces)
+            some: list[Any] = [None if each is None else each[part] for each in pieces]
+            x, y, sample_weight = some
             outputs = model(x, training=True)
             loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
             model.metrics[0].update_state(loss.detach(), sample_weight=len(x))

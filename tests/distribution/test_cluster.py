@@ -94,6 +94,11 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, monkey
 class _Group:
     index, size = 0, 3
 
+    left = False
+
+    def abandon(self):
+        self.left = True
+
     def name_of(self, index):
         return f"worker {index}"
 
@@ -114,10 +119,24 @@ def test_lost_workers_are_named(text, words):
     """The texts are those of TensorFlow 2.21."""
     import tensorflow as tf
 
-    with pytest.raises(InputError, match=f"Worker 0 of 3 stops, .*{words}"), watched(_Group()):
+    group = _Group()
+    with pytest.raises(InputError, match=f"Worker 0 of 3 stops, .*{words}"), watched(group):
         raise tf.errors.UnavailableError(None, None, text)
+    assert group.left
 
 
-def test_other_errors_pass():
-    with pytest.raises(ZeroDivisionError), watched(_Group()):
-        raise ZeroDivisionError
+def test_lost_workers_of_jax():
+    """The text is that of JAX 0.10."""
+    text = "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error [::1]:9: Connection reset by peer"
+    group = _Group()
+    with pytest.raises(InputError, match="Worker 0 of 3 stops, because another worker stopped"), watched(group):
+        raise ValueError(text)
+    assert group.left
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ValueError("a negative number")])
+def test_other_errors_pass(error):
+    group = _Group()
+    with pytest.raises(type(error)), watched(group):
+        raise error
+    assert not group.left

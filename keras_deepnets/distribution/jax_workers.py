@@ -110,8 +110,12 @@ class OneProgram:
         evaluate = model.evaluate
 
         def on_one_device(*args: Any, **kwargs: Any) -> Any:
-            with _no_distribution(), self._on_one_device(model):
-                return evaluate(*args, **kwargs)
+            """Each process has its own number of images."""
+            self._to_one_device(_variables(model))
+            with _no_distribution():
+                found = evaluate(*args, **kwargs)
+            self._to_all_devices(_variables(model))
+            return found
 
         internals.create_variables(model, next(iter(batches)))
         self._to_all_devices(_variables(model))
@@ -121,16 +125,7 @@ class OneProgram:
                 yield
         finally:
             del model.evaluate
-        self._to_one_device(_variables(model))  # after an error, Keras has given the variables' values away
-
-    @contextlib.contextmanager
-    def _on_one_device(self, model: Any) -> Iterator[None]:
-        """A scope in which each process has its own number of images."""
-        self._to_one_device(_variables(model))
-        try:
-            yield
-        finally:
-            self._to_all_devices(_variables(model))
+        self._to_one_device(_variables(model))  # not after an error: Keras has given the variables' values away
 
     def _to_all_devices(self, variables: Iterable[Any]) -> None:
         """Copy variables from one device of each process to all its devices. Their values are equal on all processes."""

@@ -1,16 +1,12 @@
 """Several processes or devices under JAX train as one does: real processes on this machine."""
 
 import importlib.util
-import re
-import signal
-import time
 
 import numpy as np
 import pytest
 
-from keras_deepnets.training import read_metrics
-from tests.distribution.common import finished, log, record, started
-from tests.distribution.test_workers import METRICS, SHORT, wait_for
+from tests.distribution.common import check_kill_and_resume, check_signal_and_resume, finished, log, started
+from tests.distribution.test_workers import METRICS, SHORT
 
 pytestmark = [
     pytest.mark.slow,
@@ -101,38 +97,11 @@ def test_fine_tuning_with_two_workers(tmp_path):
 
 
 def test_a_killed_worker_stops_the_others_and_the_run_resumes(tmp_path):
-    options = SHORT | {"epochs": 3, "checkpoint_every": "4 steps"}
-    processes = started(3, tmp_path, options, pause=16)  # in the middle of the second epoch
-    wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(3)), processes)
-    processes[1].send_signal(signal.SIGKILL)
-    for index in range(3):
-        record(tmp_path, index).with_suffix(".json.go").touch()
-    begin = time.monotonic()
-    assert [process.wait(100) for process in (processes[0], processes[2])] == [1, 1]
-    assert time.monotonic() - begin < 60
-    for index in (0, 2):
-        assert re.search(r"stops, because (another worker stopped|there is no sign of life)", log(tmp_path, index))
-        assert "Start all workers again with the same command" in log(tmp_path, index)
-    assert max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()).startswith("epoch-00001-step-")
-    again = finished(3, tmp_path, options)
-    assert "Resuming" in log(tmp_path, 0) and ", step " in log(tmp_path, 0)
-    assert len({worker["weights"] for worker in again}) == 1
-    rows = read_metrics(tmp_path / "run" / "metrics.csv")
-    assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[-1]["step"] == 30
+    check_kill_and_resume(tmp_path, SHORT)
 
 
-def test_a_signal_to_one_worker_stops_all_and_one_process_resumes_under_tensorflow(tmp_path, monkeypatch):
-    options = SHORT | {"epochs": 8, "limit": 240}  # long enough: the workers ask each other once per second
-    processes = started(2, tmp_path, options, pause=8)
-    wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(2)), processes)
-    processes[1].send_signal(signal.SIGTERM)
-    for index in range(2):
-        record(tmp_path, index).with_suffix(".json.go").touch()
-    assert [process.wait(60) for process in processes] == [143, 143]
-    assert "A signal to another worker ended the run after epoch " in log(tmp_path, 0)
-    (alone,) = finished(1, tmp_path, options)
-    assert f"Resuming {tmp_path / 'run'} after epoch " in log(tmp_path, 0)
-    assert len(alone["history"]["loss"]) == 8
+def test_a_signal_to_one_worker_stops_all_and_the_run_resumes_with_another_number(tmp_path):
+    check_signal_and_resume(tmp_path, SHORT)
 
 
 def test_workers_of_other_runs_are_refused(tmp_path):

@@ -2,17 +2,20 @@
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
-from keras_deepnets.training import read_metrics
-from tests.distribution.common import finished, free_ports, log, record, started
+from tests.distribution.common import (
+    check_kill_and_resume,
+    check_signal_and_resume,
+    finished,
+    free_ports,
+    log,
+    started,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -91,52 +94,12 @@ def test_workers_of_other_runs_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_worker_stops_the_others_and_the_run_resumes(tmp_path):
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    options = SHORT | {"epochs": 3, "checkpoint_every": "4 steps"}
-    processes = started(3, folder, options, pause=16)  # in the middle of the second epoch
-    wait_for(lambda: all(record(folder, index).with_suffix(".json.paused").exists() for index in range(3)), processes)
-    processes[1].send_signal(signal.SIGKILL)
-    for index in range(3):
-        record(folder, index).with_suffix(".json.go").touch()
-    begin = time.monotonic()
-    assert [process.wait(100) for process in (processes[0], processes[2])] == [1, 1]
-    assert time.monotonic() - begin < 60
-    for index in (0, 2):
-        assert re.search(
-            r"because (another worker stopped|there is no sign of life from .*worker 1 \(localhost)", log(folder, index)
-        )
-        assert "Start all workers again with the same command" in log(folder, index)
-    kept = sorted(path.name for path in (folder / "run" / "checkpoints").iterdir())
-    assert kept[-1].startswith("epoch-00001-step-")
-    again = finished(3, folder, options)
-    assert "Resuming" in log(folder, 0) and ", step " in log(folder, 0)
-    assert len({worker["weights"] for worker in again}) == 1
-    rows = read_metrics(folder / "run" / "metrics.csv")
-    assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[-1]["step"] == 30
-
-
-def wait_for(ready, processes, seconds=120):
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end and all(process.poll() is None for process in processes)
-        time.sleep(0.1)
+    check_kill_and_resume(tmp_path, SHORT)
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_worker_stops_all_and_the_run_resumes_with_another_number(tmp_path):
-    options = SHORT | {"epochs": 8, "limit": 240}  # long enough: the workers ask each other once per second
-    processes = started(2, tmp_path, options, pause=8)
-    wait_for(lambda: all(record(tmp_path, index).with_suffix(".json.paused").exists() for index in range(2)), processes)
-    processes[1].send_signal(signal.SIGTERM)
-    for index in range(2):
-        record(tmp_path, index).with_suffix(".json.go").touch()
-    assert [process.wait(60) for process in processes] == [143, 143]
-    assert "SIGTERM: the state is saved after this step." in log(tmp_path, 1)
-    assert "A signal to another worker ended the run after epoch " in log(tmp_path, 0)
-    (alone,) = finished(1, tmp_path, options)
-    assert f"Resuming {tmp_path / 'run'} after epoch " in log(tmp_path, 0)
-    assert len(alone["history"]["loss"]) == 8
+    check_signal_and_resume(tmp_path, SHORT)
 
 
 @pytest.mark.slow

@@ -6,7 +6,10 @@ gradients. Batch normalisation uses the statistics of the whole batch.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -36,6 +39,8 @@ class JaxWorkers(Connected):
         import jax
 
         super().__init__(cluster)
+        self._lost = False
+        atexit.register(self._end)
         hosts = [worker.rpartition(":")[0] for worker in cluster.workers]
         shared = hosts.count(hosts[cluster.index]) > 1
         # In their order. Two collective operations at the same time may meet in another order on another process.
@@ -58,12 +63,18 @@ class JaxWorkers(Connected):
             ) from error
 
     def abandon(self) -> None:
-        """Leave the job without the others. Otherwise JAX waits for them when the process ends, and then aborts it."""
-        from keras_deepnets.layers.fast import internals
-
-        internals.abandon_jax_workers()
+        """Leave the job without the others. The process will end with status 1 after an uncaught error, otherwise with 2."""
+        self._lost = True
         if self.is_chief:  # JAX aborts the others as soon as the chief ends
             time.sleep(_FAREWELL)
+
+    def _end(self) -> None:
+        """End the process after the loss of a worker. JAX would wait for all workers first, and then abort it."""
+        if self._lost:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(1 if getattr(sys, "last_value", None) is not None else 2)
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
         """The sums of tensors over all workers, as NumPy arrays. All workers must call it in the same order."""

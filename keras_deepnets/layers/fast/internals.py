@@ -104,20 +104,6 @@ def create_variables(model: Any, batch: Any) -> None:
     model._symbolic_build(data_batch=keras.tree.map_structure(np.asarray, batch))
 
 
-def abandon_jax_workers() -> None:
-    """Keep JAX from waiting for the other processes of `jax.distributed` when this process ends, and from aborting it then."""
-    import atexit
-    import ctypes
-
-    from jax._src import api, distributed, xla_bridge
-
-    atexit.unregister(api.clean_up)
-    state = distributed.global_state
-    for each in (state.client, state.service, *xla_bridge.backends().values()):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))  # their destructors would wait too
-    state.client = state.service = None
-
-
 def set_layout(variable: Any, layout: Any) -> None:
     """Set how a variable of JAX is placed on several devices. None: it is on one device. The next `assign` places it so."""
     variable._layout = layout

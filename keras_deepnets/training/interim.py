@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -80,17 +80,17 @@ class InterimCheckpoint(keras.callbacks.Callback):
         if self._resumed is not None:
             self._batch, self._begin = self._resumed.batch, self._begin - self._resumed.seconds
             if self._group.is_chief or self._group.one_program:
-                for variable, value in zip(self.model.metrics_variables, self._resumed_metrics(), strict=True):
+                values = self._known_to_all(self._resumed.metrics)
+                for variable, value in zip(self.model.metrics_variables, values, strict=True):
                     variable.assign(value)
             self._resumed = None
 
-    def _resumed_metrics(self) -> list[np.ndarray]:
-        """The sums of the metrics so far. Only the chief has read them."""
-        known = self._resumed.metrics if self._resumed is not None else ()
+    def _known_to_all(self, metrics: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """The metrics' values, which only the chief has read. All workers of one program need them."""
         if not self._group.one_program:
-            return list(known)
-        variables = self.model.metrics_variables
-        return self._group.sum(known or [np.zeros(tuple(each.shape), each.dtype) for each in variables])
+            return metrics
+        nothing = [np.zeros(tuple(each.shape), each.dtype) for each in self.model.metrics_variables]
+        return self._group.sum(metrics or nothing)
 
     def on_train_batch_begin(self, batch, logs=None):
         """Save the state before a step if it is time, and end the run if a signal came. Keras never defers this call."""

@@ -67,13 +67,20 @@ def finished(count, folder, options, each=None):
     return [json.loads(record(folder, index).read_text()) for index in range(count)]
 
 
+def wait_for(ready, processes, seconds=120):
+    """Wait until a condition holds while all processes run."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end and all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+
+
 def interrupted(count, folder, options, step, number):
     """Start the processes of a run, and send a signal to the second one when all have done so many steps."""
     processes = started(count, folder, options, pause=step)
-    end = time.monotonic() + 120
-    while not all(record(folder, index).with_suffix(".json.paused").exists() for index in range(count)):
-        assert time.monotonic() < end and all(process.poll() is None for process in processes)
-        time.sleep(0.1)
+    wait_for(
+        lambda: all(record(folder, index).with_suffix(".json.paused").exists() for index in range(count)), processes
+    )
     processes[1].send_signal(number)
     for index in range(count):
         record(folder, index).with_suffix(".json.go").touch()

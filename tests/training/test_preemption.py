@@ -12,8 +12,8 @@ from keras_deepnets import training
 from keras_deepnets.errors import InputError
 from keras_deepnets.training import CheckpointStore, read_metrics
 from keras_deepnets.training.interim import interval
-from tests.distribution.common import finished, log, record, started
-from tests.distribution.test_workers import SHORT, wait_for
+from tests.distribution.common import finished, log, record, started, wait_for
+from tests.distribution.test_workers import SHORT
 
 pytestmark = pytest.mark.integration
 

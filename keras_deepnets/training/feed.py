@@ -65,7 +65,9 @@ def load(
         validation: Another source, the number or fraction of images to split off from `data`, or `False` for no
             validation. All images of a folder, of arrays or of a `tf.data.Dataset` are used, and the test split of a
             named data set. `None`: the source's validation split, otherwise its test split. A tenth is split off
-            (`cut_by_default`) if the source has neither or is loaded already.
+            (`cut_by_default`) if the source has neither or is loaded already. A folder of class folders without splits
+            is divided into 80 % training, 10 % validation and 10 % test images if this is `None`. `False`: its
+            validation images are trained on too. Another source: all its images are trained on.
         seed: Seed of the split and of `limit`.
         skip_broken: Whether to skip image files that cannot be decoded.
         limit: Maximum number of training images. Each class keeps its share. The validation images do not change.
@@ -99,6 +101,9 @@ def load(
         if asked is not None:
             options["validation"] = asked
             train, held = (datasets.load(source, part, **options) for part in (split, "validation"))
+        elif validation is not None and datasets.is_cut(source):  # nothing of the folder is held out for validation
+            unused = {"validation": 0} if validation is False else {}
+            train, held = datasets.load(source, split if unused else "all", **options, **unused), None
         else:
             train = datasets.load(source, split, **options)
             held = _own(source, options) if validation is None else None

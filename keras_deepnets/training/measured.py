@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RULE = (
     "the data's test split, otherwise its validation split. For a folder of class folders without splits: the test part that "
-    "`train` held out, if the model was trained on this folder, otherwise all images"
+    "`train` held out, if it did so, otherwise all images"
 )
 """Text of the rule, for help texts."""
 
@@ -31,21 +31,25 @@ class RunRecord:
         source: Name of the training data: a folder, or a named set.
         cut: Number or fraction of the training images that were split off for validation. None: no images.
         names: Digest of the file names of the training images. None: the images are not files.
+        split: Split of the source that was trained on.
     """
 
     seed: int | None
     source: str
     cut: int | float | None = None
     names: str | None = None
+    split: str = "train"
 
     @classmethod
     def beside(cls, model: Path) -> RunRecord | None:
         """Return the record next to a model's file; None if the file is not in a run folder."""
         try:
             config = json.loads((model.parent / "config.json").read_text(encoding="utf-8"))
-            data, held = config["data"], config["validation"] or {}
+            data, held = config["data"], config["validation"] or {"cut": 0}
             names = (data.get("digests") or {}).get("names")
-            return cls(int(config["seed"]), str(data["name"]), held.get("cut"), names)
+            return cls(
+                int(config["seed"]), str(data["name"]), held.get("cut"), names, str(data.get("split") or "train")
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -79,7 +83,8 @@ class RunRecord:
         if self.seed is None:  # the images of the split are unknown
             return None
         try:
-            train = load(source, "train", seed=self.seed, validation=self.cut, skip_broken=True)
+            cut = None if self.split == "all" else self.cut
+            train = load(source, self.split, seed=self.seed, validation=cut, skip_broken=True)
         except InputError:  # too few images for this split: another folder
             return None
         return identity(train)["digests"].get("names")
@@ -134,7 +139,9 @@ def images_to_measure(
     options: dict[str, Any] = {"seed": seed, "skip_broken": skip_broken}
     if not datasets.is_cut(source):
         return _own(
-            source, split, options | {"validation": record.cut if record and record.has_name_of(source) else None}
+            source,
+            split,
+            options | {"validation": (record.cut or None) if record and record.has_name_of(source) else None},
         )
     whole = datasets.load(source, "all", **options)  # the splits share its pixels
     if split == "all":
@@ -142,8 +149,13 @@ def images_to_measure(
     own = record if record is not None and record.is_of(source) else None
     if split is None and (own is None or own.seed is None):
         return Measured(whole, "all", None, _why_all(record, own is not None))
+    if own is not None and own.split == "all" and split is None:
+        return Measured(whole, "all", None, _PARTS["train"])
+    if own is not None and own.cut == 0 and split == "validation":
+        raise NoSuchSplit("split 'validation': the run was trained without validation images; give test, train or all.")
     split = split or "test"
-    images = datasets.load(source, split, **options, validation=None if own is None else own.cut)
+    cut = None if own is None or own.split == "all" else own.cut
+    images = datasets.load(source, split, **options, validation=cut)
     return Measured(images, split, whole.size, _reason(split, seed, own))
 
 
@@ -178,7 +190,7 @@ def _reason(split: str, seed: int, record: RunRecord | None) -> str:
         return f"split off with seed {seed}"
     if seed != record.seed:
         return f"split off with seed {seed}; the run was trained with seed {record.seed} and has seen some of these"
-    return _PARTS[split]
+    return _PARTS["train" if record.split == "all" else split]
 
 
 _PARTS = {

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 import keras_deepnets as kd
 from keras_deepnets.data import ImageData, arrays
-from keras_deepnets.errors import InputError
+from keras_deepnets.errors import InputError, NoSuchSplit
 from keras_deepnets.training import evaluate, feed, train
+from keras_deepnets.training.identity import identities
+from keras_deepnets.training.measured import RunRecord, images_to_measure
 from tests.training.common import images, network
 
 pytestmark = pytest.mark.integration
@@ -42,7 +44,7 @@ def write_folder(folder, counts, splits=("train",)):
         for name, count in counts.items():
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                keras.utils.save_img(folder / split / name / f"{number}.png", np.full((8, 8, 3), number))
+                keras.utils.save_img(folder / split / name / f"{number}.png", np.full((8, 8, 3), number), scale=False)
     return folder
 
 
@@ -96,6 +98,36 @@ def test_of_records_a_tenth(tmp_path):
     kd.data.write_shards(folder, tmp_path / "shards")
     sets = feed.load(tmp_path / "shards", None, 0)
     assert (sets.train.size, sets.held.size, sets.cut) == (36, 4, 4)
+
+
+def test_a_folder_without_splits_keeps_images_back_only_where_they_are_used(tmp_path):
+    """Another source for validation: all images are trained on. No validation: all but the test part, which `evaluate` measures."""
+    folder = write_folder(tmp_path / "a", {"left": 30, "right": 10}) / "train"
+    other = write_folder(tmp_path / "b", {"left": 5, "right": 2}) / "train"
+    measured = {
+        None: ("test split: 4 of 40 images, the rest was used for training and validation"),
+        False: ("test split: 4 of 40 images, the rest was used for training and validation"),
+        other: ("all 40 images, the run was trained on these"),
+    }
+    for validation, trained, held in ((None, 32, 4), (False, 36, 0), (other, 40, 7)):
+        sets = feed.load(folder, validation, 3)
+        assert (sets.train.size, sets.held.size if sets.held else 0) == (trained, held)
+        run = tmp_path / f"run-{trained}"
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps(identities(sets) | {"seed": 3}))
+        record = RunRecord.beside(run / "model.keras")
+        assert str(images_to_measure(folder, None, record)) == measured[validation]
+        moved = folder.rename(tmp_path / "moved")  # found again by the names of its files
+        folder.mkdir()
+        assert str(images_to_measure(moved, None, record)) == measured[validation]
+        folder.rmdir()
+        moved.rename(folder)
+        part = images_to_measure(folder, "train", record)
+        if validation is not other:
+            assert part.images.size == trained
+        if validation is False:
+            with pytest.raises(NoSuchSplit, match="trained without validation images; give test, train or all"):
+                images_to_measure(folder, "validation", record)
 
 
 # --- Fewer training images

@@ -41,7 +41,7 @@ class ClassMaps:
 def grad_cam(
     model: keras.Model, images: np.ndarray, classes: Sequence[int] | None = None, layer: str | None = None
 ) -> ClassMaps:
-    """Compute Grad-CAM, which needs the TensorFlow backend.
+    """Compute Grad-CAM.
 
     The map is ``relu(Σ_k α_k A_k)``. A are the outputs of a layer. α is the mean over positions of the gradient of the
     class' logit (Selvaraju et al. 2017, equations 1 and 2).
@@ -54,14 +54,11 @@ def grad_cam(
 
     Raises:
         InputError: The model is not such a classifier, it has no such layer, a class does not exist, or the images do not
-            fit. The backend is not TensorFlow.
+            fit.
     """
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(f"Grad-CAM needs KERAS_BACKEND=tensorflow; the backend is {keras.backend.backend()}.")
-    import tensorflow as tf
-
+    from keras_deepnets.insight.gradients import class_gradients
     from keras_deepnets.insight.observing import graph_of, inputs_of, logits_tensor
     from keras_deepnets.models import deep_graphs
 
@@ -78,23 +75,15 @@ def grad_cam(
     with deep_graphs():
         inner = keras.Model(model.inputs[0], [maps.output, logits])
 
-    @tf.function(reduce_retracing=True)  # a graph leaves out the gradients of the weights
-    def weighted(part, own):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(part)
-            values, scores = inner(part, training=False)
-            scores = tf.cast(scores, tf.float32)
-            own = tf.argmax(scores, -1) if own is None else own
-            picked = tf.gather(scores, own, batch_dims=1)
-        weights = tf.reduce_mean(tf.cast(tape.gradient(picked, values), tf.float32), (1, 2), keepdims=True)
-        shown = tf.nn.relu(tf.reduce_sum(weights * tf.cast(values, tf.float32), -1))
-        return own, tf.nn.softmax(scores), shown
-
-    found: list[tuple[Any, ...]] = []
+    gradients = class_gradients(inner, maps)
+    found: list[tuple[np.ndarray, ...]] = []
     for at in range(0, len(inputs), _BATCH):
-        part = tf.convert_to_tensor(inputs[at : at + _BATCH])
-        own = None if wanted is None else tf.constant(wanted[at : at + _BATCH], tf.int64)
-        found.append(tuple(value.numpy() for value in weighted(part, own)))
+        own, scores, values, gradient = gradients(
+            inputs[at : at + _BATCH], None if wanted is None else wanted[at : at + _BATCH]
+        )
+        weights = gradient.mean((1, 2), keepdims=True)
+        likely = np.exp(scores - scores.max(-1, keepdims=True))
+        found.append((own, likely / likely.sum(-1, keepdims=True), np.maximum((weights * values).sum(-1), 0)))
     own, probabilities, shown = (np.concatenate(column) for column in zip(*found, strict=True))
     return ClassMaps(maps.name, own, probabilities, shown)
 

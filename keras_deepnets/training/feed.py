@@ -102,8 +102,8 @@ def load(
             options["validation"] = asked
             train, held = (datasets.load(source, part, **options) for part in (split, "validation"))
         elif validation is not None and datasets.is_cut(source):  # nothing of the folder is held out for validation
-            unused = {"validation": 0} if validation is False else {}
-            train, held = datasets.load(source, split if unused else "all", **options, **unused), None
+            part, size = (split, 0) if validation is False else ("all", None)
+            train, held = datasets.load(source, part, validation=size, **options), None
         else:
             train = datasets.load(source, split, **options)
             held = _own(source, options) if validation is None else None

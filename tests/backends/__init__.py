@@ -1,0 +1,1 @@
+"""The same program on each backend of Keras."""

@@ -1,4 +1,4 @@
-"""The gradient of class scores by the maps inside a network, on each backend of Keras."""
+"""Gradients of class scores with respect to maps inside a network, on each backend of Keras."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import keras
 
 Result = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Classes int64 ``[n]``, scores ``[n, classes]``, maps ``[n, h, w, c]`` and the gradient by the maps, float32."""
+"""Classes int64 ``[n]``, scores ``[n, classes]``, maps ``[n, h, w, c]`` and the gradient with respect to the maps, float32."""
 
 
 def class_gradients(model: keras.Model, layer: keras.layers.Layer) -> Callable[[Any, np.ndarray | None], Result]:
-    """Return a function that computes the gradient of one class score of each image by the maps of a layer.
+    """Return a function that computes the gradient of one class score of each image with respect to the maps of a layer.
 
     Args:
         model: Model from images to two outputs: the maps and the scores.
@@ -53,7 +53,7 @@ def _on_tensorflow(model: keras.Model, layer: keras.layers.Layer) -> Callable[[A
     return run
 
 
-# Elsewhere, zeros are added to the maps: the gradient by them is that by the maps, however the network goes on from there.
+# Elsewhere, zeros are added to the maps: the gradient with respect to the zeros equals that of the maps.
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ import keras
 def in_parts(model: keras.Model, parts: int) -> None:
     """Make each training step of a model compute the batch in parts. The optimizer still makes one update per batch.
 
-    Gradients, losses and metrics are those of the whole batch. Batch normalisation uses the statistics of each part.
+    Gradients, losses and metrics are those of the whole batch. Batch normalisation uses the statistics of each part. The
+    losses of a detector are the means of those of the parts, each of which counts its own sampled anchors and regions.
 
     Args:
         model: Compiled model. It keeps this step until its `train_step` is deleted.
@@ -92,16 +93,19 @@ def _under_torch(model: Any, parts: int) -> Callable[[Any], dict[str, Any]]:
     import torch
 
     def train_step(data: Any) -> dict[str, Any]:
-        whole = keras.utils.unpack_x_y_sample_weight(data)
-        pieces = [None if tensor is None else keras.ops.convert_to_tensor(tensor).chunk(parts) for tensor in whole]
+        tensors = [
+            None if tensor is None else keras.ops.convert_to_tensor(tensor) for tensor in keras.tree.flatten(data)
+        ]
+        pieces = [None if tensor is None else tensor.chunk(parts) for tensor in tensors]
         found: dict[str, Any] = {}
         model.zero_grad()
         for part in range(parts):
-            some: list[Any] = [None if each is None else each[part] for each in pieces]
-            x, y, sample_weight = some
+            some = [None if piece is None else piece[part] for piece in pieces]
+            own = keras.tree.pack_sequence_as(data, some)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(own)
             outputs = model(x, training=True)
             loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
-            model.metrics[0].update_state(loss.detach(), sample_weight=len(x))
+            model.metrics[0].update_state(loss.detach(), sample_weight=len(keras.tree.flatten(x)[0]))
             model.optimizer.scale_loss(loss / parts).backward()  # adds to the gradients
             found = model.compute_metrics(x, y, outputs, sample_weight)
         weights = model.trainable_weights

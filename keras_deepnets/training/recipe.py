@@ -67,7 +67,8 @@ class Recipe:
         batch_size: Images per step. If there are fewer training images, each epoch is one step over all of them.
             `"auto"`: chosen from the number of training images.
         accumulate: Parts in which a batch is computed, one after the other, to save memory. Gradients are those of the
-            whole batch. Batch normalisation uses the statistics of each part.
+            whole batch. Batch normalisation uses the statistics of each part. Each part of a detector's batch counts its own
+            sampled anchors and regions.
         learning_rate_batch: Batch size that `learning_rate` refers to. The rate scales linearly with the actual batch
             size. `None`: no scaling. Overriding `learning_rate` also turns scaling off.
         image_size: Side in pixels that images are resized to. `None`: the network's input size.

@@ -63,7 +63,10 @@ def detection(model, folder):
     rows = [form.train_on_batch(inputs, return_dict=True) for _ in range(STEPS)]
     for name in rows[0]:
         yield f"{name} of a training", np.asarray([float(row[name]) for row in rows])
-    data, options = voc_folder(folder / f"{keras.backend.backend()}-voc"), {"batch_size": 2, "epochs": 2, "verbose": 0}
+    data, options = (
+        voc_folder(folder / f"{keras.backend.backend()}-voc"),
+        {"batch_size": 2, "accumulate": 2, "epochs": 2, "verbose": 0},
+    )
     whole = kd.detection.train(tiny(), data, "fast", folder / f"{keras.backend.backend()}-detector", **options)
     assert np.isfinite(whole.history["loss"]).all() and len(whole.history["loss"]) == 2
 

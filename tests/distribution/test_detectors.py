@@ -70,6 +70,14 @@ def test_two_workers_train_as_one_process(alone, tmp_path):
     assert first["history"]["val_ap50"][-1] == first["evaluation"]["ap50"]
 
 
+def test_batches_in_parts(alone, tmp_path):
+    """Each part counts its own anchors and regions, so the losses differ a little from those of the whole batch."""
+    options, one = alone
+    first, second = finished(2, tmp_path, options | {"accumulate": 2})
+    assert first["weights"] == second["weights"]
+    np.testing.assert_allclose(np.mean([first["losses"], second["losses"]], axis=0), one["losses"], rtol=0.02)
+
+
 def test_two_devices_train_as_one(alone, tmp_path):
     options, one = alone
     (two,) = finished(1, tmp_path, options | {"distribute": "mirrored", "devices": 2})

@@ -26,6 +26,7 @@ from keras_deepnets.models import deep_graphs
 from keras_deepnets.training import boards, interim
 from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import precision as precisions
+from keras_deepnets.training.accumulation import in_parts
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State
 from keras_deepnets.training.fit import Curves, draw_run, reported
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
@@ -117,7 +118,7 @@ def train(
             "class_weight": None,
         }
         claim = Claim(team, folder, identity)
-        team.check_share(asked.base.images_per_step)
+        team.check_share(asked.base.images_per_step, asked.base.accumulate)
         claim.lengthen(asked, lambda: _lengths(asked, train_data))
         if claim.finished:
             return claim.results(verbose)
@@ -259,6 +260,8 @@ class DetectorFit:
             made = optimizer_of(recipe.base, resolved["steps"], resolved["steps_per_epoch"], resolved["batch_size"])
             made.global_clipnorm = recipe.clip_norm
             self.fitted.compile(made, jit_compile=team.jit_compile)
+            if recipe.base.accumulate > 1:
+                in_parts(self.fitted, recipe.base.accumulate)
         team.connect(self.fitted.optimizer)
         self.history: list[dict[str, float]] = []
         self.store = CheckpointStore(folder.checkpoints)

@@ -14,7 +14,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.training.recipe import Recipe
 
 SHARED = (
-    *("epochs", "steps", "examples", "batch_size", "learning_rate_batch"),
+    *("epochs", "steps", "examples", "batch_size", "accumulate", "learning_rate_batch"),
     *("optimizer", "learning_rate", "schedule", "milestones", "drop", "peak_at"),
     *("warmup", "warmup_learning_rate", "warmup_shape"),
     *("momentum", "nesterov", "weight_decay", "weight_decay_on", "rate_factors"),

@@ -140,6 +140,22 @@ def test_frozen_layers_stay(folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_batch_in_parts_trains_as_the_whole_batch(folder, tmp_path):
+    options = SETTINGS | {"batch_size": 4, "validation": False, "verbose": 0, "epochs": 4}
+    whole, parts = (
+        kd.detection.train(
+            new_detector(frozen_batch_norm=True), folder, "fast", tmp_path / str(count), accumulate=count, **options
+        )
+        for count in (1, 4)
+    )
+    for name in ("loss", "objectness", "rpn_box", "classifier", "box"):
+        assert parts.history[name] == pytest.approx(whole.history[name], rel=1e-4)
+    assert parts.history["loss"][-1] < 0.97 * parts.history["loss"][0]
+    for one, other in zip(parts.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-4, err_msg=one.path)
+
+
+@pytest.mark.slow
 def test_average_of_the_weights_and_best_epoch(folder, tmp_path):
     run = train(folder, tmp_path / "run", 2, ema=0.5, validate_every=1, keep="best")
     values = run.history["val_ap50"]
@@ -178,6 +194,7 @@ def test_half_precision_stays_finite(folder, tmp_path, policy):
         ({"weights": "some.h5"}, "built already"),
         ({"model": "fasterrcnn"}, "needs a backbone"),
         ({"limit": 0}, "limit=0"),
+        ({"accumulate": 3, "batch_size": 4}, "must be divisible by 3"),
     ],
 )
 def test_wrong_arguments_write_nothing(folder, tmp_path, given, words):

@@ -195,9 +195,8 @@ class Block(keras.layers.Layer):
         factor = drop.factor(inputs, training)
         if factor is not None:
             factor = ops.convert_to_tensor(factor, "float32")
-        # Keras' optimisers need a gradient for every weight, and torch gives none for a skipped branch. There it is multiplied by zero.
         # Replicas that synchronise statistics wait for each other in every branch.
-        possible = network.skips and keras.backend.backend() != "torch" and not replicas.synchronizes()
+        possible = network.skips and not replicas.synchronizes()
         if not (drop.drops(training) and drop.unit == "batch" and possible):
             return factor, None
         return factor, "exact" if drop.rescale == "inference" else "scaled"

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -126,7 +126,37 @@ class BlockGraph:
         if skip is None:
             return run(factor=factor)
         kept = None if skip == "exact" else factor
-        return ops.cond(ops.reshape(factor, ()) > 0, lambda: run(factor=kept), lambda: run(without_branch=True))
+
+        def dropped() -> tuple[Any, list[Any]]:
+            y, news = run(without_branch=True)
+            return (_with_zero_gradients(y, values) if keras.backend.backend() == "torch" else y), news
+
+        return ops.cond(ops.reshape(factor, ()) > 0, lambda: run(factor=kept), dropped)
+
+
+def _with_zero_gradients(y: Any, weights: Sequence[Any]) -> Any:
+    """Return `y`. Its gradients with respect to `weights` are zeros.
+
+    Keras' optimizers need a gradient for every weight, and torch gives none for the weights of a skipped branch.
+    """
+    return _zero_gradients().apply(y, *(weight for weight in weights if weight.requires_grad))
+
+
+@functools.cache
+def _zero_gradients() -> Any:
+    import torch
+
+    class ZeroGradients(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, y: Any, *weights: Any) -> Any:
+            context.save_for_backward(*weights)
+            return y.view_as(y)
+
+        @staticmethod
+        def backward(context: Any, *gradients: Any) -> Any:
+            return gradients[0], *(torch.zeros_like(weight) for weight in context.saved_tensors)
+
+    return ZeroGradients
 
 
 def described(layer: keras.layers.Layer) -> list[dict[str, Any]]:

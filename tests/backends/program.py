@@ -71,6 +71,27 @@ def detection(model, folder):
     assert np.isfinite(whole.history["loss"]).all() and len(whole.history["loss"]) == 2
 
 
+def dropping():
+    """A branch that stochastic depth always drops is not computed, and nothing of it changes."""
+    options = {"stochastic_depth": 1 - 1e-9, "drop_unit": "batch", "block_layers": True}
+    model = kd.ResNet(depth=8, stem="cifar", input_shape=(16, 16, 3), classes=CLASSES, **options)
+    parts = model.get_layer("conv4_block1_out").sublayers
+    kernel, mean = parts["conv4_block1_1_conv"].kernel, parts["conv4_block1_1_bn"].moving_mean
+    kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
+    images = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+    for _ in range(STEPS):
+        assert np.isfinite(float(np.asarray(model.train_on_batch(images, np.array([0, 1, 2, 3])))))
+    assert np.isnan(keras.ops.convert_to_numpy(kernel)).all() and not keras.ops.convert_to_numpy(mean).any()
+    changed = sum(
+        bool((keras.ops.convert_to_numpy(weight) != old).any())
+        for weight, old in zip(model.trainable_weights, before, strict=True)
+        if not np.isnan(old).any()
+    )
+    assert changed > 3
+
+
 def fine_tuning(folder):
     """Fine-tuning that is interrupted in each phase, against a whole one."""
     keras.utils.set_random_seed(2)
@@ -113,6 +134,7 @@ def main(folder):
     results |= dict(forms(built["classifier"], images))
     results |= dict(detection(built["detector"], folder))
     np.savez(folder / f"{keras.backend.backend()}.npz", **results)
+    dropping()
     fine_tuning(folder)
     print(keras.backend.backend())
 

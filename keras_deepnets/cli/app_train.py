@@ -69,8 +69,9 @@ def train(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Weights to keep: those of the last epoch, or of the epoch with the best validation accuracy.",
-            metavar="last|best",
+            help="Weights to keep: those of the last epoch, or of the epoch with the best validation accuracy. auto: the last, unless "
+            "the best is better by more than chance.",
+            metavar="last|best|auto",
             show_default=False,
         ),
     ] = None,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 Rows = Sequence[dict[str, float]]
 
+_ERRORS = 2.0
+"""Standard errors by which the best epoch must be better than the last (`keep="auto"`)."""
 MEASURES = ("val_accuracy", "val_ap50")
 """Columns of the validation result, the larger the better: of a classifier and of a detector."""
 
@@ -29,6 +31,26 @@ def best_epoch(history: Rows) -> int:
         if at >= last_of_head and (value := measure(row)) is not None and math.isfinite(value)
     ]
     return max(measured, default=(0.0, 0))[1]
+
+
+def kept_epoch(history: Rows, keep: str, images: int) -> int:
+    """Return the epoch whose weights a run keeps, counted from 1.
+
+    Args:
+        history: One row per epoch.
+        keep: The recipe's `keep`. For ``"auto"``, it is the last epoch, unless the best one is better by more than two
+            standard errors. Of few validation images, the best epoch is mostly the luckiest.
+        images: Number of validation images.
+    """
+    last, best = len(history), best_epoch(history)
+    if keep == "last" or not best:
+        return last
+    highest, end = measure(history[best - 1]), measure(history[-1])
+    if keep == "auto" and highest is not None and end is not None:
+        mean = min((highest + end) / 2, 1.0)
+        if highest - end <= _ERRORS * math.sqrt(mean * (1 - mean) / max(images, 1)):
+            return last
+    return best
 
 
 def stalled(history: Rows, patience: int) -> bool:

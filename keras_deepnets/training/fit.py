@@ -22,7 +22,7 @@ from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.accumulation import in_parts
 from keras_deepnets.training.averaging import AveragedWeights
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State
-from keras_deepnets.training.choosing import stalled
+from keras_deepnets.training.choosing import kept_epoch, stalled
 from keras_deepnets.training.errors import TrainingError, is_disk_full
 from keras_deepnets.training.evaluation import PICTURES, Evaluation, draw, evaluate
 from keras_deepnets.training.losses import LOSSES, TopAccuracy, fading, gives_logits
@@ -308,7 +308,7 @@ class Fit:
         return phase.name == phases.ALL and self.recipe.ema is not None and self.pieces.optimizer is None
 
     def _keeps_best(self) -> bool:
-        keeps = self.recipe.keep == "best" and self.held_data is not None and self.phases[-1].name == phases.ALL
+        keeps = self.recipe.keep != "last" and self.held_data is not None and self.phases[-1].name == phases.ALL
         return keeps and self.group.is_chief
 
     def _ended_early(self) -> bool:
@@ -318,7 +318,8 @@ class Fit:
 
     def _finish(self) -> Evaluation | None:
         """Set the final weights, evaluate the model and save it. All workers evaluate, and only the chief writes."""
-        if self.best is not None and self.best.epoch < len(self.history):
+        held = self.held_data.size if self.held_data is not None else 0
+        if self.best is not None and kept_epoch(self.history, self.recipe.keep, held) < len(self.history):
             self.best.restore()
         elif self._averages(self.phases[-1]) and len(self.history):
             self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)

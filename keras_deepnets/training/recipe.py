@@ -25,7 +25,7 @@ CHOICES = {
     "warmup_shape": ("linear", "constant"),
     "input_scaling": ("statistics", "unit", "gcn", "zca"),
     "batch_norm": ("train", "frozen", "auto", "synchronized"),
-    "keep": ("last", "best"),
+    "keep": ("last", "best", "auto"),
 }
 AUTO = "auto"
 """Value of `epochs`, `head_epochs` or `batch_size` that is chosen from the number of training images (`training.sizing`)."""
@@ -126,7 +126,7 @@ class Recipe:
             `"synchronized"`: it is trained, with the statistics of the images of all workers and devices.
         early_stopping: Epochs without a better validation accuracy after which the run ends. `None`: no early stopping.
         keep: Weights of the trained model: those of the `"last"` epoch, or of the epoch with the `"best"` validation
-            accuracy.
+            accuracy. `"auto"`: those of the last epoch, unless the best one is better by more than two standard errors.
         ema: Decay per step of the exponential moving average of the weights, which is validated and saved. `None`: no
             average.
         auxiliary_fade: Whether the weights of auxiliary losses fall linearly to zero over the epochs that train all

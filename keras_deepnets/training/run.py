@@ -228,10 +228,11 @@ class RunFolder:
 
     def _kept(self, rows: list[dict[str, float]]) -> int:
         """Return the index of the row whose weights the trained model has."""
-        from keras_deepnets.training.choosing import best_epoch
+        from keras_deepnets.training.choosing import kept_epoch
 
-        recipe = json.loads(self.config.read_text(encoding="utf-8"))["recipe"]
-        return (best_epoch(rows) or len(rows)) - 1 if recipe.get("keep") == "best" else len(rows) - 1
+        config = json.loads(self.config.read_text(encoding="utf-8"))
+        held = config.get("validation") or {}
+        return kept_epoch(rows, config["recipe"].get("keep", "last"), held.get("size", 0)) - 1
 
 
 def columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:

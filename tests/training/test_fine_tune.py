@@ -163,6 +163,16 @@ def test_best_epoch_of_equal_ones_is_the_last():
     assert choosing.best_epoch([{"loss": 1.0}]) == 0
 
 
+def test_the_last_epoch_is_kept_unless_the_best_is_better_than_chance():
+    """Two standard errors of 0.75 are 0.27 with 10 images and 0.087 with 100."""
+    rows = [{"phase": 1, "val_accuracy": 0.8}, {"phase": 2, "val_accuracy": 0.75}, {"phase": 2, "val_accuracy": 0.7}]
+    assert [choosing.kept_epoch(rows, keep, 10) for keep in ("last", "best", "auto")] == [3, 1, 3]
+    assert [choosing.kept_epoch(rows, "auto", images) for images in (10, 70, 80, 1000)] == [3, 3, 1, 1]
+    assert choosing.kept_epoch([{"val_accuracy": 1.0}, {"val_accuracy": 1.0}], "auto", 5) == 2
+    assert choosing.kept_epoch([{"loss": 1.0}, {"loss": 2.0}], "auto", 0) == 2
+    assert choosing.kept_epoch([{"val_accuracy": 0.9}, {"val_accuracy": float("nan")}], "auto", 50) == 1
+
+
 def test_early_stopping(tmp_path):
     still = SHORT | {"recipe": "fast", "head_epochs": 0, "learning_rate": 1e-9, "epochs": 9, "early_stopping": 2}
     still |= {"ema": None, "batch_norm": "frozen"}
@@ -235,7 +245,7 @@ def test_own_optimizer_loss_and_schedule(tmp_path):
         ),
         ({"learning_rate": 0.1, "optimizer": keras.optimizers.SGD()}, "learning_rate= beside an optimizer object"),
         ({"head_only": True, "recipe": "fast"}, "head_only=True needs head_epochs"),
-        ({"keep": "first"}, "keep='first' is not one of 'last', 'best'"),
+        ({"keep": "first"}, "keep='first' is not one of 'last', 'best', 'auto'"),
     ],
 )
 def test_bad_pieces(arguments, message, tmp_path):

@@ -89,7 +89,7 @@ NUMBERS = {
     | {
         "weight_decay_on": "kernels",
         "batch_norm": "auto",
-        "keep": "best",
+        "keep": "auto",
         "label_smoothing": 0.1,
         "augmentation": "auto",
     },

@@ -28,6 +28,7 @@ from keras_deepnets.training import callbacks as monitors
 from keras_deepnets.training import precision as precisions
 from keras_deepnets.training.accumulation import in_parts
 from keras_deepnets.training.checkpoints import Checkpoint, CheckpointStore, State
+from keras_deepnets.training.choosing import kept_epoch
 from keras_deepnets.training.fit import Curves, draw_run, reported
 from keras_deepnets.training.optimizers import optimizer as optimizer_of
 from keras_deepnets.training.preemption import Signals
@@ -265,7 +266,7 @@ class DetectorFit:
         team.connect(self.fitted.optimizer)
         self.history: list[dict[str, float]] = []
         self.store = CheckpointStore(folder.checkpoints)
-        keeps = recipe.base.keep == "best" and held is not None and team.is_chief
+        keeps = recipe.base.keep != "last" and held is not None and team.is_chief
         self.best = BestWeights(self.fitted, self.history, folder.checkpoints) if keeps else None
         self._batches(0, 1)
 
@@ -377,7 +378,8 @@ class DetectorFit:
 
     def _finish(self) -> Any:
         """Set the final weights, evaluate the detector, draw the results and save it. Only the chief writes."""
-        if self.best is not None and 0 < self.best.epoch < len(self.history):
+        held = len(self.held) if self.held is not None else 0
+        if self.best is not None and kept_epoch(self.history, self.recipe.base.keep, held) < len(self.history):
             self.best.restore()
         elif self.recipe.base.ema is not None and self.history:
             self.fitted.optimizer.finalize_variable_values(self.fitted.trainable_variables)

@@ -7,8 +7,8 @@ Each backend runs in its own process on the CPU, with the same initial weights, 
 table shows the largest relative differences:
 
 * outputs: of the logits in inference mode, relative to the largest logit;
-* gradient: Euclidean norm of the difference over all weights, relative to the norm of the gradient. It is the median over five batches:
-  where an activation is within rounding of zero, a ReLU may pass it on one side only, and then the gradient jumps by about 1e-3;
+* gradient: Euclidean norm of the difference over all weights, relative to the norm of the gradient. It is the median over five batches.
+  An activation within rounding of zero may pass a ReLU on one side only. The gradient then jumps by about 1e-3;
 * loss: of 20 steps of SGD with momentum on one batch, relative to TensorFlow's loss of the same step.
 """
 

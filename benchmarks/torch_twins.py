@@ -2,7 +2,7 @@
 
     python -m benchmarks.torch_twins resnet20 IMAGES.npz SETTINGS.json
 
-A process of its own trains, because PyTorch's compiler and TensorFlow do not load into the same process. The `.npz` file has the arrays
+A separate process trains, because PyTorch's compiler and TensorFlow do not load into the same process. The `.npz` file has the arrays
 `images`, `labels`, `test_images` and `test_labels`. The JSON file has the arguments of `train`. The result is printed as JSON.
 """
 

@@ -329,6 +329,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file of the results (gpu.json)")
     parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="folder of the runs (runs/gpu)")
     parser.add_argument("--toy", action="store_true", help="tiny sizes, to try the script without a GPU")
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)  # of one piece, in this process
     asked = parser.parse_args(arguments)
     if unknown := [name for name in asked.pieces if name not in PIECES]:
         parser.error(f"{', '.join(unknown)}: choose from {', '.join(PIECES)}.")
@@ -340,21 +341,38 @@ def main(arguments: list[str] | None = None) -> None:
     for name in asked.pieces:
         if name in lacking:
             parser.error(f"piece {name} needs {lacking[name]} FOLDER.")
+    if asked.rows:
+        with asked.rows.open("w") as file:
+            for row in run_piece(asked.pieces[0], asked):
+                file.write(json.dumps(row | {"device": card()}) + "\n")
+                print(json.dumps(row), flush=True)
+        return
     found = json.loads(asked.out.read_text()) if asked.out.exists() else {"pieces": {}}
+    words = sys.argv[1:] if arguments is None else arguments
+    options = [word for word in words if word not in asked.pieces]
     for name in asked.pieces or PIECES:
         if name in lacking:
             print(f"{name} is left out: it needs {lacking[name]} FOLDER.", file=sys.stderr)
             continue
         start = time.perf_counter()
-        rows = []
-        for row in run_piece(name, asked):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-        found["device"] = card()
-        found["pieces"][name] = rows
+        rows = in_its_own_process(name, options)
+        found["device"] = rows[0].pop("device")
+        found["pieces"][name] = [{key: value for key, value in row.items() if key != "device"} for row in rows]
         asked.out.write_text(json.dumps(found, indent=2) + "\n")
         asked.out.with_suffix(".md").write_text(f"Device: {found['device']}\n\n{table(found['pieces'])}")
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
+def in_its_own_process(name: str, options: list[str]) -> list[Row]:
+    """The rows of a piece. A process loads PyTorch's compiler or TensorFlow, because both together crash."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.gpu", name, *options, "--rows", str(path)], check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"Piece {name} ended with status {done.returncode}. The results before it are saved.")
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ NETWORKS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "PreActResNet": (16, {"depth": 20, "stem": "cifar"}),
     "wideresnet16_4": (16, {}),
     "densenet40_12": (16, {}),
-    "highway1": (32, {"dropout": 0.0}),
+    "highway1": (32, {}),
     "allcnn_c": (32, {"dropout": 0.0, "input_dropout": 0.0}),
     "resnet18": (64, {}),
     "resnext50_32x4d": (64, {}),

@@ -37,8 +37,8 @@ NETWORKS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "highway1": (32, {}),
     "allcnn_c": (32, {"dropout": 0.0, "input_dropout": 0.0}),
     "resnet18": (64, {}),
-    "resnext50_32x4d": (64, {}),
-    "densenet121": (64, {}),
+    "plainnet20": (16, {}),
+    "nin": (32, {"dropout": 0.0}),
     "googlenet": (64, {"dropout": 0.0}),
 }
 """Image side in pixels and options of each network."""

@@ -68,8 +68,9 @@ def test_the_pieces_at_toy_size(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "gpu.json").read_text())["pieces"]
     assert list(found) == pieces
-    plain, efficient = (row["temporary MB"] for row in found["memory"])
-    assert 0 < efficient < plain
+    plain, efficient = (row["kept MB"] for row in found["memory"])
+    assert 0 < efficient < 0.9 * plain
+    assert all(row["temporary MB"] > 0 for row in found["memory"])  # on CPUs, XLA removes the recomputation
     assert [row["mode"] for row in found[pieces[-1]]] == ["train", "inference"]
     for row in found[pieces[-1]]:
         assert row["ours / torch.compile"] == pytest.approx(row["ours img/s"] / row["torch.compile img/s"], rel=0.01)

@@ -29,7 +29,8 @@ class RunRecord:
     Attributes:
         seed: Seed that selected the images of each split. None: unknown.
         source: Name of the training data: a folder, or a named set.
-        cut: Number or fraction of the training images that were split off for validation. None: no images.
+        cut: Number or fraction of the training images that were split off for validation. None: the source's own splits,
+            or another source. 0: the run had no validation.
         names: Digest of the file names of the training images. None: the images are not files.
         split: Split of the source that was trained on.
     """

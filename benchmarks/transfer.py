@@ -81,14 +81,21 @@ def accuracy(model: keras.Model, like: keras.Model, test: ImageData) -> float:
 def compare(arguments: argparse.Namespace, data: ImageData, test: ImageData, count: int | None) -> None:
     """Print one row per way of training on `count` images per class. None means all images."""
     from keras_deepnets import training
+    from keras_deepnets.training.precision import automatic
     from keras_deepnets.training.pretrained import PretrainedNetwork
     from keras_deepnets.training.sizing import sized
 
     some = data if count is None else some_of_each(data, count, arguments.seed)
     train, held = some.divide(0.1, arguments.seed)
     sets = training.Sets(train, held)
-    common = {"seed": arguments.seed, "precision": arguments.precision, "verbose": 0}
     size = {} if arguments.image_size is None else {"image_size": arguments.image_size}
+
+    recipe = sized(training.get_recipe("fine_tune", **size), train.size)
+    network = PretrainedNetwork(arguments.model, arguments.weights, {}, train, recipe)
+    precision = arguments.precision
+    if precision == "auto":
+        precision = automatic(lambda: network.build("float32", network.scaling())).policy
+    common = {"seed": arguments.seed, "precision": precision, "verbose": 0}
 
     def ours(**options: Any) -> Callable[[], float]:
         def run() -> float:
@@ -99,18 +106,14 @@ def compare(arguments: argparse.Namespace, data: ImageData, test: ImageData, cou
         return run
 
     def guide() -> float:
-        network = PretrainedNetwork(arguments.model, arguments.weights, {}, train, recipe)
-        model = network.build(arguments.precision, network.scaling())
+        model = network.build(precision, network.scaling())
         return accuracy(by_the_guide(model, recipe, train, arguments.seed), model, test)
 
-    # Training from scratch uses the architecture of the weights.
-    recipe = sized(training.get_recipe("fine_tune", **size), train.size)
-    architecture = PretrainedNetwork(arguments.model, arguments.weights, {}, train, recipe).options
     ways = {
         "fine_tune": ours(weights=arguments.weights),
         "fine_tune --head-only": ours(weights=arguments.weights, head_only=True),
         "keras.io's guide": guide,
-        "fast, from scratch": ours(model_options=architecture),
+        "fast, from scratch": ours(model_options=network.options),  # the architecture of the weights
     }
     for name, way in ways.items():
         if arguments.only and arguments.only not in name:
@@ -132,7 +135,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="a card, a file, or a run folder")
     parser.add_argument("--counts", default="20,100,all", help="numbers of images per class, comma-separated")
     parser.add_argument("--image-size", type=int)
-    parser.add_argument("--precision", default="mixed_bfloat16")
+    parser.add_argument("--precision", default="auto", help="auto chooses by the machine, once for all recipes")
     parser.add_argument("--only", help="measure only the recipe whose name contains this text")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

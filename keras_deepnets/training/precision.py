@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def _grows(device: Any) -> bool:
 
 
 def circumstances(model: keras.Model, precision: str, reason: str) -> str:
-    """Describe in one line the device and the number format that a compiled model trains with.
+    """Describe in one line the device and the number format that a compiled model trains with. A format that is slow there gets a warning.
 
     Args:
         model: A compiled model.
@@ -66,7 +67,11 @@ def circumstances(model: keras.Model, precision: str, reason: str) -> str:
     if "tf32" in found:
         parts.append(f"TF32 {'on' if found['tf32'] else 'off'} for float32 products")
     parts.append(f"XLA {'on' if model.jit_compile else 'off'}")
-    return ", ".join(parts) + "."
+    line = ", ".join(parts) + "."
+    slow = precision == "mixed_bfloat16" and platform.machine() in ("x86_64", "AMD64") and not _cpu_has_bfloat16()
+    if slow and not found["gpus"]:
+        line += " This CPU has no bfloat16 instructions: float32 is several times faster."
+    return line
 
 
 def devices() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import io
 import math
 import os
+import platform
 import types
 import warnings
 from pathlib import Path
@@ -130,6 +131,14 @@ def test_circumstances_in_one_line(monkeypatch):
     assert (
         precisions.circumstances(model, "float32", "as requested") == "On the CPU in float32 (as requested), XLA off."
     )
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    for has, warning in (
+        (True, ""),
+        (False, " This CPU has no bfloat16 instructions: float32 is several times faster."),
+    ):
+        monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda has=has: has)
+        line = precisions.circumstances(model, "mixed_bfloat16", "as requested")
+        assert line == f"On the CPU in mixed_bfloat16 (as requested), XLA off.{warning}"
 
 
 def test_not_finite_names_the_variable():

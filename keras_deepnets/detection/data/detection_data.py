@@ -143,6 +143,7 @@ class DetectionData:
         *,
         seed: int = 0,
         epoch: int = 0,
+        epochs: int = 1,
         shuffle: bool = False,
         augmentation: str | augmentation.Policy | None = None,
         min_size: int | Sequence[int] | None = MIN_SIZE,
@@ -155,7 +156,7 @@ class DetectionData:
         share: Share | None = None,
         aspect_groups: int | None = None,
     ) -> tf.data.Dataset:
-        """The batches of one epoch.
+        """The batches of an epoch, or of several.
 
         Each batch is a dictionary:
 
@@ -165,6 +166,7 @@ class DetectionData:
         * ``crowd`` and ``difficult``: bool ``[n, m]``.
         * ``count``: number of objects of each image, int32 ``[n]``.
         * ``index``: number of each image in `annotations`, int64 ``[n]``.
+        * ``epoch``: number of the epoch, int64 ``[n]``.
 
         The images are resized with their aspect ratio kept, and the boxes with them. Order and augmentation depend on ``seed``, ``epoch``
         and the position in the epoch alone.
@@ -172,7 +174,8 @@ class DetectionData:
         Args:
             batch_size: Images per batch.
             seed: Seed of order and augmentation.
-            epoch: Number of the epoch.
+            epoch: Number of the epoch, or of the first.
+            epochs: Number of epochs. More than one need ``drop_remainder``.
             shuffle: Whether to shuffle.
             augmentation: A text such as ``"flip+scale_jitter(0.8, 1.25)"``; see `augmentation.get`.
             min_size: Length of the shorter side, or several from which one is drawn for each image. None: limited by ``max_size`` alone;
@@ -182,7 +185,7 @@ class DetectionData:
             divisor: Pad height and width to multiples of this number.
             dtype: ``"float32"``, or ``"uint8"``, which is rounded.
             drop_remainder: Whether to drop a last, smaller batch.
-            start: Number of examples of this epoch that were used already.
+            start: Number of examples of the first epoch that were used already.
             share: Part of each batch that this worker reads. Its number of workers must divide ``batch_size``. An incomplete last batch
                 is then left out. None: all of it.
             aspect_groups: Images of a batch have similar aspect ratios, which saves padding. The ratios from 1/2 to 2 are divided into
@@ -197,6 +200,12 @@ class DetectionData:
         pipelines.check_fit(view, policy, self.annotations)
         if isinstance(start, bool) or int(start) != start or not 0 <= start <= self.size:
             raise InputError(f"start={start!r} must be a whole number of examples from 0 to {self.size:,}.")
+        if isinstance(epochs, bool) or int(epochs) != epochs or epochs < 1:
+            raise InputError(f"epochs={epochs!r} must be a positive whole number.")
+        if epochs > 1 and not drop_remainder:
+            raise InputError(
+                f"epochs={epochs} with drop_remainder=False would mix epochs in a batch; set drop_remainder=True."
+            )
         check_groups(aspect_groups)
         if self.steps(batch_size, drop_remainder) == 0:
             raise InputError(f"batch_size={batch_size} with drop_remainder leaves no batch of {self.size} images.")
@@ -207,7 +216,7 @@ class DetectionData:
             policy,
             int(batch_size),
             seed=seed,
-            epoch=epoch,
+            epochs=range(epoch, epoch + int(epochs)),
             shuffle=shuffle,
             drop_remainder=drop_remainder,
             start=int(start),

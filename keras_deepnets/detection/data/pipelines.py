@@ -147,31 +147,37 @@ def batches(
     batch_size: int,
     *,
     seed: int,
-    epoch: int,
+    epochs: range,
     shuffle: bool,
     drop_remainder: bool,
     start: int,
     share: Share,
     aspect_groups: int | None,
 ) -> tf.data.Dataset:
-    """The batches of one epoch; see `DetectionData.batches`."""
+    """The batches of one or more epochs; see `DetectionData.batches`. More than one need ``drop_remainder``."""
     import tensorflow as tf
 
-    order, draws = plan(len(annotations), policy.draws + 1, seed, epoch, shuffle)
-    if aspect_groups is not None:
-        groups = groups_of(images.shapes, aspect_groups)
-        order = tf.constant(grouped(order.numpy(), groups, batch_size), tf.int64)
     objects = objects_of(annotations)
+    size, groups = len(annotations), None if aspect_groups is None else groups_of(images.shapes, aspect_groups)
 
-    def single(row: tf.Tensor, numbers: tf.Tensor) -> Sample:
+    def rows(epoch: tf.Tensor) -> tf.data.Dataset:
+        order, draws = plan(size, policy.draws + 1, seed, epoch, shuffle)
+        if groups is not None:
+            order = tf.numpy_function(lambda each: grouped(each, groups, batch_size), [order], tf.int64)
+            order = tf.ensure_shape(order, [size])
+        first = tf.where(epoch == epochs.start, tf.constant(start, tf.int64), 0)
+        last = first + (size - first) // batch_size * batch_size if drop_remainder else size
+        values = (share.rows(each[first:last], batch_size) for each in (order, draws, tf.repeat(epoch, size)))
+        return tf.data.Dataset.from_tensor_slices(tuple(values))
+
+    def single(row: tf.Tensor, numbers: tf.Tensor, epoch: tf.Tensor) -> Sample:
         sample = {"image": images.load(row), **objects.of(row), "factor": tf.constant(1.0, tf.float64)}
         sample = policy.apply(sample, numbers[1:])
         if policy.size is None:
             sample = _resized(sample, view, numbers[0])
-        return _finished(sample, view) | {"index": row}
+        return _finished(sample, view) | {"index": row, "epoch": epoch}
 
-    rows = tuple(share.rows(values[start:], batch_size) for values in (order, draws))
-    dataset = tf.data.Dataset.from_tensor_slices(rows)
+    dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(rows)
     dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True)
     shapes = {key: spec.shape for key, spec in dataset.element_spec.items()}
     if view.size is not None:
@@ -186,12 +192,12 @@ def batches(
     return _finish(dataset)
 
 
-def plan(size: int, draws: int, seed: int, epoch: int, shuffle: bool) -> tuple[tf.Tensor, tf.Tensor]:
+def plan(size: int, draws: int, seed: int, epoch: int | tf.Tensor, shuffle: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """The order of an epoch int64 ``[size]``, and its uniform numbers float32 ``[size, draws]`` by position in the epoch."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):
-        base = tf.constant([seed, epoch], tf.int64)
+        base = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
         order = tf.range(size, dtype=tf.int64)
         if shuffle:
             order = tf.random.experimental.stateless_shuffle(order, base, alg="philox")

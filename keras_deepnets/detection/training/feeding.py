@@ -119,29 +119,26 @@ def batches(
     """
     import tensorflow as tf
 
-    size = resolved["batch_size"]
-    used = trainable(data)
-
-    def of_epoch(epoch: int, start: int = 0) -> tf.data.Dataset:
-        return used.batches(
-            size,
+    return (
+        trainable(data)
+        .batches(
+            resolved["batch_size"],
             seed=seed,
-            epoch=epoch,
+            epoch=first_epoch,
+            epochs=end - first_epoch,
             shuffle=True,
             augmentation=recipe.augmentation,
             min_size=recipe.min_sizes or model.min_size,
             max_size=recipe.max_size or model.max_size,
             divisor=STRIDE,
             drop_remainder=True,
-            start=start,
+            start=first_step * resolved["batch_size"],
             share=share,
             aspect_groups=recipe.aspect_groups,
-        ).map(lambda batch: _inputs(batch, epoch))
-
-    found = of_epoch(first_epoch, first_step * size)
-    for epoch in range(first_epoch + 1, end):
-        found = found.concatenate(of_epoch(epoch))
-    return found.prefetch(tf.data.AUTOTUNE)
+        )
+        .map(_inputs)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def trainable(data: DetectionData) -> DetectionData:
@@ -157,8 +154,8 @@ def trainable(data: DetectionData) -> DetectionData:
     return dataclasses.replace(data, annotations=tuple(map(kept, data.annotations)))
 
 
-def _inputs(batch: dict[str, Any], epoch: int) -> dict[str, Any]:
+def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
 
-    places = tf.stack([tf.fill(tf.shape(batch["index"]), tf.constant(epoch, tf.int64)), batch["index"]], axis=1)
+    places = tf.stack([batch["epoch"], batch["index"]], axis=1)
     return {name: batch[name] for name in ("images", "sizes", "boxes", "labels", "count")} | {"places": places}

@@ -249,6 +249,7 @@ class DetectorFit:
         self.seed, self.folder, self.team, self.every = seed, folder, team, checkpoint_every
         self.signals = Signals()
         self.state: State | None = None
+        self.validated: validating.Validate | None = None
         keras.utils.set_random_seed(seed)
         if network.given is not None:
             team.check_named(network.given)
@@ -350,17 +351,16 @@ class DetectorFit:
         file = self.folder.metrics if chief else None
         metrics = monitors.MetricsFile(file, history, resolved["batch_size"], done=done)
         if self.held is not None:
-            found.append(
-                validating.Validate(
-                    self.model,
-                    self.held,
-                    self.recipe.validate_every,
-                    resolved["epochs"],
-                    self.folder.tensorboard,
-                    metrics,
-                    group,
-                )
+            self.validated = validating.Validate(
+                self.model,
+                self.held,
+                self.recipe.validate_every,
+                resolved["epochs"],
+                self.folder.tensorboard,
+                metrics,
+                group,
             )
+            found.append(self.validated)
         found.append(metrics)
         if chief:
             found.append(monitors.TensorBoardScalars(self.folder.tensorboard, history))
@@ -379,6 +379,8 @@ class DetectorFit:
     def _finish(self) -> Any:
         """Set the final weights, evaluate the detector, draw the results and save it. Only the chief writes."""
         held = len(self.held) if self.held is not None else 0
+        last = self.recipe.base.keep == "last" and self.team.strategy is None
+        found = self.validated.found(len(self.history)) if last and self.validated is not None else None
         if self.best is not None and kept_epoch(self.history, self.recipe.base.keep, held) < len(self.history):
             self.best.restore()
         elif self.recipe.base.ema is not None and self.history:
@@ -388,12 +390,12 @@ class DetectorFit:
         if self.team.strategy is not None:  # a model on one device, to detect with and to save
             mirrored, self.model = self.model, self._build()
             self.model.set_weights(mirrored.get_weights())
-        found = None
+        evaluation = None
         if self.held is not None:
-            found = validating.report(self.model, self.held, self.folder.path, self.team.group)
+            evaluation = validating.report(self.model, self.held, self.folder.path, self.team.group, found)
         if self.team.is_chief:
             draw_run(self.folder)
-            if found is not None:
+            if evaluation is not None:
                 boards.show_pictures(self.folder, validating.PICTURES, self.history)
             self.folder.save_model(self.model)
-        return found
+        return evaluation

@@ -61,6 +61,11 @@ class Validate(keras.callbacks.Callback):
         super().__init__()
         self._detector, self._data, self._every, self._epochs = detector, data, every, epochs
         self._folder, self._metrics, self._group = Path(folder), metrics, group
+        self._found: tuple[int, list[dict[str, np.ndarray]]] | None = None
+
+    def found(self, epoch: int) -> list[dict[str, np.ndarray]] | None:
+        """The detections after an epoch, counted from 1. None if the last validation was not then."""
+        return self._found[1] if self._found is not None and self._found[0] == epoch else None
 
     def on_epoch_end(self, epoch, logs=None):
         """Validate if it is due."""
@@ -70,6 +75,7 @@ class Validate(keras.callbacks.Callback):
         average_statistics(self.model, self._group)
         with averaged(self.model):
             found = found_by_all(self._detector, self._data, self._group)
+        self._found = epoch + 1, found
 
         def measured() -> dict[str, float]:
             self._draw(found[:SHOWN], epoch + 1)
@@ -129,7 +135,13 @@ def measure(data: DetectionData, found: Sequence[dict[str, np.ndarray]]) -> Dete
     return evaluate_detections(list(truths(data)), found, data.classes, coco=has_coco())
 
 
-def report(model: Detector, data: DetectionData, folder: Path, group: Group = ALONE) -> DetectionEvaluation:
+def report(
+    model: Detector,
+    data: DetectionData,
+    folder: Path,
+    group: Group = ALONE,
+    found: Sequence[dict[str, np.ndarray]] | None = None,
+) -> DetectionEvaluation:
     """Measure a detector and write `evaluation.json`, `precision_recall.png` and `examples.png` to a folder.
 
     Args:
@@ -137,8 +149,10 @@ def report(model: Detector, data: DetectionData, folder: Path, group: Group = AL
         data: labelled images.
         folder: folder of the files.
         group: processes of which each detects in a part of the images. Only the chief writes.
+        found: detections of all images by this detector, if they are known. All processes know them, or none does.
     """
-    true, found = list(truths(data)), found_by_all(model, data, group)
+    true = list(truths(data))
+    found = found_by_all(model, data, group) if found is None else found
     result = measure(data, found)
     if not group.is_chief:
         return result

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection import data
 from keras_deepnets.detection.data import pipelines
 from keras_deepnets.errors import InputError
@@ -164,6 +165,8 @@ def test_parts(train):
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 11, "drop_remainder": True}, "leaves no batch of 10 images"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": 2}, "epochs=2 with drop_remainder=False would mix epochs"),
         ({"start": 11}, "start=11 must be a whole number of examples from 0 to 10"),
         ({"min_size": 0}, "min_size=0"),
         ({"min_size": (8, 2.5)}, "min_size=2.5"),
@@ -219,6 +222,19 @@ def test_images_of_a_batch_have_similar_aspect_ratios(train):
     assert sum(ratios < 1) == 4 and kinds[0] == [1] * 5 and 2 in kinds[1]
     assert np.concatenate(rows(epoch=1)).tolist() != np.concatenate(first).tolist()
     np.testing.assert_array_equal(rows(start=4), first[2:])
+
+
+@pytest.mark.parametrize("aspect_groups", [None, 0])
+@pytest.mark.parametrize("share", [Share(), Share(1, 2)])
+def test_epochs_in_a_row(train, aspect_groups, share):
+    """Three epochs at once, from inside the first, are the batches of the single ones."""
+    options = {"augmentation": AUGMENTED, "min_size": (20, 24), "max_size": 40, "aspect_groups": aspect_groups}
+    options |= {"seed": 3, "shuffle": True, "drop_remainder": True, "share": share}
+    single = [all_of(train.batches(4, epoch=epoch, start=4 * (epoch == 5), **options)) for epoch in (5, 6, 7)]
+    assert [len(each) for each in single] == [1, 2, 2]
+    together = all_of(train.batches(4, epoch=5, epochs=3, start=4, **options))
+    same(together, [batch for each in single for batch in each])
+    assert [batch["epoch"].tolist() for batch in together[:2]] == [[5] * (4 // share.count), [6] * (4 // share.count)]
 
 
 def test_groups_are_torchvisions():

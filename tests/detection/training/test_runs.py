@@ -13,6 +13,7 @@ from tensorflow.python.framework import config
 
 import keras_deepnets as kd
 from keras_deepnets import InputError
+from keras_deepnets.detection.training import validating
 from keras_deepnets.training import read_metrics
 from tests.detection.training.common import CLASSES, tiny, voc_folder
 
@@ -153,6 +154,17 @@ def test_a_batch_in_parts_trains_as_the_whole_batch(folder, tmp_path):
     assert parts.history["loss"][-1] < 0.97 * parts.history["loss"][0]
     for one, other in zip(parts.model.weights, whole.model.weights, strict=True):
         np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-4, err_msg=one.path)
+
+
+def test_the_last_validation_is_the_evaluation(folder, tmp_path, monkeypatch):
+    """The images are searched once: the last epoch and the end of the run have the same weights."""
+    searched = []
+    search = validating.found_by_all
+    monkeypatch.setattr(validating, "found_by_all", lambda *given: searched.append(1) or search(*given))
+    run = train(folder, tmp_path / "run", 2, ema=0.5)
+    assert len(searched) == 1
+    again = kd.detection.evaluate(run.model, kd.detection.load(folder, "val"))
+    assert again.to_dict() == run.evaluation.to_dict()
 
 
 @pytest.mark.slow

@@ -108,12 +108,13 @@ def _whole(classifier: Classifier) -> keras.Model:
 
 def _convert(classifier: Classifier) -> bytes:
     from keras_deepnets.layers import inlined_blocks
+    from keras_deepnets.layers.fast.convolution import exporting
 
     whole = _whole(classifier)
     whole._called = True  # Keras requires a call, which its export does not use.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        with inlined_blocks(), quiet(), conversion_errors(whole.name):
+        with inlined_blocks(), exporting(), quiet(), conversion_errors(whole.name):
             whole.export(str(file), format="onnx", verbose=False)
         return file.read_bytes()
 

@@ -52,14 +52,16 @@ class Weights:
 
     @contextlib.contextmanager
     def in_graph(self) -> Iterator[None]:
-        """Let the network read the stored weights inside the block. Use it to trace a function."""
+        """Let the network read the stored weights inside the block. Use it to trace a function without gradients."""
         import keras
         import tensorflow as tf
+
+        from keras_deepnets.layers.fast.convolution import exporting
 
         values = [
             (variable, tf.cast(tf.convert_to_tensor(value), computed)) for variable, value, computed in self._stored
         ]
-        with keras.StatelessScope(state_mapping=values) if values else contextlib.nullcontext():
+        with exporting(), keras.StatelessScope(state_mapping=values) if values else contextlib.nullcontext():
             yield
 
 

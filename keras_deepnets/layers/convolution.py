@@ -93,13 +93,21 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """``[n, h, w, c]`` to ``[n, h', w', filters]``."""
         if not self._is_pointwise():
-            return super().call(inputs)
+            return self._exported(inputs) if self._is_grouped() and self.use_bias else super().call(inputs)
         from keras_deepnets.layers.fast.convolution import commutes
 
         outputs = self._pointwise(inputs, training)
         if self.strides == (1, 1) and self.activation in (None, keras.activations.linear):
             commutes(outputs, inputs, functools.partial(self._pointwise, training=training))
         return outputs
+
+    def _exported(self, inputs: Any) -> Any:
+        from keras_deepnets.layers.fast.convolution import add_bias, is_exporting
+
+        if not is_exporting():
+            return super().call(inputs)
+        outputs = add_bias(self.convolution_op(inputs, self.kernel), self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
 
     def _pointwise(self, inputs: Any, training: bool | None) -> Any:
         from keras_deepnets.layers.fast.channels import widened_pair
@@ -120,6 +128,9 @@ class Conv2D(keras.layers.Conv2D):
             and self.data_format == "channels_last"
         )
 
+    def _is_grouped(self) -> bool:
+        return self.groups > 1 and self.data_format == "channels_last" and fast.on("grouped_convolution")
+
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution without bias and activation."""
         padding = self.padding
@@ -129,10 +140,12 @@ class Conv2D(keras.layers.Conv2D):
             inputs, kernel = widened_pair(inputs, kernel)
         if padding == "symmetric":
             inputs, padding = self._pad(inputs)
-        if self.groups > 1 and self.data_format == "channels_last" and fast.on("grouped_convolution"):
+        if self._is_grouped():
             from keras_deepnets.layers.fast.convolution import grouped_conv2d
 
-            return grouped_conv2d(inputs, kernel, self.strides, padding.upper(), self.dilation_rate, self.groups)
+            return grouped_conv2d(
+                inputs, kernel, self.strides, padding.upper(), self.dilation_rate, self.groups, self.use_bias
+            )
         return ops.conv(
             inputs,
             kernel,

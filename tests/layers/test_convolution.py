@@ -94,6 +94,21 @@ def test_grouped_native_and_split_agree_with_numpy(rng, case, monkeypatch):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+def test_grouped_in_an_export_does_not_depend_on_the_machine(rng, monkeypatch, trains, biased):
+    """TensorFlow would fuse a ``BiasAdd`` or a batch normalisation with one grouped op. That fails in processes without oneDNN."""
+    monkeypatch.setattr(convolution, "grouped_convolution_trains", lambda dtype: trains)
+    model = keras.Sequential([keras.Input((6, 6, 8)), Conv2D(8, 3, padding="symmetric", groups=4, use_bias=biased)])
+    model.layers[0].set_weights([rng.normal(size=weight.shape) for weight in model.layers[0].weights])
+    graph = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec([None, 6, 6, 8])])
+    with convolution.exporting():
+        kinds = [operation.type for operation in graph.get_concrete_function().graph.get_operations()]
+    assert (kinds.count("Conv2D"), "BiasAdd" in kinds, "AddV2" in kinds) == (1 if biased else 4, False, biased)
+    x = rng.normal(size=(2, 6, 6, 8)).astype("float32")
+    np.testing.assert_allclose(graph(x), model(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 3e-2), ("float16", 4e-3)])
 def test_grouped_in_half_precision(rng, dtype, tolerance):
     x = tf.constant(rng.normal(size=(2, 6, 6, 8)), dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -35,18 +37,45 @@ def grouped_convolution_trains(dtype: tf.DType = tf.float32) -> bool:
     return True
 
 
-def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int):
+_exporting = contextvars.ContextVar("_exporting", default=False)
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """A scope that traces graphs without gradients which run on other machines. They do not depend on this one."""
+    token = _exporting.set(True)
+    try:
+        yield
+    finally:
+        _exporting.reset(token)
+
+
+def is_exporting() -> bool:
+    """Whether the graph being traced may run on another machine."""
+    return _exporting.get()
+
+
+def grouped_conv2d(images, kernel, strides, padding: str, dilations, groups: int, biased: bool = False):
     """A grouped convolution, channels last, that trains on every device.
 
     It is one native op if that op has a gradient, and one convolution per group otherwise. Inside an XLA program on the CPU, the native
     op compiles to a loop that is five hundred times slower. There it is always one convolution per group.
+
+    In an export it is one native op if `add_bias` follows (`biased`). TensorFlow fuses a convolution with a following ``BiasAdd`` or
+    batch normalisation, also where it has no fused kernel for groups. Without oneDNN, the graph then fails.
     """
-    if grouped_convolution_trains(images.dtype) and (has_gpu() or not inside_xla()):
+    native = biased if is_exporting() else grouped_convolution_trains(images.dtype)
+    if native and (has_gpu() or not inside_xla()):
         return tf.nn.conv2d(images, kernel, strides, padding, dilations=dilations)
     parts = zip(tf.split(images, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
     return tf.concat(
         [tf.nn.conv2d(part, weights, strides, padding, dilations=dilations) for part, weights in parts], axis=-1
     )
+
+
+def add_bias(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """The sum of maps and a bias by an ``AddV2``. TensorFlow fuses it only where oneDNN can."""
+    return tf.add(outputs, bias)
 
 
 def pointwise_gradient_pays(images: tf.Tensor) -> bool:

@@ -42,7 +42,7 @@ def export(
     quantize: Annotated[
         str | None,
         typer.Option(
-            help="Quantise: float16, dynamic, int8 or int16x8; for openvino int8.",
+            help="Quantise: float16, dynamic, int8 or int16x8; for onnx and openvino int8.",
             show_default=False,
             rich_help_panel=_DEVICE,
         ),

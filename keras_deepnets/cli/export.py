@@ -31,7 +31,7 @@ class Export:
     Attributes:
         out: Output file, or the folder of versions.
         form: One of `SUFFIXES`.
-        quantize: Quantisation of a TFLite or OpenVINO file, as in `export.tflite` and `export.openvino`.
+        quantize: Quantisation of a TFLite, ONNX or OpenVINO file, as in `export.tflite`, `export.onnx` and `export.openvino`.
         calibration: Name of the calibration data.
         calibration_images: Maximum number of calibration images. None for the default.
         integer_io: Whether an integer TFLite file has integer inputs and outputs.
@@ -72,7 +72,7 @@ def export_model(model: Path, request: Export, *, as_json: bool) -> None:
     if request.form == "onnx":
         from keras_deepnets.export import onnx_export
 
-        onnx_export.check_installed()
+        onnx_export.check_installed(onnx_export.needed(request.quantize))
     if request.form == "openvino":
         from keras_deepnets.export import openvino_export
 
@@ -149,7 +149,14 @@ def _write(
             network, request.out, labels, request.version, request.fold, **request.options, **card
         )
     if request.form == "onnx":
-        return export.onnx(network, request.out, labels=labels)
+        return export.onnx(
+            network,
+            request.out,
+            quantize=request.quantize,
+            calibration=calibration,
+            calibration_images=_most(request),
+            labels=labels,
+        )
     if request.form == "openvino":
         return export.openvino(
             network,
@@ -230,16 +237,20 @@ def _few_images(network: Any, request: Export, test: ImageData | None) -> Any:
 
 def check_export(request: Export) -> None:
     """Check the options before anything is loaded."""
-    from keras_deepnets.export import openvino_export, savedmodel
+    from keras_deepnets.export import onnx_export, openvino_export, savedmodel
     from keras_deepnets.export.litert import CALIBRATED, QUANTIZATIONS
 
     form, out = request.form, request.out
     if form not in SUFFIXES:
         raise InputError(f"--format {form!r} is not one of {', '.join(SUFFIXES)}.")
-    quantizations = {"tflite": QUANTIZATIONS, "openvino": openvino_export.QUANTIZATIONS}
+    quantizations = {
+        "tflite": QUANTIZATIONS,
+        "onnx": onnx_export.QUANTIZATIONS,
+        "openvino": openvino_export.QUANTIZATIONS,
+    }
     if form not in quantizations and (request.quantize or request.calibration):
         raise InputError(
-            f"--quantize and --calibration are for --format tflite and openvino; {form} computes in float32."
+            f"--quantize and --calibration are for --format {', '.join(quantizations)}; leave them out for {form}."
         )
     if form != "tflite" and (request.any_batch or not request.integer_io):
         raise InputError("--any-batch and --float-io are for --format tflite; leave them out for other formats.")

@@ -20,6 +20,15 @@ IMAGES = 200
 """Default number of calibration images. Ranges hardly change beyond it, and each image costs a float32 forward pass."""
 
 
+def check(quantize: str | None, calibration: Any, known: Sequence[str]) -> None:
+    """Raise InputError if a quantisation is not one of `known`, or if calibration images are given without it or missing with it."""
+    if quantize is not None and quantize not in known:
+        raise InputError(f"quantize={quantize!r} is not {' or '.join(map(repr, known))} or None.")
+    if (quantize is None) != (calibration is None):
+        needs = "needs" if calibration is None else "takes no"
+        raise InputError(f"quantize={quantize!r} {needs} calibration images, which give the ranges of the activations.")
+
+
 def views(calibration: Any, classifier: Classifier, most: int = IMAGES) -> list[np.ndarray]:
     """Calibration images in the network's view: float32 ``[1, height, width, channels]``, values 0–255.
 

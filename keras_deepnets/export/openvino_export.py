@@ -108,12 +108,8 @@ def check_precision(precision: str) -> None:
 
 
 def _check_options(quantize: str | None, calibration: Any, precision: str, batch: int | None) -> None:
-    if quantize is not None and quantize not in QUANTIZATIONS:
-        raise InputError(f"quantize={quantize!r} is not {' or '.join(map(repr, QUANTIZATIONS))} or None.")
+    calibrating.check(quantize, calibration, QUANTIZATIONS)
     check_precision(precision)
-    if (quantize is None) != (calibration is None):
-        needs = "needs" if calibration is None else "takes no"
-        raise InputError(f"quantize={quantize!r} {needs} calibration images, which give the ranges of the activations.")
     if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
         raise InputError(f"batch={batch!r} must be a whole number of at least 1, or None for any.")
 

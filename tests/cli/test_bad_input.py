@@ -271,9 +271,10 @@ def test_an_unknown_split(cli, trained, patches):
         ("out --format pickle", "--format 'pickle' is not one of savedmodel, tflite, onnx, openvino, keras."),
         ("out --format onnx", "'out' does not end in .onnx; use a name such as out.onnx."),
         (
-            "out.onnx --format onnx --quantize int8",
-            "--quantize and --calibration are for --format tflite and openvino; onnx computes",
+            "out.keras --format keras --quantize int8",
+            "--quantize and --calibration are for --format tflite, onnx, openvino; leave them out for keras",
         ),
+        ("out.onnx --format onnx --quantize int8", "--quantize int8 needs --calibration DATA"),
         ("out.keras --format keras --any-batch", "--any-batch and --float-io are for --format tflite"),
         (
             "out.tflite --format tflite --float-io",

@@ -71,6 +71,50 @@ def test_onnxruntime_gives_what_keras_gives(converter, tmp_path, name):
     assert list(found["labels"]) == list(expected["labels"])
 
 
+@pytest.mark.slow
+def test_int8_keeps_the_accuracy_of_a_trained_network(converter, tmp_path):
+    from keras_deepnets import data, training
+
+    trained = training.train("resnet20", "digits", recipe="fast", epochs=6, run_dir=tmp_path / "run", verbose=0)
+    pairs = [(np.asarray(image), int(label)) for image, label in data.load("digits", "test").examples()]
+    images, labels = np.stack([np.repeat(image, 3, -1)[..., :3] for image, _ in pairs]), [each for _, each in pairs]
+    path = export.onnx(trained.model, tmp_path / "model.onnx", quantize="int8", calibration="digits")
+    plain = export.onnx(trained.model, tmp_path / "plain.onnx")
+    accuracy, exact = ((export.predict(each, images)["classes"] == labels).mean() for each in (path, plain))
+    assert exact > 0.9 and accuracy > exact - 0.01
+    assert path.stat().st_size < 0.4 * plain.stat().st_size
+    card = json.loads((tmp_path / "model.onnx.json").read_text())
+    assert card["quantize"] == "int8" and list(export.predict(path, images)["labels"])
+
+
+def test_int8_has_integer_weights(converter, small, tmp_path):
+    import onnx as library
+
+    calibration = photographs(4, 16, 16)
+    with pytest.warns(UserWarning, match="only 4 images"):
+        path = export.onnx(small, tmp_path / "model.onnx", quantize="int8", calibration=calibration)
+    graph = library.load(path).graph
+    kernels = [each for each in graph.initializer if len(each.dims) == 4]
+    assert kernels and {each.data_type for each in kernels} == {library.TensorProto.INT8}
+    assert all(abs(library.numpy_helper.to_array(each).astype(int)).max() <= 64 for each in kernels)
+    found, exact = (export.predict(each, calibration)["probabilities"] for each in (path, small))
+    np.testing.assert_allclose(found, exact, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantize": "int4", "calibration": "digits"}, "quantize='int4' is not 'int8' or None"),
+        ({"quantize": "int8"}, "quantize='int8' needs calibration images"),
+        ({"calibration": "digits"}, "quantize=None takes no calibration images"),
+    ],
+)
+def test_wrong_options_write_nothing(small, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        export.onnx(small, tmp_path / "model.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_labels_and_scaling_lie_in_the_file(converter, resnet20, pictures, tmp_path):
     path = export.onnx(resnet20, tmp_path / "model.onnx")
     session = onnx_export.open_session(str(path))

@@ -281,10 +281,16 @@ def export(model: Path, request: Export, *, as_json: bool) -> None:
             else "calibration, --any-batch and --float-io"
         )
         raise InputError(f"--{flag}: for classifiers only; leave it out to export {model}.")
+    from keras_deepnets.export.litert import CALIBRATED
+
     options = dict(request.options)
     size = options.pop("image_size", None)
     if request.form == "openvino":
         raise InputError("--format openvino is for classifiers; export onnx, which OpenVINO reads too.")
+    if request.quantize in CALIBRATED:
+        raise InputError(
+            f"--quantize {request.quantize}: boxes need more than 8 bits; a detector takes float16 or dynamic."
+        )
     if request.form in ("tflite", "onnx") and size is None:
         raise InputError(f"--format {request.form} needs --image-size HEIGHTxWIDTH, multiples of 32, e.g. 320x416.")
     check_export(dataclasses.replace(request, options=options))

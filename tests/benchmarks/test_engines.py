@@ -1,4 +1,4 @@
-"""The table of what quantisation costs, at toy size on the embedded digits."""
+"""The table of engines and precisions, at toy size on the embedded digits."""
 
 import json
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import keras_deepnets as kd
-from benchmarks import quantisation
+from benchmarks import engines
 from keras_deepnets.errors import InputError
 
 pytestmark = pytest.mark.integration
 
-QUANTIZATIONS = ["float16", "dynamic", "int8", "int16x8"]
+TFLITE = ["tflite", "tflite:float16", "tflite:dynamic", "tflite:int8", "tflite:int16x8"]
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +33,54 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_row_for_each_quantisation(run, capfd):
-    words = [str(run), "--data", "digits", "--limit", "150", "--rounds", "5", "--json"]
-    assert quantisation.main(words) == 0
+def test_a_row_for_each_file_and_batch(run, capfd):
+    words = [str(run), "--data", "digits", "--limit", "150", "--rounds", "5", "--batch", "1,3", "--json"]
+    assert engines.main([*words, "--files", ",".join(["savedmodel", *TFLITE])]) == 0
     out, err = capfd.readouterr()
     assert err == ""
     rows = json.loads(out)["rows"]
-    assert [row["quantize"] for row in rows] == ["float32", *QUANTIZATIONS]
+    assert [(row["file"], row["batch"]) for row in rows] == [
+        *((file, 1) for file in ("savedmodel", *TFLITE)),
+        ("savedmodel", 3),
+    ]
     assert {row["family"] for row in rows} == {"ResNet"}
     exact = rows[0]
     assert exact["accuracy"] > 0.9 and exact["points"] == 0 and exact["speedup"] == 1
-    sizes = {row["quantize"]: row["bytes"] for row in rows}
-    assert sizes["float16"] < 0.6 * sizes["float32"] and sizes["int8"] < 0.4 * sizes["float32"]
+    sizes = {row["file"]: row["bytes"] for row in rows}
+    assert sizes["tflite:float16"] < 0.6 * sizes["tflite"] and sizes["tflite:int8"] < 0.4 * sizes["tflite"]
     for row in rows:
         assert row["points"] == pytest.approx(100 * (row["accuracy"] - exact["accuracy"]))
         assert abs(row["points"]) <= 2
-        assert 0 < row["fastest"] <= row["milliseconds"]
+        assert 0 < row["milliseconds"] <= row["milliseconds_99"]
+        assert row["images_per_second"] == pytest.approx(1e3 * row["batch"] / row["milliseconds"])
     test = kd.data.load("digits", split="test").take(150)
     images, labels = next(iter(test.batches(150, image_size=(8, 8), channels=3)))
     model = keras.saving.load_model(run, compile=False)
     assert exact["accuracy"] == (model.predict(images, verbose=0).argmax(-1) == labels.numpy()).mean()
 
 
+def test_other_engines(run, capfd):
+    for name in ("openvino", "nncf", "onnx", "tf2onnx", "onnxruntime"):
+        pytest.importorskip(name)
+    files = ["openvino", "openvino:int8", "onnx", "onnx:int8"]
+    words = [str(run), "--data", "digits", "--limit", "100", "--rounds", "5", "--batch", "2", "--json"]
+    assert engines.main([*words, "--files", ",".join(files)]) == 0
+    rows = json.loads(capfd.readouterr().out)["rows"]
+    assert [row["file"] for row in rows] == files
+    assert rows[2]["points"] == 0 and all(abs(row["points"]) <= 2 for row in rows)
+
+
 def test_the_table(run, capfd):
-    words = [str(run), "--data", "digits", "--limit", "50", "--rounds", "5", "--quantize", "int8", "--threads", "1"]
-    assert quantisation.main(words) == 0
+    words = [str(run), "--data", "digits", "--limit", "50", "--rounds", "5", "--threads", "1"]
+    assert engines.main([*words, "--files", "tflite,tflite:int8"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["network", "family", "file", "accuracy", "points"]
-    assert [line.split()[2] for line in lines[1:3]] == ["float32", "int8"]
-    assert lines[3].startswith("One image per call, 1 threads")
+    assert [line.split()[2] for line in lines[1:3]] == ["tflite", "tflite:int8"]
+    assert lines[3].startswith("1 threads. Median")
 
 
 def test_speed_of_a_named_network(capfd):
-    assert quantisation.main(["fitnet1", "--speed", "--quantize", "int8", "--rounds", "5", "--json"]) == 0
+    assert engines.main(["fitnet1", "--speed", "--files", "tflite,tflite:int8", "--rounds", "5", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)["rows"]
     assert [row["accuracy"] for row in rows] == [None, None]
     assert rows[1]["bytes"] < 0.5 * rows[0]["bytes"]
@@ -79,12 +94,14 @@ def test_speed_of_a_named_network(capfd):
         ("resnet20 --data digits", "resnet20 is a network without trained weights"),
         ("none.keras --data digits", "none.keras does not exist"),
         ("resnet0 --speed", "resnet0"),
-        ("resnet20 --speed --quantize int4", "--quantize 'int4' is not one of float16, dynamic, int8, int16x8."),
+        ("resnet20 --speed --files tflite:int4", "--files 'tflite:int4' is not FORMAT or FORMAT:PRECISION of"),
+        ("resnet20 --speed --files torch", "--files 'torch' is not FORMAT or FORMAT:PRECISION of savedmodel (float32,"),
+        ("resnet20 --speed --batch 0", "--batch '0' is not a list of whole numbers of at least 1"),
         ("resnet20 --speed --threads 0", "--threads 0 must be at least 1."),
     ],
 )
 def test_bad_input_is_one_line(capfd, words, message):
-    assert quantisation.main(words.split()) == 2
+    assert engines.main(words.split()) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
     assert message in err
@@ -94,4 +111,4 @@ def test_data_of_other_classes(run):
     model = keras.saving.load_model(run, compile=False)
     data = kd.data.ImageData.from_arrays(np.zeros((2, 8, 8, 3), "uint8"), np.array([0, 1]), ("cat", "dog"))
     with pytest.raises(InputError, match=r"has 10 classes \('0' …\) and the data has 2 \('cat' …\)"):
-        quantisation.measure(model, "run", ["int8"], data, data)
+        engines.measure(model, "run", ["tflite"], data, data)

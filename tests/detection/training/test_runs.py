@@ -1,5 +1,6 @@
 """Runs of a small detector on a small folder: files, metrics, resuming, freezing, errors."""
 
+import io
 import json
 import os
 import signal
@@ -9,13 +10,15 @@ import sys
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from tensorflow.python.framework import config
 
 import keras_deepnets as kd
-from keras_deepnets import InputError
+from keras_deepnets import InputError, reports
 from keras_deepnets.detection.training import validating
 from keras_deepnets.training import read_metrics
 from tests.detection.training.common import CLASSES, tiny, voc_folder
+from tests.pages import Text
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +85,25 @@ def test_the_files_of_a_run(whole):
     assert whole.evaluation.ap50 == pytest.approx(rows[1]["val_ap50"])
     config = json.loads((whole.path / "config.json").read_text())
     assert config["data"]["labels"] == list(CLASSES) and config["resolved"]["steps_per_epoch"] == 3
+
+
+def test_the_report(whole, tmp_path):
+    """One page with the numbers, curves and pictures of the run, which loads nothing else."""
+    path = reports.report(whole.path, tmp_path / "report.html")
+    page = Text(path.read_text(encoding="utf-8"))
+    found = whole.evaluation
+    for text in (
+        f"{100 * found.ap50:.1f} %",
+        "2 images with",
+        "split train: 6 images",
+        "detection, on this machine",
+        *(f"{name}\n" for name in CLASSES[1:]),
+    ):
+        assert text in page.text, text
+    assert page.loads == [] and len(page.pictures) == 4  # curves, precision and recall, examples, detections
+    for _, data in page.pictures:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
 
 
 def test_a_run_resumes_bit_for_bit(folder, whole, tmp_path):

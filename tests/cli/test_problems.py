@@ -108,7 +108,9 @@ def test_a_reader_that_has_had_enough():
 
 def test_ctrl_c_says_one_word():
     program = (
-        "import sys, time; from keras_deepnets.cli import catalog, main;"
+        # A shell ignores the signal in what it starts in the background, so also in this process.
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from keras_deepnets.cli import catalog, main;"
         "catalog.list_networks = lambda *a: (print('here', flush=True), time.sleep(60)); sys.exit(main(['list']))"
     )
     process = subprocess.Popen(

@@ -275,7 +275,7 @@ def test_a_model_of_any_size_and_one_without_a_graph():
 
 def test_a_scale_that_is_too_small():
     data, *_ = pictures([(12, 15)] * 3)
-    with pytest.raises(InputError, match=r"images of 2×2 pixels .*leave out that scale"):
+    with pytest.raises(InputError, match=r"images of 2×2 pixels.*leave out that scale"):
         evaluate(classifier("softmax", "pool"), data, scales=(8, 2))
 
 

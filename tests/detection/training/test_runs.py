@@ -185,7 +185,7 @@ def test_the_last_validation_is_the_evaluation(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(validating, "found_by_all", lambda *given: searched.append(1) or search(*given))
     run = train(folder, tmp_path / "run", 2, ema=0.5)
     assert len(searched) == 1
-    again = kd.detection.evaluate(run.model, kd.detection.load(folder, "val"))
+    again = kd.detection.evaluate(run.model, kd.detection.load(folder, "val"), coco=validating.has_coco())
     assert again.to_dict() == run.evaluation.to_dict()
 
 

@@ -6,6 +6,7 @@ the first k examples of an epoch gets the others with ``start=k``, bit for bit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,8 @@ def batches(
     def rows(epoch: tf.Tensor) -> tf.data.Dataset:
         order, draws = plan(size, policy.draws + 1, seed, epoch, shuffle)
         if groups is not None:
-            order = tf.numpy_function(lambda each: grouped(each, groups, batch_size), [order], tf.int64)
+            arrange = functools.partial(grouped, groups=groups, batch_size=batch_size)
+            order = tf.numpy_function(arrange, [order], tf.int64)
             order = tf.ensure_shape(order, [size])
         first = tf.where(epoch == epochs.start, tf.constant(start, tf.int64), 0)
         last = first + (size - first) // batch_size * batch_size if drop_remainder else size

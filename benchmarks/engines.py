@@ -12,7 +12,7 @@ It also shows the median and the 99th percentile of a call, images per second, a
 measures only size and speed, for named networks with untrained weights that are calibrated on synthetic images.
 
 An artifact is a format, and optionally a precision: ``savedmodel:bfloat16``. Formats whose packages are missing are left out of the
-default. TFLite files run batches of one image only, as on devices.
+default. TFLite files run batches of one image only, as on devices; the first of the others is then the reference of the speed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def measure(
         Rows with these keys: ``name``, ``family``, ``file``, ``batch``, ``accuracy``, ``points``, ``bytes``, ``milliseconds``,
         ``milliseconds_99``, ``images_per_second`` and ``speedup``. ``accuracy`` and ``points`` are None without `test`.
         ``milliseconds`` is the median of a call, and ``milliseconds_99`` the 99th percentile. ``speedup`` is the median ratio of the
-        first artifact's time to this one's in the same round.
+        time of the first artifact with this batch size to this one's in the same round.
 
     Raises:
         InputError: The model cannot be exported, or its classes differ from those of `test`.
@@ -218,6 +218,10 @@ def _run(argv: Sequence[str] | None) -> int:
     if asked.speed == bool(asked.data):
         raise InputError("give --data FOLDER for trained networks, or --speed for named ones.")
     files = default_files() if asked.files is None else checked_files(asked.files)
+    if max(batches) > 1 and all(file.startswith("tflite") for file in files):
+        raise InputError(
+            f"--batch {asked.batch!r}: TFLite files run one image at a time; give --batch 1, or other --files."
+        )
     sources = (
         [_named(name) for name in asked.models] if asked.speed else [_trained(Path(name)) for name in asked.models]
     )

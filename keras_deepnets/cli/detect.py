@@ -271,6 +271,8 @@ _UNUSED = ("top_k", "features", "batch_size")
 
 def export(model: Path, request: Export, *, as_json: bool) -> None:
     """Export a detector. Print the path, the size, and the difference from the Keras model on a few images of noise."""
+    from keras_deepnets.export.litert import CALIBRATED
+
     given = [name for name in _UNUSED if name in request.options]
     if request.calibration or request.any_batch or not request.integer_io or request.data or given:
         flag = (
@@ -281,8 +283,6 @@ def export(model: Path, request: Export, *, as_json: bool) -> None:
             else "calibration, --any-batch and --float-io"
         )
         raise InputError(f"--{flag}: for classifiers only; leave it out to export {model}.")
-    from keras_deepnets.export.litert import CALIBRATED
-
     options = dict(request.options)
     size = options.pop("image_size", None)
     if request.form == "openvino":

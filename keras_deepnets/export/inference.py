@@ -90,7 +90,8 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
 
     Returns:
         A function of one argument, the inputs as `model` takes them (tensors or arrays of any dtype, batches of any size). It returns
-        the inference outputs of `model`, up to rounding, as tensors. Other TensorFlow functions and `tf.data` may call it too.
+        the inference outputs of `model`, up to rounding, as tensors. Other TensorFlow functions and `tf.data` may call it too. For
+        gradients call the model: some processors have none for the grouped convolutions of this graph.
 
     Raises:
         InputError: The model is not built or has no graph of layers, or Keras does not run on TensorFlow. The function also raises it

@@ -152,7 +152,8 @@ def _quantised(content: bytes, views: Sequence[np.ndarray]) -> bytes:
             view = next(self._rest, None)
             return None if view is None else {"images": view}
 
-    logging.disable(logging.WARNING)  # advice on preparing the file, which the conversion has done
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))  # advice on preparing the file, which the conversion has done
     try:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
@@ -168,7 +169,7 @@ def _quantised(content: bytes, views: Sequence[np.ndarray]) -> bytes:
             )
             return target.read_bytes()
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 @contextlib.contextmanager

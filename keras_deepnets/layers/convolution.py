@@ -92,22 +92,19 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """``[n, h, w, c]`` to ``[n, h', w', filters]``."""
+        if self._is_exported_group():
+            from keras_deepnets.layers.fast.convolution import add_bias
+
+            outputs = add_bias(self.convolution_op(inputs, self.kernel), self.bias)
+            return outputs if self.activation is None else self.activation(outputs)
         if not self._is_pointwise():
-            return self._exported(inputs) if self._is_grouped() and self.use_bias else super().call(inputs)
+            return super().call(inputs)
         from keras_deepnets.layers.fast.convolution import commutes
 
         outputs = self._pointwise(inputs, training)
         if self.strides == (1, 1) and self.activation in (None, keras.activations.linear):
             commutes(outputs, inputs, functools.partial(self._pointwise, training=training))
         return outputs
-
-    def _exported(self, inputs: Any) -> Any:
-        from keras_deepnets.layers.fast.convolution import add_bias, is_exporting
-
-        if not is_exporting():
-            return super().call(inputs)
-        outputs = add_bias(self.convolution_op(inputs, self.kernel), self.bias)
-        return outputs if self.activation is None else self.activation(outputs)
 
     def _pointwise(self, inputs: Any, training: bool | None) -> Any:
         from keras_deepnets.layers.fast.channels import widened_pair
@@ -130,6 +127,13 @@ class Conv2D(keras.layers.Conv2D):
 
     def _is_grouped(self) -> bool:
         return self.groups > 1 and self.data_format == "channels_last" and fast.on("grouped_convolution")
+
+    def _is_exported_group(self) -> bool:
+        if not (self.use_bias and self._is_grouped()):
+            return False
+        from keras_deepnets.layers.fast.convolution import is_exporting
+
+        return is_exporting()
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution without bias and activation."""

@@ -96,6 +96,7 @@ def test_speed_of_a_named_network(capfd):
         ("resnet0 --speed", "resnet0"),
         ("resnet20 --speed --files tflite:int4", "--files 'tflite:int4' is not FORMAT or FORMAT:PRECISION of"),
         ("resnet20 --speed --files torch", "--files 'torch' is not FORMAT or FORMAT:PRECISION of savedmodel (float32,"),
+        ("resnet20 --speed --batch 1,16 --files tflite", "--batch '1,16': TFLite files run one image at a time"),
         ("resnet20 --speed --batch 0", "--batch '0' is not a list of whole numbers of at least 1"),
         ("resnet20 --speed --threads 0", "--threads 0 must be at least 1."),
     ],

@@ -90,6 +90,10 @@ def test_list_and_info(cli):
         (("evaluate", "DETECTOR", "SHAPES", "--split", "test"), "test"),
         (("export", "DETECTOR", "out.tflite", "--format", "tflite"), "--image-size"),
         (("export", "DETECTOR", "served", "--format", "savedmodel", "--top-k", "3"), "--top-k: for classifiers"),
+        (
+            ("export", "DETECTOR", "out.tflite", "--format", "tflite", "--quantize", "int8", "--image-size", "64"),
+            "--quantize int8: boxes need more than 8 bits",
+        ),
         (("predict", "DETECTOR", "IMAGE", "--csv", "out.csv"), "--csv is for classifiers"),
     ],
 )

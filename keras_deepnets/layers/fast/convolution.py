@@ -42,7 +42,7 @@ _exporting = contextvars.ContextVar("_exporting", default=False)
 
 @contextlib.contextmanager
 def exporting() -> Iterator[None]:
-    """A scope that traces graphs without gradients which run on other machines. They do not depend on this one."""
+    """A scope that traces graphs for inference. They may run on other machines, so they do not depend on this one's processor."""
     token = _exporting.set(True)
     try:
         yield

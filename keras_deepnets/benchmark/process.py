@@ -20,6 +20,7 @@ _COMMAND = (sys.executable, "-m", "keras_deepnets.benchmark.worker")
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "NONE",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # for all sides, as in the other commands
     # Two processes share the GPU. By default, each framework would reserve all of its memory.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",

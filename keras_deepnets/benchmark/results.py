@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_deepnets import processor
+
 GIGA = 1e9
 
 
@@ -115,22 +117,17 @@ def circumstances(command: Sequence[str] | None = None) -> dict[str, str]:
     words = command or [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": f"{processor()}, {platform.system()} {platform.machine()}",
+        "machine": f"{machine()}, {platform.system()} {platform.machine()}",
         "threads": str(threads()),
         "python": platform.python_version(),
         "command": shlex.join(words),
     }
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def machine() -> str:
+    """The processor's name and its instruction sets."""
+    sets = ", ".join(processor.instruction_sets())
+    return f"{processor.name()} ({sets})" if sets else processor.name()
 
 
 def threads() -> int:

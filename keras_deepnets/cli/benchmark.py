@@ -224,7 +224,7 @@ def _subtitle(rows: Sequence[Result]) -> str:
     """The device, the matrix-product speeds and the versions of the measurement."""
     devices = dict.fromkeys(row.device for row in rows if row.device != "CPU")
     threads = rows[0].threads
-    place = ", ".join(devices) or f"{results.processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    place = ", ".join(devices) or f"{results.machine()}, {threads} thread{'' if threads == 1 else 's'}"
     found = {row.dtype: row.ceiling_gflops for row in rows if row.ceiling_gflops}
     parts = [place, *(f"matrix product {dtype} {gflops:,.0f} GFLOP/s" for dtype, gflops in found.items())]
     versions = ", ".join(dict.fromkeys(part for row in rows for part in row.versions.split(", ")))

@@ -74,7 +74,7 @@ def _report(rates: Sequence[Rate], out: Path | None, as_json: bool) -> None:
         return
     columns = ("pipeline", "images in", "augment", "size", "batch", "img/s", "slowest", "fastest")
     show.print_table(columns, map(_cells, rates), right=columns[3:])
-    print(f"{results.processor()}, {results.threads()} threads; median of {pipeline.WINDOWS} windows")
+    print(f"{results.machine()}, {results.threads()} threads; median of {pipeline.WINDOWS} windows")
     noisy = [rate.others_busy or 0.0 for rate in rates if is_noise(rate.others_busy)]
     if noisy:
         print(

@@ -17,6 +17,9 @@ _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "NONE",
     "MPLBACKEND": "Agg",  # pictures go to files, so no display is needed
+    # TensorFlow leaves oneDNN off on processors without AVX-512 VNNI, where it is faster too (docs/benchmarks.md). Without oneDNN in
+    # the build, as on ARM, this has no effect.
+    "TF_ENABLE_ONEDNN_OPTS": "1",
 }
 
 

@@ -25,7 +25,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     bfloat16 and float16 activations are read and written without a cast to float32. Statistics, gamma and beta stay float32.
 
     Keras' own computation runs where the kernel does not apply. These cases are other backends, masks, renormalisation, float64,
-    `synchronized=True`, and an axis that is not the last of four.
+    `synchronized=True`, and an axis that is not the last of four. On processors without AVX-512, it also runs in inference in float32,
+    where TensorFlow's kernel would make the convolution before it slow.
 
     In training by several replicas, the statistics are those of the images of all of them if `layers.replicas` says so.
     """
@@ -37,10 +38,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises ``[n, h, w, c]``. Training uses the batch's statistics, which also update the moving statistics."""
+        inference = not training
         training = bool(training) and self.trainable
         if training and mask is None and self._spans_replicas(inputs):
             return self._over_replicas(inputs)
-        if not self._fuses(inputs, mask):
+        if not self._fuses(inputs, mask) or (inference and self._slows_convolution(inputs)):
             return super().call(inputs, training=training, mask=mask)
         from keras_deepnets.layers.fast.normalization import fused_batch_norm
 
@@ -82,6 +84,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         from keras_deepnets.layers.fast.normalization import FUSED_DTYPES
 
         return len(inputs.shape) == 4 and self.axis in (-1, 3) and inputs.dtype in FUSED_DTYPES
+
+    def _slows_convolution(self, inputs: Any) -> bool:
+        """Whether the fused kernel is slower in inference on this machine. An export may run on another one."""
+        from keras_deepnets.layers.fast.convolution import is_exporting
+        from keras_deepnets.layers.fast.internals import fuses_slowly
+
+        return inputs.dtype == "float32" and fuses_slowly() and not is_exporting()
 
 
 def batch_norm(

@@ -7,11 +7,11 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 
+from keras_deepnets import processor
 from keras_deepnets.models import flat_layers, products
 
 
@@ -68,7 +68,7 @@ def circumstances(model: keras.Model, precision: str, reason: str) -> str:
         parts.append(f"TF32 {'on' if found['tf32'] else 'off'} for float32 products")
     parts.append(f"XLA {'on' if model.jit_compile else 'off'}")
     line = ", ".join(parts) + "."
-    slow = precision == "mixed_bfloat16" and platform.machine() in ("x86_64", "AMD64") and not _cpu_has_bfloat16()
+    slow = precision == "mixed_bfloat16" and platform.machine() in ("x86_64", "AMD64") and not processor.has_bfloat16()
     if slow and not found["gpus"]:
         line += " This CPU has no bfloat16 instructions: float32 is several times faster."
     return line
@@ -126,7 +126,7 @@ def automatic(build: Callable[[], keras.Model]) -> Choice:
     if capability is not None:
         name = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
         return Choice(name, f"auto: compute capability {'.'.join(map(str, capability))}")
-    if not _cpu_has_bfloat16():
+    if not processor.has_bfloat16():
         return Choice("float32", "auto: the CPU has no bfloat16 instructions")
     share = uneven_share(build())
     if share > UNEVEN_SHARE:
@@ -166,10 +166,3 @@ def _compute_capability() -> tuple[int, int] | None:
     for device in tf.config.list_physical_devices("GPU"):
         return tuple(tf.config.experimental.get_device_details(device).get("compute_capability", (0, 0)))
     return None
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        return any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    except OSError:  # not Linux: the instructions are unknown, and oneDNN needs them
-        return False

@@ -1,11 +1,15 @@
 """Fused batch normalisation against a float64 reference."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_deepnets.layers import BatchNormalization
+from keras_deepnets.layers.fast import internals
+from keras_deepnets.layers.fast.convolution import exporting
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 3e-3}
 MOMENTUM, EPSILON = 0.9, 1e-5
@@ -150,3 +154,48 @@ def test_compiled_by_xla(rng):
     layer = make()
     y = tf.function(lambda x: layer(x, training=True), jit_compile=True)(x)
     assert relative(y, reference(x, np.ones(5), np.zeros(5), x)[0]) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("policy", "case", "kernels"),
+    [
+        ("float32", "inference", 0),
+        ("float32", "export", 1),
+        ("float32", "frozen", 1),
+        ("float32", "training", 1),
+        ("mixed_bfloat16", "inference", 1),
+    ],
+)
+def test_a_kernel_that_slows_the_convolution_is_avoided(rng, monkeypatch, policy, case, kernels):
+    """Outside exports, in float32 inference. The results do not change."""
+    layer = make(policy)
+    layer.trainable = case != "frozen"
+    layer.moving_mean.assign(rng.normal(size=5))
+    layer.moving_variance.assign(rng.uniform(0.5, 2, 5))
+    x = tf.cast(rng.normal(2, 3, (4, 6, 7, 5)), layer.compute_dtype)
+
+    def run(slow):
+        monkeypatch.setattr(internals, "fuses_slowly", lambda: slow)
+        scope = exporting() if case == "export" else contextlib.nullcontext()
+        with scope:
+            function = tf.function(lambda x: layer(x, training=case in ("training", "frozen")))
+            graph = function.get_concrete_function(x).graph
+        count = sum(operation.type == "FusedBatchNormV3" for operation in graph.get_operations())
+        return count, function(x)
+
+    (fused_count, expected), (count, actual) = run(False), run(True)
+    assert (fused_count, count) == (1, kernels)
+    assert relative(actual, tf.cast(expected, "float64").numpy()) < TOLERANCE[layer.compute_dtype]
+
+
+@pytest.mark.parametrize(
+    ("onednn", "instructions", "slow"),
+    [(True, "avx2 fma", True), (False, "avx2 fma", False), (True, "avx2 avx512f", False), (True, "", False)],
+)
+def test_when_the_kernel_slows_the_convolution(monkeypatch, onednn, instructions, slow):
+    from tensorflow.python.util import _pywrap_util_port as port
+
+    monkeypatch.setattr(port, "IsMklEnabled", lambda: onednn)
+    monkeypatch.setattr(internals.processor, "instructions", lambda: frozenset(instructions.split()))
+    monkeypatch.setattr(internals, "has_gpu", lambda: False)
+    assert internals.fuses_slowly.__wrapped__() is slow

@@ -136,7 +136,7 @@ def test_circumstances_in_one_line(monkeypatch):
         (True, ""),
         (False, " This CPU has no bfloat16 instructions: float32 is several times faster."),
     ):
-        monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda has=has: has)
+        monkeypatch.setattr(precisions.processor, "has_bfloat16", lambda has=has: has)
         line = precisions.circumstances(model, "mixed_bfloat16", "as requested")
         assert line == f"On the CPU in mixed_bfloat16 (as requested), XLA off.{warning}"
 

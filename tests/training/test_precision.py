@@ -17,7 +17,7 @@ def cpu(monkeypatch):
 
     def with_bfloat16(there):
         monkeypatch.setattr(precisions, "_compute_capability", lambda: None)
-        monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: there)
+        monkeypatch.setattr(precisions.processor, "has_bfloat16", lambda: there)
 
     return with_bfloat16
 

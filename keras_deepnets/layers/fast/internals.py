@@ -6,6 +6,8 @@ import contextlib
 import functools
 from typing import Any
 
+from keras_deepnets import processor
+
 
 @functools.cache
 def has_gpu() -> bool:
@@ -13,6 +15,19 @@ def has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+@functools.cache
+def fuses_slowly() -> bool:
+    """Whether a batch normalisation makes a convolution before it slow: with oneDNN, on x86 processors without AVX-512.
+
+    TensorFlow fuses the two. For single images, oneDNN then runs a convolution that scales its outputs one by one, in one thread.
+    """
+    from tensorflow.python.util import _pywrap_util_port as port
+
+    onednn = getattr(port, "IsMklEnabled", lambda: False)()
+    instructions = processor.instructions()
+    return onednn and "avx2" in instructions and "avx512f" not in instructions and not has_gpu()
 
 
 def inside_xla() -> bool:

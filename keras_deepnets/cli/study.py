@@ -115,6 +115,7 @@ def run(study: Study, out: Path, as_json: bool) -> None:
                 "verdict": outcome.verdict,
                 "comparisons": [each.to_dict() for each in outcome.judgements],
                 "runs": [{"run": each.run, **each.labels, **each.measured} for each in outcome.results],
+                "diverged": outcome.diverged,
                 "failed": dict(outcome.failures),
             }
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.files import write_json
+from keras_deepnets.insight.metrics import read_metrics
 from keras_deepnets.studies.plan import PlannedRun
 from keras_deepnets.studies.results import Result
 
@@ -41,12 +43,55 @@ def measure(planned: PlannedRun, run: Run, held: ImageData | None, *, maps: bool
     last = {name: values[-1] for name, values in curves.items() if name != "epoch"}
     losses = {f"{part}_loss": rows[key][-1] for part, key in (("train", "loss"), ("test", "val_loss")) if key in rows}
     times = {"seconds": run.metrics["seconds"], "step_time": _step_time(run)}
-    labels = {"network": planned.network, **planned.labels, "seed": planned.seed}
-    drawn: dict[str, Any] = {}
-    if planned.trial is not None:
-        labels["trial"] = planned.trial
-        drawn = {**planned.settings, **planned.options}
+    labels, drawn = _words(planned)
     return Result(run.path.name, labels, drawn, last | losses | times | measured, curves, weights)
+
+
+def diverged(planned: PlannedRun, path: Path, measured: Mapping[str, float], guessing: float, what: str) -> Result:
+    """Measure a run that diverged, and store the result in its folder.
+
+    From the epoch in which it diverged, its errors are those of guessing.
+
+    Args:
+        planned: The run as planned.
+        path: Its folder.
+        measured: Measures of the network.
+        guessing: Error of guessing in per cent.
+        what: What became infinite.
+    """
+    epochs = json.loads((path / "config.json").read_text(encoding="utf-8"))["resolved"]["epochs"]
+    rows = read_metrics(path / "metrics.csv") if (path / "metrics.csv").is_file() else []
+    curves: dict[str, list[float]] = {"epoch": list(range(1, epochs + 1))}
+    for name, key in (("train", "accuracy"), ("test", "val_accuracy")):
+        known = [round(100 * (1 - row[key]), 6) for row in rows if key in row]
+        curves[f"{name}_error"] = known + [guessing] * (epochs - len(known))
+    values = {"measured": dict(measured), "curves": curves, "diverged": what}
+    write_json(path / FILE, values)
+    return _diverged(planned, path, values)
+
+
+def stored_divergence(planned: PlannedRun, path: Path) -> Result | None:
+    """Return the result that `diverged` stored, or None."""
+    try:
+        values = json.loads((path / FILE).read_text(encoding="utf-8"))
+        return _diverged(planned, path, values) if "diverged" in values else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _diverged(planned: PlannedRun, path: Path, values: Mapping[str, Any]) -> Result:
+    labels, drawn = _words(planned)
+    curves = values["curves"]
+    last = {name: column[-1] for name, column in curves.items() if name != "epoch"}
+    return Result(path.name, labels, drawn, last | values["measured"], curves, {}, values["diverged"])
+
+
+def _words(planned: PlannedRun) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the labels of a run, and what its random search drew."""
+    labels = {"network": planned.network, **planned.labels, "seed": planned.seed}
+    if planned.trial is None:
+        return labels, {}
+    return labels | {"trial": planned.trial}, {**planned.settings, **planned.options}
 
 
 def _stored(file: Path) -> tuple[dict[str, float] | None, dict[str, Any]]:

@@ -16,9 +16,11 @@ NUMBERS = (
 )
 """What the numbers of a table are."""
 
+DIVERGED = "Diverged runs count with the errors of guessing."
+
 
 def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Mapping[str, Any]) -> str:
-    """Return the claim, the verdict, the table, the failed runs, the command and the versions.
+    """Return the claim, the verdict, the table, the diverged and failed runs, the command and the versions.
 
     Args:
         study: The study.
@@ -38,6 +40,9 @@ def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Ma
         _rows(heading(study), table(study, groups)),
         f"{images['train']:,} training and {images['test']:,} test images of `{study.data}`. {NUMBERS}",
     ]
+    if outcome.diverged:
+        parts.append(_rows(["diverged run", "what happened"], outcome.diverged.items()))
+        parts.append(DIVERGED)
     if outcome.failures:
         parts.append(_rows(["failed run", "reason"], outcome.failures.items()))
     versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items() if number)

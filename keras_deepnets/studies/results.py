@@ -27,6 +27,7 @@ class Result:
         measured: Measures by name. A measure that the run does not have is missing.
         curves: Columns `epoch`, `train_error` and `test_error`, with a value for each epoch.
         maps: Weights between the layers of each dense block, if the study draws them.
+        diverged: What became infinite, if the run diverged. Its errors are then those of guessing.
     """
 
     run: str
@@ -35,6 +36,7 @@ class Result:
     measured: Mapping[str, float]
     curves: Mapping[str, Sequence[float]]
     maps: Mapping[str, Sequence[Sequence[float]]]
+    diverged: str = ""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -91,10 +93,11 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
     drawn = dict.fromkeys(name for result in results for name in result.drawn if name not in labels)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", *labels, *drawn, *MEASURES])
+    writer.writerow(["run", *labels, *drawn, *MEASURES, "diverged"])
     for result in results:
         values = {**result.labels, **result.drawn, **result.measured}
-        writer.writerow([result.run, *(values.get(name, "") for name in (*labels, *drawn, *MEASURES))])
+        cells = (values.get(name, "") for name in (*labels, *drawn, *MEASURES))
+        writer.writerow([result.run, *cells, "yes" if result.diverged else ""])
     with written_aside(path) as aside:
         aside.write_text(text.getvalue(), encoding="utf-8")
 

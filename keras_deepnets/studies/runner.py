@@ -14,7 +14,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.files import locked, write_json, written_aside
 from keras_deepnets.studies import estimate, report, results, verdict
 from keras_deepnets.studies.definition import Study
-from keras_deepnets.studies.measuring import measure
+from keras_deepnets.studies.measuring import diverged, measure, stored_divergence
 from keras_deepnets.studies.plan import PlannedRun, plan
 from keras_deepnets.studies.results import Result
 from keras_deepnets.studies.verdict import Outcome
@@ -122,14 +122,16 @@ def _train(
     say: Callable[[str], None],
     verbose: int,
 ) -> tuple[list[Result], dict[str, str]]:
-    """Train the runs one after the other. Return the finished ones, and the reasons of the failed ones."""
+    """Train the runs one after the other. Return the finished and diverged ones, and the reasons of the failed ones."""
     import keras
 
-    from keras_deepnets.training.errors import is_disk_full
+    from keras_deepnets.training.errors import DivergedError, is_disk_full
 
     images, classes = estimate.number_of_images(study.data, study.limit, sets)
     costs = estimate.costs(runs, images, classes)
-    waiting = [not (folder / "runs" / run.name / "model.keras").exists() for run in runs]
+    paths = [folder / "runs" / run.name for run in runs]
+    known = [stored_divergence(run, path) for run, path in zip(runs, paths, strict=True)]
+    waiting = [not there and not (path / "model.keras").exists() for there, path in zip(known, paths, strict=True)]
     rate = estimate.training_rate() if any(waiting) else 1.0
     expected = [cost.seconds(rate) if waits else 0.0 for cost, waits in zip(costs, waiting, strict=True)]
     done = len(runs) - sum(waiting)
@@ -145,7 +147,11 @@ def _train(
     for place, run in enumerate(runs):
         begin = time.perf_counter()
         try:
-            result = measure(run, _run(run, folder, sets, verbose), sets.held, maps=maps)
+            result = known[place] or measure(run, _run(run, folder, sets, verbose), sets.held, maps=maps)
+        except DivergedError as error:
+            cost = costs[place]
+            network = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
+            result = diverged(run, paths[place], network, 100 * (1 - 1 / classes), error.what)
         except Exception as error:
             if is_disk_full(error):
                 raise
@@ -162,7 +168,8 @@ def _train(
             used, planned = used + time.perf_counter() - begin, planned + expected[place]
             left = sum(expected[place + 1 :]) * (used / planned if planned else 1.0)
             more = f", {estimate.duration(left)} left" if left else ""
-            say(f"[{place + 1}/{len(runs)}] {run.name}: {_said(result)}{more}")
+            said = f"diverged. {result.diverged}" if result.diverged else _said(result)
+            say(f"[{place + 1}/{len(runs)}] {run.name}: {said}{more}")
     return found, failures
 
 
@@ -201,7 +208,8 @@ def _finish(study: Study, folder: Path, sets: Sets, found: Sequence[Result], fai
     overall, judgements = verdict.judge(study, grouped, {"train": sets.train.size, "test": held})
     outcome = Outcome(folder, tuple(found), dict(failures), overall, tuple(judgements))
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["finished"] = [result.run for result in found]
+    config["finished"] = [result.run for result in found if not result.diverged]
+    config["diverged"] = outcome.diverged
     config["failed"] = dict(failures)
     config["images"] = {"train": sets.train.size, "test": held}
     config["verdict"] = overall

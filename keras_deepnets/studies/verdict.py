@@ -49,7 +49,7 @@ class Outcome:
 
     Attributes:
         folder: Folder of the study.
-        results: Finished runs.
+        results: Finished runs, with those that diverged.
         failures: Reason for each run that failed, by its name.
         verdict: `"shown"`, `"not shown"` or `"the opposite"`.
         judgements: The verdict on each part of the claim.
@@ -60,6 +60,11 @@ class Outcome:
     failures: Mapping[str, str]
     verdict: str
     judgements: tuple[Judgement, ...]
+
+    @property
+    def diverged(self) -> dict[str, str]:
+        """Return what became infinite in each run that diverged, by its name."""
+        return {result.run: result.diverged for result in self.results if result.diverged}
 
 
 def judge(study: Study, groups: Sequence[Group], images: Mapping[str, int]) -> tuple[str, list[Judgement]]:

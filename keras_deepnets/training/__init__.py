@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_deepnets.lazy import lazy_names
-from keras_deepnets.training.errors import TrainingError
+from keras_deepnets.training.errors import DivergedError, TrainingError
 from keras_deepnets.training.evaluation import Evaluation, evaluate
 from keras_deepnets.training.recipe import Recipe
 from keras_deepnets.training.recipes import get_recipe, recipes
@@ -76,6 +76,7 @@ __all__ = [
     "CheckpointStore",
     "CoupledSGD",
     "Curves",
+    "DivergedError",
     "Evaluation",
     "ExponentialFall",
     "HalfCosine",

@@ -22,7 +22,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.files import written_aside
 from keras_deepnets.insight.grid import MOST, image_grid
 from keras_deepnets.training import feed
-from keras_deepnets.training.errors import TrainingError
+from keras_deepnets.training.errors import DivergedError
 from keras_deepnets.training.optimizers import last_learning_rate, steps_done
 
 
@@ -65,7 +65,7 @@ class StopAtStep(keras.callbacks.Callback):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Raise `TrainingError` as soon as the mean loss of an epoch is NaN or infinite.
+    """Raise `DivergedError` as soon as the mean loss of an epoch is NaN or infinite.
 
     At the end of an epoch, the validation loss, the weights, the moving statistics and the optimizer's variables are
     checked too. The last step may have broken them without a trace in the loss. Place this callback before those that
@@ -104,7 +104,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def _stop(self, what: str) -> None:
         advice = self._advice() if callable(self._advice) else self._advice
-        raise TrainingError(f"{what}; try a lower learning rate, a warm-up, or float32.{' ' * bool(advice)}{advice}")
+        raise DivergedError(what, advice)
 
 
 def not_finite(variables: Sequence[Any]) -> str | None:

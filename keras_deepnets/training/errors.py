@@ -14,6 +14,18 @@ class TrainingError(InputError):
     """
 
 
+class DivergedError(TrainingError):
+    """The loss or a weight became NaN or infinite.
+
+    Attributes:
+        what: What became infinite, and in which epoch and step.
+    """
+
+    def __init__(self, what: str, advice: str = ""):
+        super().__init__(f"{what}; try a lower learning rate, a warm-up, or float32.{' ' * bool(advice)}{advice}")
+        self.what = what
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether `error`, or an error that caused it, means a full disk or an exceeded quota.
 

@@ -129,6 +129,32 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(tmp_path, undrawn):
     assert undrawn.trained == ["plain-seed0", "res-seed0", "plain-seed0"]
 
 
+def test_a_run_that_diverges_is_a_result(tmp_path, monkeypatch, cli):  # noqa: F811
+    """Its errors are those of guessing. The same call does not train it again."""
+    monkeypatch.setattr(figure, "draw", lambda *arguments: None)
+    row = {"network": "{net}net", "recipe": "he2015_cifar"}
+    runs = [
+        row | {"net": "plain", "set": {"learning_rate": 1e30}},
+        row | {"net": "res", "set": {"learning_rate": 0.05}},
+    ]
+    file, out = written(tmp_path / "tiny.yaml", runs=runs), tmp_path / "out"
+    done = cli("study", file, "--out", out)
+    assert done.status == 0, done.err
+    assert "[1/2] plain-seed0: diverged. The loss became" in done.out
+    plain, residual = rows(out)
+    assert (plain["diverged"], float(plain["train_error"]), float(plain["test_error"])) == ("yes", 90.0, 90.0)
+    assert plain["parameters"] == residual["parameters"] and plain["seconds"] == ""
+    assert residual["diverged"] == "" and float(residual["seconds"]) > 0
+    assert "| plain-seed0 | The loss became" in (out / "table.md").read_text()
+    config = json.loads((out / "study.json").read_text())
+    assert (list(config["diverged"]), config["failed"], config["finished"]) == (["plain-seed0"], {}, ["res-seed0"])
+    checkpoints = sorted((out / "runs" / "plain-seed0").rglob("*"))
+    again = cli("study", file, "--out", out)
+    assert again.status == 0 and "2 runs on 64 images of digits, 2 of them finished." in again.out
+    assert rows(out) == [plain, residual]
+    assert sorted((out / "runs" / "plain-seed0").rglob("*")) == checkpoints
+
+
 def test_an_interrupted_study_continues(tmp_path, undrawn):
     undrawn.accuracies["res-seed0"] = KeyboardInterrupt()
     study = tiny(tmp_path, seeds=2)

@@ -83,7 +83,8 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
 
     oneDNN arranges constant convolution weights for the processor once. The weights of a model may change, so oneDNN rearranges them at
     every call. The gain is largest for small batches (docs/benchmarks.md). The function keeps the current weights: later training or
-    loading of `model` does not affect it. TensorFlow holds about eight copies of constants. Weights of more than 1.5 GB stay variables.
+    loading of `model` does not affect it. TensorFlow holds about eight copies of constants. Weights of more than 1.5 GB
+    stay variables, and single weights of more than 64 MB.
 
     Args:
         model: A functional or built sequential model on TensorFlow. It is not changed.
@@ -106,7 +107,7 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     folded = fold_batchnorm(model)
-    weights = weight_precision.Weights(folded, "float32")
+    weights = weight_precision.Weights(folded, "float32", largest=weight_precision.LARGEST_CONSTANT)
     signature = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), folded.input)
 
     def forward(inputs: Any) -> Any:

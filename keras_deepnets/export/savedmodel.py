@@ -55,8 +55,8 @@ def saved_model(
     * ``labels`` string ``[None]``, the name of that class.
 
     The graph computes in float32 for any precision policy of the model, holds no optimizer or training layers, and runs on any device.
-    The weights are constants in the graph, which is faster on a CPU. Weights of more than 1.5 GB are variables. The folder also contains
-    ``assets/labels.txt``, ``model_card.json`` and TF Serving's warm-up requests.
+    The weights are constants in the graph, which is faster on a CPU. Weights of more than 1.5 GB are variables, and single weights of
+    more than 64 MB. The folder also contains ``assets/labels.txt``, ``model_card.json`` and TF Serving's warm-up requests.
 
     A broken or too large encoded image makes its request fail. The error names the index of the image. The size is checked in the
     header, so a too large image is never decoded.
@@ -160,7 +160,7 @@ def write_version(
         size: Height and width of the images in the warm-up requests.
         batch_sizes: Images per warm-up request.
     """
-    facts["weights"] |= {"stored": options.precision, "place": "graph" if served.constant else "variables"}
+    facts["weights"] |= {"stored": options.precision, "place": served.place}
     facts |= {
         "signatures": sorted(served.signatures),
         "outputs": sorted(served.signatures["serving_default"].structured_outputs),

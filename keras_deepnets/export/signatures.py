@@ -71,14 +71,14 @@ class Serving:
     """The contents of a SavedModel.
 
     Attributes:
-        module: The trackable object: functions, and variables if the weights are not constants.
+        module: The trackable object: functions, and the weights that are variables.
         signatures: Concrete functions by name.
-        constant: Whether the weights are in the graph.
+        place: Where the weights are (`weight_precision.Weights.place`).
     """
 
     module: tf.Module
     signatures: dict[str, Any]
-    constant: bool
+    place: str
 
 
 def serving(classifier: Classifier, options: Options) -> Serving:
@@ -100,7 +100,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
         classifier = dataclasses.replace(classifier, model=weight_precision.computing_in_bfloat16(classifier.model))
     network = with_features(classifier.model) if options.features else classifier.model
     module = tf.Module()
-    weights = weight_precision.Weights(network, options.precision)
+    weights = weight_precision.Weights(network, options.precision, largest=weight_precision.LARGEST_CONSTANT)
     names = tf.constant(classifier.labels)
     view_shape = (classifier.height, classifier.width, classifier.channels)
     batch = options.batch_size
@@ -153,7 +153,7 @@ def serving(classifier: Classifier, options: Options) -> Serving:
     # Exactly the variables that the graphs read: no optimizer, no seeds, no training state. Empty if the weights are constant.
     variables = [variable for signature in signatures.values() for variable in signature.graph.variables]
     module.weights = list({id(variable): variable for variable in variables}.values())
-    return Serving(module, signatures, weights.constant)
+    return Serving(module, signatures, weights.place)
 
 
 def _at_least_one(views: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,8 @@ STORED = ("float32", "bfloat16", "float16")
 """Dtypes for the weights of an artifact."""
 MOST_CONSTANTS = 1_500_000_000
 """Maximum bytes of weights inside the graph itself. Protocol buffers are limited to 2 GiB."""
+LARGEST_CONSTANT = 64_000_000
+"""Maximum bytes of one weight inside a graph that TensorFlow runs. Only the dense layers of VGG have larger ones, and gain nothing."""
 
 
 class Weights:
@@ -30,25 +32,31 @@ class Weights:
     Args:
         network: The network.
         precision: One of `STORED`.
-        most: Bytes beyond which the weights are variables. Default: `MOST_CONSTANTS`.
+        most: Bytes of all weights beyond which they are variables. Default: `MOST_CONSTANTS`.
+        largest: Bytes beyond which a single weight is a variable. None: no limit.
 
     Attributes:
-        constant: Whether the weights are constants.
+        place: Where the weights are: ``graph``, ``variables``, or ``graph and variables``.
     """
 
-    def __init__(self, network: keras.Model, precision: str, most: int | None = None):
+    def __init__(self, network: keras.Model, precision: str, most: int | None = None, largest: int | None = None):
         import tensorflow as tf
 
         stored = list(stored_weights(network, precision))
-        self.constant = sum(value.nbytes for _, value, _ in stored) <= (MOST_CONSTANTS if most is None else most)
-        if not self.constant:
-            # Variables whose stored dtype is unchanged need no copy.
-            stored = [
-                (variable, tf.Variable(value, trainable=False), computed)
-                for variable, value, computed in stored
-                if value.dtype != variable.dtype
-            ]
-        self._stored = stored
+        total = sum(value.nbytes for _, value, _ in stored)
+        if total > (MOST_CONSTANTS if most is None else most):
+            largest = -1
+        constants = [each for each in stored if largest is None or each[1].nbytes <= largest]
+        self.place = "graph and variables" if constants else "variables"
+        if len(constants) == len(stored):
+            self.place = "graph"
+        # Variables whose stored dtype is unchanged need no copy.
+        copies = [
+            (variable, tf.Variable(value, trainable=False), computed)
+            for variable, value, computed in stored
+            if largest is not None and value.nbytes > largest and value.dtype != variable.dtype
+        ]
+        self._stored = [*constants, *copies]
 
     @contextlib.contextmanager
     def in_graph(self) -> Iterator[None]:

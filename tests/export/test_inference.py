@@ -81,10 +81,12 @@ def test_nothing_is_read_from_variables_but_what_is_too_large(resnet20, pictures
 
     assert "Conv2D" in operations(export.inference_function(resnet20))
     assert "ReadVariableOp" not in operations(export.inference_function(resnet20))
-    monkeypatch.setattr(weight_precision, "MOST_CONSTANTS", 1000)
-    infer = export.inference_function(resnet20)
-    assert "ReadVariableOp" in operations(infer)
-    np.testing.assert_allclose(infer(pictures), resnet20(pictures, training=False), atol=1e-5)
+    for limit in ("MOST_CONSTANTS", "LARGEST_CONSTANT"):
+        with monkeypatch.context() as patch:
+            patch.setattr(weight_precision, limit, 1000)
+            infer = export.inference_function(resnet20)
+        assert "ReadVariableOp" in operations(infer)
+        np.testing.assert_allclose(infer(pictures), resnet20(pictures, training=False), atol=1e-5)
 
 
 def test_dictionaries_lists_and_sequential_models():

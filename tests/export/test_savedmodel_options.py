@@ -142,21 +142,29 @@ def test_weights_take_half_the_space(precision, tolerance, graphs, resnet32, tmp
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_large_networks_keep_their_weights_in_variables(precision, small, tmp_path, monkeypatch):
     options = {"precision": precision, "top_k": 2, "features": True}
+    weights = [value.nbytes for _, value, _ in weight_precision.stored_weights(small, precision)]
     constant = export.saved_model(small, tmp_path, **options)
+    monkeypatch.setattr(weight_precision, "LARGEST_CONSTANT", max(weights) - 1)
+    mixed = export.saved_model(small, tmp_path, **options)
     monkeypatch.setattr(weight_precision, "MOST_CONSTANTS", 100)
     variable = export.saved_model(small, tmp_path, **options)
     images = tf.constant(photographs(5, 16, 16))
-    results = [load(path).signatures["serving_images"](images=images) for path in (constant, variable)]
-    assert set(results[0]) == set(results[1])
-    for name in results[0]:
-        if name.endswith("labels") or name.endswith("classes"):
-            np.testing.assert_array_equal(results[0][name], results[1][name])
-        else:
-            np.testing.assert_allclose(results[0][name], results[1][name], rtol=1e-2, atol=1e-5)
-    places = [json.loads((path / "model_card.json").read_text())["weights"]["place"] for path in (constant, variable)]
-    assert places == ["graph", "variables"]
-    names = [name for name, _ in tf.train.list_variables(str(variable / "variables/variables"))]
-    assert len([name for name in names if name.endswith("VARIABLE_VALUE")]) == 4 if precision == "float32" else 2
+    expected, *others = (load(path).signatures["serving_images"](images=images) for path in (constant, mixed, variable))
+    for results in others:
+        assert set(results) == set(expected)
+        for name in results:
+            if name.endswith("labels") or name.endswith("classes"):
+                np.testing.assert_array_equal(results[name], expected[name])
+            else:
+                np.testing.assert_allclose(results[name], expected[name], rtol=1e-2, atol=1e-5)
+    for path, place, count in (
+        (constant, "graph", 0),
+        (mixed, "graph and variables", 1),
+        (variable, "variables", 4),
+    ):
+        assert json.loads((path / "model_card.json").read_text())["weights"]["place"] == place
+        names = [name for name, _ in tf.train.list_variables(str(path / "variables/variables"))]
+        assert len([name for name in names if name.endswith("VARIABLE_VALUE")]) == count
 
 
 def test_the_card_knows_data_accuracy_and_every_file(small, tmp_path):

@@ -145,7 +145,10 @@ def test_a_run_that_diverges_is_a_result(tmp_path, monkeypatch, cli):  # noqa: F
     assert "[1/2] plain-seed0: diverged. The loss became" in done.out
     plain, residual = rows(out)
     assert (plain["diverged"], float(plain["train_error"]), float(plain["test_error"])) == ("yes", 90.0, 90.0)
-    assert (plain["parameters"], plain["seconds"]) == (str(trainable_parameters(kd.PlainNet(stem="cifar", depth=8))), "")
+    assert (plain["parameters"], plain["seconds"]) == (
+        str(trainable_parameters(kd.PlainNet(stem="cifar", depth=8))),
+        "",
+    )
     assert residual["diverged"] == "" and float(residual["seconds"]) > 0
     assert "| plain-seed0 | The loss became" in (out / "table.md").read_text()
     config = json.loads((out / "study.json").read_text())

@@ -27,7 +27,7 @@ def serving(found: Prepared, options: Options) -> Serving:
     from keras_deepnets.data import transforms
 
     module = tf.Module()
-    weights = weight_precision.Weights(found.model, options.precision)
+    weights = weight_precision.Weights(found.model, options.precision, largest=weight_precision.LARGEST_CONSTANT)
     names = tf.constant(found.labels)
     whole = tf.TensorSpec([None, 2], tf.int32)
 
@@ -90,7 +90,7 @@ def serving(found: Prepared, options: Options) -> Serving:
     # Exactly the variables that the graphs read. Empty if the weights are constant.
     variables = [variable for signature in signatures.values() for variable in signature.graph.variables]
     module.weights = list({id(variable): variable for variable in variables}.values())
-    return Serving(module, signatures, weights.constant)
+    return Serving(module, signatures, weights.place)
 
 
 def resized_size(size: tf.Tensor, min_size: int, max_size: int) -> tf.Tensor:

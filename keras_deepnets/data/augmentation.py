@@ -31,6 +31,8 @@ class Policy:
         draws: Number of uniform random numbers in [0, 1) per image.
         window: Maps height, width (int32 scalars) and draws (float32 ``[draws]``) to a window of the original image: top, left,
             height, width. The pipeline resizes this window to the network's input size. None: the evaluation view of the whole image.
+        image: Maps one such image, uint8 ``[h, w, c]`` of the network's input size, and its draws to an image of the same shape and
+            dtype. Only for policies with a window. None: no change.
         batch: Maps images uint8 ``[b, h, w, c]`` and draws float32 ``[b, draws]`` to images of the same shape and dtype. The images
             already have the network's input size. None: no change.
         mix: Maps such images, targets float32 ``[b, classes]`` and draws to mixed images and targets. None: no mixing.
@@ -42,10 +44,18 @@ class Policy:
     name: str
     draws: int = 0
     window: Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]] | None = None
+    image: Callable[[Any, Any], Any] | None = None
     batch: Callable[[Any, Any], Any] | None = None
     mix: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
     of_mean: Callable[[Sequence[float]], Policy] | None = None
     source: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that a function of single images comes with a window."""
+        if self.image is not None and self.window is None:
+            raise InputError(
+                f"Policy {self.name!r} has `image` but no `window`; give its function of whole batches as `batch`."
+            )
 
 
 def crop_and_flip(
@@ -84,11 +94,14 @@ def crop_and_flip(
     return tf.ensure_shape(cropped + fill, images.shape)
 
 
-def flip(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Mirror the images ``[b, h, w, c]`` whose last draw is at least one half."""
+def flip(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Mirror an image ``[h, w, c]`` if its last draw is at least one half."""
     import tensorflow as tf
 
-    return tf.where(draws[:, -1, None, None, None] < 0.5, images, images[:, :, ::-1])
+    # This op has fast code for three channels, and returns the image itself if nothing is to be reversed. Mirroring in batches by
+    # `tf.where` takes 25 times as long.
+    mirrored = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, draws[-1] >= 0.5, False]))
+    return tf.ensure_shape(mirrored, image.shape)
 
 
 def shift_and_rotate(images: tf.Tensor, draws: tf.Tensor, pixels: float = 2, degrees: float = 10) -> tf.Tensor:
@@ -241,7 +254,7 @@ def _random_resized_crop_flip(area: float = 0.08) -> Policy:
         "random_resized_crop_flip",
         3,
         window=functools.partial(random_resized_window, area=area),
-        batch=flip,
+        image=flip,
         source="ImageNet: Szegedy et al. 2014, section 6; the scheme of fb.resnet.torch and torchvision",
     )
 
@@ -255,7 +268,7 @@ def _scale_crop_flip(low: float = 256, high: float = 480, size: float = 224) -> 
         "scale_crop_flip",
         4,
         window=lambda height, width, draws: scaled_window(height, width, draws, low, high, size),
-        batch=flip,
+        image=flip,
         source="ImageNet: Simonyan & Zisserman 2014, section 3.1 (multi-scale); He et al. 2015, section 3.4",
     )
 
@@ -443,10 +456,13 @@ def joined(parts: Sequence[Policy]) -> Policy:
 
     first, cut = parts[0], parts[0].window
     window = cut and (lambda height, width, draws: cut(height, width, draws[: first.draws]))
+    single = first.image
+    image = single and (lambda image, draws: single(image, draws[: first.draws]))
     return Policy(
         "+".join(part.name for part in parts),
         ends[-1] + (len(mixed) > 1),
         window,
+        image,
         batch if varied else None,
         (mix if len(mixed) > 1 else lambda images, targets, draws: mixed[0][0](images, targets, draws[:, mixed[0][1]]))
         if mixed

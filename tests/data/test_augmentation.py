@@ -163,8 +163,8 @@ def test_only_the_scaled_window_is_decoded():
     part = transforms.decode(contents, window=lambda height, width: policy.window(height, width, draws))
     top, left, side, _ = (int(one) for one in policy.window(300, 400, draws))
     np.testing.assert_array_equal(part, transforms.decode(contents)[top : top + side, left : left + side])
-    batch = part[None]
-    np.testing.assert_array_equal(policy.batch(batch, draws[None]), batch[:, :, ::-1])
+    np.testing.assert_array_equal(policy.image(part, draws), part[:, ::-1])
+    np.testing.assert_array_equal(policy.image(part, tf.constant([0.5, 0.3, 0.7, 0.4])), part)
     with pytest.raises(InputError, match="low=480 must not exceed high=256"):
         augmentation.get("scale_crop_flip(480, 256)")
 

@@ -23,8 +23,14 @@ def test_numbers_and_joining():
     policy = augmentation.get("random_resized_crop_flip + rand_augment(7, probability=0.5) + mixup(0.1) + cutmix")
     assert policy.name == "random_resized_crop_flip+rand_augment(magnitude=7, probability=0.5)+mixup(alpha=0.1)+cutmix"
     assert augmentation.get(policy.name).name == policy.name
-    assert policy.window is not None and policy.batch is not None and policy.mix is not None
+    stages = (policy.window, policy.image, policy.batch, policy.mix)
+    assert all(stage is not None for stage in stages)
     assert policy.draws == 3 + 2 + 2 + 2 + 1
+
+
+def test_single_images_are_changed_only_after_a_window():
+    with pytest.raises(InputError, match=r"Policy 'turned' has `image` but no `window`; .* as `batch`"):
+        augmentation.Policy("turned", image=lambda image, draws: image)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,28 @@ def test_evaluation_view_in_a_graph_that_knows_no_shape(shape, present, wanted):
         np.testing.assert_array_equal(result, transforms.evaluation_view(image, 16, 16, wanted, 0.875))
 
 
+@pytest.mark.parametrize("method", sorted(transforms._KERNELS))
+@pytest.mark.parametrize("size", [(7, 5), (40, 61), (1, 30)])
+@pytest.mark.parametrize("channels", [1, 3, None])
+def test_resampling_is_the_op_of_both_axes_bit_for_bit(method, size, channels):
+    images = tf.constant(np.stack([picture(seed, 33, 20) for seed in (1, 2)])[..., : channels or 3])
+    (height, width), scales, offsets = size, [1.3, 0.7], [-2.5, -1.0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, channels], tf.uint8)])
+    def resampled(images):
+        return transforms.resampled(images, (height, width), scales, offsets, method)
+
+    whole = tf.raw_ops.ScaleAndTranslate(
+        images=images,
+        size=[height, width],
+        scale=scales,
+        translation=offsets,
+        kernel_type=transforms._KERNELS[method],
+        antialias=True,
+    )
+    np.testing.assert_array_equal(resampled(images), tf.saturate_cast(tf.round(whole), tf.uint8))
+
+
 def test_grey_is_repeated_and_colour_is_weighted():
     image = picture(5)
     grey = np.asarray(Image.fromarray(image).convert("L"))

@@ -1,0 +1,237 @@
+"""Images per second of ImageNet's training input: this library, a plain tf.data pipeline, torchvision, Grain and DALI on the CPU.
+
+    python -m benchmarks.pipelines [FOLDER] [--rounds 3] [--seconds 8] [--sides ours,tf.data,torchvision,grain,dali]
+
+All sides read the same JPEG files, crop at random (8 to 100 % of the area), resize the crop to 224 × 224, mirror half of the images, and
+return batches of 64 uint8 images. Each side runs in its own process, with as many threads or worker processes as there are processors.
+The sides take turns. FOLDER holds a folder of JPEG files for each class. Without it, the files are synthetic photographs of 500 × 375
+pixels. Sides whose package is not installed are left out. Packages: torch and torchvision, grain, nvidia-dali-cuda120 (needs no GPU).
+
+All sides but ``tf.data`` shrink with antialiasing, as torchvision does by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH, SIZE = 64, 224
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+def ours(folder: Path, threads: int) -> Iterator[int]:
+    """The pipeline of `train`."""
+    import keras_deepnets as kd
+
+    images = kd.data.load(str(folder), split="all")
+    batches = images.batches(
+        batch_size=BATCH, image_size=SIZE, training=True, augment="random_resized_crop_flip", repeat=True
+    )
+    return (len(each) for each, _ in batches)
+
+
+def plain(folder: Path, threads: int) -> Iterator[int]:
+    """The usual tf.data pipeline: TensorFlow's own random box, only that part decoded, resized without antialiasing."""
+    import tensorflow as tf
+
+    def view(path: tf.Tensor) -> tf.Tensor:
+        contents = tf.io.read_file(path)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.io.extract_jpeg_shape(contents),
+            tf.zeros([1, 0, 4]),
+            aspect_ratio_range=RATIO,
+            area_range=AREA,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.concat([begin[:2], size[:2]], 0)
+        image = tf.io.decode_and_crop_jpeg(contents, window, channels=3)
+        image = tf.image.random_flip_left_right(tf.image.resize(image, [SIZE, SIZE]))
+        return tf.cast(image, tf.uint8)
+
+    files = tf.data.Dataset.from_tensor_slices(_files(folder)).repeat().shuffle(1024)
+    batches = files.map(view, tf.data.AUTOTUNE, deterministic=False).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+    return (len(each) for each in batches)
+
+
+def torchvision(folder: Path, threads: int) -> Iterator[int]:
+    """`ImageFolder` and `DataLoader` with Pillow images, as in torchvision's training script."""
+    import torch
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE, scale=AREA, ratio=RATIO, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
+    images = datasets.ImageFolder(str(folder), transform)
+    loader = torch.utils.data.DataLoader(
+        images, BATCH, shuffle=True, num_workers=threads, persistent_workers=True, drop_last=False
+    )
+    while True:
+        yield from (len(each) for each, _ in loader)
+
+
+def grain(folder: Path, threads: int) -> Iterator[int]:
+    """Grain's worker processes with Pillow, which resizes only the crop."""
+    import grain as grains
+    from PIL import Image
+
+    class View(grains.transforms.RandomMap):
+        def random_map(self, path: str, rng: np.random.Generator) -> np.ndarray:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+            left, top, width, height = _box(*image.size, rng)
+            image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+            if rng.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            return np.asarray(image)
+
+    files = grains.MapDataset.source(_files(folder)).seed(0).shuffle().repeat()
+    batches = files.random_map(View()).batch(BATCH).to_iter_dataset()
+    options = grains.multiprocessing.MultiprocessingOptions(num_workers=threads)
+    return (len(each) for each in batches.mp_prefetch(options))
+
+
+def dali(folder: Path, threads: int) -> Iterator[int]:
+    """NVIDIA's pipeline on the CPU: random crop while decoding, resize, mirror."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None)
+    def pipeline() -> Any:
+        files, _ = fn.readers.file(file_root=str(folder), random_shuffle=True)
+        images = fn.decoders.image_random_crop(
+            files, device="cpu", output_type=types.RGB, random_area=list(AREA), random_aspect_ratio=list(RATIO)
+        )
+        images = fn.resize(images, resize_x=SIZE, resize_y=SIZE, interp_type=types.INTERP_LINEAR, antialias=True)
+        return fn.flip(images, horizontal=fn.random.coin_flip(probability=0.5))
+
+    made = pipeline()
+    made.build()
+    while True:
+        (images,) = made.run()
+        yield len(images)
+
+
+SIDES: dict[str, tuple[Callable[[Path, int], Iterator[int]], str]] = {
+    "ours": (ours, "keras_deepnets"),
+    "tf.data": (plain, "tensorflow"),
+    "torchvision": (torchvision, "torchvision"),
+    "grain": (grain, "grain"),
+    "dali": (dali, "nvidia.dali"),
+}
+"""The pipelines, and the package that each needs."""
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.glob("*/*.jp*g"))
+
+
+def _box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A random box as torchvision draws it: ten attempts, then the largest central box of an allowed ratio."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*AREA)
+        ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return rng.integers(0, width - w + 1), rng.integers(0, height - h + 1), w, h
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    return (width - w) / 2, (height - h) / 2, w, h
+
+
+def measured(side: str, folder: Path, seconds: float) -> float:
+    """Images per second of a side, after a warm-up of half the time."""
+    batches = SIDES[side][0](folder, len(os.sched_getaffinity(0)))
+    _rate(batches, seconds / 2)
+    return _rate(batches, seconds)
+
+
+def _rate(batches: Iterator[int], seconds: float) -> float:
+    count, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        count += next(batches)
+    return count / elapsed
+
+
+def _there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _in_a_process(side: str, folder: Path, seconds: float) -> float:
+    command = [sys.executable, "-m", "benchmarks.pipelines", str(folder), "--seconds", str(seconds), "--alone", side]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _photographs(folder: Path, count: int = 256) -> None:
+    from keras_deepnets.benchmark.pipeline import photograph
+
+    for number in range(count):
+        path = folder / ("even", "odd")[number % 2] / f"{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photograph(number))
+
+
+def table(rates: dict[str, list[float]]) -> str:
+    """The medians of all sides as Markdown, and the ratios of our side in the same round."""
+    lines = ["| pipeline | img/s | slowest, fastest round | ours relative to it |", "|---|---|---|---|"]
+    for side, found in rates.items():
+        ratios = [mine / other for mine, other in zip(rates.get("ours", []), found, strict=False)]
+        ratio = f"{statistics.median(ratios):.2f}" if ratios and side != "ours" else ""
+        lines.append(f"| {side} | {statistics.median(found):,.0f} | {min(found):,.0f}, {max(found):,.0f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--alone", choices=SIDES, help="measure one side in this process, and print the number")
+    options = parser.parse_args()
+    if options.alone:
+        random.seed(0)
+        print(json.dumps(measured(options.alone, options.folder, options.seconds)))
+        os._exit(0)  # worker processes and threads of the peers may hang at exit
+    unknown = [side for side in options.sides.split(",") if side not in SIDES]
+    if unknown:
+        parser.error(f"--sides {unknown[0]!r} is not one of {', '.join(SIDES)}")
+    sides = [side for side in options.sides.split(",") if _there(SIDES[side][1])]
+    with tempfile.TemporaryDirectory() as made:
+        folder = options.folder or Path(made)
+        if options.folder is None:
+            _photographs(folder)
+        rates: dict[str, list[float]] = {side: [] for side in sides}
+        for number in range(options.rounds):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                rates[side].append(_in_a_process(side, folder, options.seconds))
+                print(f"round {number + 1}, {side}: {rates[side][-1]:,.0f} img/s", file=sys.stderr, flush=True)
+    print(table(rates))
+
+
+if __name__ == "__main__":
+    main()

@@ -34,11 +34,14 @@ AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def ours(folder: Path, threads: int) -> Iterator[int]:
-    """The pipeline of `train`."""
-    import keras_deepnets as kd
+    """The pipeline of `train` for images that do not fit in memory."""
+    from keras_deepnets.data import ImageData
+    from keras_deepnets.data.stores import FilePixels, IndexedStore
 
-    images = kd.data.load(str(folder), split="all")
-    batches = images.batches(
+    files = _files(folder)
+    rows = np.tile(np.arange(len(files)), -(-8192 // len(files)))  # epochs of a usual length
+    store = IndexedStore(FilePixels(np.asarray(files, object)), rows, rows % 2)
+    batches = ImageData("files", "train", ("even", "odd"), store).batches(
         batch_size=BATCH, image_size=SIZE, training=True, augment="random_resized_crop_flip", repeat=True
     )
     return (len(each) for each, _ in batches)

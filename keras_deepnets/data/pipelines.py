@@ -349,6 +349,8 @@ def _finish(dataset: tf.data.Dataset, is_array: bool) -> tf.data.Dataset:
         options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
     options.autotune.enabled = True
+    # Images are already processed in parallel. Dividing each operation among threads as well takes more time than it saves.
+    options.threading.max_intra_op_parallelism = 1
     # Examples in memory have no files to shard by, so workers share the batches.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

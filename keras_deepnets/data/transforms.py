@@ -39,7 +39,7 @@ _KERNELS = {
     "mitchellcubic": "mitchellcubic",
 }
 _WITHIN = ("bilinear", "gaussian")
-"""Methods with positive weights: the results lie between the pixels' smallest and largest value, so no clipping is needed."""
+"""Methods with positive weights: no result is above the largest pixel or below the smallest, so no clipping is needed."""
 _PLAIN = ("nearest", "area")
 INTERPOLATIONS = (*_KERNELS, *_PLAIN)
 """The resizing methods, with their names in `tf.image.resize`."""

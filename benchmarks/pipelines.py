@@ -2,10 +2,11 @@
 
     python -m benchmarks.pipelines [FOLDER] [--rounds 3] [--seconds 8] [--sides ours,tf.data,torchvision,grain,dali]
 
-All sides read the same JPEG files, crop at random (8 to 100 % of the area), resize the crop to 224 × 224, mirror half of the images, and
-return batches of 64 uint8 images. Each side runs in its own process, with as many threads or worker processes as there are processors.
-The sides run one after the other. FOLDER holds a folder of JPEG files for each class. Without it, the files are synthetic photographs of 500 × 375
-pixels. Sides whose package is not installed are left out. Packages: torch and torchvision, grain, nvidia-dali-cuda120 (needs no GPU).
+All sides read the same JPEG files and crop at random (8 to 100 % of the area). They resize the crop to 224 × 224, mirror half of the
+images, and return batches of 64 uint8 images. Each side runs in its own process, with as many threads or worker processes as there are
+processors. The sides run one after the other. FOLDER holds a folder of JPEG files for each class. Without it, the files are synthetic
+photographs of 500 × 375 pixels. Sides whose package is not installed are left out. Packages: torch and torchvision, grain,
+nvidia-dali-cuda120 (needs no GPU).
 
 All sides but ``tf.data`` shrink with antialiasing, as torchvision does by default.
 """

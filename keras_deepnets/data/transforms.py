@@ -154,7 +154,7 @@ def ten_crops(
     bottom, right = new_height - height, new_width - width
     corners = ((0, 0), (0, right), (bottom, 0), (bottom, right), centre)
     crops = tf.stack([images[:, top : top + height, left : left + width] for top, left in corners], axis=1)
-    crops = tf.concat([crops, crops[:, :, :, ::-1]], axis=1)
+    crops = tf.concat([crops, tf.reverse(crops, [3])], axis=1)
     return tf.ensure_shape(crops, [None, 10, height, width, channels])
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_deepnets.data import transforms
+from keras_deepnets.data.channels import normalised
 from keras_deepnets.errors import InputError
 from tests.data.conftest import picture
 
@@ -221,3 +222,19 @@ def test_decoding_inside_a_graph():
     files = [encoded(picture(seed, 20 + seed, 30), format) for seed, format in enumerate(("JPEG", "PNG", "BMP", "GIF"))]
     expected = [transforms.evaluation_view(transforms.decode(file), 16, 16, 3) for file in files]
     np.testing.assert_array_equal(decode_all(tf.constant(files)), np.stack(expected))
+
+
+@pytest.mark.parametrize("shape", [[None, 5, 7, 3], [None, None, None, 3], [2, 5, 7, 1], [1, 2, 5, 7, 3]])
+def test_normalising_is_a_subtraction_and_a_division(shape):
+    mean, std = ([120.5, 110.25, 99.0], [61.0, 62.5, 63.75]) if shape[-1] == 3 else ([33.3], [77.7])
+    images = np.stack([picture(seed, 5, 7) for seed in (1, 2)])[..., : shape[-1]]
+    images = images.reshape([2, 5, 7, shape[-1]] if len(shape) == 4 else shape)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
+    def scaled(images):
+        found = normalised(images, mean, std)
+        assert found.shape.as_list() == shape
+        return found
+
+    expected = (images.astype("float32") - np.float32(mean)) / np.float32(std)
+    np.testing.assert_allclose(scaled(images), expected, rtol=3e-7)

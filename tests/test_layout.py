@@ -13,6 +13,7 @@ ORDER = (
     "errors",
     "lazy",
     "versions",
+    "processor",
     "scaling",
     "records",
     "files",

@@ -9,7 +9,6 @@ from typing import Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.reports.html import Page
-from keras_deepnets.studies.report import DIVERGED
 from keras_deepnets.training.run import command_text
 
 CONFIG = "study.json"
@@ -62,7 +61,6 @@ def _page(folder: Path, config: dict[str, Any]) -> Page:
     )
     if config.get("diverged"):
         page.table(list(config["diverged"].items()), ("diverged run", "what happened"))
-        page.text(DIVERGED)
     if config.get("failed"):
         page.table(list(config["failed"].items()), ("failed run", "reason"))
     page.section("Command and versions")

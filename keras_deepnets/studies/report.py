@@ -16,7 +16,10 @@ NUMBERS = (
 )
 """What the numbers of a table are."""
 
-DIVERGED = "Diverged runs count with the errors of guessing."
+
+def numbers(outcome: Outcome) -> str:
+    """Return what the numbers of the table of an outcome are."""
+    return f"{NUMBERS} Diverged runs count with the errors of guessing." if outcome.diverged else NUMBERS
 
 
 def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Mapping[str, Any]) -> str:
@@ -38,11 +41,10 @@ def markdown(study: Study, outcome: Outcome, groups: Sequence[Group], config: Ma
             ([each.says, each.outcome, each.why] for each in outcome.judgements),
         ),
         _rows(heading(study), table(study, groups)),
-        f"{images['train']:,} training and {images['test']:,} test images of `{study.data}`. {NUMBERS}",
+        f"{images['train']:,} training and {images['test']:,} test images of `{study.data}`. {numbers(outcome)}",
     ]
     if outcome.diverged:
         parts.append(_rows(["diverged run", "what happened"], outcome.diverged.items()))
-        parts.append(DIVERGED)
     if outcome.failures:
         parts.append(_rows(["failed run", "reason"], outcome.failures.items()))
     versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items() if number)

@@ -217,7 +217,7 @@ def _finish(study: Study, folder: Path, sets: Sets, found: Sequence[Result], fai
     config["table"] = {
         "heading": results.heading(study),
         "rows": results.table(study, grouped),
-        "numbers": report.NUMBERS,
+        "numbers": report.numbers(outcome),
     }
     with written_aside(folder / "table.md") as aside:
         aside.write_text(report.markdown(study, outcome, grouped, config), encoding="utf-8")

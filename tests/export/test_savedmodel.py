@@ -130,7 +130,8 @@ def test_unfolded_exports_keep_the_norms_and_the_numbers(resnet20, pictures, tmp
     path = export.saved_model(resnet20, tmp_path, fold=False)
     assert "FusedBatchNormV3" in library_operations(path)
     found = export.predict(path, pictures)["probabilities"]
-    np.testing.assert_allclose(found, keras_probabilities(resnet20, pictures), atol=1e-6)
+    # Outside exports, the layers may compute the normalisation in another order.
+    np.testing.assert_allclose(found, keras_probabilities(resnet20, pictures), atol=1e-5)
 
 
 def test_the_card_says_what_the_model_is(exported, resnet20):

@@ -150,7 +150,8 @@ def test_a_run_that_diverges_is_a_result(tmp_path, monkeypatch, cli):  # noqa: F
         "",
     )
     assert residual["diverged"] == "" and float(residual["seconds"]) > 0
-    assert "| plain-seed0 | The loss became" in (out / "table.md").read_text()
+    table = (out / "table.md").read_text()
+    assert "| plain-seed0 | The loss became" in table and "Diverged runs count with the errors of guessing." in table
     config = json.loads((out / "study.json").read_text())
     assert (list(config["diverged"]), config["failed"], config["finished"]) == (["plain-seed0"], {}, ["res-seed0"])
     checkpoints = sorted((out / "runs" / "plain-seed0").rglob("*"))

@@ -185,7 +185,7 @@ def test_the_diagram_shows_the_order_of_the_parts():
     assert set(rows) <= set(ORDER) and len(parts) > 15
     heights = [rows[part] for part in parts if part not in ("scaling", "labels", "files")]
     assert heights == sorted(heights, reverse=True)
-    hidden = {"lazy", "versions", "records", "evaluation", "registration", ""}
+    hidden = {"lazy", "versions", "processor", "records", "evaluation", "registration", ""}
     assert set(ORDER) - set(rows) == hidden
 
 

@@ -18,7 +18,6 @@ import importlib.util
 import json
 import math
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -30,11 +29,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_deepnets.benchmark.results import threads
+
 BATCH, SIZE = 64, 224
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def ours(folder: Path, threads: int) -> Iterator[int]:
+def ours(folder: Path) -> Iterator[int]:
     """The pipeline of `train` for images that do not fit in memory."""
     from keras_deepnets.data import ImageData
     from keras_deepnets.data.stores import FilePixels, IndexedStore
@@ -48,7 +49,7 @@ def ours(folder: Path, threads: int) -> Iterator[int]:
     return (len(each) for each, _ in batches)
 
 
-def plain(folder: Path, threads: int) -> Iterator[int]:
+def plain(folder: Path) -> Iterator[int]:
     """The usual tf.data pipeline: TensorFlow's own random box, only that part decoded, resized without antialiasing."""
     import tensorflow as tf
 
@@ -71,7 +72,7 @@ def plain(folder: Path, threads: int) -> Iterator[int]:
     return (len(each) for each in batches)
 
 
-def torchvision(folder: Path, threads: int) -> Iterator[int]:
+def torchvision(folder: Path) -> Iterator[int]:
     """`ImageFolder` and `DataLoader` with Pillow images, as in torchvision's training script."""
     import torch
     from torchvision import datasets
@@ -86,13 +87,13 @@ def torchvision(folder: Path, threads: int) -> Iterator[int]:
     )
     images = datasets.ImageFolder(str(folder), transform)
     loader = torch.utils.data.DataLoader(
-        images, BATCH, shuffle=True, num_workers=threads, persistent_workers=True, drop_last=False
+        images, BATCH, shuffle=True, num_workers=threads(), persistent_workers=True, drop_last=False
     )
     while True:
         yield from (len(each) for each, _ in loader)
 
 
-def grain(folder: Path, threads: int) -> Iterator[int]:
+def grain(folder: Path) -> Iterator[int]:
     """Grain's worker processes with Pillow, which resizes only the crop."""
     import grain as grains
     from PIL import Image
@@ -109,15 +110,15 @@ def grain(folder: Path, threads: int) -> Iterator[int]:
 
     files = grains.MapDataset.source(_files(folder)).seed(0).shuffle().repeat()
     batches = files.random_map(View()).batch(BATCH).to_iter_dataset()
-    options = grains.multiprocessing.MultiprocessingOptions(num_workers=threads)
+    options = grains.multiprocessing.MultiprocessingOptions(num_workers=threads())
     return (len(each) for each in batches.mp_prefetch(options))
 
 
-def dali(folder: Path, threads: int) -> Iterator[int]:
+def dali(folder: Path) -> Iterator[int]:
     """NVIDIA's pipeline on the CPU: random crop while decoding, resize, mirror."""
     from nvidia.dali import fn, pipeline_def, types
 
-    @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None)
+    @pipeline_def(batch_size=BATCH, num_threads=threads(), device_id=None)
     def pipeline() -> Any:
         files, _ = fn.readers.file(file_root=str(folder), random_shuffle=True)
         images = fn.decoders.image_random_crop(
@@ -133,7 +134,7 @@ def dali(folder: Path, threads: int) -> Iterator[int]:
         yield len(images)
 
 
-SIDES: dict[str, tuple[Callable[[Path, int], Iterator[int]], str]] = {
+SIDES: dict[str, tuple[Callable[[Path], Iterator[int]], str]] = {
     "ours": (ours, "keras_deepnets"),
     "tf.data": (plain, "tensorflow"),
     "torchvision": (torchvision, "torchvision"),
@@ -161,7 +162,7 @@ def _box(width: int, height: int, rng: np.random.Generator) -> tuple[float, floa
 
 def measured(side: str, folder: Path, seconds: float) -> float:
     """Images per second of a side, after a warm-up of half the time."""
-    batches = SIDES[side][0](folder, len(os.sched_getaffinity(0)))
+    batches = SIDES[side][0](folder)
     _rate(batches, seconds / 2)
     return _rate(batches, seconds)
 
@@ -199,7 +200,7 @@ def _photographs(folder: Path, count: int = 256) -> None:
 
 
 def table(rates: dict[str, list[float]]) -> str:
-    """The medians of all sides as Markdown, and the ratios of our side in the same round."""
+    """Return the medians of all sides as Markdown, with the ratios of our side in the same round."""
     lines = ["| pipeline | img/s | slowest, fastest round | ours relative to it |", "|---|---|---|---|"]
     for side, found in rates.items():
         ratios = [mine / other for mine, other in zip(rates.get("ours", []), found, strict=False)]
@@ -218,7 +219,6 @@ def main() -> None:
     parser.add_argument("--alone", choices=SIDES, help="measure one side in this process, and print the number")
     options = parser.parse_args()
     if options.alone:
-        random.seed(0)
         print(json.dumps(measured(options.alone, options.folder, options.seconds)))
         os._exit(0)  # worker processes and threads of the peers may hang at exit
     unknown = [side for side in options.sides.split(",") if side not in SIDES]
@@ -229,6 +229,8 @@ def main() -> None:
         folder = options.folder or Path(made)
         if options.folder is None:
             _photographs(folder)
+        elif not _files(folder):
+            parser.error(f"{folder} holds no folder with JPEG files; give a folder of class folders, or none")
         rates: dict[str, list[float]] = {side: [] for side in sides}
         for number in range(options.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):

@@ -214,14 +214,12 @@ def _resize(images, height, width, channels: int | None, interpolation: str):
         images = convert_channels(images, 1)
     shape = tf.shape(images)
 
-    def resized():
-        if interpolation in _PLAIN:
-            return to_dtype(tf.image.resize(images, [height, width], method=interpolation), images.dtype)
-        scales = [tf.cast(height / shape[1], tf.float32), tf.cast(width / shape[2], tf.float32)]
-        return resampled(images, (height, width), scales, (0.0, 0.0), interpolation)
-
     # Not every kernel leaves an image of the right size unchanged.
-    images = tf.cond((shape[1] == height) & (shape[2] == width), lambda: images, resized)
+    images = tf.cond(
+        (shape[1] == height) & (shape[2] == width),
+        lambda: images,
+        lambda: stretched(images, height, width, interpolation),
+    )
     return images if channels is None else convert_channels(images, channels)
 
 
@@ -251,14 +249,15 @@ def _resize_and_crop(images, height: int, width: int, crop_fraction: float, inte
     return resampled(images, (height, width), scales, (-top, -left), interpolation)
 
 
-def stretched(images: tf.Tensor, height: int, width: int, interpolation: str = "bilinear") -> tf.Tensor:
+def stretched(images: tf.Tensor, height: Any, width: Any, interpolation: str) -> tf.Tensor:
     """Resize ``[b, h, w, c]`` without keeping the aspect ratio, antialiased when shrinking. The dtype stays."""
     import tensorflow as tf
 
     if interpolation in _PLAIN:
         return to_dtype(tf.image.resize(images, [height, width], method=interpolation), images.dtype)
-    shape = tf.cast(tf.shape(images), tf.float32)
-    return resampled(images, (height, width), (height / shape[1], width / shape[2]), (0.0, 0.0), interpolation)
+    shape = tf.shape(images)
+    scales = [tf.cast(height / shape[1], tf.float32), tf.cast(width / shape[2], tf.float32)]
+    return resampled(images, (height, width), scales, (0.0, 0.0), interpolation)
 
 
 def resampled(

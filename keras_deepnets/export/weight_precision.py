@@ -43,18 +43,15 @@ class Weights:
         import tensorflow as tf
 
         stored = list(stored_weights(network, precision))
-        total = sum(value.nbytes for _, value, _ in stored)
-        if total > (MOST_CONSTANTS if most is None else most):
-            largest = -1
-        constants = [each for each in stored if largest is None or each[1].nbytes <= largest]
-        self.place = "graph and variables" if constants else "variables"
-        if len(constants) == len(stored):
-            self.place = "graph"
+        fit = sum(value.nbytes for _, value, _ in stored) <= (MOST_CONSTANTS if most is None else most)
+        inside = [fit and (largest is None or value.nbytes <= largest) for _, value, _ in stored]
+        self.place = "graph" if all(inside) else "graph and variables" if any(inside) else "variables"
+        constants = [each for each, constant in zip(stored, inside, strict=True) if constant]
         # Variables whose stored dtype is unchanged need no copy.
         copies = [
             (variable, tf.Variable(value, trainable=False), computed)
-            for variable, value, computed in stored
-            if largest is not None and value.nbytes > largest and value.dtype != variable.dtype
+            for (variable, value, computed), constant in zip(stored, inside, strict=True)
+            if not constant and value.dtype != variable.dtype
         ]
         self._stored = [*constants, *copies]
 

@@ -23,11 +23,25 @@ def folder(tmp_path_factory):
 def test_a_side_gives_batches_without_end(side, folder):
     make, package = pipelines.SIDES[side]
     assert pipelines._there(package)
-    assert list(itertools.islice(make(folder, 2), 3)) == [pipelines.BATCH] * 3
+    assert list(itertools.islice(make(folder), 3)) == [pipelines.BATCH] * 3
 
 
 def test_a_side_is_measured_in_a_process(folder):
     assert pipelines._in_a_process("ours", folder, 0.2) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sides", "ours,pillow"], "--sides 'pillow' is not one of ours, tf.data"),
+        ([], "holds no folder with JPEG files"),
+    ],
+)
+def test_what_cannot_be_measured(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pipelines", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as stop:
+        pipelines.main()
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_random_boxes_fit_and_have_the_areas_and_ratios_asked_for():

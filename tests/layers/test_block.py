@@ -1,5 +1,6 @@
 """Blocks as layers against the same network as a flat graph of layers."""
 
+import contextlib
 import json
 
 import h5py
@@ -11,6 +12,8 @@ import tensorflow as tf
 import keras_deepnets as kd
 from keras_deepnets import layers, models
 from keras_deepnets.layers.block_graph import block_graph
+from keras_deepnets.layers.fast import internals
+from keras_deepnets.layers.fast.convolution import exporting
 
 SHAPE = (16, 16, 3)
 
@@ -323,3 +326,21 @@ def test_initial_weights_do_not_depend_on_what_was_built_before():
     first, second = weights(), weights()
     for ours, theirs in zip(first, second, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("first", ["inference", "export"])
+def test_exports_and_inference_do_not_share_a_graph(first, monkeypatch):
+    """Inference may avoid kernels that are slow on this machine. Exports contain the same ones on every machine."""
+    monkeypatch.setattr(internals, "fuses_slowly", lambda: True)
+    model = kd.ResNet(depth=20, stem="cifar", input_shape=SHAPE, classes=5, block_layers=True)
+
+    def norms(exports):
+        with exporting() if exports else contextlib.nullcontext():
+            function = tf.function(lambda x: model(x, training=False))
+            graph = function.get_concrete_function(tf.TensorSpec([1, *SHAPE])).graph.as_graph_def()
+        nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+        return sum(node.op == "FusedBatchNormV3" for node in nodes)
+
+    order = [False, True] if first == "inference" else [True, False]
+    found = {exports: norms(exports) for exports in order}
+    assert found[False] == 0 and found[True] > 0

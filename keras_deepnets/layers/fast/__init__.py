@@ -55,7 +55,7 @@ PATHS = {
             "fused_batch_norm",
             "the moments, products and sums of batch normalisation",
             "keras.layers.BatchNormalization",
-            "four dimensions, channels last, float32, bfloat16 or float16",
+            "four dimensions, channels last, float32, bfloat16 or float16; not in float32 inference with oneDNN without AVX-512",
             "no float32 copy of half-precision activations: half the memory traffic of Keras",
         ),
         Path(

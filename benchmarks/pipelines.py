@@ -1,9 +1,11 @@
 """Images per second of ImageNet's training input: this library, a plain tf.data pipeline, torchvision, Grain and DALI on the CPU.
 
-    python -m benchmarks.pipelines [FOLDER] [--rounds 3] [--seconds 8] [--sides ours,tf.data,torchvision,grain,dali]
+    python -m benchmarks.pipelines [FOLDER] [--jitter 0.4] [--rounds 3] [--seconds 8]
+        [--sides ours,tf.data,torchvision,grain,dali]
 
 All sides read the same JPEG files and crop at random (8 to 100 % of the area). They resize the crop to 224 × 224, mirror half of the
-images, and return batches of 64 uint8 images. Each side runs in its own process, with as many threads or worker processes as there are
+images, and return batches of 64 uint8 images. With `--jitter` each also changes brightness, contrast and saturation by up to this share.
+Each side runs in its own process, with as many threads or worker processes as there are
 processors. The sides run one after the other. FOLDER holds a folder of JPEG files for each class. Without it, the files are synthetic
 photographs of 500 × 375 pixels. Sides whose package is not installed are left out. Packages: torch and torchvision, grain,
 nvidia-dali-cuda120 (needs no GPU).
@@ -35,7 +37,7 @@ BATCH, SIZE = 64, 224
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def ours(folder: Path) -> Iterator[int]:
+def ours(folder: Path, jitter: float) -> Iterator[int]:
     """The pipeline of `train` for images that do not fit in memory."""
     from keras_deepnets.data import ImageData
     from keras_deepnets.data.stores import FilePixels, IndexedStore
@@ -43,13 +45,14 @@ def ours(folder: Path) -> Iterator[int]:
     files = _files(folder)
     rows = np.tile(np.arange(len(files)), -(-8192 // len(files)))  # epochs of a usual length
     store = IndexedStore(FilePixels(np.asarray(files, object)), rows, rows % 2)
+    policy = "random_resized_crop_flip" + (f"+color_jitter({jitter})" if jitter else "")
     batches = ImageData("files", "train", ("even", "odd"), store).batches(
-        batch_size=BATCH, image_size=SIZE, training=True, augment="random_resized_crop_flip", repeat=True
+        batch_size=BATCH, image_size=SIZE, training=True, augment=policy, repeat=True
     )
     return (len(each) for each, _ in batches)
 
 
-def plain(folder: Path) -> Iterator[int]:
+def plain(folder: Path, jitter: float) -> Iterator[int]:
     """The usual tf.data pipeline: TensorFlow's own random box, only that part decoded, resized without antialiasing."""
     import tensorflow as tf
 
@@ -65,6 +68,10 @@ def plain(folder: Path) -> Iterator[int]:
         window = tf.concat([begin[:2], size[:2]], 0)
         image = tf.io.decode_and_crop_jpeg(contents, window, channels=3)
         image = tf.image.random_flip_left_right(tf.image.resize(image, [SIZE, SIZE]))
+        if jitter:
+            image = image / 255.0 * tf.random.uniform([], 1 - jitter, 1 + jitter)
+            image = tf.image.random_contrast(image, 1 - jitter, 1 + jitter)
+            image = 255.0 * tf.clip_by_value(tf.image.random_saturation(image, 1 - jitter, 1 + jitter), 0.0, 1.0)
         return tf.cast(image, tf.uint8)
 
     files = tf.data.Dataset.from_tensor_slices(_files(folder)).repeat().shuffle(1024)
@@ -72,7 +79,7 @@ def plain(folder: Path) -> Iterator[int]:
     return (len(each) for each in batches)
 
 
-def torchvision(folder: Path) -> Iterator[int]:
+def torchvision(folder: Path, jitter: float) -> Iterator[int]:
     """`ImageFolder` and `DataLoader` with Pillow images, as in torchvision's training script."""
     import torch
     from torchvision import datasets
@@ -82,6 +89,7 @@ def torchvision(folder: Path) -> Iterator[int]:
         [
             v2.RandomResizedCrop(SIZE, scale=AREA, ratio=RATIO, antialias=True),
             v2.RandomHorizontalFlip(),
+            *([v2.ColorJitter(jitter, jitter, jitter)] if jitter else []),
             v2.PILToTensor(),
         ]
     )
@@ -93,10 +101,12 @@ def torchvision(folder: Path) -> Iterator[int]:
         yield from (len(each) for each, _ in loader)
 
 
-def grain(folder: Path) -> Iterator[int]:
+def grain(folder: Path, jitter: float) -> Iterator[int]:
     """Grain's worker processes with Pillow, which resizes only the crop."""
     import grain as grains
-    from PIL import Image
+    from PIL import Image, ImageEnhance
+
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
     class View(grains.transforms.RandomMap):
         def random_map(self, path: str, rng: np.random.Generator) -> np.ndarray:
@@ -106,6 +116,8 @@ def grain(folder: Path) -> Iterator[int]:
             image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
             if rng.random() < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            for kind in rng.permutation(3) if jitter else ():
+                image = enhancers[kind](image).enhance(rng.uniform(1 - jitter, 1 + jitter))
             return np.asarray(image)
 
     files = grains.MapDataset.source(_files(folder)).seed(0).shuffle().repeat()
@@ -114,7 +126,7 @@ def grain(folder: Path) -> Iterator[int]:
     return (len(each) for each in batches.mp_prefetch(options))
 
 
-def dali(folder: Path) -> Iterator[int]:
+def dali(folder: Path, jitter: float) -> Iterator[int]:
     """NVIDIA's pipeline on the CPU: random crop while decoding, resize, mirror."""
     from nvidia.dali import fn, pipeline_def, types
 
@@ -125,7 +137,11 @@ def dali(folder: Path) -> Iterator[int]:
             files, device="cpu", output_type=types.RGB, random_area=list(AREA), random_aspect_ratio=list(RATIO)
         )
         images = fn.resize(images, resize_x=SIZE, resize_y=SIZE, interp_type=types.INTERP_LINEAR, antialias=True)
-        return fn.flip(images, horizontal=fn.random.coin_flip(probability=0.5))
+        images = fn.flip(images, horizontal=fn.random.coin_flip(probability=0.5))
+        if jitter:
+            factors = [fn.random.uniform(range=(1 - jitter, 1 + jitter)) for _ in range(3)]
+            images = fn.color_twist(images, brightness=factors[0], contrast=factors[1], saturation=factors[2])
+        return images
 
     made = pipeline()
     made.build()
@@ -134,7 +150,7 @@ def dali(folder: Path) -> Iterator[int]:
         yield len(images)
 
 
-SIDES: dict[str, tuple[Callable[[Path], Iterator[int]], str]] = {
+SIDES: dict[str, tuple[Callable[[Path, float], Iterator[int]], str]] = {
     "ours": (ours, "keras_deepnets"),
     "tf.data": (plain, "tensorflow"),
     "torchvision": (torchvision, "torchvision"),
@@ -160,9 +176,9 @@ def _box(width: int, height: int, rng: np.random.Generator) -> tuple[float, floa
     return (width - w) / 2, (height - h) / 2, w, h
 
 
-def measured(side: str, folder: Path, seconds: float) -> float:
+def measured(side: str, folder: Path, jitter: float, seconds: float) -> float:
     """Images per second of a side, after a warm-up of half the time."""
-    batches = SIDES[side][0](folder)
+    batches = SIDES[side][0](folder, jitter)
     _rate(batches, seconds / 2)
     return _rate(batches, seconds)
 
@@ -181,9 +197,10 @@ def _there(package: str) -> bool:
         return False
 
 
-def _in_a_process(side: str, folder: Path, seconds: float) -> float:
-    command = [sys.executable, "-m", "benchmarks.pipelines", str(folder), "--seconds", str(seconds), "--alone", side]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+def _in_a_process(side: str, folder: Path, jitter: float, seconds: float) -> float:
+    command = [sys.executable, "-m", "benchmarks.pipelines", str(folder), "--alone", side]
+    command += ["--seconds", str(seconds), "--jitter", str(jitter)]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}  # as in `train`
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{side} failed:\n{done.stderr[-2000:]}")
@@ -213,14 +230,17 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--jitter", type=float, default=0.0, help="largest change of the colours, 0 to 1; default 0")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--sides", default=",".join(SIDES))
     parser.add_argument("--alone", choices=SIDES, help="measure one side in this process, and print the number")
     options = parser.parse_args()
     if options.alone:
-        print(json.dumps(measured(options.alone, options.folder, options.seconds)))
+        print(json.dumps(measured(options.alone, options.folder, options.jitter, options.seconds)))
         os._exit(0)  # worker processes and threads of the peers may hang at exit
+    if not 0 <= options.jitter < 1:
+        parser.error(f"--jitter {options.jitter} is not at least 0 and below 1")
     unknown = [side for side in options.sides.split(",") if side not in SIDES]
     if unknown:
         parser.error(f"--sides {unknown[0]!r} is not one of {', '.join(SIDES)}")
@@ -234,7 +254,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {side: [] for side in sides}
         for number in range(options.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):
-                rates[side].append(_in_a_process(side, folder, options.seconds))
+                rates[side].append(_in_a_process(side, folder, options.jitter, options.seconds))
                 print(f"round {number + 1}, {side}: {rates[side][-1]:,.0f} img/s", file=sys.stderr, flush=True)
     print(table(rates))
 

@@ -39,6 +39,8 @@ class Policy:
         of_mean: For a policy that depends on the data's mean: maps the mean of each channel of the training images (0–255) to the
             policy. None: the policy does not depend on it.
         source: Origin of the policy.
+        one_by_one: Whether `batch` treats each image by itself and is faster on batches of one. Behind a policy with a window, it is
+            then applied to each image before the batch is made.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Policy:
     mix: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
     of_mean: Callable[[Sequence[float]], Policy] | None = None
     source: str = ""
+    one_by_one: bool = False
 
     def __post_init__(self) -> None:
         """Check that a function of single images comes with a window."""
@@ -281,6 +284,7 @@ def _color_jitter(strength: float = 0.4) -> Policy:
         colour.JITTER_DRAWS,
         batch=lambda images, draws: colour.jitter(images, draws, strength),
         source="brightness, contrast and saturation in random order: fb.resnet.torch; Howard 2013, section 2",
+        one_by_one=True,
     )
 
 
@@ -314,9 +318,9 @@ def _random_erasing(probability: float = 0.25) -> Policy:
 
     return Policy(
         "random_erasing",
-        2,
+        mixing.ERASING_DRAWS,
         batch=lambda images, draws: mixing.erase(images, draws, probability),
-        source="Zhong et al. 2017, Random Erasing; `keras.layers.RandomErasing`",
+        source="Zhong et al. 2017, Random Erasing",
     )
 
 
@@ -327,7 +331,7 @@ def _mixup(alpha: float = 0.2) -> Policy:
         "mixup",
         2,
         mix=lambda images, targets, draws: mixing.mixup(images, targets, draws, alpha),
-        source="Zhang et al. 2017, mixup; `keras.layers.MixUp`",
+        source="Zhang et al. 2017, mixup",
     )
 
 
@@ -338,7 +342,7 @@ def _cutmix(alpha: float = 1.0) -> Policy:
         "cutmix",
         2,
         mix=lambda images, targets, draws: mixing.cutmix(images, targets, draws, alpha),
-        source="Yun et al. 2019, CutMix; `keras.layers.CutMix`",
+        source="Yun et al. 2019, CutMix",
     )
 
 
@@ -436,8 +440,23 @@ def joined(parts: Sequence[Policy]) -> Policy:
             raise InputError(f"augment: {part.name} cuts a window out of the original image and must come first.")
     ends = list(itertools.accumulate(part.draws for part in parts))
     places = [slice(end - part.draws, end) for part, end in zip(parts, ends, strict=True)]
-    varied = [(part.batch, place) for part, place in zip(parts, places, strict=True) if part.batch]
+    first, cut = parts[0], parts[0].window
+    # How many of the next parts work on single images. There are none if the first part has to change whole batches before them.
+    alone = 0 if cut is None or first.batch else len(list(itertools.takewhile(lambda part: part.one_by_one, parts[1:])))
+    single = [(first.image, places[0])] if first.image else []
+    single += [
+        (_of_one(part.batch), place)
+        for part, place in zip(parts[1 : 1 + alone], places[1:], strict=False)
+        if part.batch
+    ]
+    later = [0, *range(1 + alone, len(parts))]
+    varied = [(parts[at].batch, places[at]) for at in later if parts[at].batch]
     mixed = [(part.mix, place) for part, place in zip(parts, places, strict=True) if part.mix]
+
+    def image(image: Any, draws: Any) -> Any:
+        for vary, place in single:
+            image = vary(image, draws[place])
+        return image
 
     def batch(images: Any, draws: Any) -> Any:
         for vary, place in varied:
@@ -454,15 +473,12 @@ def joined(parts: Sequence[Policy]) -> Policy:
     def of_mean(mean: Sequence[float]) -> Policy:
         return joined([part.of_mean(mean) if part.of_mean else part for part in parts])
 
-    first, cut = parts[0], parts[0].window
     window = cut and (lambda height, width, draws: cut(height, width, draws[: first.draws]))
-    single = first.image
-    image = single and (lambda image, draws: single(image, draws[: first.draws]))
     return Policy(
         "+".join(part.name for part in parts),
         ends[-1] + (len(mixed) > 1),
         window,
-        image,
+        image if single else None,
         batch if varied else None,
         (mix if len(mixed) > 1 else lambda images, targets, draws: mixed[0][0](images, targets, draws[:, mixed[0][1]]))
         if mixed
@@ -470,3 +486,8 @@ def joined(parts: Sequence[Policy]) -> Policy:
         of_mean if any(part.of_mean for part in parts) else None,
         "; ".join(part.source for part in parts if part.source),
     )
+
+
+def _of_one(batch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A function of batches as one of a single image."""
+    return lambda image, draws: batch(image[None], draws[None])[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_deepnets.data.channels import LUMA, to_dtype
+from keras_deepnets.data.channels import LUMA, means, mixed, pixels, rows, to_dtype
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,16 +37,16 @@ def jitter(images: tf.Tensor, draws: tf.Tensor, strength: float = 0.4) -> tf.Ten
     orders = tf.gather(tf.constant(_ORDERS), tf.cast(draws[:, 0] * len(_ORDERS), tf.int32))
     low = max(0.0, 1.0 - strength)
     factors = low + (1.0 + strength - low) * draws[:, 1:4]
-    values = tf.cast(images, tf.float32)
+    values, luma = tf.cast(images, tf.float32), tf.constant(LUMA)[:, None]
     for turn in range(3):
-        kind = orders[:, turn]
-        factor = tf.gather(factors, kind, batch_dims=1)[:, None, None, None]
-        kind = kind[:, None, None, None]
-        grey = tf.tensordot(values, tf.constant(LUMA), 1)[..., None]
-        mean = tf.reduce_mean(grey, axis=(1, 2, 3), keepdims=True)
-        other = tf.where(kind == 0, 0.0, tf.where(kind == 1, mean, grey))
-        values = tf.clip_by_value(other + factor * (values - other), 0.0, 255.0)
-    return to_dtype(values, images.dtype)
+        kind = orders[:, turn, None]
+        factor = tf.gather(factors, kind, batch_dims=1)
+        # A blend with the grey of each pixel is a matrix for the colours. A blend with the mean grey adds one number.
+        matrices = factor[:, :, None] * tf.eye(3) + tf.where(kind == 2, 1.0 - factor, 0.0)[:, :, None] * luma
+        grey = tf.where(kind == 1, 1.0 - factor, 0.0) * (means(values) @ luma)
+        values = mixed(values, matrices) + grey[:, :, None, None]
+        values = tf.clip_by_value(values, 0.0, 255.0)
+    return tf.cast(tf.round(values), images.dtype)
 
 
 def _grey_jitter(images: tf.Tensor, draws: tf.Tensor, strength: float) -> tf.Tensor:
@@ -70,7 +70,9 @@ def lighting(images: tf.Tensor, draws: tf.Tensor, deviation: float = 0.1) -> tf.
         return images
     numbers = deviation * normal(draws, 3)
     shifts = 255.0 * tf.einsum("bi,ci->bc", numbers * tf.constant(_DEVIATIONS), tf.constant(_COMPONENTS))
-    return to_dtype(tf.cast(images, tf.float32) + shifts[:, None, None, :], images.dtype)
+    width = tf.shape(images)[2]
+    shifted = rows(tf.cast(images, tf.float32)) + tf.tile(shifts, [1, width])[:, None, :]
+    return pixels(to_dtype(shifted, images.dtype), images)
 
 
 def seeds(draws: tf.Tensor) -> tf.Tensor:

@@ -19,15 +19,16 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
 @pytest.mark.parametrize("side", ["ours", "tf.data"])
-def test_a_side_gives_batches_without_end(side, folder):
+def test_a_side_gives_batches_without_end(side, jitter, folder):
     make, package = pipelines.SIDES[side]
     assert pipelines._there(package)
-    assert list(itertools.islice(make(folder), 3)) == [pipelines.BATCH] * 3
+    assert list(itertools.islice(make(folder, jitter), 3)) == [pipelines.BATCH] * 3
 
 
 def test_a_side_is_measured_in_a_process(folder):
-    assert pipelines._in_a_process("ours", folder, 0.2) > 0
+    assert pipelines._in_a_process("ours", folder, 0.4, 0.2) > 0
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ def test_a_side_is_measured_in_a_process(folder):
     [
         (["--sides", "ours,pillow"], "--sides 'pillow' is not one of ours, tf.data"),
         ([], "holds no folder with JPEG files"),
+        (["--jitter", "1.5"], "--jitter 1.5 is not at least 0 and below 1"),
     ],
 )
 def test_what_cannot_be_measured(words, message, tmp_path, monkeypatch, capsys):

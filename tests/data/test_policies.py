@@ -28,6 +28,27 @@ def test_numbers_and_joining():
     assert policy.draws == 3 + 2 + 2 + 2 + 1
 
 
+def test_parts_for_single_images_keep_their_order_and_numbers(rng):
+    """Colour jitter behind a window is applied to each image, and behind anything for batches to the batch."""
+    for text, batches in (
+        ("random_resized_crop_flip+color_jitter(0.4)", False),
+        ("random_resized_crop_flip+color_jitter(0.4)+lighting(0.1)", True),
+        ("random_resized_crop_flip+lighting(0.1)+color_jitter(0.4)", True),
+    ):
+        policy, images = augmentation.get(text), tf.constant(np.stack([photograph(rng) for _ in range(4)]))
+        assert (policy.batch is not None) == batches
+        numbers = draws(policy, 4)
+        found = tf.stack([policy.image(image, own) for image, own in zip(images, numbers, strict=True)])
+        found = policy.batch(found, numbers) if batches else found
+        start = 3
+        expected = tf.stack([augmentation.flip(image, own[:3]) for image, own in zip(images, numbers, strict=True)])
+        for name in text.split("+")[1:]:
+            part = augmentation.get(name)
+            expected = part.batch(expected, numbers[:, start : start + part.draws])
+            start += part.draws
+        assert np.abs(found.numpy().astype(int) - expected.numpy()).max() <= 1
+
+
 def test_single_images_are_changed_only_after_a_window():
     with pytest.raises(InputError, match=r"Policy 'turned' has `image` but no `window`; .* as `batch`"):
         augmentation.Policy("turned", image=lambda image, draws: image)
@@ -117,6 +138,43 @@ def test_operations_are_pils(name, level, rng):
         assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("level", [-1.0, -0.37, 0.0, 0.5, 1.0])
+def test_moved_rows_are_those_of_the_general_op(level, channels, rng):
+    """Shearing and shifting against the op that transforms by any matrix."""
+    image = photograph(rng)[..., :channels]
+    matrices = {
+        "shear_x": (1, 0.3 * level, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, 0.3 * level, 1, 0),
+        "translate_x": (1, 0, 0.45 * level * 48, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, 0.45 * level * 40),
+    }
+    for name, matrix in matrices.items():
+        expected = tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(image, tf.float32)[None],
+            transforms=tf.constant([[*matrix, 0, 0]], tf.float32),
+            output_shape=image.shape[:2],
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+            fill_value=128.0,
+        )[0]
+        found = rand_augment.apply(name, tf.constant(image), level)
+        assert np.abs(found.numpy() - expected.numpy()).max() < 0.501, name
+
+
+@pytest.mark.parametrize("name", list(rand_augment.OPERATIONS))
+def test_operations_take_grey_images_and_constant_ones(name, rng):
+    """A grey image changes as three equal channels do. An image of one colour has no contrast to stretch."""
+    grey = photograph(rng)[..., :1]
+    found = rand_augment.apply(name, tf.constant(grey), 0.6).numpy().astype(int)
+    colour = rand_augment.apply(name, tf.constant(np.repeat(grey, 3, -1)), 0.6).numpy().astype(int)
+    assert np.abs(found - colour).max() <= 1
+    plain = np.broadcast_to(np.array([10, 100, 200], "uint8"), (9, 11, 3))
+    same = rand_augment.apply(name, tf.constant(plain), 0.6).numpy()
+    if name in ("auto_contrast", "equalize", "sharpness"):
+        np.testing.assert_array_equal(same, plain)
+
+
 def test_rand_augment_is_a_function_of_the_draws(rng):
     policy = augmentation.get("rand_augment(9)")
     images = tf.constant(np.stack([photograph(rng) for _ in range(24)]))
@@ -144,22 +202,71 @@ def test_mixup_blends_images_and_targets_alike(rng):
     assert 0.02 < (1 - shares.numpy().max(1)).mean() < 0.5
 
 
+def test_mixing_follows_the_beta_distribution():
+    """λ has a mean of a half and the variance of Beta(α, α), also where almost all its values are 0 or 1."""
+    for alpha in (0.02, 0.2, 1.0):
+        policy = augmentation.get(f"mixup({alpha})")
+        images, targets = tf.zeros([4000, 1, 1, 1], tf.uint8), tf.eye(4000)
+        _, shares = policy.mix(images, targets, draws(policy, 4000))
+        assert np.isfinite(shares.numpy()).all()
+        np.testing.assert_allclose(shares.numpy().sum(1), 1, rtol=1e-6)
+        own = shares.numpy().diagonal()
+        assert own.mean() == pytest.approx(0.5, abs=0.03)
+        assert own.var() == pytest.approx(0.25 / (2 * alpha + 1), rel=0.08)
+
+
+def boxes(changed):
+    """Height and width of the box of each changed image, and whether all of the box is changed."""
+    for image in changed:
+        rows, columns = image.any(1), image.any(0)
+        yield rows.sum(), columns.sum(), (image == rows[:, None] & columns).all()
+
+
 def test_cutmix_targets_are_areas(rng):
     policy = augmentation.get("cutmix(1.0)")
-    images = np.broadcast_to(np.arange(16, dtype="uint8")[:, None, None, None], (16, 32, 32, 3))
-    mixed, shares = policy.mix(tf.constant(images), tf.one_hot(np.arange(16), 16), draws(policy, 16))
-    areas = np.stack([np.bincount(image[..., 0].ravel(), minlength=16) / 32**2 for image in mixed.numpy()])
-    assert np.abs(areas - shares.numpy()).max() < 0.04  # the box has whole pixels
-    assert 0.1 < (1 - areas.max(1)).mean() < 0.6
+    images = np.broadcast_to(np.arange(200, dtype="uint8")[:, None, None, None], (200, 30, 20, 3))
+    mixed, shares = policy.mix(tf.constant(images), tf.one_hot(np.arange(200), 200), draws(policy, 200))
+    areas = np.stack([np.bincount(image[..., 0].ravel(), minlength=200) / 600 for image in mixed.numpy()])
+    np.testing.assert_allclose(areas, shares, atol=1e-6)
+    assert (mixed.numpy() == mixed.numpy()[..., :1]).all()
+    pasted = mixed.numpy()[..., 0] != images[..., 0]
+    found = [box for box in boxes(pasted) if box[0]]
+    assert len(found) > 170 and all(whole for _, _, whole in found)
+    assert 0.1 < pasted.mean() < 0.5
+    # Some centres are near the border, so the share of the box is not always that of both sides.
+    assert any(abs(height / 30 - width / 20) > 0.2 for height, width, _ in found)
 
 
 def test_random_erasing(rng):
     policy = augmentation.get("random_erasing(0.5)")
-    images = np.full((200, 16, 16, 3), 77, "uint8")
-    found = policy.batch(tf.constant(images), draws(policy, 200)).numpy()
-    erased = (found != 77).any((1, 2, 3))
-    assert 0.35 < erased.mean() < 0.65
-    assert 0.01 < (found[erased] != 77).any(-1).mean() < 0.35
+    images = np.broadcast_to(rng.integers(0, 256, (1, 32, 32, 3)).astype("uint8"), (400, 32, 32, 3))
+    numbers = draws(policy, 400)
+    found = policy.batch(tf.constant(images), numbers).numpy()
+    np.testing.assert_array_equal(found, policy.batch(tf.constant(images), numbers))
+    changed = found != images
+    erased = changed.any((1, 2, 3))
+    np.testing.assert_array_equal(erased, numbers[:, 0] < 0.5)
+    sizes = np.array([box[:2] for box in boxes(changed[erased].any(-1))])
+    assert 0.01 < sizes.prod(1).min() / 32**2 < 0.03 and 0.28 < sizes.prod(1).max() / 32**2 < 0.36
+    ratios = sizes[:, 0] / sizes[:, 1]
+    assert ratios.min() < 0.5 and ratios.max() > 2 and 0.8 < np.median(ratios) < 1.25
+    noise = found[changed]
+    assert noise.mean() == pytest.approx(127.5, abs=1) and noise.std() == pytest.approx(73.9, abs=1)
+    assert len(np.unique(found[erased][:, 15, 15], axis=0)) > 5  # each image has its own noise
+
+
+@pytest.mark.parametrize("name", ["color_jitter", "lighting", "rand_augment", "random_erasing(1)", "mixup", "cutmix"])
+def test_policies_of_unknown_sizes_are_those_of_known_ones(name, rng):
+    """Inside a graph that knows no sizes, as with the last batch of an epoch."""
+    policy = augmentation.get(name)
+    images, targets = tf.constant(np.stack([photograph(rng) for _ in range(5)])), tf.one_hot(range(5), 5)
+    call = policy.batch or (lambda images, draws: policy.mix(images, targets, draws)[0])
+    shapes = [tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([None, policy.draws])]
+    numbers = draws(policy, 5)
+    found = tf.function(call, input_signature=shapes)(images, numbers).numpy().astype(int)
+    assert (
+        np.abs(found - call(images, numbers).numpy()).max() <= 2
+    )  # of two operations, the second may double a rounding
 
 
 def set_of(rng, size=32):

@@ -269,9 +269,11 @@ def _material(
         import keras
 
         from keras_deepnets import registry
+        from keras_deepnets.benchmark.keras_side import settle
 
         keras.utils.set_random_seed(0)
         model = registry.create_model(source)
+        settle(model)
         return model, _made_up(model.input_shape[1:]), None
     from keras_deepnets.cli.images import images_of
 

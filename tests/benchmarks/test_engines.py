@@ -113,3 +113,11 @@ def test_data_of_other_classes(run):
     data = kd.data.ImageData.from_arrays(np.zeros((2, 8, 8, 3), "uint8"), np.array([0, 1]), ("cat", "dog"))
     with pytest.raises(InputError, match=r"has 10 classes \('0' …\) and the data has 2 \('cat' …\)"):
         engines.measure(model, "run", ["tflite"], data, data)
+
+
+def test_a_new_network_is_measured_with_settled_statistics():
+    """With folded biases of zero, TensorFlow alone would be measured without its fused ReLUs."""
+    model, images, test = engines._material("resnet20", None, None)
+    shifts = [weight for weight in model.weights if weight.name in ("beta", "moving_mean")]
+    assert shifts and all(np.ptp(weight.numpy()) > 0.1 for weight in shifts)
+    assert test is None and len(images) == 10

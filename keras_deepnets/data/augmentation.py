@@ -450,7 +450,7 @@ def joined(parts: Sequence[Policy]) -> Policy:
         if part.batch
     ]
     later = [0, *range(1 + alone, len(parts))]
-    varied = [(parts[at].batch, places[at]) for at in later if parts[at].batch]
+    varied = [(vary, places[at]) for at in later if (vary := parts[at].batch)]
     mixed = [(part.mix, place) for part, place in zip(parts, places, strict=True) if part.mix]
 
     def image(image: Any, draws: Any) -> Any:

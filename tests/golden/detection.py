@@ -117,7 +117,7 @@ class Detection:
     def bound(self, name: str) -> float:
         """The largest difference of a gradient, relative to its largest number."""
         loose = ("conv", "fpn", "head_conv") if self.small else ("conv", "fpn", "head_conv", "head_fc6", "rpn_conv1")
-        # Under batch statistics, a unit that rounding moves over zero changes these gradients by up to 4e-3. It is rare in the small case.
+        # Under batch statistics these gradients differed by 4e-3 in one of many runs, perhaps by a unit that rounding moved over zero.
         return 1e-2 if (self.version == 2 or not self.frozen) and name.startswith(loose) else 1e-3
 
     def gradients(self) -> list[str]:

@@ -204,6 +204,7 @@ def _results(
                 ratio_low=low,
                 ratio_high=high,
                 first_step_seconds=measured.first,
+                import_seconds=facts["import_seconds"],
                 build_seconds=facts["build_seconds"],
                 export_seconds=facts.get("export_seconds"),
                 artifact_bytes=facts.get("artifact_bytes"),

@@ -38,6 +38,7 @@ class Result:
         ratio_low: Lower quartile of these ratios.
         ratio_high: Upper quartile of these ratios.
         first_step_seconds: Seconds of the first step, including tracing and compiling.
+        import_seconds: Seconds to import the library and its framework in a fresh process.
         build_seconds: Seconds to build the network. None for a stock twin, which is a copy of this library's network.
         export_seconds: Seconds to write the SavedModel.
         artifact_bytes: Size of the SavedModel on disk.
@@ -69,6 +70,7 @@ class Result:
     ratio_low: float | None
     ratio_high: float | None
     first_step_seconds: float
+    import_seconds: float
     build_seconds: float | None
     export_seconds: float | None
     artifact_bytes: int | None

@@ -194,7 +194,7 @@ def _print_table(rows: Sequence[Result]) -> None:
         lines = list(group)
         print(f"{'' if number == 0 else chr(10)}{model}, {mode}, {size} × {size} pixels")
         exported = mode == "export"
-        columns = ["dtype", "batch", "side", "img/s", "ms/step", "ratio", "first", "build"]
+        columns = ["dtype", "batch", "side", "img/s", "ms/step", "ratio", "import", "build", "first"]
         columns += ["export", "disk"] if exported else []
         columns += ["step mem", "process", "ceiling"]
         show.print_table(columns, [_cells(row, exported) for row in lines], right=[columns[1], *columns[3:]])
@@ -214,7 +214,7 @@ def _cells(row: Result, exported: bool) -> list[str]:
     network = row.network.replace(OURS, FOLDED, 1) if row.side == FOLDED else row.network
     cells = [row.dtype, str(row.batch), network]
     cells += [f"{row.images_per_second:,.4g}", f"{row.ms_per_step:,.4g}", ratio]
-    cells += [f"{row.first_step_seconds:.1f} s", _or_dash(row.build_seconds, "{:.2f} s")]
+    cells += [f"{row.import_seconds:.1f} s", _or_dash(row.build_seconds, "{:.2f} s"), f"{row.first_step_seconds:.1f} s"]
     if exported:
         cells += [_or_dash(row.export_seconds, "{:.1f} s"), _bytes(row.artifact_bytes)]
     return [*cells, _bytes(row.activation_bytes), _bytes(row.process_peak_bytes), _share(row.share_of_ceiling)]

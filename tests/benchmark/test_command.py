@@ -168,6 +168,7 @@ def test_a_real_pair(cli, tmp_path):  # noqa: F811
     assert ours["activation_bytes"] is None or ours["activation_bytes"] >= 0  # too little for an arena of chunks
     assert ours["process_peak_bytes"] > 10**8
     assert ours["first_step_seconds"] > ours["ms_per_step"] / 1000
+    assert all(side["import_seconds"] > 0.1 for side in (ours, theirs))
 
 
 @pytest.mark.slow

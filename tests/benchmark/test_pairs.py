@@ -51,7 +51,14 @@ class Scripted:
         self.job = job
 
     def built(self):
-        self.facts = {"build_seconds": 1.0, "parameters": 9, "image_size": 32, "device": "CPU", "versions": {"a": "1"}}
+        self.facts = {
+            "import_seconds": 0.5,
+            "build_seconds": 1.0,
+            "parameters": 9,
+            "image_size": 32,
+            "device": "CPU",
+            "versions": {"a": "1"},
+        }
         if self.job.library == "ours":
             self.facts["multiply_adds"] = 2_000_000
 
@@ -89,6 +96,7 @@ def test_results():
     assert (ours.ratio_low, ours.ratio, ours.ratio_high) == (1.0, 1.5, 2.25)
     assert theirs.ratio == ours.ratio
     assert (ours.first_step_seconds, theirs.first_step_seconds) == (9.0, 7.0)
+    assert (ours.import_seconds, ours.build_seconds) == (0.5, 1.0)
     assert (ours.ms_per_step, ours.images_per_second) == (2000.0, 2.0)
     assert (theirs.ms_per_step, theirs.images_per_second) == (3000.0, pytest.approx(4 / 3))
     assert ours.share_of_ceiling == pytest.approx(0.5)  # 2 · 2 M · 3 · 2 img/s of 48 MFLOP/s

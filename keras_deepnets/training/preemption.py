@@ -14,7 +14,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasa
 
 
 class Preempted(SystemExit):
-    """A signal ended the run, and its state is saved. A program that does not catch it exits with status 143."""
+    """A signal ended the program. The state is saved, or the run is finished. A program that does not catch it exits with status 143."""
 
     def __init__(self, message: str):
         super().__init__(143)
@@ -36,7 +36,11 @@ class Signals:
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """A scope in which the signals are noted. Outside the main thread, they keep their effect."""
+        """A scope in which the signals are noted. Outside the main thread, they keep their effect.
+
+        Raises:
+            Preempted: A signal came after the last step. The scope's work is done, but the program must end.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -46,6 +50,10 @@ class Signals:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
+        if self.caught:  # otherwise a program that trains several networks would begin the next one
+            raise Preempted(
+                f"{self.caught} came after the last step. The run is finished, and the same call returns it."
+            )
 
     def _note(self, number: int, frame: Any) -> None:
         if self.caught is None:

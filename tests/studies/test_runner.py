@@ -15,7 +15,7 @@ from keras_deepnets import studies
 from keras_deepnets.errors import InputError
 from keras_deepnets.models import trainable_parameters
 from keras_deepnets.studies import estimate, figure, runner
-from keras_deepnets.training import Run, TrainingError
+from keras_deepnets.training import Preempted, Run, TrainingError
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.studies.common import TINY, tiny, written
 
@@ -161,10 +161,11 @@ def test_a_run_that_diverges_is_a_result(tmp_path, monkeypatch, cli):  # noqa: F
     assert sorted((out / "runs" / "plain-seed0").rglob("*")) == checkpoints
 
 
-def test_an_interrupted_study_continues(tmp_path, undrawn):
-    undrawn.accuracies["res-seed0"] = KeyboardInterrupt()
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Preempted("SIGTERM ended the run")], ids=["interrupt", "signal"])
+def test_an_interrupted_study_continues(tmp_path, undrawn, stop):
+    undrawn.accuracies["res-seed0"] = stop
     study = tiny(tmp_path, seeds=2)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(stop)):
         studies.run(study, tmp_path / "out", say=lambda line: None)
     assert [row["run"] for row in rows(tmp_path / "out")] == ["plain-seed0"]
     assert not (tmp_path / "out" / "table.md").exists()

@@ -82,6 +82,19 @@ def test_sigterm_inside_an_epoch(tmp_path):
     assert cut.history["loss"] == whole.history["loss"]
 
 
+def test_sigterm_after_the_last_step(tmp_path):
+    """The run is complete, but a program that trains several networks must not begin the next one."""
+    options = {"recipe": "fast", "epochs": 1, "limit": 64, "batch_size": 16, "verbose": 0, "run_dir": tmp_path / "run"}
+    options |= {"model_options": {"depth": 8, "stem": "cifar"}}
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(training.Preempted, match=r"SIGTERM came after the last step\. The run is finished") as raised:
+        training.train("PlainNet", "digits", callbacks=[Terminate()], **options)
+    assert raised.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    found = training.train("PlainNet", "digits", **options)
+    assert len(found.history["loss"]) == 1 and (tmp_path / "run" / "model.keras").exists()
+
+
 # Features are kept, and a convolution as classifier.
 @pytest.mark.parametrize("model", ["fitnet1", pytest.param("nin", marks=pytest.mark.slow)])
 def test_a_signal_between_two_phases(tmp_path, model):

@@ -93,6 +93,8 @@ def show_plan(study: Study, as_json: bool) -> None:
 def run(study: Study, out: Path, as_json: bool) -> None:
     """Run a study, and print its table and its verdict."""
     load_tensorflow()
+    from keras_deepnets.training import Preempted
+
     begun = False
 
     def say(line: str) -> None:
@@ -107,6 +109,10 @@ def run(study: Study, out: Path, as_json: bool) -> None:
         outcome = studies.run(study, out, say=say, verbose=1 if terminal else 0, loading=loading)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; rerun the same command to continue the study") from None
+    except Preempted as stop:
+        if not terminal:  # otherwise the run has printed it
+            print(stop, file=sys.stderr)
+        raise
     if as_json:
         show.print_json(
             {

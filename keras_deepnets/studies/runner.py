@@ -50,6 +50,7 @@ def run(
         InputError: The folder belongs to another definition, another process or holds other files. The data cannot be
             loaded. No run has finished.
         KeyboardInterrupt: The study was interrupted. Runs resume at their last checkpoint.
+        Preempted: SIGTERM or SIGUSR1 ended the study. The state of the current run is saved.
     """
     _check(study, folder)
     with loading(study.data):

@@ -250,6 +250,9 @@ def test_the_command_runs_a_file(cli, tmp_path, undrawn):  # noqa: F811
     failed = cli("study", file, "--out", tmp_path / "more", "--seeds", 2)
     assert failed.status == 1
     assert failed.err.endswith("failed: 1 run of the study: plain-seed1\n")
+    undrawn.accuracies["res-seed0"] = Preempted("SIGTERM ended the run after epoch 2.")
+    stopped = cli("study", file, "--out", tmp_path / "stopped")
+    assert (stopped.status, stopped.err.splitlines()[-1]) == (143, "SIGTERM ended the run after epoch 2.")
 
 
 def test_the_command_plans_without_training(cli, tmp_path, undrawn):  # noqa: F811

@@ -43,4 +43,4 @@ MEASURES = {
     "feature_reuse": Measure("weight on earlier layers", "of the nearest", "{:.2f}"),
     "cut_cost": Measure("error added by cutting earlier layers", "points", "{:.2f}", "test"),
 }
-"""Measures by name. Errors are those of the last epoch; the training error is that of the augmented images."""
+"""Measures by name. Errors are those of the last epoch; the training error is measured during training, with its augmentation."""

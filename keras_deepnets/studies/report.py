@@ -11,8 +11,8 @@ from keras_deepnets.studies.verdict import Outcome
 from keras_deepnets.training.run import command_text
 
 NUMBERS = (
-    "Means of the runs, ± their standard deviation over seeds. Errors are those of the last epoch; training error is measured on "
-    "augmented images."
+    "Means of the runs, ± their standard deviation over seeds. Errors are those of the last epoch. The training error is measured "
+    "during training, on the images as the recipe augments them."
 )
 """What the numbers of a table are."""
 

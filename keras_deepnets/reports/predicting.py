@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -49,28 +46,25 @@ def predictions_on(model: keras.Model, data: ImageData, batch: int = 128, worst:
         worst: Number of errors to keep in the evaluation.
 
     Raises:
-        InputError: The model's classes are not those of the data, or its outputs are not numbers.
+        InputError: The model's classes are not those of the data, or its outputs are NaN or infinite.
     """
     from keras_deepnets import models
-    from keras_deepnets.training import evaluation, feed, losses, networks
+    from keras_deepnets.training import evaluation, losses, networks
 
     model = models.without_auxiliary(model)
     networks.check_fit(model, data)
     logits = losses.gives_logits(model)
     tally = evaluation.Tally(data.labels, worst)
     found, truths = [], []
-    begin, seen = time.perf_counter(), 0
-    for images, labels in feed.evaluation(model, data, batch).as_numpy_iterator():
-        outputs = np.asarray(model.predict_on_batch(images), np.float64)
-        if not np.isfinite(outputs).all():
-            raise InputError(f"Model {model.name!r} gives outputs that are not numbers. Its training has diverged.")
-        tally.add(outputs, labels, logits)
-        if logits:
-            outputs = np.exp(outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True))
-        found.append(outputs)
-        truths.append(labels)
-        if len(found) == 1 and len(labels) < data.size:  # the first step compiles
-            begin, seen = time.perf_counter(), -len(labels)
-        seen += len(labels)
-    speed = seen / max(time.perf_counter() - begin, 1e-9)
-    return Predictions(np.concatenate(found), np.concatenate(truths), tally.evaluation(speed))
+
+    def kept() -> evaluation.Results:
+        for outputs, labels, positions in evaluation.central(model, data, batch):
+            found.append(outputs.astype(np.float64))
+            truths.append(labels)
+            yield outputs, labels, positions
+
+    speed = evaluation.add_all(tally, kept(), model.name, data.size, logits)
+    probabilities = np.concatenate(found)
+    if logits:
+        probabilities = np.exp(probabilities - np.logaddexp.reduce(probabilities, axis=1, keepdims=True))
+    return Predictions(probabilities, np.concatenate(truths), tally.evaluation(speed))

@@ -65,7 +65,7 @@ def evaluate(
 
     Raises:
         InputError: The model's classes are not those of the data, or the data is invalid. All ten crops are the same.
-            The model cannot be rebuilt for other sizes. The outputs are NaN.
+            The model cannot be rebuilt for other sizes. The outputs are NaN or infinite.
     """
     from keras_deepnets import data as datasets
     from keras_deepnets import models
@@ -91,24 +91,13 @@ def evaluate(
         images = images.part(Share(group.index, group.size))
         first_position = sum(int(size) for size in group.gather(str(images.size))[: group.index])
     tally = Tally(images.labels, worst, first_position)
-    seen, begin, first = 0, time.perf_counter(), True
     if scales is not None:
         results = _at_scales(network, images, batch_size, scales, logits)
     elif crops == 10:
         results = _ten_crops(network, images, batch_size, image_size, logits)
     else:
-        results = _central(network, images, batch_size, image_size)
-    for outputs, labels, positions in results:
-        if np.isnan(outputs).any():
-            raise InputError(
-                f"Model {network.name!r} gives outputs that are not numbers (NaN). Its training has diverged."
-            )
-        tally.add(outputs, labels, logits, positions)
-        seen += len(labels)
-        if first and len(labels) < images.size:
-            seen, begin = 0, time.perf_counter()
-        first = False
-    speed = seen / max(time.perf_counter() - begin, 1e-9)
+        results = central(network, images, batch_size, image_size)
+    speed = add_all(tally, results, network.name, images.size, logits)
     return tally.evaluation(tally.share(group, speed) if shared else speed)
 
 
@@ -177,7 +166,29 @@ Results = Iterator[tuple[np.ndarray, np.ndarray, "np.ndarray | None"]]
 """Batches of outputs ``[n, classes]``, labels ``[n]`` and positions in the data ``[n]`` (None: consecutive positions)."""
 
 
-def _central(model: keras.Model, data: ImageData, batch_size: int, image_size: int | None) -> Results:
+def add_all(tally: Tally, results: Results, name: str, size: int, logits: bool) -> float:
+    """Add the results of a model for `size` images to `tally`.
+
+    Returns:
+        Images per second after the first step, which compiles.
+
+    Raises:
+        InputError: The outputs are NaN or infinite.
+    """
+    seen, begin, first = 0, time.perf_counter(), True
+    for outputs, labels, positions in results:
+        if not (outputs < np.inf).all():  # -inf is the logit of an excluded class
+            raise InputError(f"Model {name!r} gives outputs that are NaN or infinite. Its training has diverged.")
+        tally.add(outputs, labels, logits, positions)
+        seen += len(labels)
+        if first and len(labels) < size:
+            seen, begin = 0, time.perf_counter()
+        first = False
+    return seen / max(time.perf_counter() - begin, 1e-9)
+
+
+def central(model: keras.Model, data: ImageData, batch_size: int, image_size: int | None = None) -> Results:
+    """Yield the results for the central view of each image."""
     from keras_deepnets.training import feed
 
     for images, labels in feed.evaluation(model, data, batch_size, image_size).as_numpy_iterator():

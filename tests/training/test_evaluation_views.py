@@ -9,6 +9,7 @@ from keras_deepnets import graphs
 from keras_deepnets.data import stores, transforms
 from keras_deepnets.errors import InputError
 from keras_deepnets.training import evaluate, feed
+from keras_deepnets.training.evaluation import Tally, add_all
 from tests.training.common import images, network
 
 pytestmark = pytest.mark.integration
@@ -304,5 +305,23 @@ def test_arguments_that_do_not_go_together(words, message):
 def test_outputs_that_are_no_numbers():
     model = network()
     model.set_weights([weight * np.nan for weight in model.get_weights()])
-    with pytest.raises(InputError, match=r"not numbers \(NaN\)"):
+    with pytest.raises(InputError, match="are NaN or infinite"):
         evaluate(model, images(40))
+
+
+def of_logits(*rows):
+    tally = Tally(["cat", "dog", "bird"])
+    add_all(tally, iter([(np.array(rows, "float32"), np.zeros(len(rows), int), None)]), "net", len(rows), logits=True)
+    return tally.evaluation(1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_infinite_logits(value):
+    with pytest.raises(InputError, match="'net' gives outputs that are NaN or infinite"):
+        of_logits([1, 0, 0], [0, value, 0])
+
+
+def test_a_class_that_the_model_excludes():
+    found = of_logits([1, 0, -np.inf], [0, 1, -np.inf])
+    assert found.top1 == 0.5
+    assert found.loss == pytest.approx(np.log1p(np.e) - 0.5)

@@ -374,12 +374,12 @@ def test_save_and_load_of_a_part_with_a_plan(rng, tmp_path):
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     x = images(rng)
-    np.testing.assert_array_equal(loaded(x), model(x))
+    np.testing.assert_allclose(loaded(x), model(x), rtol=1e-5, atol=1e-6)
     join = loaded.get_layer("block2_join2")
     assert (join.columns, join.drop_path) == ((2, 3), 0.15)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
-    np.testing.assert_array_equal(clone(x), model(x))
+    np.testing.assert_allclose(clone(x), model(x), rtol=1e-5, atol=1e-6)
     assert clone(x, training=True).shape == (6, 5)
 
 

@@ -1,8 +1,9 @@
-"""The processor's name and instruction sets, from ``/proc/cpuinfo``. Other systems than Linux do not say which instructions exist."""
+"""The processor: its name, its instruction sets and its cores. Other systems than Linux do not say which instructions exist."""
 
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from pathlib import Path
 
@@ -50,3 +51,10 @@ def instruction_sets() -> list[str]:
 def has_bfloat16() -> bool:
     """Whether an x86 processor computes with bfloat16 numbers. False if that is not known."""
     return bool(instructions() & {"avx512_bf16", "amx_bf16"})
+
+
+def usable() -> list[int]:
+    """Numbers of the processors that this process may use, in ascending order."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
-import os
 import platform
 import shlex
 import sys
@@ -134,7 +133,7 @@ def machine() -> str:
 
 def threads() -> int:
     """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(processor.usable())
 
 
 def _cell(value: object) -> object:

@@ -40,6 +40,15 @@ def study(
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer makes a new list
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Runs to train at once, each on its own processors. Default: by processors and memory; 1 on a GPU.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs, their parameters and the estimated time. Train nothing.")
     ] = False,
@@ -62,6 +71,6 @@ def study(
         raise InputError("--set seed is not a recipe field; give --seeds N.")
     found = studies.load(name, paper=paper, data=data, seeds=seeds, limit=limit, set=fields)
     if dry_run:
-        command.show_plan(found, as_json)
+        command.show_plan(found, as_json, jobs)
         return
-    command.run(found, out or Path("studies") / f"{found.name}{'-paper' * paper}", as_json)
+    command.run(found, out or Path("studies") / f"{found.name}{'-paper' * paper}", as_json, jobs)

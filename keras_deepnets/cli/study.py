@@ -10,7 +10,7 @@ from keras_deepnets.cli import show
 from keras_deepnets.cli.images import loading
 from keras_deepnets.cli.problems import PROGRAM, CheckFailed, Interrupted
 from keras_deepnets.cli.quiet import load_tensorflow
-from keras_deepnets.studies import Study, estimate
+from keras_deepnets.studies import Study, estimate, parallel
 from keras_deepnets.studies.results import groups, heading, table
 
 FILES = {
@@ -36,21 +36,25 @@ def list_studies(as_json: bool) -> None:
     print(f"`{PROGRAM} study NAME` runs one; `study NAME --dry-run` shows its runs and about how long they take.")
 
 
-def show_plan(study: Study, as_json: bool) -> None:
-    """Print the runs of a study, with parameters and estimated time."""
+def show_plan(study: Study, as_json: bool, jobs: int | None) -> None:
+    """Print the runs of a study, with parameters and estimated time. The time of a run is that without other runs."""
     load_tensorflow()
     runs = studies.plan(study)
     with loading(study.data):
         images, classes = estimate.number_of_images(study.data, study.limit)
     costs = estimate.costs(runs, images, classes)
     rate = estimate.training_rate()
+    total = sum(cost.seconds(rate) for cost in costs)
+    jobs = min(jobs or parallel.automatic(total, len(runs)), len(runs))
+    together = total / parallel.gain(jobs)
     if as_json:
         show.print_json(
             {
                 "study": study.name,
                 "claim": study.claim,
                 "images": images,
-                "seconds": round(sum(cost.seconds(rate) for cost in costs)),
+                "jobs": jobs,
+                "seconds": round(together),
                 "runs": [
                     {
                         "run": run.name,
@@ -86,11 +90,11 @@ def show_plan(study: Study, as_json: bool) -> None:
     ]
     names = ("run", "network", "recipe", "parameters", "multiply-adds", "images seen", "time")
     show.print_table(names, rows, right=names[3:])
-    total = estimate.duration(sum(cost.seconds(rate) for cost in costs))
-    print(f"{len(runs)} runs on {images:,} images: {total} on this machine.")
+    how = f", {jobs} runs at once" if jobs > 1 else ""
+    print(f"{len(runs)} runs on {images:,} images: {estimate.duration(together)} on this machine{how}.")
 
 
-def run(study: Study, out: Path, as_json: bool) -> None:
+def run(study: Study, out: Path, as_json: bool, jobs: int | None = None) -> None:
     """Run a study, and print its table and its verdict."""
     load_tensorflow()
     from keras_deepnets.training import Preempted
@@ -106,7 +110,7 @@ def run(study: Study, out: Path, as_json: bool) -> None:
 
     terminal = sys.stdout.isatty() and not as_json
     try:
-        outcome = studies.run(study, out, say=say, verbose=1 if terminal else 0, loading=loading)
+        outcome = studies.run(study, out, say=say, verbose=1 if terminal else 0, jobs=jobs, loading=loading)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; rerun the same command to continue the study") from None
     except Preempted as stop:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_deepnets.errors import InputError
 from keras_deepnets.files import locked, write_json, written_aside
-from keras_deepnets.studies import estimate, report, results, verdict
+from keras_deepnets.studies import estimate, parallel, report, results, verdict
 from keras_deepnets.studies.definition import Study
 from keras_deepnets.studies.measuring import diverged, measure, stored_divergence
 from keras_deepnets.studies.plan import PlannedRun, plan
@@ -31,6 +32,7 @@ def run(
     *,
     say: Callable[[str], None] = print,
     verbose: int = 0,
+    jobs: int | None = None,
     loading: Callable[[str], contextlib.AbstractContextManager[None]] = lambda source: contextlib.nullcontext(),
 ) -> Outcome:
     """Train all runs of a study, and write its results.
@@ -43,29 +45,34 @@ def run(
         study: The study.
         folder: Folder of the results. It need not exist.
         say: Called with each line of progress.
-        verbose: As in `keras_deepnets.training.train`.
+        verbose: As in `keras_deepnets.training.train`, if `jobs` is 1.
+        jobs: Number of runs to train at once, each in a separate process. 1 trains in this process. None chooses by the processors
+            and the free memory; with a GPU, and for studies of less than two minutes, it chooses 1.
         loading: Context in which the images are loaded. It takes the source.
 
     Raises:
         InputError: The folder belongs to another definition, another process or holds other files. The data cannot be
             loaded. No run has finished.
         KeyboardInterrupt: The study was interrupted. Runs resume at their last checkpoint.
-        Preempted: SIGTERM or SIGUSR1 ended the study. The state of the current run is saved.
+        Preempted: SIGTERM or SIGUSR1 ended the study. The states of the current runs are saved.
     """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs={jobs} must be at least 1.")
     _check(study, folder)
     with loading(study.data):
-        sets = _sets(study)
+        sets = load_sets(study)
     runs = plan(study)
     busy = f"Another process runs the study in {folder}. Wait until it ends, or choose another --out."
     with locked(folder, lambda: busy):
         _begin(study, folder, runs)
-        found, failures = _train(study, folder, runs, sets, say, verbose)
+        found, failures = _train(study, folder, runs, sets, say, verbose, jobs)
         if not found:
             raise InputError(f"No run of the study has finished: {next(iter(failures.values()))}")
         return _finish(study, folder, sets, found, failures)
 
 
-def _sets(study: Study) -> Sets:
+def load_sets(study: Study) -> Sets:
+    """Load the training and test images of a study."""
     from keras_deepnets.training import feed
 
     try:
@@ -122,56 +129,118 @@ def _train(
     sets: Sets,
     say: Callable[[str], None],
     verbose: int,
+    jobs: int | None,
 ) -> tuple[list[Result], dict[str, str]]:
-    """Train the runs one after the other. Return the finished and diverged ones, and the reasons of the failed ones."""
-    import keras
-
-    from keras_deepnets.training.errors import DivergedError, is_disk_full
+    """Train the runs. Return the finished and diverged ones, and the reasons of the failed ones."""
+    from keras_deepnets.training.errors import is_disk_full
 
     images, classes = estimate.number_of_images(study.data, study.limit, sets)
-    costs = estimate.costs(runs, images, classes)
-    paths = [folder / "runs" / run.name for run in runs]
-    known = [stored_divergence(run, path) for run, path in zip(runs, paths, strict=True)]
-    waiting = [not there and not (path / "model.keras").exists() for there, path in zip(known, paths, strict=True)]
-    rate = estimate.training_rate() if any(waiting) else 1.0
-    expected = [cost.seconds(rate) if waits else 0.0 for cost, waits in zip(costs, waiting, strict=True)]
-    done = len(runs) - sum(waiting)
-    say(
-        f"{len(runs)} runs on {images:,} images of {sets.train.name}"
-        + (f", {done} of them finished" if done else "")
-        + (f": {estimate.duration(sum(expected))} on this machine." if any(waiting) else ".")
-    )
     maps = any(drawing.draw == "feature_reuse" for drawing in study.figure)
-    found: list[Result] = []
+    found: dict[int, Result] = {}
     failures: dict[str, str] = {}
-    used = planned = 0.0
+    waiting: list[int] = []
     for place, run in enumerate(runs):
-        begin = time.perf_counter()
+        path = folder / "runs" / run.name
+        if known := stored_divergence(run, path):
+            found[place] = known
+        elif not (path / "model.keras").exists():
+            waiting.append(place)
+    finished = [place for place in range(len(runs)) if place not in found and place not in waiting]
+    line = f"{len(runs)} runs on {images:,} images of {sets.train.name}"
+    if len(waiting) < len(runs):
+        line += f", {len(runs) - len(waiting)} of them finished"
+    expected: dict[int, float] = {}
+    if waiting:
+        rate = estimate.training_rate()
+        costs = estimate.costs([runs[place] for place in waiting], images, classes)
+        expected = {place: cost.seconds(rate) for place, cost in zip(waiting, costs, strict=True)}
+        total = sum(expected.values())
+        jobs = min(jobs or parallel.automatic(total, len(waiting)), len(waiting))
+        line += f": {estimate.duration(total / parallel.gain(jobs))} on this machine"
+        line += f", {jobs} runs at once" if jobs > 1 else ""
+    say(f"{line}.")
+
+    others = [(place, runs[place]) for place in waiting] if jobs and jobs > 1 else []
+    here = finished if others else finished + waiting
+    progress = _Progress(expected, jobs or 1)
+    with contextlib.closing(parallel.together(study, folder, others, jobs or 1, maps=maps, verbose=verbose)) as answers:
+        for place, result in itertools.chain(_alone(runs, here, folder, sets, verbose, maps), answers):
+            where = f"[{place + 1}/{len(runs)}] {runs[place].name}"
+            more = progress.ended(place)
+            if isinstance(result, Exception):
+                if is_disk_full(result):
+                    raise result
+                failures[runs[place].name] = " ".join(str(result).split()) or type(result).__name__
+                say(f"{where} failed: {failures[runs[place].name]}")
+                continue
+            found[place] = result
+            results.write_csv(folder / "results.csv", [found[at] for at in sorted(found)])
+            if place in waiting:
+                say(f"{where}: {f'diverged. {result.diverged}' if result.diverged else _said(result)}{more}")
+    return [found[place] for place in sorted(found)], failures
+
+
+class _Progress:
+    """How long the rest of the runs takes.
+
+    Args:
+        expected: Estimated seconds of each run.
+        jobs: How many are trained at once.
+    """
+
+    def __init__(self, expected: Mapping[int, float], jobs: int):
+        self._left, self._jobs = dict(expected), jobs
+        self._all, self._begin = sum(expected.values()), time.perf_counter()
+
+    def ended(self, place: int) -> str:
+        """Note that a run has ended. Return about how long the others take, in words."""
+        self._left.pop(place, None)
+        if not self._left:
+            return ""
+        # The other processes are on average half through their runs.
+        rest = sum(self._left.values()) - sum(list(self._left.values())[: self._jobs - 1]) / 2
+        done = self._all - rest
+        return f", {estimate.duration((time.perf_counter() - self._begin) * rest / done)} left" if done else ""
+
+
+def _alone(
+    runs: Sequence[PlannedRun], places: Sequence[int], folder: Path, sets: Sets, verbose: int, maps: bool
+) -> Iterator[tuple[int, Result | Exception]]:
+    """Train runs in this process. Yield the place and the result or the error of each."""
+    for place in places:
+        result: Result | Exception
         try:
-            result = known[place] or measure(run, _run(run, folder, sets, verbose), sets.held, maps=maps)
-        except DivergedError as error:
-            cost = costs[place]
-            network = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
-            result = diverged(run, paths[place], network, 100 * (1 - 1 / classes), error.what)
+            result = attempt(runs[place], folder, sets, verbose, maps=maps)
         except Exception as error:
-            if is_disk_full(error):
-                raise
-            failures[run.name] = " ".join(str(error).split()) or type(error).__name__
-            say(f"[{place + 1}/{len(runs)}] {run.name} failed: {failures[run.name]}")
-            continue
-        finally:
-            # Otherwise the graphs of all runs stay in memory.
-            keras.backend.clear_session()
-            gc.collect()
-        found.append(result)
-        results.write_csv(folder / "results.csv", found)
-        if waiting[place]:
-            used, planned = used + time.perf_counter() - begin, planned + expected[place]
-            left = sum(expected[place + 1 :]) * (used / planned if planned else 1.0)
-            more = f", {estimate.duration(left)} left" if left else ""
-            said = f"diverged. {result.diverged}" if result.diverged else _said(result)
-            say(f"[{place + 1}/{len(runs)}] {run.name}: {said}{more}")
-    return found, failures
+            result = error
+        yield place, result
+
+
+def attempt(planned: PlannedRun, folder: Path, sets: Sets, verbose: int = 0, *, maps: bool) -> Result:
+    """Train and measure a run, or return what is known of it if it is finished. A run that diverges has a result too.
+
+    Args:
+        planned: The run.
+        folder: Folder of the study.
+        sets: Training and test images.
+        verbose: As in `keras_deepnets.training.train`.
+        maps: As in `measuring.measure`.
+    """
+    import keras
+
+    from keras_deepnets.training.errors import DivergedError
+
+    try:
+        return measure(planned, _run(planned, folder, sets, verbose), sets.held, maps=maps)
+    except DivergedError as error:
+        classes = len(sets.train.labels)
+        [cost] = estimate.costs([planned], sets.train.size, classes)
+        network = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
+        return diverged(planned, folder / "runs" / planned.name, network, 100 * (1 - 1 / classes), error.what)
+    finally:
+        # Otherwise the graphs of all runs stay in memory.
+        keras.backend.clear_session()
+        gc.collect()
 
 
 def _said(result: Result) -> str:

@@ -1,7 +1,7 @@
-"""Train several runs of a study at once, each in a process with processors of its own.
+"""Train several runs of a study at once, each in a separate process on its share of the processors.
 
-A step of a small network leaves processors waiting for each other. On two x86 cores, two runs side by side take between 0.6
-and 0.9 of the time of two runs one after the other, each on both cores.
+In a step of a small network, processors wait for each other. On two x86 cores, two runs side by side took 0.6 to 0.9 of the
+time that they take one after the other, each on both cores.
 """
 
 from __future__ import annotations

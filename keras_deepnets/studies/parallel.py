@@ -78,7 +78,7 @@ def together(
     if not jobs:
         return
     waiting, answers = deque(runs), queue.Queue[tuple[int, Any] | None]()
-    workers = [_Worker((study, folder, maps, os.getpid(), cores)) for cores in _shares(jobs)]
+    workers = [_Worker((study, folder, maps, list(sys.argv), os.getpid(), cores)) for cores in _shares(jobs)]
     signals = Signals()
     with signals.noted():
         threads = [threading.Thread(target=worker.work, args=(waiting, answers), daemon=True) for worker in workers]

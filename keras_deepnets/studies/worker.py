@@ -25,7 +25,7 @@ def main() -> None:
     tasks = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not come between the answers
-    study, folder, maps, parent, processors = pickle.load(tasks)
+    study, folder, maps, sys.argv, parent, processors = pickle.load(tasks)  # a run records the command of the study
     _prepare(parent, processors)
     from keras_deepnets.studies import runner
 

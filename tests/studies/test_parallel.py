@@ -92,6 +92,11 @@ def test_two_at_once_give_what_one_after_the_other_gives(tmp_path):
             assert float(other[name]) == pytest.approx(float(one[name]), abs=5)
     assert [row["diverged"] for row in rows(tmp_path / "together")] == ["", "yes"]
     assert together.verdict == alone.verdict
+    first, second = (
+        json.loads((tmp_path / name / "runs" / "plain-0.1-seed0" / "config.json").read_text())["command"]
+        for name in ("alone", "together")
+    )
+    assert first == second
 
 
 def children(pid):

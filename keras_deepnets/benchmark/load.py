@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_deepnets import processor
 from keras_deepnets.benchmark.results import threads
 
 _QUIET = 0.1  # share of the processors that other processes may use without a warning
@@ -50,9 +51,9 @@ def _busy() -> float | None:
     """Total busy seconds of the processors that this process may use."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
-        usable = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        usable = {f"cpu{number}" for number in processor.usable()}
         rows = [[int(word) for word in line.split()[1:9]] for line in lines if line.split()[0] in usable]
-    except (OSError, AttributeError, ValueError):
+    except (OSError, ValueError):
         return None
     idle = (3, 4)  # columns: idle, and waiting for a disk
     return sum(sum(row) - sum(row[i] for i in idle) for row in rows) / os.sysconf("SC_CLK_TCK")

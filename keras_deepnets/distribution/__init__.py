@@ -8,7 +8,7 @@ from keras_deepnets.distribution.cluster import Cluster
 from keras_deepnets.distribution.devices import Devices, mirrored
 from keras_deepnets.distribution.groups import ALONE, Group
 from keras_deepnets.distribution.jax_workers import JaxWorkers, OneProgram, one_program
-from keras_deepnets.distribution.modes import MODES, mode_of
+from keras_deepnets.distribution.modes import MODES, gpus, mode_of
 from keras_deepnets.distribution.workers import Workers, join, start, watched
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "JaxWorkers",
     "OneProgram",
     "Workers",
+    "gpus",
     "join",
     "mirrored",
     "mode_of",

@@ -36,11 +36,18 @@ def mode_of(distribute: str) -> str:
         return distribute
     if cluster is not None:
         return "multiworker"
-    return "mirrored" if _gpus(backend) > 1 else "none"
+    return "mirrored" if gpus() > 1 else "none"
 
 
-def _gpus(backend: str) -> int:
-    """Number of GPUs of this process."""
+def gpus() -> int:
+    """Number of GPUs or other accelerators on which Keras computes in this process."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
     if backend == "jax":
         import jax
 

@@ -150,7 +150,9 @@ def _train(
     if len(waiting) < len(runs):
         line += f", {len(runs) - len(waiting)} of them finished"
     expected: dict[int, float] = {}
-    if waiting:
+    if not waiting:
+        jobs = 1
+    else:
         rate = estimate.training_rate()
         costs = estimate.costs([runs[place] for place in waiting], images, classes)
         expected = {place: cost.seconds(rate) for place, cost in zip(waiting, costs, strict=True)}
@@ -160,10 +162,10 @@ def _train(
         line += f", {jobs} runs at once" if jobs > 1 else ""
     say(f"{line}.")
 
-    others = [(place, runs[place]) for place in waiting] if jobs and jobs > 1 else []
+    others = [(place, runs[place]) for place in waiting] if jobs > 1 else []
     here = finished if others else finished + waiting
-    progress = _Progress(expected, jobs or 1)
-    with contextlib.closing(parallel.together(study, folder, others, jobs or 1, maps=maps, verbose=verbose)) as answers:
+    progress = _Progress(expected, jobs)
+    with contextlib.closing(parallel.together(study, folder, others, jobs, maps=maps, verbose=verbose)) as answers:
         for place, result in itertools.chain(_alone(runs, here, folder, sets, verbose, maps), answers):
             where = f"[{place + 1}/{len(runs)}] {runs[place].name}"
             more = progress.ended(place)

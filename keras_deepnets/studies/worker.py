@@ -25,7 +25,8 @@ def main() -> None:
     tasks = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not come between the answers
-    study, folder, maps, sys.argv, parent, processors = pickle.load(tasks)  # a run records the command of the study
+    # A run records `sys.argv` as its command, which is that of the study.
+    study, folder, maps, sys.argv, parent, processors = pickle.load(tasks)
     _prepare(parent, processors)
     from keras_deepnets.studies import runner
 

@@ -65,7 +65,7 @@ def evaluate(
 
     Raises:
         InputError: The model's classes are not those of the data, or the data is invalid. All ten crops are the same.
-            The model cannot be rebuilt for other sizes. The outputs are NaN or infinite.
+            The model cannot be rebuilt for other sizes. The outputs contain NaN or infinity.
     """
     from keras_deepnets import data as datasets
     from keras_deepnets import models
@@ -173,7 +173,7 @@ def add_all(tally: Tally, results: Results, name: str, size: int, logits: bool) 
         Images per second after the first step, which compiles.
 
     Raises:
-        InputError: The outputs are NaN or infinite.
+        InputError: The outputs contain NaN or infinity. The logit -inf of a class that the model excludes is allowed.
     """
     seen, begin, first = 0, time.perf_counter(), True
     for outputs, labels, positions in results:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_deepnets import processor, studies
+from keras_deepnets import distribution, processor, studies
 from keras_deepnets.studies import parallel
 from tests.studies.common import TINY, tiny, written
 
@@ -29,27 +29,27 @@ pytestmark = pytest.mark.integration
         ([0, 1], 1, [[0, 1]]),
     ],
 )
-def test_each_process_has_processors_of_its_own(monkeypatch, processors, jobs, shares):
+def test_the_processes_share_the_processors(monkeypatch, processors, jobs, shares):
     monkeypatch.setattr(processor, "usable", lambda: processors)
     assert parallel._shares(jobs) == shares
 
 
 @pytest.mark.parametrize(
-    ("seconds", "waiting", "gigabytes", "gpu", "jobs"),
+    ("seconds", "waiting", "gigabytes", "gpus", "jobs"),
     [
-        (1000, 9, 24, False, 4),
-        (1000, 3, 24, False, 3),
-        (1000, 9, 6, False, 2),
-        (1000, 9, 1, False, 1),
-        (1000, 9, 24, True, 1),
-        (60, 9, 24, False, 1),
-        (1e6, 9, 24, False, 1),
+        (1000, 9, 24, 0, 4),
+        (1000, 3, 24, 0, 3),
+        (1000, 9, 6, 0, 2),
+        (1000, 9, 1, 0, 1),
+        (1000, 9, 24, 1, 1),
+        (60, 9, 24, 0, 1),
+        (1e6, 9, 24, 0, 1),
     ],
 )
-def test_the_number_of_processes(monkeypatch, seconds, waiting, gigabytes, gpu, jobs):
+def test_the_number_of_processes(monkeypatch, seconds, waiting, gigabytes, gpus, jobs):
     monkeypatch.setattr(processor, "usable", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(parallel, "_free_memory", lambda: gigabytes * 1e9)
-    monkeypatch.setattr(parallel, "_on_gpu", lambda: gpu)
+    monkeypatch.setattr(distribution, "gpus", lambda: gpus)
     assert parallel.automatic(seconds, waiting) == jobs
 
 

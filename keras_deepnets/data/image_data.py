@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.data import augmentation, caching, pipelines, splits, transforms
+from keras_deepnets.data import augmentation, caching, parallel, pipelines, splits, transforms
 from keras_deepnets.data.pipelines import Share, View
 from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, DiskPixels, IndexedStore, PackedPixels, Store, from_arrays
@@ -105,8 +105,8 @@ class ImageData:
         """The examples one by one in a fixed order: (image uint8 ``[h, w, c]``, label int64), neither shuffled nor batched."""
         import tensorflow as tf
 
-        dataset = self.store.read().map(lambda payload, label: (self.store.open(payload), label), tf.data.AUTOTUNE)
-        return dataset.apply(tf.data.experimental.assert_cardinality(self.size)).prefetch(tf.data.AUTOTUNE)
+        dataset = self.store.read().map(lambda payload, label: (self.store.open(payload), label), parallel.calls())
+        return dataset.apply(tf.data.experimental.assert_cardinality(self.size)).prefetch(parallel.READY)
 
     def pick(self, positions: Sequence[int]) -> list[np.ndarray]:
         """The images at the given positions of `examples`, uint8 ``[h, w, c]`` each. Other images are not decoded.

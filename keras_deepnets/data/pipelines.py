@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_deepnets.data import memory, transforms
+from keras_deepnets.data import memory, parallel, transforms
 from keras_deepnets.data.augmentation import Policy
 from keras_deepnets.data.records import RecordStore
 from keras_deepnets.data.stores import ArrayPixels, IndexedStore, Store, empty, in_order, indexed
@@ -97,9 +97,7 @@ def materialise(store: Store, view: View) -> IndexedStore:
 
 def _opened(store: Store, view: View) -> tf.data.Dataset:
     """(image at the view's size, label) of every example, in the fixed order."""
-    import tensorflow as tf
-
-    return store.read().map(lambda payload, label: (view(store.open(payload)), label), tf.data.AUTOTUNE)
+    return store.read().map(lambda payload, label: (view(store.open(payload)), label), parallel.calls())
 
 
 def steps_of(size: int, batch_size: int, drop_remainder: bool) -> int:
@@ -116,7 +114,7 @@ def evaluation(store: Store, view: View, batch_size: int, drop_remainder: bool) 
         select = _selector(store, batch_size, drop_remainder)
         steps = steps_of(store.size, batch_size, drop_remainder)
         order = tf.range(store.size, dtype=tf.int64)
-        dataset = tf.data.Dataset.range(steps).map(lambda step: select(order, step)[:2], tf.data.AUTOTUNE)
+        dataset = tf.data.Dataset.range(steps).map(lambda step: select(order, step)[:2], parallel.calls())
     else:
         dataset = _opened(store, view).batch(batch_size, drop_remainder)
         if view.fits(store):
@@ -279,7 +277,7 @@ def _array_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes:
             images, labels, start, stop = select(order, step)
             return _varied(policy, images, labels, draws[start:stop], classes)
 
-        return tf.data.Dataset.range(tf.cast(first, tf.int64), steps).map(batch, tf.data.AUTOTUNE, deterministic=True)
+        return tf.data.Dataset.range(tf.cast(first, tf.int64), steps).map(batch, parallel.calls(), deterministic=True)
 
     return epoch
 
@@ -326,8 +324,8 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
         order_seed, draws_seed = _seeds(plan.seed, number, plan.salt)
         draws = plan.chosen(_draws(store, policy, draws_seed), first)
         dataset = tf.data.Dataset.zip(read(order_seed, first), tf.data.Dataset.from_tensor_slices(draws))
-        dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True).batch(plan.own, plan.drop_remainder)
-        return dataset.map(batch, tf.data.AUTOTUNE, deterministic=True)
+        dataset = dataset.map(single, parallel.calls(), deterministic=True).batch(plan.own, plan.drop_remainder)
+        return dataset.map(batch, parallel.calls(), deterministic=True)
 
     return epoch
 
@@ -344,13 +342,11 @@ def _finish(dataset: tf.data.Dataset, is_array: bool) -> tf.data.Dataset:
     """Set the final options and prefetching of every pipeline."""
     import tensorflow as tf
 
-    options = tf.data.Options()
+    options = parallel.options()
     if is_array:  # graph rewriting would copy the whole array for each iterator and improve nothing
         options.experimental_optimization.apply_default_optimizations = False
-    options.deterministic = True
-    options.autotune.enabled = True
     # Images are already processed in parallel. Dividing each operation among threads as well takes more time than it saves.
     options.threading.max_intra_op_parallelism = 1
     # Examples in memory have no files to shard by, so workers share the batches.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return dataset.prefetch(parallel.READY).with_options(options)

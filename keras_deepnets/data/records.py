@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from keras_deepnets.data import decoding, foreign, splits
+from keras_deepnets.data import decoding, foreign, parallel, splits
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RecordStore:
 
         pieces = tf.data.Dataset.from_tensor_slices(order)
         dataset = pieces.interleave(
-            records, cycle_length=_OPEN_FILES, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            records, _OPEN_FILES, 16, num_parallel_calls=min(_OPEN_FILES, parallel.calls()), deterministic=True
         )
         if seed is not None:
             # Not Dataset.shuffle: its order also depends on the global seed and on the number of earlier iterations.
@@ -90,7 +90,7 @@ class RecordStore:
                 )
 
             dataset = dataset.batch(self.chunk).enumerate().map(shuffle).prefetch(1).unbatch()
-        return dataset.map(self.parse, tf.data.AUTOTUNE, deterministic=True)
+        return dataset.map(self.parse, parallel.calls(), deterministic=True).with_options(parallel.options())
 
     def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """See `Store.open`: decode the image, or for JPEG only the window."""

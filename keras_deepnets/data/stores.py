@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from keras_deepnets.data import decoding, foreign
+from keras_deepnets.data import decoding, foreign, parallel
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -306,8 +306,8 @@ class IndexedStore:
         dataset = tf.data.Dataset.from_tensor_slices(order if choose is None else choose(order))
         return dataset.map(
             lambda index: (self.pixels.payload(rows[index]), labels[index]),
-            num_parallel_calls=None if self.in_memory else tf.data.AUTOTUNE,
-        )
+            num_parallel_calls=None if self.in_memory else parallel.calls(),
+        ).with_options(parallel.options())
 
     def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
         """See `Store.open`."""

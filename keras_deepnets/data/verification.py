@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.data import foreign, memory
+from keras_deepnets.data import foreign, memory, parallel
 from keras_deepnets.data.stores import ArrayPixels, FilePixels, PackedPixels, Pixels
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _decoded(paths: Sequence[str], batch_size: int | None) -> Iterator[tuple[np.
         return row, tf.shape(image), tf.reshape(image, [-1])
 
     files = tf.data.Dataset.from_tensor_slices(tf.constant(list(paths), tf.string)).enumerate()
-    images = files.map(load, tf.data.AUTOTUNE, deterministic=False).ignore_errors()
+    images = files.map(load, parallel.calls(), deterministic=False).ignore_errors().with_options(parallel.options())
     if batch_size is None:
         for row, shape, pixels in images:
             yield row.numpy()[None], shape.numpy()[None], pixels

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_deepnets.data import parallel
 from keras_deepnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,4 +129,4 @@ def weighted(batches: tf.data.Dataset, weights: Sequence[float]) -> tf.data.Data
         found = tf.linalg.matvec(labels, values) if labels.shape.rank == 2 else tf.gather(values, labels)
         return images, labels, found
 
-    return batches.map(add, tf.data.AUTOTUNE, deterministic=True)
+    return batches.map(add, parallel.calls(), deterministic=True)

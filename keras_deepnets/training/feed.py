@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_deepnets import data as datasets
 from keras_deepnets import models
-from keras_deepnets.data import ImageData, arrays, transforms
+from keras_deepnets.data import ImageData, arrays, parallel, transforms
 from keras_deepnets.data.channels import normalised
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.data.remote import is_remote
@@ -278,8 +278,6 @@ def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int |
         InputError: All crops are the same, because the network sees the whole image. Or they may be, because the image
             sizes are unknown.
     """
-    import tensorflow as tf
-
     view = _view(model, data, image_size)
     (height, width), channels = view["image_size"], view["channels"]
     fraction, interpolation = view.get("crop_fraction", 1.0), view.get("interpolation", "bilinear")
@@ -294,8 +292,8 @@ def ten_crops(model: keras.Model, data: ImageData, batch: int, image_size: int |
         return transforms.ten_crops(image, height, width, channels, fraction, interpolation), label
 
     data.steps(batch)  # raises if the batch size is invalid
-    crops = data.examples().map(crop, tf.data.AUTOTUNE, deterministic=True).batch(_even(data, max(1, batch // 10)))
-    return _scaled(model, crops).prefetch(tf.data.AUTOTUNE)
+    crops = data.examples().map(crop, parallel.calls(), deterministic=True).batch(_even(data, max(1, batch // 10)))
+    return _scaled(model, crops).prefetch(parallel.READY)
 
 
 def _leaves_no_margin(own: tuple[int | None, int | None], size: tuple[int, int], fraction: float) -> bool:
@@ -321,8 +319,6 @@ def at_scales(
         Groups of images of the same shape, in an order that depends only on the arguments. Each has the images ``[b, h,
         w, c]`` for each scale, the labels ``[b]`` and the positions in the data ``[b]``.
     """
-    import tensorflow as tf
-
     data.steps(batch)
     scaling = models.scaling_of(model)
     interpolation = scaling.interpolation if scaling else "bilinear"
@@ -332,7 +328,7 @@ def at_scales(
     def views(image, label):
         return tuple(transforms.whole_view(image, side, channels, interpolation) for side in scales), label
 
-    examples = data.examples().map(views, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    examples = data.examples().map(views, parallel.calls(), deterministic=True).prefetch(parallel.READY)
     held = _even(data, max(1, min(batch, _HELD // (channels * sum(side**2 for side in scales)))))
     numbered = enumerate(examples.as_numpy_iterator())
     while chunk := list(itertools.islice(numbered, held)):
@@ -392,7 +388,7 @@ def _scaled(model: keras.Model, batches: tf.data.Dataset) -> tf.data.Dataset:
         images = tf.reverse(images, [-1]) if scaling.channel_order == "BGR" else images
         return normalised(images, scaling.mean, scaling.std), labels
 
-    return batches.map(scale, tf.data.AUTOTUNE, deterministic=True)
+    return batches.map(scale, parallel.calls(), deterministic=True)
 
 
 def pixels(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_deepnets.data import parallel
 from keras_deepnets.data.channels import to_dtype
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection.data import geometry
@@ -136,7 +137,7 @@ def examples(annotations: Sequence[Annotation], images: Images) -> tf.data.Datas
     def single(row: tf.Tensor) -> Sample:
         return {"image": images.load(row), **objects.of(row), "image_id": names[row]}
 
-    dataset = tf.data.Dataset.range(len(annotations)).map(single, tf.data.AUTOTUNE, deterministic=True)
+    dataset = tf.data.Dataset.range(len(annotations)).map(single, parallel.calls(), deterministic=True)
     return _finish(dataset)
 
 
@@ -180,7 +181,7 @@ def batches(
         return _finished(sample, view) | {"index": row, "epoch": epoch}
 
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(rows)
-    dataset = dataset.map(single, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(single, parallel.calls(), deterministic=True)
     shapes = {key: spec.shape for key, spec in dataset.element_spec.items()}
     if view.size is not None:
         shapes["images"] = tf.TensorShape([*view.size, 3])
@@ -188,7 +189,7 @@ def batches(
     if view.divisor > 1 and view.size is None:
         dataset = dataset.map(
             lambda batch: batch | {"images": padded(batch["images"], view.divisor)},
-            tf.data.AUTOTUNE,
+            parallel.calls(),
             deterministic=True,
         )
     return _finish(dataset)
@@ -270,8 +271,6 @@ def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Set the final options and prefetching of every pipeline."""
     import tensorflow as tf
 
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = True
+    options = parallel.options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return dataset.prefetch(parallel.READY).with_options(options)

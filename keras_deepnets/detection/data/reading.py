@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_deepnets.data import caching, foreign, verification
+from keras_deepnets.data import caching, foreign, parallel, verification
 from keras_deepnets.detection.data.images import ImageSource
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Images:
             size = tf.shape(self.load(row), tf.int64)[:2]
             return row, tf.reduce_all(size == shapes[row])
 
-        rows = tf.data.Dataset.range(len(self.sources)).map(right, tf.data.AUTOTUNE).ignore_errors()
+        rows = tf.data.Dataset.range(len(self.sources)).map(right, parallel.calls()).ignore_errors()
+        rows = rows.with_options(parallel.options())
         return [int(row) for row, good in rows.as_numpy_iterator() if good]
 
     def _decoded(self, row: tf.Tensor) -> tf.Tensor:

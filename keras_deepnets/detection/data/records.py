@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_deepnets.data import catalogue
+from keras_deepnets.data import catalogue, parallel
 from keras_deepnets.detection.data import boxes as box_math
 from keras_deepnets.detection.data.annotations import RawAnnotation
 from keras_deepnets.detection.data.coco import by_number
@@ -114,7 +114,7 @@ def _examples(features: Any, info: Any, limit: int | None) -> Iterator[tuple[Ima
     count = 0
     for run in info.file_instructions:
         path, begin = os.fspath(run.filename), 0
-        dataset = tf.data.TFRecordDataset(path).map(read, tf.data.AUTOTUNE, deterministic=True)
+        dataset = tf.data.TFRecordDataset(path).map(read, parallel.calls()).with_options(parallel.options())
         stop = None if run.take < 0 else run.skip + run.take
         for number, (record, example) in enumerate(dataset.as_numpy_iterator()):
             if count == limit or number == stop:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_deepnets.data import parallel
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection.data import Annotation, DetectionData, load
 from keras_deepnets.detection.resizing import STRIDE
@@ -117,8 +118,6 @@ def batches(
     An epoch depends on the seed and its number only, so that a resumed run sees the same batches. `share` is the part of each batch that
     this worker reads.
     """
-    import tensorflow as tf
-
     return (
         trainable(data)
         .batches(
@@ -137,7 +136,7 @@ def batches(
             aspect_groups=recipe.aspect_groups,
         )
         .map(_inputs)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(parallel.READY)
     )
 
 

@@ -35,6 +35,11 @@ def same(one, other):
             np.testing.assert_array_equal(first[key], second[key])
 
 
+def test_no_pipeline_is_autotuned(train):
+    datasets = [train.examples(), train.batches(2), train.batches(2, shuffle=True, augmentation="flip")]
+    assert [dataset.options().autotune.enabled for dataset in datasets] == [False] * 3
+
+
 def test_examples_are_in_order(train, expected):
     assert len(expected) == len(train) == train.size == 10
     for index, example in enumerate(expected):

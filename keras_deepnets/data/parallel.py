@@ -1,0 +1,32 @@
+"""How pipelines use the processors. The numbers are fixed, because TensorFlow's autotuning can block the process.
+
+With `tf.data.AUTOTUNE`, a thread sleeps for up to 60 s between two decisions. The process waits for it when an iterator
+is deleted. The signal to end can come just before the thread falls asleep, and is then lost (TensorFlow 2.21).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keras_deepnets import processor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+READY = 4
+"""Elements that a pipeline prepares in advance."""
+
+
+def calls() -> int:
+    """Return the number of calls that a `map` makes at the same time: the processors that this process may use."""
+    return len(processor.usable())
+
+
+def options() -> tf.data.Options:
+    """Return options without autotuning. The order of the elements is fixed."""
+    import tensorflow as tf
+
+    found = tf.data.Options()
+    found.autotune.enabled = False
+    found.deterministic = True
+    return found

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_deepnets.data import parallel
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.detection.data import Annotation, DetectionData, load
 from keras_deepnets.detection.resizing import STRIDE
@@ -136,7 +135,7 @@ def batches(
             aspect_groups=recipe.aspect_groups,
         )
         .map(_inputs)
-        .prefetch(parallel.READY)
+        .prefetch(1)  # the batches before the map wait already
     )
 
 

@@ -1,7 +1,8 @@
 """How pipelines use the processors. The numbers are fixed, because TensorFlow's autotuning can block the process.
 
 With `tf.data.AUTOTUNE`, a thread sleeps for up to 60 s between two decisions. The process waits for it when an iterator
-is deleted. The signal to end can come just before the thread falls asleep, and is then lost (TensorFlow 2.21).
+is deleted. TensorFlow (2.21) wakes the thread before it sets the flag that ends it. If the thread looks at the flag too
+early, it sleeps again.
 """
 
 from __future__ import annotations

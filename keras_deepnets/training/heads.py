@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_deepnets import surgery
+from keras_deepnets.data import parallel
 from keras_deepnets.data.pipelines import Share
 from keras_deepnets.errors import InputError
 
@@ -115,11 +116,12 @@ def training(
         return tf.data.Dataset.range(steps, output_type=tf.int32).map(batch)
 
     epochs = tf.data.Dataset.counter(start=first_epoch).flat_map(epoch)
-    return epochs.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(2)
+    endless = epochs.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return endless.prefetch(parallel.READY).with_options(parallel.options())
 
 
 def evaluation(known: Features, batch_size: int = 4096) -> tf.data.Dataset:
     """Return all features and labels once, in order."""
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices(tuple(known)).batch(batch_size)
+    return tf.data.Dataset.from_tensor_slices(tuple(known)).batch(batch_size).with_options(parallel.options())

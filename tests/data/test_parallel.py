@@ -9,7 +9,7 @@ import tensorflow as tf
 import keras_deepnets as kd
 from keras_deepnets import data
 from keras_deepnets.data import parallel
-from keras_deepnets.training import feed, get_recipe
+from keras_deepnets.training import feed, get_recipe, heads
 from tests.data.conftest import write_class_folders
 
 
@@ -51,6 +51,11 @@ def test_what_training_and_evaluation_read(images):
     training = feed.training(network, images, recipe, "pad_crop_flip", 0, 0, class_weight=[1.0, 2.0])
     datasets = [training, feed.evaluation(network, images, 4), feed.ten_crops(network, images, 20)]
     assert [fixed(dataset) for dataset in datasets] == [True] * 3
+
+
+def test_what_the_training_of_a_classifier_on_features_reads():
+    known = heads.Features(np.zeros((8, 3), np.float32), np.arange(8) % 2)
+    assert fixed(heads.training(known, 4, 0, 0)) and fixed(heads.evaluation(known, 4))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot restrict a process to processors")

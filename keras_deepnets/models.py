@@ -445,5 +445,23 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(product.multiply_adds for product in products(model))
 
 
+def output_elements(model: keras.Model) -> int:
+    """Elements of the outputs of all layers for one image, including nested models and blocks. Sizes that are open do not count.
+
+    Training writes each and reads it again, so networks with many small layers are slower than their multiply-adds say.
+    """
+    from keras_deepnets.graphs import nodes
+    from keras_deepnets.layers import Block
+
+    found = 0
+    for node in nodes(model):
+        layer = node.operation
+        if isinstance(layer, (keras.Model, Block)):
+            found += output_elements(layer.network() if isinstance(layer, Block) else layer)
+        else:
+            found += sum(math.prod(tensor.shape[1:]) for tensor in node.outputs if None not in tensor.shape[1:])
+    return found
+
+
 while WAITING:
     WAITING.pop()()

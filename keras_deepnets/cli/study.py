@@ -41,8 +41,8 @@ def show_plan(study: Study, as_json: bool, jobs: int | None) -> None:
     load_tensorflow()
     runs = studies.plan(study)
     with loading(study.data):
-        images, classes = estimate.number_of_images(study.data, study.limit)
-    costs = estimate.costs(runs, images, classes)
+        images = estimate.images_of(study)
+    costs = estimate.costs(runs, images)
     rate = estimate.training_rate()
     total = sum(cost.seconds(rate) for cost in costs)
     jobs = min(jobs or parallel.automatic(total, len(runs)), len(runs))
@@ -52,7 +52,7 @@ def show_plan(study: Study, as_json: bool, jobs: int | None) -> None:
             {
                 "study": study.name,
                 "claim": study.claim,
-                "images": images,
+                "images": images.train,
                 "jobs": jobs,
                 "seconds": round(together),
                 "runs": [
@@ -91,7 +91,7 @@ def show_plan(study: Study, as_json: bool, jobs: int | None) -> None:
     names = ("run", "network", "recipe", "parameters", "multiply-adds", "images seen", "time")
     show.print_table(names, rows, right=names[3:])
     how = f", {jobs} runs at once" if jobs > 1 else ""
-    print(f"{len(runs)} runs on {images:,} images: {estimate.duration(together)} on this machine{how}.")
+    print(f"{len(runs)} runs on {images.train:,} images: {estimate.duration(together)} on this machine{how}.")
 
 
 def run(study: Study, out: Path, as_json: bool, jobs: int | None = None) -> None:

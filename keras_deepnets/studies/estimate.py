@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from keras_deepnets import facts, registry
+from keras_deepnets import registry
+from keras_deepnets.studies.definition import Study
 from keras_deepnets.studies.plan import PlannedRun
 from keras_deepnets.training import get_recipe
 from keras_deepnets.training.sizing import sized
@@ -19,41 +20,61 @@ if TYPE_CHECKING:
 
 _BUILDING = 0.45
 """Seconds per layer to build, trace and save a network: ResNet20 takes 8 s, ResNet56 25 s and a network of 110 layers 50 s."""
-_SLOWER = {"DenseNet": 2.2}
-"""Families that take longer per multiply-add than a residual network. DenseNetBC100_12 trains 25 G/s where ResNet20 trains 60 G/s."""
+_ELEMENT = 30
+"""Multiply-adds that take as long as an element of a layer's output, written and read again. Fitted on two cores to eleven networks."""
+_VALIDATION = 0.28
+"""Time of an image in validation, relative to one in training. Measured with ResNeXt."""
 _BATCH, _STEPS = 64, 8
+
+
+class Images(NamedTuple):
+    """Numbers of training images, of test images and of classes."""
+
+    train: int
+    test: int
+    classes: int
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Size of a run's network, and the images that its training sees.
+    """Size of a run's network, and the images that it sees.
 
     Attributes:
         parameters: Trainable parameters.
         multiply_adds: Multiply-adds of one image.
+        elements: Elements of the outputs of all layers for one image.
         depth: Layers with weights.
         images: Training images, counted once for each epoch.
-        slower: Time per multiply-add, relative to a residual network.
+        validated: Test images, counted once for each epoch.
     """
 
     parameters: int
     multiply_adds: int
+    elements: int
     depth: int
     images: int
-    slower: float = 1.0
+    validated: int
 
     def seconds(self, rate: float) -> float:
         """Return the estimated time of the run.
 
         Args:
-            rate: Multiply-adds per second in training, of `training_rate`.
+            rate: Work per second in training, of `training_rate`.
         """
-        return _BUILDING * self.depth + self.slower * self.images * self.multiply_adds / rate
+        images = self.images + _VALIDATION * self.validated
+        return _BUILDING * self.depth + images * _work(self.multiply_adds, self.elements) / rate
 
 
-def costs(runs: Sequence[PlannedRun], images: int, classes: int) -> list[Cost]:
-    """Return the cost of each run, for a number of training images and classes."""
-    known: dict[str, dict[str, int]] = {}
+def _work(multiply_adds: int, elements: int) -> int:
+    """Return the work of one image, in multiply-adds. Networks with many small layers wait for the memory."""
+    return multiply_adds + _ELEMENT * elements
+
+
+def costs(runs: Sequence[PlannedRun], images: Images) -> list[Cost]:
+    """Return the cost of each run. Each network is built once."""
+    from keras_deepnets import models
+
+    known: dict[str, tuple[int, int, int]] = {}
     found = []
     for run in runs:
         recipe = get_recipe(run.recipe).for_model(run.network).with_overrides(**run.settings)
@@ -64,28 +85,25 @@ def costs(runs: Sequence[PlannedRun], images: int, classes: int) -> list[Cost]:
         spec = made.spec_with(options)
         height, width, channels = spec.domain.input_shape
         shape = (recipe.image_size or height, recipe.image_size or width, channels)
-        key = json.dumps([run.network, options, shape, classes], sort_keys=True)
+        key = json.dumps([run.network, options, shape], sort_keys=True)
         if key not in known:
-            known[key] = _size(run.network, options, shape, classes, spec.domain)
-        known_recipe = sized(recipe, images)
+            model = registry.create_model(run.network, **options, input_shape=shape, classes=images.classes)
+            known[key] = (
+                models.trainable_parameters(model),
+                models.multiply_adds(model),
+                models.output_elements(model),
+            )
+        known_recipe = sized(recipe, images.train)
         batch = known_recipe.images_per_step
-        steps = known_recipe.total_steps(max(1, images // batch), batch)
-        slower = _SLOWER.get(made.family.name, 1.0)
-        found.append(Cost(known[key]["parameters"], known[key]["flops"], spec.depth, steps * batch, slower))
+        steps_per_epoch = max(1, images.train // batch)
+        steps = known_recipe.total_steps(steps_per_epoch, batch)
+        validated = round(steps / steps_per_epoch * images.test)
+        found.append(Cost(*known[key], spec.depth, steps * batch, validated))
     return found
 
 
-def _size(
-    network: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int, domain: Any
-) -> dict[str, int]:
-    if not options and (shape, classes) == (domain.input_shape, domain.classes) and network in registry.list_models():
-        info = facts.model_info(network)
-        return {"parameters": info.parameters, "flops": info.flops}
-    return facts.count(network, **options, input_shape=shape, classes=classes)
-
-
 def training_rate() -> float:
-    """Measure the multiply-adds per second of this machine in training, with a small residual network. It takes seconds."""
+    """Measure the work per second of this machine in training, with a small residual network. It takes seconds."""
     import keras
     import numpy as np
 
@@ -100,29 +118,27 @@ def training_rate() -> float:
         model.train_on_batch(images, labels)
         times.append(time.perf_counter() - begin)
     keras.backend.clear_session()
-    return _BATCH * models.multiply_adds(model) / min(times[1:])
+    return _BATCH * _work(models.multiply_adds(model), models.output_elements(model)) / min(times[1:])
 
 
-def number_of_images(data: str, limit: int | None, sets: Sets | None = None) -> tuple[int, int]:
-    """Return the numbers of training images and of classes, without downloading a known data set.
-
-    Args:
-        data: Source of the images.
-        limit: Largest number of training images.
-        sets: The images, if they are loaded already.
-    """
+def images_of(study: Study) -> Images:
+    """Return how many images a study uses, without downloading a known data set."""
     from keras_deepnets.data import catalogue
 
-    known = catalogue.KNOWN.get(data)
-    if sets is None and known is not None:
-        size = known.sizes[known.train]
-        classes = {"cifar100": 100, "imagenet2012": 1000}.get(data, 10)
-        return min(size, limit or size), classes
-    if sets is None:
-        from keras_deepnets.training import feed
+    known = catalogue.KNOWN.get(study.data)
+    if known is not None:
+        train, test = known.sizes[known.train], known.sizes.get("test") or known.sizes["validation"]
+        classes = {"cifar100": 100, "imagenet2012": 1000}.get(study.data, 10)
+        return Images(min(train, study.limit or train), min(test, study.test or test), classes)
+    from keras_deepnets.training import feed
 
-        sets = feed.load(data, None, 0, limit=limit)
-    return sets.train.size, len(sets.train.labels)
+    images = images_in(feed.load(study.data, None, 0, limit=study.limit))
+    return images._replace(test=min(images.test, study.test or images.test))
+
+
+def images_in(sets: Sets) -> Images:
+    """Return how many images there are."""
+    return Images(sets.train.size, sets.held.size if sets.held is not None else 0, len(sets.train.labels))
 
 
 def duration(seconds: float) -> str:

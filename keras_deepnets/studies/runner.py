@@ -134,7 +134,7 @@ def _train(
     """Train the runs. Return the finished and diverged ones, and the reasons of the failed ones."""
     from keras_deepnets.training.errors import is_disk_full
 
-    images, classes = estimate.number_of_images(study.data, study.limit, sets)
+    images = estimate.images_in(sets)
     maps = any(drawing.draw == "feature_reuse" for drawing in study.figure)
     found: dict[int, Result] = {}
     failures: dict[str, str] = {}
@@ -146,7 +146,7 @@ def _train(
         elif not (path / "model.keras").exists():
             waiting.append(place)
     finished = [place for place in range(len(runs)) if place not in found and place not in waiting]
-    line = f"{len(runs)} runs on {images:,} images of {sets.train.name}"
+    line = f"{len(runs)} runs on {images.train:,} images of {sets.train.name}"
     if len(waiting) < len(runs):
         line += f", {len(runs) - len(waiting)} of them finished"
     expected: dict[int, float] = {}
@@ -154,7 +154,7 @@ def _train(
         jobs = 1
     else:
         rate = estimate.training_rate()
-        costs = estimate.costs([runs[place] for place in waiting], images, classes)
+        costs = estimate.costs([runs[place] for place in waiting], images)
         expected = {place: cost.seconds(rate) for place, cost in zip(waiting, costs, strict=True)}
         total = sum(expected.values())
         jobs = min(jobs or parallel.automatic(total, len(waiting)), len(waiting))
@@ -235,10 +235,10 @@ def attempt(planned: PlannedRun, folder: Path, sets: Sets, verbose: int = 0, *, 
     try:
         return measure(planned, _run(planned, folder, sets, verbose), sets.held, maps=maps)
     except DivergedError as error:
-        classes = len(sets.train.labels)
-        [cost] = estimate.costs([planned], sets.train.size, classes)
+        images = estimate.images_in(sets)
+        [cost] = estimate.costs([planned], images)
         network = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
-        return diverged(planned, folder / "runs" / planned.name, network, 100 * (1 - 1 / classes), error.what)
+        return diverged(planned, folder / "runs" / planned.name, network, 100 * (1 - 1 / images.classes), error.what)
     finally:
         # Otherwise the graphs of all runs stay in memory.
         keras.backend.clear_session()

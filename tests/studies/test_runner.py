@@ -202,15 +202,26 @@ def test_without_a_finished_run_there_is_no_result(tmp_path, undrawn):
 
 
 def test_the_cost_of_a_run(tmp_path):
-    runs = studies.plan(tiny(tmp_path))
-    first, second = estimate.costs(runs, images=64, classes=10)
+    study = tiny(tmp_path)
+    first, second = estimate.costs(studies.plan(study), estimate.Images(train=64, test=40, classes=10))
     # 64 images twice. Parameters are those of the network at 8 × 8 pixels.
-    assert (first.images, first.depth) == (128, 8)
+    assert (first.images, first.validated, first.depth) == (128, 80, 8)
     assert second.parameters == 78_042
-    # A layer with stride 1 on 8 × 8 pixels has a sixteenth of the multiply-adds of one on 32 × 32.
-    assert second.seconds(1e9) == pytest.approx(0.45 * 8 + 128 * second.multiply_adds / 1e9)
-    assert estimate.number_of_images("cifar100", 1000) == (1000, 100)
-    assert estimate.number_of_images("cifar10", None) == (50_000, 10)
+    # Seven convolutions at 8 × 8, 4 × 4 and 2 × 2 pixels with batch normalisation and ReLU, the mean, and the classifier.
+    outputs = (3 * 64 * 16 + 2 * 16 * 32 + 2 * 4 * 64) * 3 + 64 + 10
+    assert first.elements == outputs
+    # The residual network adds three times, and two of its shortcuts project and normalise.
+    assert second.elements == outputs + (64 * 16 + 16 * 32 + 4 * 64) + 2 * (16 * 32 + 4 * 64)
+    # An image in validation takes 0.28 of the time of one in training, and an element that of 30 multiply-adds.
+    work = second.multiply_adds + 30 * second.elements
+    assert second.seconds(1e9) == pytest.approx(0.45 * 8 + (128 + 0.28 * 80) * work / 1e9)
+
+
+def test_how_many_images_a_study_uses(tmp_path):
+    assert estimate.images_of(tiny(tmp_path)) == (64, 40, 10)
+    assert estimate.images_of(tiny(tmp_path, data="cifar100", limit=1000, test=None)) == (1000, 10_000, 100)
+    assert estimate.images_of(tiny(tmp_path, data="cifar10", limit=None)) == (50_000, 40, 10)
+    assert estimate.images_of(tiny(tmp_path, data="imagenet2012", limit=None, test=None)) == (1_281_167, 50_000, 1000)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ table shows the largest relative differences:
 * gradient: Euclidean norm of the difference over all weights, relative to the norm of the gradient. It is the median over five batches.
   An activation within rounding of zero may pass a ReLU on one side only. The gradient then jumps by about 1e-3;
 * loss: of 20 steps of SGD with momentum on one batch, relative to the first loss.
+
+In mixed_bfloat16, the last columns compare TensorFlow with itself in float32.
 """
 
 from __future__ import annotations
@@ -110,29 +112,38 @@ def compare(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
 
 
 def measure(name: str, precision: str, backends: tuple[str, ...] = BACKENDS) -> dict[str, Differences]:
-    """Run one network under TensorFlow and `backends`. Return the differences of each backend from TensorFlow."""
+    """Run one network under TensorFlow and `backends`. Return the differences of each backend from TensorFlow.
+
+    In mixed precision, the entry ``"float32"`` is the difference of TensorFlow in float32: what rounding does in one backend.
+    """
     import keras_deepnets as kd
 
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         kd.save_weights(build(name), weights)
-        found = {}
-        for backend in ("tensorflow", *backends):
-            results = Path(folder) / f"{backend}.npz"
-            words = [sys.executable, "-m", "benchmarks.parity", name, "--precision", precision]
-            environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-            done = subprocess.run(
-                [*words, "--run", str(weights), str(results)],
-                env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)) + os.pathsep},
-                cwd=Path(__file__).parents[1],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{name} under {backend}: {done.stderr[-3000:]}")
-            found[backend] = dict(np.load(results))
-    return {backend: compare(found["tensorflow"], found[backend]) for backend in backends}
+        reference = _in_process(name, precision, "tensorflow", weights)
+        found = {backend: compare(reference, _in_process(name, precision, backend, weights)) for backend in backends}
+        if precision != "float32":
+            found["float32"] = compare(reference, _in_process(name, "float32", "tensorflow", weights))
+    return found
+
+
+def _in_process(name: str, precision: str, backend: str, weights: Path) -> dict[str, np.ndarray]:
+    """Return the results of `run` in a new process."""
+    results = weights.with_name(f"{backend}-{precision}.npz")
+    words = [sys.executable, "-m", "benchmarks.parity", name, "--precision", precision]
+    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [*words, "--run", str(weights), str(results)],
+        env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)) + os.pathsep},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} under {backend}: {done.stderr[-3000:]}")
+    return dict(np.load(results))
 
 
 def main() -> None:
@@ -150,13 +161,15 @@ def main() -> None:
     backends = tuple(backend for backend in BACKENDS if find_spec(backend))
     if not backends:
         parser.error("neither JAX nor PyTorch is installed; run `pip install jax torch`")
-    columns = [f"{backend}: {field}" for backend in backends for field in Differences._fields]
-    print(f"| network | precision | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}", flush=True)
     for precision in (arguments.precision,) if arguments.precision else PRECISIONS:
+        sides = backends if precision == "float32" else (*backends, "float32")
+        columns = [f"{side}: {field}" for side in sides for field in Differences._fields]
+        print(f"{precision}\n\n| network | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
         for name in arguments.networks:
             found = measure(name, precision, backends)
-            values = [f"{value:.1e}" for backend in backends for value in found[backend]]
-            print(f"| `{name}` | {precision} | {' | '.join(values)} |", flush=True)
+            values = [f"{value:.1e}" for side in sides for value in found[side]]
+            print(f"| `{name}` | {' | '.join(values)} |", flush=True)
+        print()
 
 
 if __name__ == "__main__":

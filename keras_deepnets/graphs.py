@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,25 @@ def nodes(model: keras.Model) -> list[Any]:
             stack.append((tensor, True))
             stack.extend((parent, False) for parent in reversed(node.input_tensors))
     return order
+
+
+def output_elements(model: keras.Model) -> int:
+    """Elements of the outputs of all layers for one image, including nested models and blocks. Sizes that are open do not count.
+
+    Training writes each and reads it again, so networks with many small layers are slower than their multiply-adds say.
+    """
+    import keras
+
+    from keras_deepnets.layers import Block
+
+    found = 0
+    for node in nodes(model):
+        layer = node.operation
+        if isinstance(layer, (keras.Model, Block)):
+            found += output_elements(layer.network() if isinstance(layer, Block) else layer)
+        else:
+            found += sum(math.prod(tensor.shape[1:]) for tensor in node.outputs if None not in tensor.shape[1:])
+    return found
 
 
 def rebuild(

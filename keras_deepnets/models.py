@@ -7,6 +7,7 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import keras
@@ -166,6 +167,15 @@ class DeepNet(keras.Model):
         """As in Keras. With auxiliary classifiers, and if `y` is not a dictionary, the metrics of ``"predictions"``."""
         if self.auxiliary and not isinstance(y, dict):
             y_pred = y_pred[MAIN]
+        metrics = self._compile_metrics
+        if metrics is not None and not metrics.built and keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # Metrics that are given by name create variables here, and TensorFlow then traces the step twice. Another thread does not
+            # see the function that is being traced. Under a strategy, Keras has built the metrics.
+            if not tf.distribute.has_strategy() and not tf.executing_eagerly():
+                with ThreadPoolExecutor(1) as other:
+                    other.submit(metrics.build, y, y_pred).result()
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     @property
@@ -443,24 +453,6 @@ def multiply_adds(model: keras.Model) -> int:
     if own := getattr(model, "multiply_adds", None):
         return own()
     return sum(product.multiply_adds for product in products(model))
-
-
-def output_elements(model: keras.Model) -> int:
-    """Elements of the outputs of all layers for one image, including nested models and blocks. Sizes that are open do not count.
-
-    Training writes each and reads it again, so networks with many small layers are slower than their multiply-adds say.
-    """
-    from keras_deepnets.graphs import nodes
-    from keras_deepnets.layers import Block
-
-    found = 0
-    for node in nodes(model):
-        layer = node.operation
-        if isinstance(layer, (keras.Model, Block)):
-            found += output_elements(layer.network() if isinstance(layer, Block) else layer)
-        else:
-            found += sum(math.prod(tensor.shape[1:]) for tensor in node.outputs if None not in tensor.shape[1:])
-    return found
 
 
 while WAITING:

@@ -72,7 +72,7 @@ def _work(multiply_adds: int, elements: int) -> int:
 
 def costs(runs: Sequence[PlannedRun], images: Images) -> list[Cost]:
     """Return the cost of each run. Each network is built once."""
-    from keras_deepnets import models
+    from keras_deepnets import graphs, models
 
     known: dict[str, tuple[int, int, int]] = {}
     found = []
@@ -91,7 +91,7 @@ def costs(runs: Sequence[PlannedRun], images: Images) -> list[Cost]:
             known[key] = (
                 models.trainable_parameters(model),
                 models.multiply_adds(model),
-                models.output_elements(model),
+                graphs.output_elements(model),
             )
         known_recipe = sized(recipe, images.train)
         batch = known_recipe.images_per_step
@@ -107,7 +107,7 @@ def training_rate() -> float:
     import keras
     import numpy as np
 
-    from keras_deepnets import models
+    from keras_deepnets import graphs, models
 
     model = registry.create_model("resnet", depth=8, stem="cifar", input_shape=(32, 32, 3), classes=10)
     model.compile(optimizer=keras.optimizers.SGD(0.01), loss="sparse_categorical_crossentropy")
@@ -118,7 +118,7 @@ def training_rate() -> float:
         model.train_on_batch(images, labels)
         times.append(time.perf_counter() - begin)
     keras.backend.clear_session()
-    return _BATCH * _work(models.multiply_adds(model), models.output_elements(model)) / min(times[1:])
+    return _BATCH * _work(models.multiply_adds(model), graphs.output_elements(model)) / min(times[1:])
 
 
 def images_of(study: Study) -> Images:

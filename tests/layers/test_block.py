@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_deepnets as kd
-from keras_deepnets import layers, models
+from keras_deepnets import graphs, layers, models
 from keras_deepnets.layers.block_graph import block_graph
 from keras_deepnets.layers.fast import internals
 from keras_deepnets.layers.fast.convolution import exporting
@@ -51,7 +51,7 @@ def test_weights_paths_and_outputs_are_the_flat_networks(kwargs):
     assert [weight.trainable for weight in blocks.weights] == [weight.trainable for weight in flat.weights]
     assert models.trainable_parameters(blocks) == models.trainable_parameters(flat)
     assert models.multiply_adds(blocks) == models.multiply_adds(flat)
-    assert models.output_elements(blocks) == models.output_elements(flat)
+    assert graphs.output_elements(blocks) == graphs.output_elements(flat)
     assert len(blocks.layers) < len(flat.layers) / 3
     x, _ = batch()
     np.testing.assert_allclose(blocks(x), flat(x), rtol=1e-5, atol=1e-6)

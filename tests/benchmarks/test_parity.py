@@ -16,6 +16,10 @@ BOUNDS = parity.Differences(1e-5, 2e-3, 5e-3)
 """One activation that a ReLU passes on one side only changes the gradient by up to 1e-3. The steps make rounding errors grow."""
 
 
+ROUNDING = 1.5
+"""Two backends in mixed_bfloat16 differ by at most this times the difference of TensorFlow from itself in float32."""
+
+
 def installed():
     return tuple(backend for backend in parity.BACKENDS if importlib.util.find_spec(backend))
 
@@ -31,13 +35,36 @@ def test_the_backends_agree(name):
         assert max(found) > 0  # other numbers of other programs
 
 
-def test_the_documentation_has_the_table():
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "allcnn_c"])
+def test_the_backends_agree_within_the_rounding_of_bfloat16(name):
+    backends = installed()
+    if not backends:
+        pytest.skip("needs jax or torch")
+    found = parity.measure(name, "mixed_bfloat16", backends)
+    own = found.pop("float32")
+    assert own.outputs > 1e-4  # it is not float32
+    for backend, differences in found.items():
+        assert all(value < ROUNDING * most for value, most in zip(differences, own, strict=True)), (backend, found)
+
+
+def documented(heading):
+    """Return the rows of the table below a heading: network to numbers."""
     text = (ROOT / "docs/howto/backends.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^`]*) \|$", text[text.index("## Parity") :], re.MULTILINE))
+    part = text[text.index(heading) + len(heading) :].partition("\n#")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^`]*) \|$", part, re.MULTILINE))
+    return {name: [float(value) for value in values.split(" | ")] for name, values in rows.items()}
+
+
+def test_the_documentation_has_the_tables():
+    rows = documented("## Parity")
     assert list(rows) == list(parity.NETWORKS)
     for values in rows.values():
-        for value, most in zip(map(float, values.split(" | ")), (*BOUNDS, *BOUNDS), strict=True):
-            assert value < most
+        assert all(value < most for value, most in zip(values, (*BOUNDS, *BOUNDS), strict=True))
+    rows = documented("### In mixed bfloat16")
+    assert list(rows) == list(parity.NETWORKS)
+    for jax_and_torch, own in ((values[:6], values[6:]) for values in rows.values()):
+        assert all(value < ROUNDING * most for value, most in zip(jax_and_torch, own * 2, strict=True))
 
 
 def test_differences():

@@ -16,8 +16,8 @@ BOUNDS = parity.Differences(1e-5, 2e-3, 5e-3)
 """One activation that a ReLU passes on one side only changes the gradient by up to 1e-3. The steps make rounding errors grow."""
 
 
-ROUNDING = 1.5
-"""Two backends in mixed_bfloat16 differ by at most this times the difference of TensorFlow from itself in float32."""
+ROUNDING = 3
+"""Two backends in mixed_bfloat16 differ by at most this times the difference of TensorFlow from itself in float32. Weights are random."""
 
 
 def installed():
@@ -45,7 +45,7 @@ def test_the_backends_agree_within_the_rounding_of_bfloat16(name):
     own = found.pop("float32")
     assert own.outputs > 1e-4  # it is not float32
     for backend, differences in found.items():
-        assert all(value < ROUNDING * most for value, most in zip(differences, own, strict=True)), (backend, found)
+        assert all(value < ROUNDING * most for value, most in zip(differences, own, strict=True)), (backend, own, found)
 
 
 def documented(heading):

@@ -11,7 +11,8 @@ table shows the largest relative differences:
   An activation within rounding of zero may pass a ReLU on one side only. The gradient then jumps by about 1e-3;
 * loss: of 20 steps of SGD with momentum on one batch, relative to the first loss.
 
-In mixed_bfloat16, the last columns compare TensorFlow with itself in float32.
+The last columns show what rounding alone does: they compare TensorFlow with itself in the next wider format. In float64, JAX and PyTorch
+compute what TensorFlow computes, up to the last digits.
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ NETWORKS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "plainnet20": (16, {}),
     "nin": (32, {"dropout": 0.0}),
     "googlenet": (64, {"dropout": 0.0}),
+    "resnext50_32x4d": (64, {}),
+    "densenet121": (64, {}),
 }
 """Image side in pixels and options of each network."""
-PRECISIONS = ("float32", "mixed_bfloat16")
+WIDER: Mapping[str, str | None] = {"float32": "float64", "mixed_bfloat16": "float32", "float64": None}
+"""Precisions, each with the next wider one."""
 BACKENDS = ("jax", "torch")
 STEPS = 20
 _IMAGES, _CLASSES = 8, 10  # per step
@@ -77,6 +81,8 @@ def run(name: str, precision: str, weights: Path, results: Path) -> None:
 
     import keras_deepnets as kd
 
+    if precision == "float64":
+        _computes_in_float64()
     keras.config.set_dtype_policy(precision)
     model = build(name)
     kd.load_weights(model, weights)
@@ -93,13 +99,22 @@ def run(name: str, precision: str, weights: Path, results: Path) -> None:
     gradients = []
     for step in range(_GRADIENTS):
         for momentum in model.optimizer.momentums if model.optimizer.built else ():
-            momentum.assign(np.zeros(momentum.shape, "float32"))
+            momentum.assign(np.zeros(momentum.shape, momentum.dtype))
         model.train_on_batch(images[step], labels[step])
         momenta = [keras.ops.convert_to_numpy(momentum).ravel() for momentum in model.optimizer.momentums]
-        gradients.append(np.concatenate(momenta) / np.float32(-_STILL))
+        gradients.append(np.concatenate(momenta) / -_STILL)
     model.optimizer.learning_rate = _RATE
     losses = [float(np.asarray(model.train_on_batch(images[0], labels[0]))) for _ in range(STEPS)]
     np.savez(results, outputs=outputs, gradients=gradients, losses=losses)
+
+
+def _computes_in_float64() -> None:
+    """Let Keras compute in float64 throughout. On JAX and PyTorch, it reduces float64 to float32 in many layers, by this table."""
+    import keras
+    from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
+
+    BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    keras.config.set_floatx("float64")
 
 
 def compare(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Differences:
@@ -114,7 +129,7 @@ def compare(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
 def measure(name: str, precision: str, backends: tuple[str, ...] = BACKENDS) -> dict[str, Differences]:
     """Run one network under TensorFlow and `backends`. Return the differences of each backend from TensorFlow.
 
-    In mixed precision, the entry ``"float32"`` is the difference of TensorFlow in float32: what rounding does in one backend.
+    The entry of the wider precision (`WIDER`) is the difference of TensorFlow in that precision: what rounding does in one backend.
     """
     import keras_deepnets as kd
 
@@ -123,8 +138,8 @@ def measure(name: str, precision: str, backends: tuple[str, ...] = BACKENDS) -> 
         kd.save_weights(build(name), weights)
         reference = _in_process(name, precision, "tensorflow", weights)
         found = {backend: compare(reference, _in_process(name, precision, backend, weights)) for backend in backends}
-        if precision != "float32":
-            found["float32"] = compare(reference, _in_process(name, "float32", "tensorflow", weights))
+        if wider := WIDER[precision]:
+            found[wider] = compare(reference, _in_process(name, wider, "tensorflow", weights))
     return found
 
 
@@ -133,6 +148,8 @@ def _in_process(name: str, precision: str, backend: str, weights: Path) -> dict[
     results = weights.with_name(f"{backend}-{precision}.npz")
     words = [sys.executable, "-m", "benchmarks.parity", name, "--precision", precision]
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    if precision == "float64":
+        environment["JAX_ENABLE_X64"] = "1"
     done = subprocess.run(
         [*words, "--run", str(weights), str(results)],
         env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)) + os.pathsep},
@@ -150,7 +167,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="NETWORK", help="default: all")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: both")
+    parser.add_argument("--precision", choices=WIDER, help="default: all")
     parser.add_argument("--run", nargs=2, type=Path, metavar=("WEIGHTS", "RESULTS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.networks if name not in NETWORKS]:
@@ -161,8 +178,8 @@ def main() -> None:
     backends = tuple(backend for backend in BACKENDS if find_spec(backend))
     if not backends:
         parser.error("neither JAX nor PyTorch is installed; run `pip install jax torch`")
-    for precision in (arguments.precision,) if arguments.precision else PRECISIONS:
-        sides = backends if precision == "float32" else (*backends, "float32")
+    for precision in (arguments.precision,) if arguments.precision else WIDER:
+        sides = tuple(filter(None, (*backends, WIDER[precision])))
         columns = [f"{side}: {field}" for side in sides for field in Differences._fields]
         print(f"{precision}\n\n| network | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
         for name in arguments.networks:

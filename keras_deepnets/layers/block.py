@@ -20,6 +20,7 @@ from keras_deepnets.layers import fast, replicas
 from keras_deepnets.layers.block_graph import STAND_IN, BlockGraph, block_graph, has_seed, made_variable, output_shape
 from keras_deepnets.layers.building import named, prefixed, quickly
 from keras_deepnets.layers.fast import internals
+from keras_deepnets.layers.precision import at_least_float32
 
 _inline: contextvars.ContextVar[bool] = contextvars.ContextVar("inline_blocks", default=False)
 
@@ -194,7 +195,7 @@ class Block(keras.layers.Layer):
         drop = self._parts.layers[network.drop.name]
         factor = drop.factor(inputs, training)
         if factor is not None:
-            factor = ops.convert_to_tensor(factor, "float32")
+            factor = ops.convert_to_tensor(factor, at_least_float32(self.compute_dtype))
         # Replicas that synchronise statistics wait for each other in every branch.
         possible = network.skips and not replicas.synchronizes()
         if not (drop.drops(training) and drop.unit == "batch" and possible):

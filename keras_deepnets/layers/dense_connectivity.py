@@ -17,6 +17,7 @@ from keras_deepnets.layers import fast
 from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import KERNEL_INITIALIZER, Conv2D
 from keras_deepnets.layers.normalization import EPSILON, MOMENTUM, BatchNormalization
+from keras_deepnets.layers.precision import at_least_float32
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -147,16 +148,17 @@ class RecomputedConv2D(keras.layers.Layer):
 
     def _rematerialised(self, joined: Any, maps: list[Any], use_batch: bool) -> tuple[Any, Any, Any]:
         norm, convolution = self.norm, self.convolution
+        dtype = at_least_float32(self.compute_dtype)
 
         def run(gamma, beta, statistics, kernel, *maps):
-            x = ops.cast(ops.concatenate(maps, -1), "float32")
+            x = ops.cast(ops.concatenate(maps, -1), dtype)
             mean, variance = ops.moments(x, (0, 1, 2)) if use_batch else statistics
             x = ops.batch_normalization(x, mean, variance, -1, beta, gamma, norm.epsilon)
             x = convolution.convolution_op(ops.relu(ops.cast(x, self.compute_dtype)), kernel)
             return x, mean, variance
 
         gamma, beta, *statistics = (
-            ops.convert_to_tensor(value, "float32")
+            ops.convert_to_tensor(value, dtype)
             for value in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
         # Torch refuses to recompute from values that have changed in the meantime, such as the moving statistics.

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_deepnets.layers.building import named
+from keras_deepnets.layers.precision import at_least_float32
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -98,19 +99,19 @@ class FractalJoin(keras.layers.Layer):
         self.built = True
 
     def shares(self, count: Any, plan: Any = None) -> Any:
-        """The weight of each map in the mean: float32 ``[count, joined columns]``, drawn anew. Each row has the sum 1."""
-        joined = len(self.columns)
+        """The weight of each map in the mean: float32 or float64 ``[count, joined columns]``, drawn anew. Each row has the sum 1."""
+        joined, dtype = len(self.columns), at_least_float32(self.compute_dtype)
         if self.drop_path:
             draws = keras.random.uniform((count, joined), dtype="float32", seed=self.seed_generator)
             # The largest draw belongs to a map that is kept. If none is kept, it is that of any map with the same probability.
             kept = (draws >= self.drop_path) | (draws == ops.max(draws, axis=1, keepdims=True))
-            kept = ops.cast(kept, "float32")
+            kept = ops.cast(kept, dtype)
             shares = kept / ops.sum(kept, axis=1, keepdims=True)
         else:
-            shares = ops.full((count, joined), 1 / joined, "float32")
+            shares = ops.full((count, joined), 1 / joined, dtype)
         if plan is None:
             return shares
-        column = ops.cast(plan[:, self.columns[0] - 1 : self.columns[-1]], "float32")
+        column = ops.cast(plan[:, self.columns[0] - 1 : self.columns[-1]], dtype)
         return column + (1 - ops.sum(column, axis=1, keepdims=True)) * shares
 
     def call(self, maps: Sequence[Any], plan: Any = None, training: bool | None = None) -> Any:

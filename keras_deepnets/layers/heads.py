@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_deepnets.layers.building import named
+from keras_deepnets.layers.precision import at_least_float32
 from keras_deepnets.layers.unnormalized import RELU_GAIN, biased_conv2d
 
 POOLINGS = ("avg", "max")
@@ -31,7 +32,7 @@ def map_classifier(
 ) -> Any:
     """A 1×1 convolution with one channel per class, then global average pooling (Lin et al. 2014, section 3.2).
 
-    It maps ``[n, h, w, c]`` to ``[n, classes]`` and computes in float32 under every policy.
+    It maps ``[n, h, w, c]`` to ``[n, classes]`` and computes in float32 also in mixed precision.
 
     Args:
         x: the last feature map.
@@ -96,7 +97,7 @@ def classifier(
 ) -> Any:
     """A fully connected layer to ``[n, classes]``, after average pooling if `x` is a feature map.
 
-    It computes in float32 under every policy. A `gradient_factor` other than 1 makes it a `SlowDense`. `kernel_constraint` is
+    It computes in float32 also in mixed precision. A `gradient_factor` other than 1 makes it a `SlowDense`. `kernel_constraint` is
     that of `keras.layers.Dense`.
     """
     if len(x.shape) == 4:
@@ -116,4 +117,4 @@ def classifier(
 
 def _full() -> str:
     """The dtype of outputs and their sums: float32 also in mixed precision."""
-    return "float64" if keras.config.dtype_policy().name == "float64" else "float32"
+    return at_least_float32(keras.config.dtype_policy().compute_dtype)

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_deepnets.layers import fast
 from keras_deepnets.layers.building import named
+from keras_deepnets.layers.precision import at_least_float32
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -18,7 +19,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     The mean goes over `size` neighbouring channels. Channels beyond the first and the last count as zeros. This is Caffe's and torch's
     definition. The paper's own has the sum instead of the mean, so its `alpha` is `size` times smaller.
 
-    Shapes: ``[n, …, c]``, unchanged. It computes in float32 under every policy.
+    Shapes: ``[n, …, c]``, unchanged. It computes in float32 also in mixed precision.
     """
 
     def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, **kwargs: Any):
@@ -34,7 +35,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             from keras_deepnets.layers.fast.local_response import local_response_norm
 
             return local_response_norm(inputs, self.size, self.alpha, self.beta, self.k)
-        x = ops.cast(inputs, "float32")
+        x = ops.cast(inputs, at_least_float32(self.compute_dtype))
         channels, side = x.shape[-1], self.size // 2
         squares = ops.pad(ops.square(x), [(0, 0)] * (len(x.shape) - 1) + [(side, side)])
         total = squares[..., :channels]

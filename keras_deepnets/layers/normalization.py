@@ -11,6 +11,7 @@ from keras_deepnets.errors import InputError
 from keras_deepnets.layers import fast, replicas
 from keras_deepnets.layers.building import named, quickly
 from keras_deepnets.layers.convolution import conv2d
+from keras_deepnets.layers.precision import at_least_float32
 
 MOMENTUM = 0.9
 EPSILON = 1e-5
@@ -69,7 +70,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
         gamma = self.gamma if self.scale else ops.ones_like(self.moving_variance)
         beta = self.beta if self.center else ops.zeros_like(self.moving_mean)
-        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        dtype = at_least_float32(self.compute_dtype)
         gamma, beta, pivot = (
             ops.cast(ops.convert_to_tensor(value), dtype) for value in (gamma, beta, self.moving_mean)
         )

@@ -10,6 +10,7 @@ from keras import ops
 from keras_deepnets.layers import fast
 from keras_deepnets.layers.building import named
 from keras_deepnets.layers.convolution import same_padding_is_symmetric, symmetric_padding
+from keras_deepnets.layers.precision import at_least_float32
 
 
 @keras.saving.register_keras_serializable("keras_deepnets")
@@ -171,7 +172,7 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
         if tuple(inputs.shape[1:3]) == (self.size, self.size):
             return inputs
         shape = ops.shape(inputs)
-        rows, columns = (ops.cast(_cells(shape[axis], self.size), inputs.dtype) for axis in (1, 2))
+        rows, columns = (_cells(shape[axis], self.size, inputs.dtype) for axis in (1, 2))
         return ops.einsum("pw,nowc->nopc", columns, ops.einsum("oh,nhwc->nowc", rows, inputs))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -183,12 +184,12 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
         return super().get_config() | {"size": self.size}
 
 
-def _cells(side: Any, size: int) -> Any:
+def _cells(side: Any, size: int, dtype: Any) -> Any:
     """The weights ``[size, side]`` of the pixels in each cell. `side` is a number or a scalar tensor."""
     cell, pixel = ops.expand_dims(ops.arange(size), 1), ops.expand_dims(ops.arange(side), 0)
     first, end = cell * side // size, -(-(cell + 1) * side // size)
-    inside = ops.cast(ops.logical_and(pixel >= first, pixel < end), "float32")
-    return inside / ops.sum(inside, axis=1, keepdims=True)
+    inside = ops.cast(ops.logical_and(pixel >= first, pixel < end), at_least_float32(dtype))
+    return ops.cast(inside / ops.sum(inside, axis=1, keepdims=True), dtype)
 
 
 def adaptive_average_pool(x: Any, size: int, *, name: str | None = None) -> Any:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_deepnets.layers.building import named
+from keras_deepnets.layers.precision import at_least_float32
 from keras_deepnets.scaling import Scaling
 
 
@@ -15,8 +16,8 @@ from keras_deepnets.scaling import Scaling
 class InputScaling(keras.layers.Layer):
     """Scales images with values 0–255 (uint8 or float, ``[n, h, w, c]``) as defined by `scaling`.
 
-    The arithmetic is float32 under every policy, because an offset of 255 is large for half precision. The output has the
-    policy's compute dtype.
+    The arithmetic is float32 also in mixed precision, because an offset of 255 is large for half precision. The output has
+    the policy's compute dtype.
     """
 
     def __init__(self, scaling: Scaling | dict[str, Any], **kwargs: Any):
@@ -28,7 +29,8 @@ class InputScaling(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The scaled images."""
-        return ops.cast(self.scaling.apply(ops.cast(inputs, "float32")), self.compute_dtype)
+        images = ops.cast(inputs, at_least_float32(self.compute_dtype))
+        return ops.cast(self.scaling.apply(images), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the output: the input's."""

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_deepnets.layers.building import named
+from keras_deepnets.layers.precision import at_least_float32
 
 UNITS = ("sample", "batch")
 RESCALES = ("training", "inference")
@@ -52,7 +53,7 @@ class StochasticDepth(keras.layers.Layer):
         return bool(training) and self.trainable and self.survival < 1
 
     def factor(self, inputs: Any, training: bool | None) -> Any:
-        """The factor for `inputs`: a number, float32 ``[n or 1, 1, …]``, or None for a factor of one."""
+        """The factor for `inputs`: a number, float32 or float64 ``[n or 1, 1, …]``, or None for a factor of one."""
         if self.survival == 1:
             return None
         if not self.drops(training):
@@ -61,7 +62,7 @@ class StochasticDepth(keras.layers.Layer):
         draws = keras.random.uniform(
             (count,) + (1,) * (len(inputs.shape) - 1), dtype="float32", seed=self.seed_generator
         )
-        factor = ops.cast(draws < self.survival, "float32")
+        factor = ops.cast(draws < self.survival, at_least_float32(inputs.dtype))
         return factor / self.survival if self.rescale == "training" else factor
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

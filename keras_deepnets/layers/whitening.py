@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_deepnets.layers.building import named
+from keras_deepnets.layers.precision import at_least_float32
 
 SCALE = 55.0
 """Norm of a normalised image [G13]. An image of 32×32×3 values then has a standard deviation of about 1."""
@@ -26,7 +27,7 @@ class GlobalContrastNormalization(keras.layers.Layer):
     """Subtracts the mean of each image and scales the image to a fixed norm.
 
     ``scale · (x - mean(x)) / ‖x - mean(x)‖``, with the mean and the norm over all pixels and channels of an image. A constant image
-    becomes zero. It computes in float32 under every policy. The output has the policy's compute dtype.
+    becomes zero. It computes in float32 also in mixed precision. The output has the policy's compute dtype.
 
     Shapes: ``[n, h, w, c]``, unchanged.
 
@@ -46,7 +47,7 @@ class GlobalContrastNormalization(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The normalised images."""
-        x = ops.cast(inputs, "float32")
+        x = ops.cast(inputs, at_least_float32(self.compute_dtype))
         x = x - ops.mean(x, axis=(1, 2, 3), keepdims=True)
         norm = ops.sqrt(ops.sum(ops.square(x), axis=(1, 2, 3), keepdims=True))
         return ops.cast(x * (self.scale / ops.maximum(norm, 1e-8)), self.compute_dtype)
@@ -65,8 +66,8 @@ class ZCAWhitening(keras.layers.Layer):
     """Multiplies the values of an image with a symmetric matrix, so that they are uncorrelated over the data set that it was fitted to.
 
     ``(x - mean) · V · diag(1 / sqrt(λ + bias)) · Vᵀ`` for the eigenvectors V and eigenvalues λ of the covariance of the images. Mean and
-    matrix are weights that are not trained. They are zero and the identity until `fit` is called. It computes in float32 under every
-    policy. The output has the policy's compute dtype.
+    matrix are weights that are not trained. They are zero and the identity until `fit` is called. It computes in float32 also in
+    mixed precision. The output has the policy's compute dtype.
 
     Shapes: ``[n, h, w, c]`` of fixed size, unchanged.
 
@@ -116,12 +117,12 @@ class ZCAWhitening(keras.layers.Layer):
         mean = total / count
         covariance = products / count - np.outer(mean, mean) + self.bias * np.eye(size)
         variances, vectors = np.linalg.eigh(covariance)
-        self.mean.assign(mean.astype("float32"))
-        self.matrix.assign(((vectors / np.sqrt(variances)) @ vectors.T).astype("float32"))
+        self.mean.assign(mean.astype(self.mean.dtype))
+        self.matrix.assign(((vectors / np.sqrt(variances)) @ vectors.T).astype(self.matrix.dtype))
 
     def call(self, inputs: Any) -> Any:
         """The whitened images."""
-        values = ops.reshape(ops.cast(inputs, "float32"), (-1, self.mean.shape[0]))
+        values = ops.reshape(ops.cast(inputs, at_least_float32(self.compute_dtype)), (-1, self.mean.shape[0]))
         values = ops.matmul(values - ops.convert_to_tensor(self.mean), ops.convert_to_tensor(self.matrix))
         return ops.cast(ops.reshape(values, (-1, *inputs.shape[1:])), self.compute_dtype)
 

@@ -83,8 +83,8 @@ def train(
         limit: Maximum number of training images. Each class keeps its share.
         class_weight: `"balanced"`, or the weights of some classes by label or index. A weight scales the training loss
             of the class's images (`keras_deepnets.training.class_weights`). Validation is unweighted.
-        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`. `None`: the recipe's. A given model
-            keeps the precision that it was built with.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"`, `"float64"` or `"auto"`. `None`: the recipe's. A
+            given model keeps the precision that it was built with.
         seed: Seed of the image order and the augmentation, and of a named model's initial weights and dropout. It is
             also set for Python, NumPy and Keras (`keras.utils.set_random_seed`).
         verbose: 0: silent, 1: a progress bar, 2: one line per epoch, `"auto"`: a bar on a terminal and lines elsewhere.
@@ -135,6 +135,7 @@ def train(
             asked = asked.with_overrides(precision=_own_precision(given, precision))
         elif precision is not None:
             asked = asked.with_overrides(precision=precision)
+        precisions.check(asked.precision)
         train_data, held_data, _ = sets = feed.load(data, validation, seed, limit=limit)
         balance = None
         if class_weight is not None:  # counting may read all records

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_deepnets import processor
+from keras_deepnets.errors import InputError
 from keras_deepnets.models import flat_layers, products
 
 
@@ -24,6 +25,16 @@ def policy(name: str | None) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def check(name: str) -> None:
+    """Raise InputError if the backend does not compute in the precision `name` of a recipe."""
+    backend = keras.backend.backend()
+    if name == "float64" and backend != "tensorflow":
+        raise InputError(
+            f"precision='float64' needs the TensorFlow backend, and the backend is {backend}. There, Keras computes many layers in float32. "
+            "Set KERAS_BACKEND=tensorflow or precision='float32'."
+        )
 
 
 def prepare_gpus() -> None:

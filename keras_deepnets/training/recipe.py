@@ -132,7 +132,7 @@ class Recipe:
         auxiliary_fade: Whether the weights of auxiliary losses fall linearly to zero over the epochs that train all
             layers. It applies to networks with auxiliary classifiers (`model_options={"auxiliary": True}`).
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`. `"float64"` is slow, and serves to
-            compare runs without rounding errors.
+            compare runs without rounding errors. It needs the TensorFlow backend.
         model_options: Network options that the paper uses with this training, e.g. `{"dropout": 0.2}`. They apply to a
             named network that has the option, unless the caller sets it.
         exceptions: Fields that the paper sets differently for some networks, by registry name.

@@ -110,3 +110,11 @@ def test_the_choice_is_recorded_and_kept_on_resuming(tmp_path, cpu, capsys):
     assert precisions.policy_of(run.model) == "mixed_bfloat16"
     other = training.train("highwaymlp10", images(), run_dir=tmp_path / "other", **arguments)
     assert precisions.policy_of(other.model) == "float32"
+
+
+def test_float64_needs_tensorflow(tmp_path, monkeypatch):
+    precisions.check("float64")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(kd.InputError, match=r"precision='float64' needs the TensorFlow backend, and the backend is jax\."):
+        training.train("resnet20", images(), run_dir=tmp_path / "run", precision="float64")
+    assert not any(tmp_path.iterdir())

@@ -7,10 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from keras_deepnets.layers.fast.sums import compiles
+from keras_deepnets.layers.precision import at_least_float32
 
 
 def local_response_norm(images: tf.Tensor, size: int, alpha: float, beta: float, k: float) -> tf.Tensor:
-    """``x / (k + alpha / size · s)^beta`` with ``s`` the sum of x² over `size` neighbouring channels, computed in float32.
+    """``x / (k + alpha / size · s)^beta`` with ``s`` the sum of x² over `size` neighbouring channels, computed in at least float32.
 
     The gradient needs the same sums once more. Automatic differentiation would pad and add every shifted slice instead. On CPUs, in graphs,
     outside XLA, each direction is one compiled pass over large maps. For 8 maps of 56²×192 and one step forward and back, plain operations
@@ -39,12 +40,13 @@ def _near(values: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _normalised(images: tf.Tensor, size: int, alpha: float, beta: float, k: float) -> tf.Tensor:
-    x = tf.cast(images, tf.float32)
+    x = tf.cast(images, at_least_float32(images.dtype))
     return tf.cast(x * _power(k + alpha / size * _near(x * x, size), beta), images.dtype)
 
 
 def _gradient(images: tf.Tensor, d_outputs: tf.Tensor, size: int, alpha: float, beta: float, k: float) -> tf.Tensor:
-    x, d = tf.cast(images, tf.float32), tf.cast(d_outputs, tf.float32)
+    dtype = at_least_float32(images.dtype)
+    x, d = tf.cast(images, dtype), tf.cast(d_outputs, dtype)
     scale = k + alpha / size * _near(x * x, size)
     factor = _power(scale, beta)
     others = 2 * alpha * beta / size * x * _near(d * x * factor / scale, size)

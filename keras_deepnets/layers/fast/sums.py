@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_deepnets.layers.fast.channels import narrow, widened
 from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
+from keras_deepnets.layers.precision import at_least_float32
 
 FUSED_ELEMENTS = 8192
 """Elements per image from which one compiled pass is faster."""
@@ -121,11 +122,13 @@ def _compiled(compute: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)
 def _prelu_gradient(images: tf.Tensor, slopes: tf.Tensor, d_outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of the input and of the slopes. The sums over pixels are float32."""
+    """The gradients of the input and of the slopes. The sums over pixels are at least float32."""
     zero = tf.zeros([], images.dtype)
     positive = images > 0
     axes = list(range(len(images.shape) - (slopes.shape[0] == images.shape[-1])))
-    d_slopes = tf.reduce_sum(tf.cast(tf.where(positive, zero, images * d_outputs), tf.float32), axes)
+    d_slopes = tf.reduce_sum(
+        tf.cast(tf.where(positive, zero, images * d_outputs), at_least_float32(images.dtype)), axes
+    )
     return (
         tf.where(positive, d_outputs, slopes * d_outputs),
         tf.reshape(tf.cast(d_slopes, slopes.dtype), tf.shape(slopes)),

@@ -122,9 +122,7 @@ class RecomputedConv2D(keras.layers.Layer):
         run = self._on_tensorflow if on_tensorflow else self._rematerialised
         outputs, mean, variance = run(joined, maps, use_batch)
         if use_batch:
-            momentum = self.norm.momentum
-            for moving, batch in ((self.norm.moving_mean, mean), (self.norm.moving_variance, variance)):
-                moving.assign(moving * momentum + ops.cast(batch, moving.dtype) * (1.0 - momentum))
+            self.norm.update_moving(mean, variance)
         return outputs
 
     def _on_tensorflow(self, joined: Any, maps: list[Any], use_batch: bool) -> tuple[Any, Any, Any]:

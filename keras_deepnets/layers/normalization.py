@@ -54,12 +54,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         outputs, mean, variance = fused_batch_norm(inputs, gamma, beta, mean, variance, self.epsilon, training)
         if training:
-            self._update_moving(mean, variance)
+            self.update_moving(mean, variance)
         return outputs
 
-    def _update_moving(self, mean: Any, variance: Any) -> None:
+    def update_moving(self, mean: Any, variance: Any) -> None:
+        """Updates the moving statistics with those of a batch."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))
+            old, new = self.momentum, 1.0 - self.momentum
+            if fast.on("fused_batch_norm"):
+                from keras_deepnets.layers.fast.constants import constant
+
+                old, new = constant(old, moving.dtype), constant(new, moving.dtype)
+            moving.assign(moving * old + ops.cast(batch, moving.dtype) * new)
 
     def _spans_replicas(self, inputs: Any) -> bool:
         """Whether the statistics are those of the images of all replicas."""
@@ -75,7 +81,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             ops.cast(ops.convert_to_tensor(value), dtype) for value in (gamma, beta, self.moving_mean)
         )
         outputs, mean, variance = synchronized_batch_norm(inputs, gamma, beta, pivot, self.epsilon)
-        self._update_moving(mean, variance)
+        self.update_moving(mean, variance)
         return outputs
 
     def _fuses(self, inputs: Any, mask: Any) -> bool:

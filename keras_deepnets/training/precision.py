@@ -32,8 +32,8 @@ def check(name: str) -> None:
     backend = keras.backend.backend()
     if name == "float64" and backend != "tensorflow":
         raise InputError(
-            f"precision='float64' needs the TensorFlow backend, and the backend is {backend}. There, Keras computes many layers in float32. "
-            "Set KERAS_BACKEND=tensorflow or precision='float32'."
+            f"precision='float64' needs the TensorFlow backend, and the backend is {backend}. There, Keras computes many layers in "
+            "float32. Set KERAS_BACKEND=tensorflow or precision='float32'."
         )
 
 

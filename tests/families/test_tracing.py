@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_deepnets as kd
 
@@ -75,3 +76,13 @@ def test_without_a_graph(batch):
     model = network()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     assert len(model.train_on_batch(*batch)) == 2
+
+
+@pytest.mark.parametrize(("family", "depth", "most"), [("ResNet", 20, 14), ("DenseNet", 22, 20)])
+def test_a_step_is_a_small_graph(batch, family, depth, most):
+    """The time to the first step is mostly the time to create operations. There are at most so many of them per variable."""
+    model = getattr(kd, family)(depth=depth, stem="cifar", input_shape=(8, 8, 3))
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
+    model.train_on_batch(*batch)
+    graph = tf.function(lambda x, y: model.train_step((x, y))).get_concrete_function(*batch).graph
+    assert len(graph.get_operations()) < most * len(model.trainable_variables)

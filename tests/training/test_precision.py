@@ -115,6 +115,8 @@ def test_the_choice_is_recorded_and_kept_on_resuming(tmp_path, cpu, capsys):
 def test_float64_needs_tensorflow(tmp_path, monkeypatch):
     precisions.check("float64")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(kd.InputError, match=r"precision='float64' needs the TensorFlow backend, and the backend is jax\."):
+    with pytest.raises(
+        kd.InputError, match=r"precision='float64' needs the TensorFlow backend, and the backend is jax\."
+    ):
         training.train("resnet20", images(), run_dir=tmp_path / "run", precision="float64")
     assert not any(tmp_path.iterdir())

@@ -57,6 +57,7 @@ PATHS = {
             "keras.layers.BatchNormalization",
             "four dimensions, channels last, float32, bfloat16 or float16; not in float32 inference with oneDNN without AVX-512",
             "no float32 copy of half-precision activations: half the memory traffic of Keras",
+            ("tensorflow.python.eager.record:record_operation", "tensorflow.python.eager.record:stop_recording"),
         ),
         Path(
             "channel_padding",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from keras_deepnets import processor
@@ -51,6 +52,13 @@ def stop_recording() -> contextlib.AbstractContextManager[None]:
     from tensorflow.python.eager import record
 
     return record.stop_recording()
+
+
+def record(output: Any, inputs: list[Any], gradient: Callable[[Any], Any]) -> None:
+    """Tells gradient tapes how to compute the gradients of `inputs` from that of `output`."""
+    from tensorflow.python.eager import record
+
+    record.record_operation("KerasDeepnets", [output], inputs, gradient)
 
 
 def optimization_barrier(tensors: list[Any]) -> list[Any]:

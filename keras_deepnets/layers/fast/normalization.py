@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_deepnets.layers import fast
 from keras_deepnets.layers.fast import notes
 from keras_deepnets.layers.fast.channels import missing_channels, narrow
-from keras_deepnets.layers.fast.internals import has_gpu, inside_xla
+from keras_deepnets.layers.fast.constants import constant, zeros
+from keras_deepnets.layers.fast.internals import has_gpu, inside_xla, record, stop_recording
 
 FUSED_DTYPES = frozenset({tf.float32, tf.bfloat16, tf.float16})
 
@@ -21,24 +23,46 @@ def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, traini
     The activation keeps its dtype. Statistics and parameters are float32. In training, `mean` and `variance` are ignored, and the batch's
     are returned. The variance is divided by the count, as in Keras.
     """
-    known = statistics_of_parts(images) if training else None
-    if not known:
-        norm, outputs = Norm.of(images, gamma, beta, mean, variance, epsilon, training)
-        if training:
-            notes.attach(images, notes.Statistics(norm.mean, norm.variance))
+    if not training:
+        norm, outputs = Norm.of(images, gamma, beta, mean, variance, epsilon, False)
         return outputs, norm.mean, norm.variance
+    known = statistics_of_parts(images)
+    gamma, beta = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+    if not known:
+        with stop_recording():
+            norm, outputs = Norm.of(images, gamma, beta, None, None, epsilon, True)
+        notes.attach(images, notes.Statistics(norm.mean, norm.variance))
+        return _recorded(norm, images, outputs), norm.mean, norm.variance
 
     channels = images.shape[-1]
     missing = missing_channels(channels)
     images = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, missing]]) if missing else images
-    vectors = [tf.pad(vector, [[0, missing]]) if missing else vector for vector in (gamma, beta, *known)]
+    vectors = (tf.pad(vector, [[0, missing]]) if missing else vector for vector in (gamma, beta, *known))
+    norm = Norm.with_statistics(*vectors, epsilon)
+    with stop_recording(), _graph().gradient_override_map({"FusedBatchNormV3": _KNOWN}):
+        outputs = norm.again(images)
+    return narrow(_recorded(norm, images, outputs), channels), *known
 
-    @tf.custom_gradient
-    def run(images, gamma, beta, mean, variance):
-        norm = Norm.with_statistics(gamma, beta, mean, variance, epsilon)
-        return norm.again(images), lambda d_outputs: (*norm.gradients(images, d_outputs), None, None)
 
-    return narrow(run(images, *vectors), channels), *known
+def _graph() -> tf.Graph:
+    return tf.compat.v1.get_default_graph()
+
+
+def _recorded(norm: Norm, images, outputs) -> Any:
+    """`outputs`, with a gradient for tapes. That of the kernel would first trace zeros as the gradients of its other outputs."""
+    record(outputs, [images, norm.gamma, norm.beta], lambda d_outputs: norm.gradients(images, d_outputs))
+    return outputs
+
+
+_KNOWN = "KerasDeepnetsKnownStatistics"
+
+
+@tf.RegisterGradient(_KNOWN)
+def _gradient_of_again(op: tf.Operation, d_outputs, *_) -> Any:
+    """The gradient of `Norm.again` in a graph that is differentiated as a whole, such as that of a function under a tape."""
+    images, *vectors = op.inputs
+    norm = Norm.with_statistics(*vectors, op.get_attr("epsilon"))
+    return *norm.gradients(images, d_outputs), None, None
 
 
 class Norm(NamedTuple):
@@ -55,7 +79,7 @@ class Norm(NamedTuple):
     @classmethod
     def of(cls, images, gamma, beta, mean, variance, epsilon: float, use_batch: bool) -> tuple[Norm, Any]:
         """The normalisation of `images`, with their own statistics or with `mean` and `variance`, and its outputs."""
-        empty = tf.zeros([0], tf.float32)
+        empty = zeros(0)
         done = tf.raw_ops.FusedBatchNormV3(
             x=images,
             scale=gamma,
@@ -66,9 +90,8 @@ class Norm(NamedTuple):
             is_training=use_batch,
         )
         if use_batch:
-            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
             # The kernel divides the variance by count - 1.
-            mean, variance = done.batch_mean, done.batch_variance * ((count - 1.0) / count)
+            mean, variance = done.batch_mean, tf.raw_ops.Mul(x=done.batch_variance, y=_biased(images))
         # Devices reserve different values. The third one is cuDNN's. oneDNN stores a mask of the whole activation there, for a fused ReLU.
         # The gradient of the BN does not read the mask.
         reserve = (done.reserve_space_1, done.reserve_space_2) if use_batch else (mean, variance)
@@ -78,10 +101,10 @@ class Norm(NamedTuple):
     @classmethod
     def with_statistics(cls, gamma, beta, mean, variance, epsilon: float) -> Norm:
         """The normalisation with known statistics of the batch. On CPUs only: they reserve exactly these values for the gradient."""
-        return cls(gamma, beta, mean, variance, (mean, variance, tf.zeros([0], tf.float32)), epsilon, use_batch=True)
+        return cls(gamma, beta, mean, variance, (mean, variance, zeros(0)), epsilon, use_batch=True)
 
     def again(self, images) -> Any:
-        """Normalises the same images without computing statistics."""
+        """Normalises the same images without computing statistics. Its gradient takes them for numbers that do not depend on the images."""
         return tf.raw_ops.FusedBatchNormV3(
             x=images,
             scale=self.gamma,
@@ -107,6 +130,16 @@ class Norm(NamedTuple):
         return done.x_backprop, done.scale_backprop, done.offset_backprop
 
 
+def _biased(images) -> Any:
+    """The factor from the variance divided by ``count - 1`` to the one divided by the count of pixels of all `images`."""
+    if images.shape.is_fully_defined() and (elements := images.shape.num_elements()):
+        count = np.float32(elements // images.shape[-1])
+        return constant(float((count - np.float32(1)) / count), tf.float32)
+    pixels = tf.raw_ops.FloorDiv(x=tf.size(images, tf.int64), y=constant(images.shape[-1], tf.int64))
+    count = tf.cast(pixels, tf.float32)
+    return tf.raw_ops.RealDiv(x=tf.raw_ops.Sub(x=count, y=constant(1.0, tf.float32)), y=count)
+
+
 def made_of(total: Any, maps: Sequence[Any]) -> None:
     """Notes that `total` is the concatenation of `maps`. Batch statistics are per channel, so those of the maps apply to `total`."""
     notes.attach(total, notes.Parts(tuple(maps)))
@@ -128,7 +161,8 @@ def _statistics(images) -> notes.Statistics:
         return known
     if parts := notes.read(images, notes.Parts):
         means, variances = zip(*(_statistics(part) for part in parts.maps), strict=True)
-        known = notes.Statistics(tf.concat(means, 0), tf.concat(variances, 0))
+        axis = constant(0, tf.int32)
+        known = notes.Statistics(*(tf.raw_ops.ConcatV2(values=parts, axis=axis) for parts in (means, variances)))
     else:
         known = notes.Statistics(*_own_statistics(images))
     notes.attach(images, known)
@@ -137,7 +171,8 @@ def _statistics(images) -> notes.Statistics:
 
 def _own_statistics(images) -> tuple[Any, Any]:
     channels = images.shape[-1]
-    images = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, missing_channels(channels)]])
-    vector = tf.zeros(images.shape[-1:], tf.float32)
+    missing = missing_channels(channels)
+    images = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, missing]]) if missing else images
+    vector = zeros(channels + missing)
     norm, _ = Norm.of(images, vector, vector, None, None, 1.0, use_batch=True)
-    return norm.mean[:channels], norm.variance[:channels]
+    return (norm.mean[:channels], norm.variance[:channels]) if missing else (norm.mean, norm.variance)

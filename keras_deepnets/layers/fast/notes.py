@@ -46,7 +46,8 @@ Note = TypeVar("Note", Wide, Parts, Statistics, Pointwise)
 
 
 def _is_of_this_graph(tensor: Any) -> bool:
-    return not tf.executing_eagerly() and tensor.graph is tf.compat.v1.get_default_graph()
+    # Eager tensors, which a function may have captured, have no graph.
+    return not tf.executing_eagerly() and getattr(tensor, "graph", None) is tf.compat.v1.get_default_graph()
 
 
 def attach(tensor: tf.Tensor, note: Note) -> None:

@@ -60,12 +60,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def update_moving(self, mean: Any, variance: Any) -> None:
         """Updates the moving statistics with those of a batch."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            old, new = self.momentum, 1.0 - self.momentum
             if fast.on("fused_batch_norm"):
-                from keras_deepnets.layers.fast.constants import constant
+                from keras_deepnets.layers.fast.normalization import moving_average
 
-                old, new = constant(old, moving.dtype), constant(new, moving.dtype)
-            moving.assign(moving * old + ops.cast(batch, moving.dtype) * new)
+                moving.assign(moving_average(moving.value, batch, self.momentum))
+            else:
+                moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))
 
     def _spans_replicas(self, inputs: Any) -> bool:
         """Whether the statistics are those of the images of all replicas."""

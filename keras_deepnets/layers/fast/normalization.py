@@ -140,6 +140,13 @@ def _biased(images) -> Any:
     return tf.raw_ops.RealDiv(x=tf.raw_ops.Sub(x=count, y=constant(1.0, tf.float32)), y=count)
 
 
+def moving_average(moving, batch, momentum: float) -> Any:
+    """``moving · momentum + batch · (1 - momentum)``."""
+    old, new = (constant(factor, moving.dtype) for factor in (momentum, 1.0 - momentum))
+    batch = tf.cast(batch, moving.dtype)
+    return tf.raw_ops.AddV2(x=tf.raw_ops.Mul(x=moving, y=old), y=tf.raw_ops.Mul(x=batch, y=new))
+
+
 def made_of(total: Any, maps: Sequence[Any]) -> None:
     """Notes that `total` is the concatenation of `maps`. Batch statistics are per channel, so those of the maps apply to `total`."""
     notes.attach(total, notes.Parts(tuple(maps)))

@@ -43,8 +43,7 @@ NETWORKS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "plainnet20": (16, {}),
     "nin": (32, {"dropout": 0.0}),
     "googlenet": (64, {"dropout": 0.0}),
-    "resnext50_32x4d": (64, {}),
-    "densenet121": (64, {}),
+    "ResNeXt": (32, {"blocks": (1, 1), "filters": (64, 128)}),
 }
 """Image side in pixels and options of each network."""
 WIDER: Mapping[str, str | None] = {"float32": "float64", "mixed_bfloat16": "float32", "float64": None}

@@ -15,7 +15,7 @@ def constant(value: Any, dtype: Any) -> tf.Tensor:
     To trace a constant takes a third of a millisecond. A network of 200 layers would have thousands of equal ones.
     """
     dtype = tf.as_dtype(dtype)
-    if tf.executing_eagerly() or tf.distribute.has_strategy():  # each replica has a device of its own
+    if tf.executing_eagerly() or tf.distribute.has_strategy():  # each replica has its own device
         return tf.constant(value, dtype)
     graph = tf.compat.v1.get_default_graph()
     found = getattr(graph, _ATTRIBUTE, None)

@@ -52,7 +52,7 @@ def norm_relu_conv(
         # An eager tape would keep every intermediate that it sees.
         with stop_recording():
             if known:
-                norm = Norm.with_statistics(gamma, beta, mean, variance, epsilon)
+                norm = Norm.with_statistics(gamma, beta, mean, variance, epsilon=epsilon)
                 normal = norm.again(joined)
             else:
                 norm, normal = Norm.of(joined, gamma, beta, mean, variance, epsilon, use_batch)

@@ -37,8 +37,8 @@ def fused_batch_norm(images, gamma, beta, mean, variance, epsilon: float, traini
     channels = images.shape[-1]
     missing = missing_channels(channels)
     images = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, missing]]) if missing else images
-    vectors = (tf.pad(vector, [[0, missing]]) if missing else vector for vector in (gamma, beta, *known))
-    norm = Norm.with_statistics(*vectors, epsilon)
+    vectors = [tf.pad(vector, [[0, missing]]) if missing else vector for vector in (gamma, beta, *known)]
+    norm = Norm.with_statistics(*vectors, epsilon=epsilon)
     with stop_recording(), _graph().gradient_override_map({"FusedBatchNormV3": _KNOWN}):
         outputs = norm.again(images)
     return narrow(_recorded(norm, images, outputs), channels), *known
@@ -61,7 +61,7 @@ _KNOWN = "KerasDeepnetsKnownStatistics"
 def _gradient_of_again(op: tf.Operation, d_outputs, *_) -> Any:
     """The gradient of `Norm.again` in a graph that is differentiated as a whole, such as that of a function under a tape."""
     images, *vectors = op.inputs
-    norm = Norm.with_statistics(*vectors, op.get_attr("epsilon"))
+    norm = Norm.with_statistics(*vectors, epsilon=op.get_attr("epsilon"))
     return *norm.gradients(images, d_outputs), None, None
 
 
@@ -99,7 +99,7 @@ class Norm(NamedTuple):
         return cls(gamma, beta, mean, variance, (*reserve, third), epsilon, use_batch), done.y
 
     @classmethod
-    def with_statistics(cls, gamma, beta, mean, variance, epsilon: float) -> Norm:
+    def with_statistics(cls, gamma, beta, mean, variance, *, epsilon: float) -> Norm:
         """The normalisation with known statistics of the batch. On CPUs only: they reserve exactly these values for the gradient."""
         return cls(gamma, beta, mean, variance, (mean, variance, zeros(0)), epsilon, use_batch=True)
 

@@ -48,6 +48,11 @@ def small(name: str) -> bool:
     return name.startswith("wideresnet28")
 
 
+def _four_digits(value: float) -> float:
+    """`value` with four significant digits."""
+    return float(f"{value:.4g}")
+
+
 def ours(name: str, batch: int, size: int, training: bool, **options: Any) -> tuple[Side, Any]:
     """This library's network as one jitted function, with donated buffers in training.
 
@@ -181,7 +186,7 @@ def speed(name: str, asked: argparse.Namespace) -> Iterator[Row]:
                 seconds[side].append(run(steps))
         rates = {side: batch * steps / statistics.median(times) for side, times in seconds.items()}
         row: Row = {"network": name, "mode": mode, "batch": batch, "image size": size}
-        row |= {f"{side} img/s": round(rate, 1) for side, rate in rates.items()}
+        row |= {f"{side} img/s": _four_digits(rate) for side, rate in rates.items()}
         row |= {f"ours / {side}": round(rates["ours"] / rates[side], 3) for side in sides if side != "ours"}
         work = flops * (3 if mode == "train" else 1)
         row["share of peak"] = round(rates["ours"] * work / highest, 3)
@@ -225,7 +230,7 @@ def memory(asked: argparse.Namespace) -> Iterator[Row]:
             "image size": size,
             "kept MB": round(kept_bytes("densenet121", batch, size, memory_efficient=efficient) / 1e6, 1),
             "temporary MB": round(plan.temp_size_in_bytes / 1e6, 1),
-            "ours img/s": round(batch / run(1), 1),
+            "ours img/s": _four_digits(batch / run(1)),
         }
 
 

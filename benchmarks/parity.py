@@ -11,8 +11,7 @@ table shows the largest relative differences:
   An activation within rounding of zero may pass a ReLU on one side only. The gradient then jumps by about 1e-3;
 * loss: of 20 steps of SGD with momentum on one batch, relative to the first loss.
 
-The last columns show what rounding alone does: they compare TensorFlow with itself in the next wider format. In float64, JAX and PyTorch
-compute what TensorFlow computes, up to the last digits.
+In float32 and mixed_bfloat16, the last columns show what rounding alone does: they compare TensorFlow with itself in the next wider format.
 """
 
 from __future__ import annotations

@@ -59,13 +59,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def update_moving(self, mean: Any, variance: Any) -> None:
         """Updates the moving statistics with those of a batch."""
+        average = _moving_average
+        if fast.on("fused_batch_norm"):
+            from keras_deepnets.layers.fast.normalization import moving_average as average
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            if fast.on("fused_batch_norm"):
-                from keras_deepnets.layers.fast.normalization import moving_average
-
-                moving.assign(moving_average(moving.value, batch, self.momentum))
-            else:
-                moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))
+            moving.assign(average(moving.value, batch, self.momentum))
 
     def _spans_replicas(self, inputs: Any) -> bool:
         """Whether the statistics are those of the images of all replicas."""
@@ -98,6 +96,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         from keras_deepnets.layers.fast.internals import fuses_slowly
 
         return inputs.dtype == "float32" and fuses_slowly() and not is_exporting()
+
+
+def _moving_average(moving: Any, batch: Any, momentum: float) -> Any:
+    return moving * momentum + ops.cast(batch, moving.dtype) * (1.0 - momentum)
 
 
 def batch_norm(

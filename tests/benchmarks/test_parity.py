@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 EXACT = 1e-11
 """In float64, the backends compute the same, and the rounding errors of 20 steps stay below this."""
 FLOORS = parity.Differences(1e-5, 5e-3, 1e-4)
-"""One activation that a ReLU passes on one side only changes the gradient by up to 5e-3."""
+"""The gradient jumps if a ReLU passes an activation on one side only."""
 ROUNDING = 3
 """Two backends differ by at most this times what rounding does in TensorFlow, or by the floors. Weights are random."""
 

@@ -80,7 +80,7 @@ def test_without_a_graph(batch):
 
 @pytest.mark.parametrize(("family", "depth", "most"), [("ResNet", 20, 14), ("DenseNet", 22, 20)])
 def test_a_step_is_a_small_graph(batch, family, depth, most):
-    """The time to the first step is mostly the time to create operations. There are at most so many of them per variable."""
+    """The first step mostly creates operations: at most `most` for each variable."""
     model = getattr(kd, family)(depth=depth, stem="cifar", input_shape=(8, 8, 3))
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
     model.train_on_batch(*batch)

@@ -92,3 +92,15 @@ def test_the_learning_rate_can_be_set_later():
     before = np.array(model.trainable_weights[0])
     model.train_on_batch(*batch(np.random.default_rng(0)))
     np.testing.assert_array_equal(model.trainable_weights[0], before)
+
+
+def test_a_subclass_keeps_its_own_update_of_all_variables():
+    class Counting(keras.optimizers.SGD):
+        updates = 0
+
+        def _backend_update_step(self, grads, trainable_variables, learning_rate):
+            self.updates += 1
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    assert trained(Counting(0.05, momentum=0.9), run_eagerly=True).optimizer.updates == 3
+    assert "_backend_update_step" in vars(trained(CoupledSGD(0.05, momentum=0.9)).optimizer)

@@ -21,7 +21,8 @@ def momentum_in_one_pass(optimizer: Any) -> None:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not fast.on("momentum") or not isinstance(optimizer, keras.optimizers.SGD) or not optimizer.momentum:
         return
-    if hasattr(optimizer, "_backend_update_step") and "_backend_update_step" not in vars(optimizer):
+    own = [getattr(kind, "_backend_update_step", None) for kind in (type(optimizer), keras.optimizers.SGD)]
+    if own[0] and own[0] is own[1] and "_backend_update_step" not in vars(optimizer):  # a subclass may do more
         _update_without_replicas(optimizer)
     if type(optimizer) is keras.optimizers.SGD and "update_step" not in vars(optimizer):
         composed = optimizer.update_step

@@ -1,25 +1,27 @@
 """Images per second of ImageNet's training input: this library, a plain tf.data pipeline, torchvision, Grain and DALI on the CPU.
 
-    python -m benchmarks.pipelines [FOLDER] [--jitter 0.4] [--rounds 3] [--seconds 8]
-        [--sides ours,tf.data,torchvision,grain,dali]
+    python -m benchmarks.pipelines [FOLDER] [--photographs 500x375] [--jitter 0.4] [--rounds 3] [--seconds 8]
+        [--sides ours,tf.data,tf.data-plain,torchvision,grain,dali]
 
 All sides read the same JPEG files and crop at random (8 to 100 % of the area). They resize the crop to 224 × 224, mirror half of the
 images, and return batches of 64 uint8 images. With `--jitter` each also changes brightness, contrast and saturation by up to this share.
 Each side runs in its own process, with as many threads or worker processes as there are
 processors. The sides run one after the other. FOLDER holds a folder of JPEG files for each class. Without it, the files are synthetic
-photographs of 500 × 375 pixels. Sides whose package is not installed are left out. Packages: torch and torchvision, grain,
-nvidia-dali-cuda120 (needs no GPU).
+photographs of 500 × 375 pixels, or of the size that `--photographs` gives. Sides whose package is not installed are left out. Packages:
+torch and torchvision, grain, nvidia-dali-cuda120 (needs no GPU).
 
-All sides but ``tf.data`` shrink with antialiasing, as torchvision does by default.
+All sides but ``tf.data-plain`` shrink with antialiasing, as torchvision does by default.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -52,8 +54,8 @@ def ours(folder: Path, jitter: float) -> Iterator[int]:
     return (len(each) for each, _ in batches)
 
 
-def plain(folder: Path, jitter: float) -> Iterator[int]:
-    """The usual tf.data pipeline: TensorFlow's own random box, only that part decoded, resized without antialiasing."""
+def usual(folder: Path, jitter: float, antialias: bool = True) -> Iterator[int]:
+    """The usual tf.data pipeline: TensorFlow's own random box, only that part decoded."""
     import tensorflow as tf
 
     def view(path: tf.Tensor) -> tf.Tensor:
@@ -67,7 +69,7 @@ def plain(folder: Path, jitter: float) -> Iterator[int]:
         )
         window = tf.concat([begin[:2], size[:2]], 0)
         image = tf.io.decode_and_crop_jpeg(contents, window, channels=3)
-        image = tf.image.random_flip_left_right(tf.image.resize(image, [SIZE, SIZE]))
+        image = tf.image.random_flip_left_right(tf.image.resize(image, [SIZE, SIZE], antialias=antialias))
         if jitter:
             image = image / 255.0 * tf.random.uniform([], 1 - jitter, 1 + jitter)
             image = tf.image.random_contrast(image, 1 - jitter, 1 + jitter)
@@ -104,7 +106,10 @@ def torchvision(folder: Path, jitter: float) -> Iterator[int]:
 def grain(folder: Path, jitter: float) -> Iterator[int]:
     """Grain's worker processes with Pillow, which resizes only the crop."""
     import grain as grains
+    from absl import flags
     from PIL import Image, ImageEnhance
+
+    flags.FLAGS.mark_as_parsed()  # Grain reads its flags, which only absl's own `main` parses
 
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
@@ -152,7 +157,8 @@ def dali(folder: Path, jitter: float) -> Iterator[int]:
 
 SIDES: dict[str, tuple[Callable[[Path, float], Iterator[int]], str]] = {
     "ours": (ours, "keras_deepnets"),
-    "tf.data": (plain, "tensorflow"),
+    "tf.data": (usual, "tensorflow"),
+    "tf.data-plain": (functools.partial(usual, antialias=False), "tensorflow"),
     "torchvision": (torchvision, "torchvision"),
     "grain": (grain, "grain"),
     "dali": (dali, "nvidia.dali"),
@@ -207,13 +213,13 @@ def _in_a_process(side: str, folder: Path, jitter: float, seconds: float) -> flo
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _photographs(folder: Path, count: int = 256) -> None:
+def _photographs(folder: Path, width: int = 500, height: int = 375) -> None:
     from keras_deepnets.benchmark.pipeline import photograph
 
-    for number in range(count):
+    for number in range(256 if width * height < 1e6 else 32):
         path = folder / ("even", "odd")[number % 2] / f"{number:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(photograph(number))
+        path.write_bytes(photograph(number, (height, width)))
 
 
 def table(rates: dict[str, list[float]]) -> str:
@@ -230,6 +236,9 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument(
+        "--photographs", default="500x375", help="width x height of the synthetic photographs, in pixels"
+    )
     parser.add_argument("--jitter", type=float, default=0.0, help="largest change of the colours, 0 to 1; default 0")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
@@ -241,6 +250,9 @@ def main() -> None:
         os._exit(0)  # worker processes and threads of the peers may hang at exit
     if not 0 <= options.jitter < 1:
         parser.error(f"--jitter {options.jitter} is not at least 0 and below 1")
+    sizes = re.fullmatch(r"(\d+)x(\d+)", options.photographs)
+    if sizes is None:
+        parser.error(f"--photographs {options.photographs!r} is not a width and a height, such as 500x375")
     unknown = [side for side in options.sides.split(",") if side not in SIDES]
     if unknown:
         parser.error(f"--sides {unknown[0]!r} is not one of {', '.join(SIDES)}")
@@ -248,7 +260,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = options.folder or Path(made)
         if options.folder is None:
-            _photographs(folder)
+            _photographs(folder, *map(int, sizes.groups()))
         elif not _files(folder):
             parser.error(f"{folder} holds no folder with JPEG files; give a folder of class folders, or none")
         rates: dict[str, list[float]] = {side: [] for side in sides}

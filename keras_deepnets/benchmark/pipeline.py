@@ -233,11 +233,11 @@ def _photographs(folder: Path) -> tuple[ImageData, ImageData]:
     return _repeated(files, _REPEATED), _repeated(shards.load(folder / "shards", "all"), _REPEATED)
 
 
-def photograph(number: int) -> bytes:
-    """A JPEG file of 500 × 375 pixels with smooth patches and grain. Its size and decoding time resemble ImageNet's files."""
+def photograph(number: int, size: tuple[int, int] = _PHOTOGRAPH) -> bytes:
+    """A JPEG file of ``size`` (height, width): smooth patches and grain. Its bytes and decoding time resemble those of a photograph."""
     import tensorflow as tf
 
-    height, width = _PHOTOGRAPH
+    height, width = size
     seed = tf.constant([0, number])
     patches = tf.random.stateless_uniform([1, 12, 16, 3], seed, 0.0, 255.0)
     smooth = tf.image.resize(patches, [height, width], "bicubic")[0]

@@ -61,7 +61,9 @@ class CachedPixels:
         self.present[row] = True  # after the pixels: a concurrent reader at worst decodes the image again
         return image
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """Return the payload, which is the image."""
         return payload if window is None else decoding.cut(payload, window)
 

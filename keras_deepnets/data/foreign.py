@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def decode(contents: Any, channels: int = 3, window: decoding.Window | None = None) -> tf.Tensor:
+def decode(
+    contents: Any, channels: int = 3, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+) -> tf.Tensor:
     """`decoding.decode` that also reads the formats of Pillow."""
-    return decoding.decode(contents, channels, window, _decode)
+    return decoding.decode(contents, channels, window, _decode, size)
 
 
 def pixels(contents: bytes) -> np.ndarray:

@@ -294,7 +294,7 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
         if window is None:
             return view(store.open(payload)), label, draws
         # The window already crops at random. So keep all of it, stretched to the network's size.
-        part = store.open(payload, lambda height, width: window(height, width, draws))
+        part = store.open(payload, lambda height, width: window(height, width, draws), (view.height, view.width))
         image = stretch(part, whole)
         return (image if policy.image is None else policy.image(image, draws)), label, draws
 

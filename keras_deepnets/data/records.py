@@ -92,9 +92,11 @@ class RecordStore:
             dataset = dataset.batch(self.chunk).enumerate().map(shuffle).prefetch(1).unbatch()
         return dataset.map(self.parse, parallel.calls(), deterministic=True).with_options(parallel.options())
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """See `Store.open`: decode the image, or for JPEG only the window."""
-        return foreign.decode(payload, self.channels, window)
+        return foreign.decode(payload, self.channels, window, size)
 
     def part(self, index: int, count: int) -> RecordStore:
         """The ``index``-th of ``count`` runs of records of nearly equal size."""

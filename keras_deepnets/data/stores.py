@@ -47,8 +47,13 @@ class Store(Protocol):
         """(payload, label int64) of every example: in the fixed order, or shuffled by a stateless ``seed`` ``[2]``."""
         ...
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
-        """The image of a payload, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses."""
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
+        """The image of a payload, uint8 ``[h, w, c]``, or the part of it that ``window`` chooses.
+
+        The part may be smaller if the caller resizes it to ``size`` anyway (`decoding.decode`).
+        """
         ...
 
     def part(self, index: int, count: int) -> Store:
@@ -77,7 +82,9 @@ class Pixels(Protocol):
         """The payload of image number ``row``."""
         ...
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """See `Store.open`."""
         ...
 
@@ -134,7 +141,9 @@ class ArrayPixels:
         """Image number ``row``."""
         return self.tensor[row]
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """Return the payload, which is the image."""
         return payload if window is None else decoding.cut(payload, window)
 
@@ -182,7 +191,9 @@ class PackedPixels:
         image = tf.reshape(values[starts[row] : starts[row] + sizes[row]], shapes[row])
         return tf.ensure_shape(image, self.image_shape)
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """Return the payload, which is the image."""
         return payload if window is None else decoding.cut(payload, window)
 
@@ -248,9 +259,11 @@ class FilePixels:
 
         return tf.io.read_file(self.tensor[row])
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """Decode the bytes of a file."""
-        return foreign.decode(payload, self.channels, window)
+        return foreign.decode(payload, self.channels, window, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,9 +322,11 @@ class IndexedStore:
             num_parallel_calls=None if self.in_memory else parallel.calls(),
         ).with_options(parallel.options())
 
-    def open(self, payload: Any, window: decoding.Window | None = None) -> tf.Tensor:
+    def open(
+        self, payload: Any, window: decoding.Window | None = None, size: tuple[int, int] | None = None
+    ) -> tf.Tensor:
         """See `Store.open`."""
-        return self.pixels.open(payload, window)
+        return self.pixels.open(payload, window, size)
 
     def take(self, chosen: np.ndarray) -> IndexedStore:
         """The examples where ``chosen`` (bool ``[n]``) is True. The pixels are shared, not copied."""

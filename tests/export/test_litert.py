@@ -347,7 +347,7 @@ def test_calibration_decodes_no_others_than_the_chosen():
     opened = []
 
     class Counted(ArrayPixels):
-        def open(self, payload, window=None):
+        def open(self, payload, window=None, size=None):
             return tf.numpy_function(lambda image: (opened.append(1), image)[1], [payload], tf.uint8)
 
     store = IndexedStore(Counted(plain_images(250)), np.arange(250), np.arange(250))
@@ -361,7 +361,7 @@ def test_calibration_of_records_in_their_order():
         def read(self, seed=None):
             return tf.data.Dataset.from_tensor_slices((plain_images(250), np.arange(250)))
 
-        def open(self, payload, window=None):
+        def open(self, payload, window=None, size=None):
             return payload
 
     data = ImageData("", "all", tuple(map(str, range(250))), Records())

@@ -250,7 +250,7 @@ def main() -> None:
         os._exit(0)  # worker processes and threads of the peers may hang at exit
     if not 0 <= options.jitter < 1:
         parser.error(f"--jitter {options.jitter} is not at least 0 and below 1")
-    sizes = re.fullmatch(r"(\d+)x(\d+)", options.photographs)
+    sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", options.photographs)
     if sizes is None:
         parser.error(f"--photographs {options.photographs!r} is not a width and a height, such as 500x375")
     unknown = [side for side in options.sides.split(",") if side not in SIDES]

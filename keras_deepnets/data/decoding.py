@@ -74,7 +74,7 @@ def decode(
     # Not inlined: the operations of a branch take time even if the branch is not taken.
     if window is not None and not tf.executing_eagerly():
         rest = tf.function(rest, autograph=False, experimental_attributes={"_noinline": True})
-    plain = is_jpeg & ~orientation.may_have(contents)
+    plain = is_jpeg & ~orientation.may_have(contents, jpeg=True)
     image = tf.cond(plain, lambda: _decode_jpeg(contents, window, size=size), rest)
     return convert_channels(tf.ensure_shape(image, [None, None, 3]), channels)
 

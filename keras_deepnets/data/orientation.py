@@ -42,16 +42,18 @@ _ENTRY = 12  # bytes of a directory entry: tag, type, count, value
 _FIELDS = ((0, 2), (2, 4), (4, 8), (8, 10), (8, 12))
 
 
-def may_have(contents: Any) -> tf.Tensor:
+def may_have(contents: Any, jpeg: bool = False) -> tf.Tensor:
     """Whether a file may hold an EXIF block, bool ``[]``. The test is fast and never misses one.
 
     Args:
         contents: Bytes of the file, string ``[]``.
+        jpeg: Whether the answer is needed for a JPEG only. The search is then several times as fast.
     """
     import tensorflow as tf
 
     # The marker is "Exif" in JPEG, "eXIf" in PNG and "EXIF" in WebP. One operation searches the bytes for all three.
-    without = tf.strings.regex_replace(contents, "(?i)exif", "", replace_global=False)
+    marker = "Exif" if jpeg else "(?i)exif"
+    without = tf.strings.regex_replace(contents, marker, "", replace_global=False)
     return tf.not_equal(tf.strings.length(without), tf.strings.length(contents))
 
 

@@ -18,16 +18,20 @@ READY = 4
 """Elements that a pipeline prepares in advance."""
 
 
-def calls() -> int:
-    """Return the number of calls that a `map` makes at the same time: the processors that this process may use."""
-    return len(processor.usable())
+def calls(per_processor: int = 1) -> int:
+    """Return the number of calls that a `map` makes at the same time, from that for each processor that this process may use."""
+    return per_processor * len(processor.usable())
 
 
 def options() -> tf.data.Options:
-    """Return options without autotuning. The order of the elements is fixed."""
+    """Return options without autotuning. The order of the elements is fixed, and each iterator has its own threads.
+
+    Idle threads of TensorFlow's own pool keep a processor busy for a while, in case more work comes. Those of an iterator do not.
+    """
     import tensorflow as tf
 
     found = tf.data.Options()
     found.autotune.enabled = False
     found.deterministic = True
+    found.threading.private_threadpool_size = calls()
     return found

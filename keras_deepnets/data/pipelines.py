@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 VIEW_BUDGET = memory.share(16, 1 << 29, 8 << 30)
 """Bytes of resized images that a data set may keep in memory, so that later epochs need not decode and resize them again."""
 
+_OPENED = 2
+"""Images that a pipeline opens at the same time for each processor. The next one can then start although an earlier one is not finished."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -97,7 +100,7 @@ def materialise(store: Store, view: View) -> IndexedStore:
 
 def _opened(store: Store, view: View) -> tf.data.Dataset:
     """(image at the view's size, label) of every example, in the fixed order."""
-    return store.read().map(lambda payload, label: (view(store.open(payload)), label), parallel.calls())
+    return store.read().map(lambda payload, label: (view(store.open(payload)), label), parallel.calls(_OPENED))
 
 
 def steps_of(size: int, batch_size: int, drop_remainder: bool) -> int:
@@ -324,7 +327,7 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
         order_seed, draws_seed = _seeds(plan.seed, number, plan.salt)
         draws = plan.chosen(_draws(store, policy, draws_seed), first)
         dataset = tf.data.Dataset.zip(read(order_seed, first), tf.data.Dataset.from_tensor_slices(draws))
-        dataset = dataset.map(single, parallel.calls(), deterministic=True).batch(plan.own, plan.drop_remainder)
+        dataset = dataset.map(single, parallel.calls(_OPENED), deterministic=True).batch(plan.own, plan.drop_remainder)
         return dataset.map(batch, parallel.calls(), deterministic=True)
 
     return epoch

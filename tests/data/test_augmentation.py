@@ -182,5 +182,5 @@ def test_policies_by_name():
 
 def test_a_policy_of_ones_own(monkeypatch):
     monkeypatch.setattr(augmentation, "_POLICIES", dict(augmentation._POLICIES))
-    mine = augmentation.register(augmentation.Policy("negative", batch=lambda images, draws: 255 - images))
-    assert augmentation.get("negative") is mine
+    mine = augmentation.register(augmentation.Policy("inverted", batch=lambda images, draws: 255 - images))
+    assert augmentation.get("inverted") is mine

@@ -235,3 +235,16 @@ def test_sizes_of_headers_are_those_of_upright_images(form):
     file = io.BytesIO()
     Image.fromarray(IMAGE).save(file, "TIFF")
     assert headers.describe(file.getvalue()) == ("TIFF", 37, 52)
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_the_fast_search_finds_every_block(form):
+    without, turned = saved(IMAGE, form, **KINDS[form]), saved(IMAGE, form, 6, **KINDS[form])
+    assert not orientation.may_have(without) and not orientation.may_have(without, jpeg=True)
+    assert orientation.may_have(turned)
+    assert orientation.may_have(turned, jpeg=True) == (form == "JPEG")
+
+
+def test_the_fast_search_of_a_jpeg_finds_a_late_block():
+    late = with_exif(JPEG, block(6), before=segment(0xE2, b"ICC_PROFILE\0" + bytes(65_000)) * 3)
+    assert orientation.may_have(late) and orientation.may_have(late, jpeg=True)

@@ -290,6 +290,8 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
     import tensorflow as tf
 
     whole = View(view.height, view.width, view.channels, 1.0, view.interpolation)
+    # Decoding at a reduced size averages pixels, of which "nearest" would choose one.
+    size = None if view.interpolation == "nearest" else (view.height, view.width)
 
     def single(example, draws):
         payload, label = example
@@ -297,7 +299,7 @@ def _single_epoch(store: Store, view: View, policy: Policy, plan: _Plan, classes
         if window is None:
             return view(store.open(payload)), label, draws
         # The window already crops at random. So keep all of it, stretched to the network's size.
-        part = store.open(payload, lambda height, width: window(height, width, draws), (view.height, view.width))
+        part = store.open(payload, lambda height, width: window(height, width, draws), size)
         image = stretch(part, whole)
         return (image if policy.image is None else policy.image(image, draws)), label, draws
 

@@ -71,24 +71,40 @@ def test_every_orientation(turn):
     assert np.abs(shrunk(part, (16, 24)) - shrunk(full, (16, 24))).mean() < 1
 
 
-def test_training_batches_stay_within_the_bound(tmp_path, monkeypatch):
+@pytest.fixture
+def training(tmp_path):
+    """A function from an interpolation to one training batch of large files: images int64, labels."""
     paths = []
     for number in range(8):
         paths.append(str(tmp_path / f"{number}.jpg"))
         tf.io.write_file(paths[-1], saved(np.roll(SCENE, 30 * number, axis=1), "JPEG", quality=95))
     store = IndexedStore(FilePixels(np.asarray(paths, object)), np.arange(8), np.arange(8) % 2)
 
-    def batch():
+    def batch(interpolation):
         batches = ImageData("files", "train", ("a", "b"), store).batches(
-            batch_size=8, image_size=16, training=True, augment="random_resized_crop_flip"
+            batch_size=8,
+            image_size=16,
+            training=True,
+            augment="random_resized_crop_flip",
+            interpolation=interpolation,
         )
         images, labels = next(iter(batches))
         return images.numpy().astype(int), labels.numpy()
 
-    reduced, labels = batch()
+    return batch
+
+
+def test_training_batches_stay_within_the_bound(training, monkeypatch):
+    reduced, labels = training("bilinear")
     monkeypatch.setattr(decoding, "FINENESS", 1000)
-    full, same = batch()
+    full, same = training("bilinear")
     np.testing.assert_array_equal(labels, same)
     differences = np.abs(reduced - full).mean(axis=(1, 2, 3))
     assert differences.min() == 0  # a small window
     assert 0 < differences.mean() < 1 and differences.max() < 3  # edges are rounded too
+
+
+def test_the_nearest_pixels_are_those_of_the_full_size(training, monkeypatch):
+    images, _ = training("nearest")
+    monkeypatch.setattr(decoding, "FINENESS", 1000)
+    np.testing.assert_array_equal(images, training("nearest")[0])

@@ -85,10 +85,9 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
     swap, rows, columns = _turn(orientation)
     channels = image.shape[-1]
-    # Both operations return the image unchanged if it is already upright.
+    # Both operations return the image unchanged if it is already upright. A slice with negative steps takes ten times as long.
     image = tf.transpose(image, tf.stack([swap, 1 - swap, 2]))
-    steps = tf.stack([1 - 2 * rows, 1 - 2 * columns, 1])
-    image = tf.strided_slice(image, [0, 0, 0], [0, 0, 0], steps, begin_mask=7, end_mask=7)
+    image = tf.raw_ops.Reverse(tensor=image, dims=tf.stack([rows > 0, columns > 0, False]))
     return tf.ensure_shape(image, [None, None, channels])
 
 

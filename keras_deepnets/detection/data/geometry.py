@@ -37,7 +37,8 @@ def flip(sample: Sample) -> Sample:
     width = tf.cast(sides(sample["image"])[1], tf.float32)
     x1, y1, x2, y2 = tf.unstack(sample["boxes"], axis=1)
     boxes = tf.stack([width - x2, y1, width - x1, y2], axis=1)
-    return sample | {"image": sample["image"][:, ::-1], "boxes": boxes}
+    # Several times as fast as a slice with a negative step.
+    return sample | {"image": tf.reverse(sample["image"], [1]), "boxes": boxes}
 
 
 def target_size(sample: Sample, min_size: Any, max_size: Any) -> tf.Tensor:

@@ -192,10 +192,10 @@ class DeepNet(keras.Model):
         return outputs
 
     def make_train_function(self, force: bool = False) -> Any:
-        """As in Keras, but the optimiser's variables are created first, and SGD with momentum updates each variable in one op.
+        """As in Keras, but a step is one function, and SGD with momentum updates each variable in one op.
 
-        If the variables do not exist when the training step is traced, TensorFlow traces the step twice. It then also creates the variables
-        one by one under conditions.
+        The optimiser's variables are created first. If they do not exist when the training step is traced, TensorFlow traces the step
+        twice. It then also creates the variables one by one under conditions.
         """
         if self.optimizer is not None and self.built and keras.backend.backend() == "tensorflow":
             from keras_deepnets.layers import quickly
@@ -205,7 +205,20 @@ class DeepNet(keras.Model):
                 with self.distribute_strategy.scope(), quickly():
                     self.optimizer.build(self.trainable_variables)
             momentum_in_one_pass(self.optimizer)
-        return super().make_train_function(force)
+        super().make_train_function(force)
+        self._call_with_batches()
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """As in Keras, but a step is one function."""
+        super().make_test_function(force)
+        self._call_with_batches()
+        return self.test_function
+
+    def _call_with_batches(self) -> None:
+        from keras_deepnets.layers.fast.steps import single_functions
+
+        single_functions(self)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """As in Keras, but the optimiser's variables are created faster."""

@@ -12,6 +12,7 @@ from keras_deepnets.detection.detector import Detector
 from keras_deepnets.detection.sampling import BETA, Sampling
 from keras_deepnets.errors import InputError
 from keras_deepnets.layers import replicas
+from keras_deepnets.layers.fast.steps import single_functions
 from keras_deepnets.models import deep_graphs
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box")
@@ -113,6 +114,12 @@ class TrainingDetector(keras.Model):
         for tracker in self._loss_trackers():
             tracker.update_state(y_pred[tracker.name])
         return self.get_metrics_result()
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """As in Keras, but a step is one function."""
+        super().make_train_function(force)
+        single_functions(self)
+        return self.train_function
 
     def _loss_trackers(self) -> list[keras.metrics.Metric]:
         if not hasattr(self, "_trackers_of_losses"):

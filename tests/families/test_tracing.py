@@ -56,6 +56,36 @@ def test_one_trace_on_a_batch_and_in_evaluation(batch):
         assert len(traces) == 1 and loss > 0 and accuracy * 32 == pytest.approx(round(float(accuracy) * 32))
 
 
+def recorded(model, method, graphs):
+    """Record at each trace of a step whether it is inside another function."""
+    step = getattr(model, method)
+
+    def recorded_step(data):
+        graphs.append(tf.compat.v1.get_default_graph().outer_graph.building_function)
+        return step(data)
+
+    setattr(model, method, recorded_step)
+
+
+@pytest.mark.parametrize(("options", "inside"), [({}, False), ({"steps_per_execution": 2}, True)])
+def test_a_step_is_one_function(batch, options, inside):
+    """The function of a batch is not inside a function of the iterator. Data of unknown length ends as in Keras."""
+    data = tf.data.Dataset.from_tensor_slices(batch).filter(lambda x, y: y < 8).batch(16)  # 26 images: two batches
+    found, graphs = [], []
+    for keras_model in (False, True):
+        model = network(keras_model)
+        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", **options)
+        recorded(model, "train_step", graphs)
+        recorded(model, "test_step", graphs)
+        history = model.fit(data, epochs=2, validation_data=data, verbose=0).history
+        found.append([*history["loss"], *history["val_loss"], model.evaluate(data, verbose=0)])
+        if not keras_model:
+            assert len(graphs) >= 2 and set(graphs) == {inside}
+            assert inside or int(model.optimizer.iterations) == 4  # Keras counts the end of the data as a step
+    assert set(graphs) == {inside, True}
+    np.testing.assert_allclose(*found, rtol=1e-3)
+
+
 def test_auxiliary_classifiers(batch):
     x, y = batch
     model = kd.DSN(input_shape=(8, 8, 3), classes=10, auxiliary=True)

@@ -74,6 +74,9 @@ class DeepNet(keras.Model):
     those of ``"predictions"``.
     """
 
+    train_function: Any
+    test_function: Any
+
     auxiliary_factor: Callable[[], Any] | None = None
     """Called at each training step for a factor of all auxiliary weights. None: a factor of 1."""
 
@@ -205,20 +208,15 @@ class DeepNet(keras.Model):
                 with self.distribute_strategy.scope(), quickly():
                     self.optimizer.build(self.trainable_variables)
             momentum_in_one_pass(self.optimizer)
-        super().make_train_function(force)
-        self._call_with_batches()
-        return self.train_function
+        if force or self.train_function is None:
+            self.train_function = single_function(self, self.train_step)
+        return self.train_function or super().make_train_function()
 
     def make_test_function(self, force: bool = False) -> Any:
         """As in Keras, but a step is one function."""
-        super().make_test_function(force)
-        self._call_with_batches()
-        return self.test_function
-
-    def _call_with_batches(self) -> None:
-        from keras_deepnets.layers.fast.steps import single_functions
-
-        single_functions(self)
+        if force or self.test_function is None:
+            self.test_function = single_function(self, self.test_step)
+        return self.test_function or super().make_test_function()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """As in Keras, but the optimiser's variables are created faster."""
@@ -253,6 +251,15 @@ class DeepNet(keras.Model):
         if not trainable:
             model.trainable = False
         return model
+
+
+def single_function(model: keras.Model, step: Callable[[Any], Any]) -> Any:
+    """One compiled function for a step of a model (`layers.fast.steps`), or None if the model needs that of Keras."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    from keras_deepnets.layers.fast import steps
+
+    return steps.single_function(model, step)
 
 
 def without_auxiliary(model: keras.Model) -> keras.Model:

@@ -12,8 +12,7 @@ from keras_deepnets.detection.detector import Detector
 from keras_deepnets.detection.sampling import BETA, Sampling
 from keras_deepnets.errors import InputError
 from keras_deepnets.layers import replicas
-from keras_deepnets.layers.fast.steps import single_functions
-from keras_deepnets.models import deep_graphs
+from keras_deepnets.models import deep_graphs, single_function
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box")
 """The losses: of anchors and of regions, each of classes and of boxes."""
@@ -102,6 +101,8 @@ class TrainingDetector(keras.Model):
     The loss of `fit` is their sum. `fit` takes a data set of dictionaries, without targets.
     """
 
+    train_function: Any
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
@@ -117,9 +118,9 @@ class TrainingDetector(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """As in Keras, but a step is one function."""
-        super().make_train_function(force)
-        single_functions(self)
-        return self.train_function
+        if force or self.train_function is None:
+            self.train_function = single_function(self, self.train_step)
+        return self.train_function or super().make_train_function()
 
     def _loss_trackers(self) -> list[keras.metrics.Metric]:
         if not hasattr(self, "_trackers_of_losses"):

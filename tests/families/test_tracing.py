@@ -80,7 +80,7 @@ def test_a_step_is_one_function(batch, options, inside):
         history = model.fit(data, epochs=2, validation_data=data, verbose=0).history
         found.append([*history["loss"], *history["val_loss"], model.evaluate(data, verbose=0)])
         if not keras_model:
-            assert len(graphs) >= 2 and set(graphs) == {inside}
+            assert set(graphs) == {inside} and (inside or len(graphs) == 2)  # also for a smaller last batch
             assert inside or int(model.optimizer.iterations) == 4  # Keras counts the end of the data as a step
     assert set(graphs) == {inside, True}
     np.testing.assert_allclose(*found, rtol=1e-3)

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
-def single_functions(model: keras.Model) -> None:
-    """Make the step functions of a model take their batch outside the graph. Other backends than TensorFlow do so by themselves.
+def single_function(model: keras.Model, step: Callable[[Any], Any]) -> Any:
+    """Return a step of a model as one compiled function, for use as its `train_function` or `test_function`.
 
     Keras calls the function of a batch inside a function of the iterator. All variables are then inputs of two functions, and both are
-    traced and optimised. `train_on_batch` calls the function of a batch directly. With this, `fit` and `evaluate` do the same.
+    traced and optimised.
+
+    Args:
+        model: a compiled model.
+        step: its `train_step` or `test_step`.
+
+    Returns:
+        The function, or None if the model needs that of Keras: with a strategy, several steps per call, or no graph.
     """
-    if keras.backend.backend() != "tensorflow" or model.run_eagerly or model.steps_per_execution != 1:
-        return
-    for name in ("train_function", "test_function"):
-        function = getattr(model, name)
-        if function is not None and not isinstance(function, _OfBatches):
-            setattr(model, name, _OfBatches(function))
+    if model.run_eagerly or model.steps_per_execution != 1:
+        return None
+    if tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy():
+        return None
+    return _Step(step, model.jit_compile)
 
 
-class _OfBatches:
-    """A step function of Keras that gets its batch as from `train_on_batch`."""
+class _Step:
+    """A step of training or evaluation that takes its batch outside the graph."""
 
-    def __init__(self, function: Any):
-        self._function = function
+    def __init__(self, step: Callable[[Any], Any], jit_compile: bool):
+        self._function = tf.function(step, reduce_retracing=True, jit_compile=jit_compile, autograph=False)
+        self._traced: list[Any] = []
 
     def __call__(self, iterator: Any) -> Any:
-        """Run one step. Raise StopIteration at the end of a data set."""
-        import tensorflow as tf
+        """Run the step on the next batch. Raise StopIteration at the end of the data."""
+        if isinstance(iterator, tf.data.Iterator) and iterator.element_spec not in self._traced:
+            # The last batch may be smaller. One trace for the shapes of all batches serves it too.
+            self._function.get_concrete_function(_without_optionals(iterator.element_spec))
+            self._traced.append(iterator.element_spec)
+        return self._function(_without_optionals(next(iterator)))
 
-        return self._function(iter([next(iterator)]) if isinstance(iterator, tf.data.Iterator) else iterator)
+
+def _without_optionals(batch: Any) -> Any:
+    """Return a batch, or the type of one, with None for each missing part, as in Keras."""
+    missing = (tf.experimental.Optional, tf.OptionalSpec, tf.NoneTensorSpec)
+    return keras.tree.map_structure(lambda part: None if isinstance(part, missing) else part, batch)
